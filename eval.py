@@ -1,0 +1,58 @@
+"""Score checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all)."""
+import os
+import re
+import sys
+
+import src  # noqa: F401 sets MindSpore's environment before it is imported
+from src.cli import parse_eval_args, run_main
+from src.dataset.open import open_dataset
+from src.dataset.pipeline import EvalPipeline
+from src.detector import Predictor, build_detector
+from src.device import set_up_device
+from src.errors import UserError
+from src.evaluation.evaluate import evaluate
+from src.log import set_up_logging
+from src.train.checkpoint import load_weights, read_checkpoint
+
+
+def main():
+    cfg = parse_eval_args()
+    logger = set_up_logging()
+    checkpoints = find_checkpoints(cfg.checkpoint_path)
+    set_up_device(cfg)
+    dataset = open_dataset(cfg.data, "val")
+    cfg.backbone.pretrained = False  # every weight comes from the checkpoint
+    network = build_detector(cfg, len(dataset.names))
+    pipeline, predictor = EvalPipeline(dataset, cfg), Predictor(network, cfg)
+    results = os.path.join(cfg.save_dir, "eval")
+    scores = {}
+    for path in checkpoints:
+        logger.info("evaluating %s on %d images", path, pipeline.num_images)
+        load_weights(network, read_checkpoint(path), path)
+        name = os.path.splitext(os.path.basename(path))[0]
+        folder = results if len(checkpoints) == 1 else os.path.join(results, name)
+        scores[path] = evaluate(predictor, pipeline, dataset, cfg, folder, checkpoint=path)
+    if len(checkpoints) > 1:
+        for path, metrics in scores.items():
+            logger.info("AP %.4f  AP50 %.4f  %s", metrics["AP"], metrics["AP50"], path)
+
+
+def find_checkpoints(path):
+    """The checkpoint `path`, or all of the folder `path`, epochs in their order.
+
+    Raises:
+        UserError: there is none.
+    """
+    if os.path.isfile(path):
+        return [path]
+    if not os.path.isdir(path):
+        raise UserError(f"there is no checkpoint {path!r}; give a .ckpt file or a folder of them with --checkpoint_path.")
+    names = [name for name in os.listdir(path) if name.endswith(".ckpt") and not name.startswith(".")]
+    if not names:
+        raise UserError(f"the folder {path!r} has no .ckpt file; give the folder that training wrote them to.")
+    names.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return [os.path.join(path, name) for name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

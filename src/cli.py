@@ -1,0 +1,104 @@
+"""The command line of train.py and eval.py."""
+import argparse
+import sys
+import typing
+from pathlib import Path
+
+from src.config.compose import parse_yaml
+from src.config.load import load_config
+from src.config.schema import Config
+from src.errors import UserError
+
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
+
+# A flag sets the key of its name. Its aliases, where it has any, are in the list.
+COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
+                "num_workers": ["num_parallel_workers"], "save_dir": [], "skip_bad_images": []}
+TRAIN_FLAGS = {**COMMON_FLAGS, "resume_ckpt": [], "lr_init": [], "ms_loss_scaler": [], "ms_loss_scaler_value": [],
+               "log_interval": [], "run_eval": []}
+EVAL_FLAGS = {**COMMON_FLAGS, "checkpoint_path": ["ckpt_path"]}
+BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
+
+
+def parse_train_args(argv=None) -> Config:
+    """The configuration of a training run from `argv` (list of str, default sys.argv[1:]).
+
+    Raises:
+        UserError: a flag's value or the YAML does not fit.
+        SystemExit: --help, or a flag that does not exist.
+    """
+    return _parse("Train a detector.", TRAIN_FLAGS, argv)
+
+
+def parse_eval_args(argv=None) -> Config:
+    """The configuration of an evaluation from `argv`; see `parse_train_args`."""
+    return _parse("Evaluate a checkpoint, or all of a folder.", EVAL_FLAGS, argv)
+
+
+def run_main(main) -> int:
+    """Call `main()` and return the exit status: 1 after a UserError, which is printed as one line, 130 after Ctrl-C.
+
+    Other exceptions are defects and keep their traceback.
+    """
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parse(description, flags, argv):
+    args = vars(_build_parser(description, flags).parse_args(argv))
+    overrides = [(key, _parse_flag(key, args[key]), f"--{key}") for key in flags if args[key] is not None]
+    taken = {key for key, _, _ in overrides}
+    for text in args["override"]:
+        key, value, where = _parse_override(text)
+        if key in taken:
+            raise UserError(f"{where}: --{key} is given as well; give one of them")
+        overrides.append((key, value, where))
+    return load_config(args["config"], overrides)
+
+
+def _build_parser(description, flags):
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, epilog=(
+        "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
+    parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE",
+                        help="YAML file (default: %(default)s)")
+    for key, aliases in flags.items():
+        field = Config.__dataclass_fields__[key]
+        choices = field.metadata["limits"].choices or (("True", "False") if isinstance(field.default, bool) else ())
+        parser.add_argument(*[f"--{name}" for name in (key, *aliases)], dest=key,
+                            metavar="{" + ",".join(map(str, choices)) + "}" if choices else key.upper(),
+                            help=f"{field.metadata['doc']} (default: {_show_default(field.default)})")
+    parser.add_argument("-o", dest="override", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
+                        help="set any key of the YAML by its dotted name, for example -o data.target_size=[320,320] "
+                             "epochs=2 (default: nothing)")
+    return parser
+
+
+def _show_default(value):
+    return "none" if value == "" else value
+
+
+def _parse_flag(key, text):
+    """`text` as the type of `key`; text that does not fit stays text, which the schema then refuses in its words."""
+    kind = typing.get_type_hints(Config)[key]
+    if kind is bool:
+        return BOOLEANS.get(text, text)
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _parse_override(text):
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"-o {text}: must have the form KEY=VALUE, for example -o epochs=2")
+    where = f"-o {key}"
+    return key, parse_yaml(value, where), where

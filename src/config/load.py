@@ -1,0 +1,41 @@
+"""YAML files and flags -> Config."""
+from dataclasses import asdict
+
+from src.config.assign import assign, setting_names
+from src.config.checks import check_config
+from src.config.compat import modernise
+from src.config.compose import read_layers
+from src.config.schema import Config
+
+
+def load_config(path, overrides=()) -> Config:
+    """Read the YAML file `path` with its bases, then the overrides, over the schema's defaults, and check the result.
+
+    Args:
+        overrides: (dotted name, parsed value, where) each, in rising strength; `where` is the flag, for messages.
+
+    Returns:
+        Config with `config_file` set to `path`.
+
+    Raises:
+        UserError: a file that is missing or invalid, an unknown name, or a value that does not fit.
+    """
+    cfg, origins, names = Config(config_file=str(path)), {}, setting_names(Config)
+    layers = read_layers(str(path)) + [(_nest(dotted, value), where) for dotted, value, where in overrides]
+    for mapping, where in layers:
+        assign(cfg, modernise(mapping, where), where, names, origins=origins)
+    check_config(cfg, origins)
+    return cfg
+
+
+def config_to_dict(cfg: Config) -> dict:
+    """All settings as nested dicts of plain values: dumped as YAML, they load as the same configuration."""
+    settings = asdict(cfg)
+    del settings["config_file"]
+    return settings
+
+
+def _nest(dotted, value):
+    for name in reversed(dotted.split(".")):
+        value = {name: value}
+    return value

@@ -1,0 +1,274 @@
+"""COCO annotation files: read, checked and turned into one record an image."""
+import json
+import logging
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from src.errors import UserError
+
+logger = logging.getLogger("faster_rcnn")
+
+# COCO writes coordinates with two decimals: a side below one unit of the last place is no side at all.
+SMALLEST_SIDE = 0.01
+NUMBER_TYPES = frozenset((int, float))
+DROP_MEANINGS = {
+    "crowd": "crowd boxes (they do not train)",
+    "non_finite": "boxes with a coordinate that is not finite (dropped)",
+    "negative": "boxes of negative width or height (dropped)",
+    "empty": "empty boxes (dropped)",
+    "outside": "boxes outside their image (dropped)",
+    "clipped": "boxes partly outside their image (clipped)",
+}
+
+
+class Record(NamedTuple):
+    """One image: its file, its size in pixels by the annotation file, and the boxes that train."""
+    image_id: int
+    path: str
+    height: int
+    width: int
+    boxes: np.ndarray    # (n, 4) float32 xyxy, original pixels, inside the image
+    labels: np.ndarray   # (n,) int32, 0..K-1
+
+
+@dataclass
+class CocoDataset:
+    """What an annotation file says.
+
+    `records` has every image in the file's order; `names` and `category_ids` are indexed by label; `drops` counts boxes
+    by the keys of DROP_MEANINGS; `coco_json` is the parsed file without segmentations, in which annotations have
+    ids 1..n and every one has `area` and `iscrowd`, as pycocotools needs.
+    """
+    records: list
+    names: list
+    category_ids: list
+    drops: dict
+    annotation_path: str
+    coco_json: dict
+
+
+def load_coco(annotation_path, image_dir, nc=None, names=None):
+    """Read and check a COCO detection file.
+
+    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category
+    id. `nc` (int) and `names` (list of str) are what the configuration expects, None where it expects nothing.
+
+    Returns a CocoDataset. Raises UserError when the file or the image folder is missing, the file is not COCO
+    detection JSON, something in it contradicts itself, or its classes differ from `nc` or `names`.
+    """
+    path = _existing_annotation_path(annotation_path)
+    if not os.path.isdir(image_dir):
+        raise UserError(f"The image folder {image_dir} does not exist: check data.dataset_dir and the data.*_img_dir "
+                        f"that belongs to {path}.")
+    coco = _parse(path)
+    names_found, category_ids = _classes(coco["categories"], path)
+    _compare_classes(names_found, nc, names, path)
+    images = _checked_images(coco["images"], image_dir, path)
+    boxes, labels, image_numbers, drops = _boxes(coco["annotations"], images, category_ids, path)
+    records = _records(images, boxes, labels, image_numbers)
+    _check_some_file_exists(records, image_dir, path)
+    _log_drops(drops, path)
+    return CocoDataset(records, names_found, category_ids, drops, path, coco)
+
+
+def training_records(dataset):
+    """The records that have a box, in order; logs how many images were left out. Raises UserError when none is left."""
+    records = [record for record in dataset.records if len(record.boxes)]
+    if not records:
+        raise UserError(f"No image of {dataset.annotation_path} has a box to train on: training needs annotations "
+                        f"that are neither crowds nor empty.")
+    left_out = len(dataset.records) - len(records)
+    if left_out:
+        logger.info("%s: %d of %d images have no box and are left out of training", dataset.annotation_path, left_out,
+                    len(dataset.records))
+    return records
+
+
+def _existing_annotation_path(path):
+    folder, name = os.path.split(path)
+    parent, folder_name = os.path.split(folder)
+    other_name = {"annotations": "annotation", "annotation": "annotations"}.get(folder_name)
+    candidates = [path] + ([os.path.join(parent, other_name, name)] if other_name else [])
+    for candidate in candidates:
+        if os.path.isfile(candidate):
+            return candidate
+    raise UserError(f"The annotation file {' (or '.join(candidates)}{')' * (len(candidates) - 1)} does not exist: "
+                    f"check data.dataset_dir and the data.*_anno_path.")
+
+
+def _without_segmentation(node):
+    # Polygons are most of COCO's 2 GB in memory, and boxes are all that this program uses.
+    node.pop("segmentation", None)
+    return node
+
+
+def _parse(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            coco = json.load(file, object_hook=_without_segmentation)
+    except OSError as error:
+        raise UserError(f"The annotation file {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"The annotation file {path} is not valid JSON: {error}.") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(coco, dict) or not isinstance(coco.get(key), list):
+            raise UserError(f"The annotation file {path} is not a COCO detection file: it has no list '{key}'.")
+    for key in ("images", "categories"):
+        if not coco[key]:
+            raise UserError(f"The annotation file {path} has an empty list '{key}': there is nothing to learn from.")
+    coco.setdefault("info", {})
+    return coco
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 ** 63
+
+
+def _checked_entries(entries, kind, text_key, path):
+    """Yield the entries of a list of images or categories: dicts with a unique integer id and a non-empty text."""
+    seen = set()
+    for number, entry in enumerate(entries):
+        where = f"{path}: number {number} of '{kind}'"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where} is not an object.")
+        if not _is_int(entry.get("id")):
+            raise UserError(f"{where} has the id {entry.get('id')!r}: an integer is needed.")
+        if entry["id"] in seen:
+            raise UserError(f"{where} repeats the id {entry['id']}: ids must be unique.")
+        seen.add(entry["id"])
+        if not isinstance(entry.get(text_key), str) or not entry[text_key]:
+            raise UserError(f"{where} (id {entry['id']}) has the {text_key} {entry.get(text_key)!r}: a text is needed.")
+        yield entry
+
+
+def _classes(categories, path):
+    by_id = {entry["id"]: entry["name"] for entry in _checked_entries(categories, "categories", "name", path)}
+    category_ids = sorted(by_id)
+    return [by_id[category_id] for category_id in category_ids], category_ids
+
+
+def _compare_classes(found, nc, names, path):
+    listing = f"{len(found)} classes {found}"
+    if nc is not None and nc != len(found):
+        raise UserError(f"data.nc is {nc}, but {path} has {listing}: correct data.nc or leave it out.")
+    if names is not None and list(names) != found:
+        raise UserError(f"data.names lists {len(names)} classes {list(names)}, but {path} has {listing} (by ascending "
+                        f"category id): correct data.names or leave it out.")
+
+
+def _checked_images(entries, image_dir, path):
+    """Return a list of (image id, file path, height, width)."""
+    images = []
+    for entry in _checked_entries(entries, "images", "file_name", path):
+        name = entry["file_name"]
+        if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
+            raise UserError(f"{path}: image {entry['id']} has the file_name {name!r}, which leads out of the image "
+                            f"folder: names must be relative and without '..'.")
+        size = (entry.get("height"), entry.get("width"))
+        if not all(_is_int(side) and 0 < side < 2 ** 31 for side in size):
+            raise UserError(f"{path}: image {entry['id']} ({name}) has height {size[0]!r} and width {size[1]!r}: "
+                            f"positive integers are needed.")
+        images.append((entry["id"], os.path.join(image_dir, name), *size))
+    return images
+
+
+def _annotation_error(number, annotation, path):
+    where = f"{path}: number {number} of 'annotations'"
+    if not isinstance(annotation, dict):
+        return UserError(f"{where} is not an object.")
+    for key in ("image_id", "category_id", "bbox"):
+        if key not in annotation:
+            return UserError(f"{where} has no '{key}'.")
+    return UserError(f"{where} is for image_id {annotation['image_id']!r} and category_id "
+                     f"{annotation['category_id']!r}, and one of them is not in the lists of images and categories.")
+
+
+def _box_array(annotations, path):
+    """All bbox values as (n, 4) float64."""
+    rows = [annotation["bbox"] for annotation in annotations]
+    for number, row in enumerate(rows):
+        if not (isinstance(row, list) and len(row) == 4 and NUMBER_TYPES.issuperset(map(type, row))):
+            raise UserError(f"{path}: number {number} of 'annotations' has the bbox {row!r}: "
+                            f"[x, y, width, height] in pixels is needed.")
+    try:
+        return np.array(rows, dtype=np.float64).reshape(-1, 4)
+    except OverflowError as error:
+        raise UserError(f"{path}: a bbox has a number too large for any image.") from error
+
+
+def _boxes(annotations, images, category_ids, path):
+    """Check all annotations at once; complete their `id`, `area` and `iscrowd` in place.
+
+    Returns the boxes that train (n, 4) float32 xyxy, their labels (n,) int32, the index of the image of each (n,), in
+    the file's order, and the counts of what was dropped or clipped.
+    """
+    image_index = {image[0]: index for index, image in enumerate(images)}
+    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
+    image_numbers, labels, crowd = [], [], []
+    for number, annotation in enumerate(annotations):
+        try:
+            image_numbers.append(image_index[annotation["image_id"]])
+            labels.append(label_of[annotation["category_id"]])
+            annotation["bbox"]
+        except (KeyError, TypeError) as error:
+            raise _annotation_error(number, annotation, path) from error
+        annotation["id"] = number + 1
+        annotation["iscrowd"] = 1 if annotation.get("iscrowd") else 0
+        crowd.append(annotation["iscrowd"])
+    xywh = _box_array(annotations, path)
+    for annotation, row in zip(annotations, xywh):
+        if type(annotation.get("area")) not in NUMBER_TYPES:
+            annotation["area"] = float(row[2] * row[3])
+    image_numbers = np.array(image_numbers, dtype=np.int64)
+    sizes = np.array([(width, height) for _, _, height, width in images], dtype=np.float64)[image_numbers]
+    boxes, keep, drops = _clip(xywh, sizes, np.array(crowd, dtype=bool))
+    return boxes[keep], np.array(labels, dtype=np.int32)[keep], image_numbers[keep], drops
+
+
+def _clip(xywh, sizes, crowd):
+    """Clip boxes (n, 4) float64 xywh to image sizes (n, 2) (width, height).
+
+    Returns boxes (n, 4) float32 xyxy, which of them train (n,) bool, and counts by the keys of DROP_MEANINGS; a box
+    counts once, under the first key that fits.
+    """
+    finite = np.isfinite(xywh).all(axis=1)
+    xywh = np.where(finite[:, None], xywh, 0.0)
+    extent = xywh[:, 2:]
+    whole = np.concatenate([xywh[:, :2], xywh[:, :2] + extent], axis=1)
+    limits = np.concatenate([sizes, sizes], axis=1)
+    clipped = np.clip(whole, 0.0, limits)
+    nothing_left = (clipped[:, 2:] - clipped[:, :2] < SMALLEST_SIDE).any(axis=1)
+    reasons = {"crowd": crowd, "non_finite": ~finite, "negative": (extent < 0).any(axis=1),
+               "empty": (extent < SMALLEST_SIDE).any(axis=1), "outside": nothing_left}
+    keep = np.ones(len(xywh), dtype=bool)
+    drops = {}
+    for reason, applies in reasons.items():
+        drops[reason] = int((keep & applies).sum())
+        keep &= ~applies
+    drops["clipped"] = int((keep & (clipped != whole).any(axis=1)).sum())
+    return clipped.astype(np.float32), keep, drops
+
+
+def _records(images, boxes, labels, image_numbers):
+    order = np.argsort(image_numbers, kind="stable")
+    boxes, labels = boxes[order], labels[order]
+    ends = np.cumsum(np.bincount(image_numbers, minlength=len(images)))
+    starts = np.concatenate([[0], ends[:-1]])
+    return [Record(image_id, path, height, width, boxes[start:end], labels[start:end])
+            for (image_id, path, height, width), start, end in zip(images, starts, ends)]
+
+
+def _check_some_file_exists(records, image_dir, path):
+    first = records[:20]
+    if not any(os.path.isfile(record.path) for record in first):
+        raise UserError(f"None of the first {len(first)} images that {path} names is in {image_dir} (for example "
+                        f"{os.path.relpath(first[0].path, image_dir)}): check data.dataset_dir and data.*_img_dir.")
+
+
+def _log_drops(drops, path):
+    counts = [f"{count} {DROP_MEANINGS[reason]}" for reason, count in drops.items() if count]
+    if counts:
+        logger.info("%s: %s", path, ", ".join(counts))

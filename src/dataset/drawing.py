@@ -1,0 +1,112 @@
+"""One self-drawn picture: coloured shapes over a textured background, with the box of what is visible of each."""
+import cv2
+import numpy as np
+
+CLASSES = {"circle": 3, "rectangle": 7, "triangle": 18, "star": 44}  # category ids with gaps, as COCO has them
+MAX_OBJECTS = 6
+SMALLEST, LARGEST = 0.08, 0.55   # extent of a shape, relative to the picture's shorter side
+MAX_COVERED = 0.6                # no shape hides more than this part of another
+SHIFT = 4                        # fractional bits of OpenCV's polygon coordinates
+
+
+def draw_background(rng, height, width):
+    """A smooth two-colour gradient with stripes and noise: (height, width, 3) float32 RGB in 0..255."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    angle, stripe_angle = rng.uniform(0, 2 * np.pi, 2)
+    ramp = (x * np.cos(angle) + y * np.sin(angle)) / np.hypot(height, width) + 0.5
+    dark, light = rng.uniform(30, 225, (2, 3)).astype(np.float32)
+    picture = dark + (light - dark) * ramp[..., None].astype(np.float32)
+    period = rng.uniform(5, 30)
+    stripes = np.sin((x * np.cos(stripe_angle) + y * np.sin(stripe_angle)) * (2 * np.pi / period))
+    picture += stripes[..., None] * rng.uniform(-18, 18, 3)
+    coarse = rng.normal(0, 14, (height // 8 + 2, width // 8 + 2, 3)).astype(np.float32)
+    picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    picture += rng.normal(0, rng.uniform(2, 8), (height, width, 1))
+    return np.clip(picture, 0, 255)
+
+
+def outline(name, rng):
+    """Corners (n, 2) of a shape around the origin, within the unit circle."""
+    if name == "circle":
+        angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if name == "rectangle":
+        half_height, half_width = 1.0, rng.uniform(0.55, 1.0)
+        if rng.random() < 0.5:
+            half_height, half_width = half_width, half_height
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (half_width, half_height)
+        return corners / np.hypot(half_width, half_height)
+    corners = {"triangle": 3, "star": 10}[name]
+    angles = np.arange(corners) * 2 * np.pi / corners - np.pi / 2
+    radii = np.where(np.arange(corners) % 2, 0.42, 1.0) if name == "star" else np.ones(corners)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+
+
+def _place(name, rng, height, width):
+    """Corners (n, 2) in pixels of a shape of random extent, turn and place; its middle is well inside the picture."""
+    corners = outline(name, rng)
+    turn = rng.uniform(-0.5, 0.5)
+    corners = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    extent = min(height, width) * np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))
+    corners *= extent / np.ptp(corners, axis=0).max()
+    margin = 0.35 * extent
+    return corners + rng.uniform((margin, margin), (width - margin, height - margin))
+
+
+def covered_part(corners, height, width):
+    """How much of each pixel a polygon covers: (height, width) float32 in 0..1, smooth at the edge."""
+    mask = np.zeros((height, width), dtype=np.uint8)
+    cv2.fillPoly(mask, [np.round(corners * 2 ** SHIFT).astype(np.int32)], 255, cv2.LINE_AA, SHIFT)
+    return mask.astype(np.float32) / 255
+
+
+def _colours(rng, surroundings):
+    """A fill colour that stands out from the surroundings' mean colour (3,), and an edge colour of its own."""
+    while True:
+        fill = rng.uniform(0, 255, 3)
+        if np.abs(fill - surroundings).max() > 70:
+            return fill, fill * 0.35 if fill.mean() > 90 else 255 - (255 - fill) * 0.35
+
+
+def draw_scene(rng, height, width):
+    """Draw a picture with 1 to 6 shapes.
+
+    Returns image (height, width, 3) uint8 RGB, boxes (n, 4) int xyxy around the visible pixels of each shape, category
+    ids (n,) and areas (n,) in visible pixels.
+    """
+    picture = draw_background(rng, height, width)
+    names = list(CLASSES)
+    sizes, visible, ids = [], [], []
+    wanted = rng.integers(1, MAX_OBJECTS + 1)
+    for _ in range(wanted * 4):
+        if len(ids) == wanted:
+            break
+        name = names[rng.integers(len(names))]
+        corners = _place(name, rng, height, width)
+        coverage = covered_part(corners, height, width)
+        mask = coverage >= 0.5
+        remaining = [old & ~mask for old in visible]
+        if mask.sum() < 12 or any(left.sum() < (1 - MAX_COVERED) * size for left, size in zip(remaining, sizes)):
+            continue
+        fill, edge = _colours(rng, picture[mask].mean(axis=0))
+        _paint(picture, corners, coverage, fill, edge)
+        visible = remaining + [mask]
+        sizes.append(mask.sum())
+        ids.append(CLASSES[name])
+    boxes = np.array([_box_around(mask) for mask in visible])
+    return np.round(picture).astype(np.uint8), boxes, np.array(ids), np.array([mask.sum() for mask in visible])
+
+
+def _paint(picture, corners, coverage, fill, edge):
+    """Blend a shape with a thin edge into the picture (h, w, 3) float32 in place."""
+    middle = corners.mean(axis=0)
+    inner = covered_part(middle + (corners - middle) * 0.86, *picture.shape[:2])
+    left, top, right, bottom = _box_around(coverage > 0)
+    window = np.s_[top:bottom, left:right]
+    shape = edge + inner[window][..., None] * (fill - edge)
+    picture[window] += coverage[window][..., None] * (shape - picture[window])
+
+
+def _box_around(mask):
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1

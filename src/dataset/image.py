@@ -1,0 +1,104 @@
+"""Image files decoded to RGB, 8 bits a channel, at the size that the annotation file states."""
+import struct
+
+import cv2
+import numpy as np
+
+# Worker processes decode in parallel already. OpenCV's own thread pool would multiply with them, and a pool that exists
+# when a worker is forked deadlocks in it; so it must never come to be, which is why this stands at import.
+cv2.setNumThreads(0)
+# Unreadable files are reported by name, once; OpenCV's own lines about them would come once an epoch and name nothing.
+cv2.setLogLevel(0)  # silent
+
+JPEG_START = b"\xff\xd8\xff"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND"
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+START_OF_SCAN = 0xDA
+END_OF_IMAGE = b"\xff\xd9"
+
+
+class UnreadableImageError(Exception):
+    """An image file that is missing, damaged or of another size than annotated; the message is the reason alone."""
+
+
+def read_image(path, height, width):
+    """Decode an image file.
+
+    Grey, palette, CMYK, 16-bit and transparent pictures become 8-bit RGB (transparency is ignored). The orientation in
+    EXIF data is applied only when the stored picture does not have the annotated size and the rotated one has.
+
+    Returns (height, width, 3) uint8 RGB. Raises UnreadableImageError with the reason.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    if not data:
+        raise UnreadableImageError("the file is empty")
+    # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
+    _check_size(_checked_header(data), height, width)
+    image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image.shape[:2] != (height, width):
+        stored = image.shape[:2]
+        image = _decode(data, cv2.IMREAD_COLOR)
+        if image.shape[:2] != (height, width):
+            raise UnreadableImageError(_size_reason(stored, height, width))
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode(data, flags):
+    try:
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error as error:
+        raise UnreadableImageError(f"cannot be decoded ({error.err})") from error
+    if image is None:
+        raise UnreadableImageError("cannot be decoded (damaged, or not an image format that OpenCV knows)")
+    return image
+
+
+def _size_reason(stored, height, width):
+    return f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {height}x{width}"
+
+
+def _check_size(stored, height, width):
+    if stored not in (None, (height, width), (width, height)):
+        raise UnreadableImageError(_size_reason(stored, height, width))
+
+
+def _checked_header(data):
+    """Return the (height, width) that a JPEG or PNG file states, None for other formats.
+
+    Raises UnreadableImageError when its end is missing: some decoders fill what is missing with grey and say nothing.
+    """
+    if data.startswith(PNG_START):
+        end = data.rfind(PNG_END)
+        if end < 24 or len(data) < end + len(PNG_END) + 4:  # a checksum follows the end's name
+            raise UnreadableImageError("the file is truncated")
+        width, height = struct.unpack(">II", data[16:24])
+        return height, width
+    if data.startswith(JPEG_START):
+        return _checked_jpeg(data)
+    return None
+
+
+def _checked_jpeg(data):
+    """Walk the segments up to the first scan. An end marker inside the scans cannot be picture data (there 0xFF is
+    always followed by 0), and one before them belongs to a thumbnail."""
+    position, size = 2, None
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            raise UnreadableImageError("the JPEG file is damaged (a segment does not start where it should)")
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte before a marker
+            position += 1
+            continue
+        if marker in START_OF_FRAME and position + 9 <= len(data):
+            size = struct.unpack(">HH", data[position + 5:position + 9])
+        if marker == START_OF_SCAN:
+            if data.find(END_OF_IMAGE, position) < 0:
+                break
+            return size
+        position += 2 + struct.unpack(">H", data[position + 2:position + 4])[0]
+    raise UnreadableImageError("the file is truncated")

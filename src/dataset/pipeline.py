@@ -1,0 +1,113 @@
+"""Batches for training and evaluation from MindSpore's data pipeline, with worker processes and prefetch."""
+import functools
+import logging
+import os
+
+import mindspore.dataset as ds
+
+from src.dataset.annotations import training_records
+from src.dataset.sources import COLUMNS, EvalSource, SampleMaker, TrainSource
+from src.dataset.transforms import padding_of
+from src.errors import UserError
+
+logger = logging.getLogger("faster_rcnn")
+
+
+class TrainPipeline:
+    """Shuffled, augmented batches of all epochs of a run, from step `start_step` on.
+
+    An epoch is a permutation of the records cut to whole batches. The epochs are one stream, so that workers start
+    once a run, and a run that starts at step k gives the batches that one from step 0 gives from its step k on.
+
+    Iterating yields tuples of Tensors in the order of `sources.COLUMNS`:
+    image uint8 (B, H, W, 3) RGB; valid_size float32 (B, 2) (height, width) of the unpadded area; boxes float32
+    (B, G, 4) canvas pixels; labels int32 (B, G); mask bool (B, G); image_id int64 (B,); original_size int32 (B, 2)
+    (height, width); scale float32 (B, 2) (sy, sx) canvas pixels per original pixel; unreadable int32 (B,), the index in
+    `records` of the record whose file could not be read and whose place the next readable one took, else -1.
+
+    Attributes: records: those with boxes, the ones that train; steps_per_epoch; start_step: where iteration begins, which
+    may be set once steps_per_epoch is known.
+    Raises UserError when no record has a box or a batch is larger than the data set.
+    """
+
+    def __init__(self, dataset, cfg, start_step=0):
+        self.records = training_records(dataset)
+        self.steps_per_epoch = len(self.records) // cfg.batch_size
+        if self.steps_per_epoch == 0:
+            raise UserError(f"batch_size is {cfg.batch_size}, but {dataset.annotation_path} has only "
+                            f"{len(self.records)} images to train on: choose a smaller batch_size.")
+        self._cfg = cfg
+        self.start_step = start_step
+        maker = _sample_maker(self.records, cfg, cfg.data.train_transforms)
+        self._source = TrainSource(maker, self.steps_per_epoch * cfg.batch_size, cfg.epochs)
+
+    def __iter__(self):
+        return _batches(self._source, self.start_step * self._cfg.batch_size, self._cfg)
+
+
+class EvalPipeline:
+    """Batches of every record once, in order, also of those without boxes; columns as in TrainPipeline.
+
+    The last batch is filled up with repeats of the last record: row j of batch b is record b * B + j, and rows from
+    `num_images` on are to be ignored. Where `unreadable` is not -1 the picture is black.
+    """
+
+    def __init__(self, dataset, cfg):
+        self.records = dataset.records
+        self.num_images = len(self.records)
+        self._cfg = cfg
+        batches = -(-self.num_images // cfg.batch_size)
+        maker = _sample_maker(self.records, cfg, cfg.data.eval_transforms)
+        self._source = EvalSource(maker, batches * cfg.batch_size)
+
+    def __iter__(self):
+        return _batches(self._source, 0, self._cfg)
+
+
+def _sample_maker(records, cfg, transforms):
+    configured, padding_value = padding_of(transforms.item_transforms)
+    padding_size = max(configured, max(len(record.boxes) for record in records))
+    if padding_size > configured:
+        logger.info("LabelsPadding.padding_size grows from %d to %d, the most boxes that an image has", configured,
+                    padding_size)
+    return SampleMaker(records, cfg.seed, transforms.item_transforms, tuple(cfg.data.target_size), padding_size,
+                       padding_value)
+
+
+def _batches(source, start, cfg):
+    """Yield the batches of the source's positions from `start` on; ends the workers whenever the caller stops."""
+    count = len(source) - start
+    if count <= 0:
+        return  # to MindSpore, zero samples mean all of them
+    ds.config.set_prefetch_size(cfg.prefetch_size)
+    workers = _worker_count(cfg.num_workers)
+    rows = ds.GeneratorDataset(source, COLUMNS, sampler=ds.SequentialSampler(start, count),
+                               num_parallel_workers=workers, python_multiprocessing=workers > 1,
+                               max_rowsize=_shared_megabytes(source, cfg))
+    iterator = rows.batch(cfg.batch_size, drop_remainder=True).create_tuple_iterator(num_epochs=1, do_copy=False)
+    try:
+        for batch in iterator:
+            yield tuple(batch)
+    finally:
+        iterator.release()
+
+
+@functools.cache  # so that it is said once
+def _worker_count(configured):
+    """MindSpore refuses more workers than processors; 1 means the main process itself."""
+    workers = min(max(configured, 1), os.cpu_count())
+    if workers < configured:
+        logger.info("num_workers is %d, but there are %d processors: %d workers are used", configured, os.cpu_count(),
+                    workers)
+    return workers
+
+
+def _shared_megabytes(source, cfg):
+    """Shared memory for a row in the workers' queues, in MB.
+
+    A fixed size rather than MindSpore's -1 (as much as a row needs): fixed segments have no name in /dev/shm and vanish
+    with the processes however these end. They are filled with zeros at once, so no more is asked for than a row takes.
+    """
+    height, width = source.maker.target_size
+    row_bytes = height * width * 3 + source.maker.padding_size * 32 + 4096
+    return min(cfg.max_rowsize, row_bytes // 2 ** 20 + 1)

@@ -1,0 +1,99 @@
+"""Random-access sources for MindSpore's GeneratorDataset: position in the run -> sample.
+
+A sample is a function of (seed, epoch, record) alone. It does not depend on the worker, the batch or what came before,
+so a run that is resumed at any step sees what an uninterrupted one would have seen.
+
+Nothing is raised here in normal use: MindSpore carries an error out of a worker as a page of its own internals, so an
+unreadable file travels as a number in the column `unreadable`.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from src.dataset.image import UnreadableImageError, read_image
+from src.dataset.transforms import apply, pad_boxes
+
+COLUMNS = ["image", "valid_size", "boxes", "labels", "mask", "image_id", "original_size", "scale", "unreadable"]
+
+
+def order(seed, epoch, count):
+    """The records of an epoch in the order in which they are drawn: a permutation of range(count), (count,) int64."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+@dataclass
+class SampleMaker:
+    """Makes rows of COLUMNS (without the batch axis) for records."""
+    records: list
+    seed: int
+    item_transforms: list
+    target_size: tuple    # (H, W) of the canvas
+    padding_size: int
+    padding_value: int
+
+    def sample(self, epoch, index, image, unreadable=-1):
+        """The row of record number `index` with the given picture (h, w, 3) uint8 RGB."""
+        record = self.records[index]
+        rng = np.random.default_rng([self.seed, epoch, index])
+        canvas, valid_size, boxes, scale = apply(self.item_transforms, image, record.boxes, rng, self.target_size)
+        boxes, labels, mask = pad_boxes(boxes, record.labels, self.padding_size, self.padding_value)
+        return (canvas, valid_size, boxes, labels, mask, np.int64(record.image_id),
+                np.array([record.height, record.width], dtype=np.int32), scale, np.int32(unreadable))
+
+    def read(self, index):
+        """The picture of record number `index`, or None when its file cannot be read."""
+        record = self.records[index]
+        try:
+            return read_image(record.path, record.height, record.width)
+        except UnreadableImageError:
+            return None  # the consumer of the column `unreadable` names the file and asks for the reason
+
+    def blank(self, index):
+        """The row of record number `index`, whose file cannot be read, with a black picture."""
+        record = self.records[index]
+        return self.sample(0, index, np.zeros((record.height, record.width, 3), dtype=np.uint8), unreadable=index)
+
+
+class TrainSource:
+    """Position in the run -> sample; epochs follow each other without a gap, each in its own order.
+
+    A record whose file cannot be read is replaced by the next readable one.
+    """
+
+    def __init__(self, maker, samples_per_epoch, epochs):
+        self.maker = maker
+        self.samples_per_epoch = samples_per_epoch
+        self.epochs = epochs
+        self._order = (None, None)  # of the epoch asked for last: (epoch, order)
+
+    def __len__(self):
+        return self.samples_per_epoch * self.epochs
+
+    def __getitem__(self, position):
+        epoch, place = divmod(int(position), self.samples_per_epoch)
+        count = len(self.maker.records)
+        if self._order[0] != epoch:
+            self._order = (epoch, order(self.maker.seed, epoch, count))
+        meant = int(self._order[1][place])
+        for step in range(count):
+            index = (meant + step) % count
+            image = self.maker.read(index)
+            if image is not None:
+                return self.maker.sample(epoch, index, image, meant if step else -1)
+        return self.maker.blank(meant)
+
+
+class EvalSource:
+    """Records in their order; positions past the last one repeat it. An unreadable file becomes a black picture."""
+
+    def __init__(self, maker, length):
+        self.maker = maker
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, position):
+        index = min(int(position), len(self.maker.records) - 1)
+        image = self.maker.read(index)
+        return self.maker.blank(index) if image is None else self.maker.sample(0, index, image)

@@ -1,0 +1,81 @@
+"""Transforms of one sample: image (h, w, 3) uint8 RGB and boxes (n, 4) float32 xyxy in its pixels."""
+import cv2
+import numpy as np
+
+
+def random_flip(image, boxes, rng, prob):
+    """Mirror image and boxes left to right with probability `prob`."""
+    if rng.random() >= prob:
+        return image, boxes
+    width = image.shape[1]
+    mirrored = boxes.copy()
+    mirrored[:, 0] = width - boxes[:, 2]
+    mirrored[:, 2] = width - boxes[:, 0]
+    return cv2.flip(image, 1), mirrored
+
+
+def random_hsv(image, rng, hgain, sgain, vgain):
+    """Multiply hue, saturation and value by factors drawn from [1 - gain, 1 + gain]."""
+    factors = 1.0 + rng.uniform(-1.0, 1.0, 3) * (hgain, sgain, vgain)
+    levels = np.arange(256)
+    tables = [levels * factors[0] % 180, np.clip(levels * factors[1], 0, 255), np.clip(levels * factors[2], 0, 255)]
+    table = np.stack(tables, axis=1).astype(np.uint8)[None]
+    return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
+
+
+def resize(image, boxes, height, width):
+    """Scale image and boxes by one factor so that the image just fits into height x width.
+
+    Sides are whole pixels, so boxes are scaled by the ratio that each axis really got.
+    """
+    old_height, old_width = image.shape[:2]
+    scale = min(height / old_height, width / old_width)
+    new_height, new_width = max(1, round(old_height * scale)), max(1, round(old_width * scale))
+    if (new_height, new_width) != (old_height, old_width):
+        image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    ratios = np.array([new_width / old_width, new_height / old_height] * 2, dtype=np.float32)
+    return image, boxes * ratios
+
+
+def apply(item_transforms, image, boxes, rng, target_size):
+    """Apply a configuration's list of transforms in its order and put the image at the top-left of a zero canvas.
+
+    The list's NormalizeImage and TransposeImage happen next to the network, LabelsPadding in `pad_boxes`.
+
+    Args: item_transforms: one-key dicts with all parameters, Resize among them; image (h, w, 3) uint8; boxes (n, 4)
+    float32; rng: a NumPy Generator, the only source of randomness; target_size: (H, W) of the canvas.
+
+    Returns canvas (H, W, 3) uint8, valid size (2,) float32 (height, width), boxes (n, 4) float32 in canvas pixels,
+    scale (2,) float32 (sy, sx).
+    """
+    old_size = np.array(image.shape[:2], dtype=np.float32)
+    for item in item_transforms:
+        [(name, parameters)] = item.items()
+        if name == "RandomFlip":
+            image, boxes = random_flip(image, boxes, rng, **parameters)
+        elif name == "RandomHSV":
+            image = random_hsv(image, rng, **parameters)
+        elif name == "Resize":
+            image, boxes = resize(image, boxes, *target_size)
+    height, width = image.shape[:2]
+    canvas = np.zeros((*target_size, 3), dtype=np.uint8)
+    canvas[:height, :width] = image
+    valid_size = np.array([height, width], dtype=np.float32)
+    return canvas, valid_size, boxes, valid_size / old_size
+
+
+def padding_of(item_transforms):
+    """The parameters of LabelsPadding: (padding_size, padding_value)."""
+    [parameters] = [item["LabelsPadding"] for item in item_transforms if "LabelsPadding" in item]
+    return parameters["padding_size"], parameters["padding_value"]
+
+
+def pad_boxes(boxes, labels, padding_size, padding_value):
+    """Pad to a fixed count: boxes (padding_size, 4) float32 with zeros, labels (padding_size,) int32 with
+    `padding_value`, and mask (padding_size,) bool, True for real boxes."""
+    count = len(boxes)
+    padded_boxes = np.zeros((padding_size, 4), dtype=np.float32)
+    padded_boxes[:count] = boxes
+    padded_labels = np.full(padding_size, padding_value, dtype=np.int32)
+    padded_labels[:count] = labels
+    return padded_boxes, padded_labels, np.arange(padding_size) < count

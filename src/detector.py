@@ -1,0 +1,30 @@
+"""The detector ready to run: built from a configuration, in the precision asked for."""
+import mindspore as ms
+
+from src.models.faster_rcnn import FasterRCNN, InferenceForward
+from src.models.precision import to_mixed_precision
+
+
+def build_detector(cfg, num_classes):
+    """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision if cfg.mix."""
+    ms.set_seed(cfg.seed)
+    network = FasterRCNN(cfg, num_classes)
+    return to_mixed_precision(network) if cfg.mix else network
+
+
+class Predictor:
+    """Runs a detector on batches of the pipeline.
+
+    Args:
+        network: FasterRCNN; cfg: the configuration.
+    """
+
+    def __init__(self, network, cfg):
+        self.network = network
+        self.forward = InferenceForward(network, cfg)
+
+    def __call__(self, image, valid_size):
+        """image uint8 (B, H, W, 3), valid_size (B, 2): returns numpy boxes (B, R, K, 4) and scores (B, R, K)."""
+        self.forward.set_train(False)
+        boxes, scores = self.forward(image, valid_size)
+        return boxes.asnumpy(), scores.asnumpy()

@@ -1,0 +1,123 @@
+"""Run a detector over an evaluation set and score what it finds."""
+import json
+import logging
+import os
+import time
+from collections import Counter
+
+import numpy as np
+
+from src.dataset.image import UnreadableImageError, read_image
+from src.errors import UserError
+from src.files import make_folder
+from src.evaluation.coco import result_rows, score
+from src.evaluation.detections import select_detections, to_original
+
+logger = logging.getLogger("faster_rcnn")
+
+PROGRESS_SECONDS = 10.0
+
+
+def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None):
+    """Detect on every image of the set exactly once; write the detections and their COCO numbers.
+
+    Writes bbox_results.json (COCO's result format) and metrics.json into `folder`.
+
+    Args:
+        predict: function of a batch's image and valid_size columns; gives numpy boxes (B, R, K, 4) float32 canvas
+            pixels and scores (B, R, K) float32.
+        pipeline: EvalPipeline, or anything with num_images that yields the same batches.
+        dataset: the CocoDataset that the pipeline reads.
+        cfg: configuration; read are infer.* and skip_bad_images.
+        folder: where to write; created where missing.
+        checkpoint: name of what is evaluated, for metrics.json; left out when None.
+
+    Returns:
+        dict: coco.score's keys, `skipped_images`, and `checkpoint` where given.
+
+    Raises:
+        UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read; the folder is not
+            writable.
+        RuntimeError: the pipeline did not deliver every image exactly once.
+    """
+    make_folder(folder)
+    results, image_ids, skipped = _detect(predict, pipeline, dataset, cfg)
+    _check_once(image_ids + skipped, [record.image_id for record in dataset.records])
+    if not image_ids:
+        raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
+    _write_json(os.path.join(folder, "bbox_results.json"), results)
+    metrics = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
+    metrics["skipped_images"] = len(skipped)
+    if checkpoint is not None:
+        metrics["checkpoint"] = str(checkpoint)
+    _write_json(os.path.join(folder, "metrics.json"), metrics)
+    return metrics
+
+
+def _detect(predict, pipeline, dataset, cfg):
+    """-> result rows, ids of the images they are for, ids of the images that could not be read."""
+    results, image_ids, skipped, not_finite = [], [], [], 0
+    start = last_report = time.perf_counter()
+    row = 0
+    for image, valid_size, _, _, _, *columns in pipeline:
+        ids, sizes, scales, unreadable = (_numpy(column) for column in columns)
+        # The last batch is filled up with repeats.
+        count = max(0, min(len(ids), pipeline.num_images - row))
+        for index in unreadable[:count][unreadable[:count] >= 0]:
+            _report_unreadable(dataset.records[index], cfg.skip_bad_images)
+        boxes, scores = predict(image, valid_size)
+        for j in range(count):
+            image_id = int(ids[j])
+            if unreadable[j] >= 0:
+                skipped.append(image_id)
+                continue
+            not_finite += not np.isfinite(scores[j]).all()
+            found, values, labels = select_detections(
+                boxes[j], scores[j], cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
+            found = to_original(found, scales[j], sizes[j])
+            results += result_rows(image_id, found, values, labels, dataset.category_ids)
+            image_ids.append(image_id)
+        row += count
+        now = time.perf_counter()
+        if now - last_report >= PROGRESS_SECONDS or row == pipeline.num_images:
+            logger.info("evaluated %d of %d images, %.2f images/s", row, pipeline.num_images, row / (now - start))
+            last_report = now
+    if skipped:
+        logger.warning("%d of %d images could not be read and are not scored", len(skipped), row)
+    if not_finite:
+        logger.warning("the network gave scores that are not finite for %d of %d images", not_finite, row)
+    return results, image_ids, skipped
+
+
+def _numpy(column):
+    """A batch column, MindSpore tensor or array, as a numpy array."""
+    return column.asnumpy() if hasattr(column, "asnumpy") else np.asarray(column)
+
+
+def _report_unreadable(record, skip):
+    reason = "could not be read at first, and can be now"
+    try:
+        read_image(record.path, record.height, record.width)
+    except UnreadableImageError as error:
+        reason = str(error)
+    if not skip:
+        raise UserError(f"Image {record.path}: {reason}; mend it, or leave such images out of the evaluation with "
+                        "--skip_bad_images True.")
+    logger.warning("image %s left out of the evaluation: %s", record.path, reason)
+
+
+def _check_once(done, wanted):
+    done, wanted = Counter(done), Counter(wanted)
+    if done != wanted:
+        missing, extra = list((wanted - done).elements()), list((done - wanted).elements())
+        raise RuntimeError(f"internal error: {len(missing)} images were not evaluated (ids {missing[:5]} ...) and "
+                           f"{len(extra)} more than once or unasked (ids {extra[:5]} ...)")
+
+
+def _write_json(path, content):
+    """Write through a temporary name, so that a file of the final name is always whole."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        # dumps, not dump: the C encoder is used by the former alone, and is five times faster.
+        file.write(json.dumps(content, allow_nan=False))
+    os.replace(temporary, path)

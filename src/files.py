@@ -1,0 +1,19 @@
+"""Output folders."""
+import os
+
+from src.errors import UserError
+
+
+def make_folder(path):
+    """Create the folder `path` unless it is there, and return it.
+
+    Raises:
+        UserError: it cannot be created or written to.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path} ({error.strerror}); choose another --save_dir.") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"the folder {path} cannot be written to; choose another --save_dir.")
+    return path

@@ -1,0 +1,117 @@
+"""The backbone: any mindcv classification network that yields features at strides 4, 8, 16 and 32."""
+import os
+
+import mindspore as ms
+from mindcv.models import create_model
+from mindcv.models.features import FeatureExtractWrapper
+from mindspore import nn
+
+from src.errors import UserError
+
+STRIDES = (4, 8, 16, 32)
+
+
+class Backbone(nn.Cell):
+    """Images (B, 3, H, W) -> a tuple of features at strides 4, 8, 16 and 32.
+
+    Args:
+        extractor: mindcv's wrapper, a chain of cells of which some outputs are wanted; its own forward pass grows a list,
+            which sends the graph compiler to the Python interpreter.
+    """
+
+    def __init__(self, extractor):
+        super().__init__(auto_prefix=False)
+        self.out_channels = tuple(extractor.out_channels)
+        self.stages = extractor.net
+        self.wanted = tuple(i in extractor.return_index for i in range(len(self.stages)))
+
+    def construct(self, image):
+        features = ()
+        for cell, wanted in zip(self.stages.cell_list, self.wanted):
+            image = cell(image)
+            if wanted:
+                features += (image,)
+        return features
+
+
+def build_backbone(cfg):
+    """A cell from images (B, 3, H, W) to the tuple of features C2..C5, with attribute `out_channels`.
+
+    Args:
+        cfg: the `backbone` section of the configuration.
+
+    Raises:
+        UserError: no such mindcv model, wrong strides or channels, a pretrained file that does not fit, a failed download.
+    """
+    model = _create(cfg)
+    if cfg.stem_pool == "torchvision":
+        if not isinstance(getattr(model, "max_pool", None), nn.MaxPool2d):
+            raise UserError(f"backbone.stem_pool=torchvision needs a ResNet, but backbone.name is {cfg.name}; use mindcv.")
+        model.max_pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
+    if getattr(model, "is_rewritten", False):
+        raise UserError(f"backbone.name: {cfg.name} does not come apart in stages; take another mindcv model.")
+    info = getattr(model, "feature_info", [])
+    levels = [i for i, level in enumerate(info) if level["reduction"] in STRIDES]
+    if [info[i]["reduction"] for i in levels] != list(STRIDES):
+        strides = [level["reduction"] for level in info]
+        raise UserError(f"backbone.name {cfg.name} has features at strides {strides}, but a pyramid needs {list(STRIDES)}.")
+    backbone = Backbone(FeatureExtractWrapper(model, levels))
+    if cfg.in_channels and list(cfg.in_channels) != list(backbone.out_channels):
+        raise UserError(f"backbone.in_channels is {list(cfg.in_channels)}, but {cfg.name} has {list(backbone.out_channels)}; "
+                        "correct it or leave it out.")
+    _freeze(backbone, cfg)
+    return backbone
+
+
+def _create(cfg):
+    name = cfg.name[len("det_"):] if cfg.name.startswith("det_") else cfg.name
+    try:
+        model = create_model(name, pretrained=cfg.pretrained is True)
+    except RuntimeError as error:
+        raise UserError(f"backbone.name: mindcv has no model {name!r} ({error}).") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"backbone.pretrained: mindcv could not fetch the ImageNet weights of {name} ({error}); set it to the "
+                        "path of a checkpoint fetched by hand, or to False to start from random weights.") from error
+    if isinstance(cfg.pretrained, str) and cfg.pretrained:
+        _load_pretrained(model, cfg.pretrained)
+    return model
+
+
+def _load_pretrained(model, path):
+    if not os.path.isfile(path):
+        raise UserError(f"backbone.pretrained: there is no file {path!r}.")
+    try:
+        stored = ms.load_checkpoint(path)
+    except ValueError as error:
+        raise UserError(f"backbone.pretrained: {path} is not a MindSpore checkpoint.") from error
+    body = {p.name: p for p in model.get_parameters() if not p.name.startswith(("classifier", "head", "fc"))}
+    for name, parameter in body.items():
+        if name not in stored or stored[name].shape != parameter.shape:
+            found = f"has shape {stored[name].shape}" if name in stored else "is missing"
+            raise UserError(f"backbone.pretrained: {path} does not fit: {name} {found}, and {parameter.shape} is needed.")
+        parameter.set_data(stored[name].value())
+
+
+def _freeze(backbone, cfg):
+    """Carry out `frozen`, `frozen_bn` and `frozen_2stage` (the stem and the first stage, as in arXiv:1506.01497's successors).
+
+    A frozen BatchNorm uses its stored statistics and its scale and shift stay as they are.
+    """
+    cells = [backbone]
+    if not cfg.frozen and cfg.frozen_2stage:
+        cells = list(backbone.stages)[: backbone.wanted.index(True) + 1]
+    if cfg.frozen or cfg.frozen_2stage:
+        for cell in cells:
+            for parameter in cell.get_parameters():
+                parameter.requires_grad = False
+            _fix_batch_norm(cell)
+    if cfg.frozen_bn:
+        _fix_batch_norm(backbone)
+
+
+def _fix_batch_norm(cell):
+    for _, part in cell.cells_and_names():
+        if isinstance(part, nn.BatchNorm2d):
+            part.use_batch_statistics = False
+            part.gamma.requires_grad = False
+            part.beta.requires_grad = False

@@ -1,0 +1,88 @@
+"""Box arithmetic inside the graph: areas, overlaps, and the delta coding of Faster R-CNN (arXiv:1506.01497, equation 2)."""
+import math
+
+from mindspore import ops
+
+# exp() of a larger size delta would leave any picture: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
+MAX_SIZE_DELTA = math.log(1000.0 / 16)
+# Keeps the logarithm finite for boxes without area, which only padding has.
+SMALLEST_SIDE = 1e-6
+
+
+def area(boxes):
+    """Areas (..., ) in square pixels of xyxy boxes (..., 4); a box turned inside out has area 0."""
+    width = ops.relu(boxes[..., 2] - boxes[..., 0])
+    height = ops.relu(boxes[..., 3] - boxes[..., 1])
+    return width * height
+
+
+def pairwise_iou(boxes, others):
+    """Intersection over union (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4); 0 where the union is empty."""
+    shape = (others.shape[0], boxes.shape[1], others.shape[1])
+    width = ops.relu(_overlap_end(boxes, others, 2, shape) - _overlap_start(boxes, others, 0, shape))
+    height = ops.relu(_overlap_end(boxes, others, 3, shape) - _overlap_start(boxes, others, 1, shape))
+    intersection = width * height
+    union = area(boxes).expand_dims(2) + area(others).expand_dims(1) - intersection
+    return intersection / ops.maximum(union, SMALLEST_SIDE**2)
+
+
+# Minimum and Maximum are five times slower on the CPU when they have to stretch their inputs themselves.
+def _overlap_end(boxes, others, coordinate, shape):
+    return ops.minimum(boxes[..., coordinate].expand_dims(2).broadcast_to(shape),
+                       others[..., coordinate].expand_dims(1).broadcast_to(shape))
+
+
+def _overlap_start(boxes, others, coordinate, shape):
+    return ops.maximum(boxes[..., coordinate].expand_dims(2).broadcast_to(shape),
+                       others[..., coordinate].expand_dims(1).broadcast_to(shape))
+
+
+def _centre_and_size(boxes):
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height
+
+
+def encode(boxes, reference, weights):
+    """Deltas (..., 4) that turn reference boxes (..., 4) into boxes (..., 4).
+
+    dx = wx (x - xr) / wr, dy likewise, dw = ww log(w / wr), dh likewise; x, y are centres.
+
+    Args:
+        boxes, reference: xyxy pixels float32.
+        weights: the four factors (wx, wy, ww, wh).
+    """
+    x, y, width, height = _centre_and_size(boxes)
+    xr, yr, wr, hr = _centre_and_size(reference)
+    width, height = ops.maximum(width, SMALLEST_SIDE), ops.maximum(height, SMALLEST_SIDE)
+    wr, hr = ops.maximum(wr, SMALLEST_SIDE), ops.maximum(hr, SMALLEST_SIDE)
+    dx, dy = weights[0] * (x - xr) / wr, weights[1] * (y - yr) / hr
+    dw, dh = weights[2] * ops.log(width / wr), weights[3] * ops.log(height / hr)
+    return ops.stack((dx, dy, dw, dh), -1)
+
+
+def decode(deltas, reference, weights):
+    """Boxes (..., 4) that deltas (..., 4) make of reference boxes (..., 4): the inverse of `encode`.
+
+    Size deltas are clamped to log(1000 / 16), so that no box overflows.
+    """
+    xr, yr, wr, hr = _centre_and_size(reference)
+    x, y = deltas[..., 0] / weights[0] * wr + xr, deltas[..., 1] / weights[1] * hr + yr
+    width = ops.exp(ops.clamp(deltas[..., 2] / weights[2], max=MAX_SIZE_DELTA)) * wr
+    height = ops.exp(ops.clamp(deltas[..., 3] / weights[3], max=MAX_SIZE_DELTA)) * hr
+    return ops.stack((x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height), -1)
+
+
+def clip(boxes, size):
+    """Boxes (B, N, 4) cut at the border of their picture; size (B, 2) is its height and width in pixels."""
+    height, width = size[:, :1], size[:, 1:]
+    zero = ops.zeros_like(boxes[..., 0])
+    x1, y1 = ops.minimum(ops.maximum(boxes[..., 0], zero), width), ops.minimum(ops.maximum(boxes[..., 1], zero), height)
+    x2, y2 = ops.minimum(ops.maximum(boxes[..., 2], zero), width), ops.minimum(ops.maximum(boxes[..., 3], zero), height)
+    return ops.stack((x1, y1, x2, y2), -1)
+
+
+def gather_rows(table, index):
+    """Rows (B, S, C) of table (B, N, C) at index (B, S) int32."""
+    batch, rows = table.shape[:2]
+    first_row = ops.arange(0, batch * rows, rows).astype(index.dtype).reshape(batch, 1)
+    return ops.gather(table.reshape((batch * rows,) + table.shape[2:]), index + first_row, 0)

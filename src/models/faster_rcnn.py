@@ -1,0 +1,130 @@
+"""Faster R-CNN with a feature pyramid: how the parts make losses from annotated pictures, and boxes from pictures."""
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.models.anchors import pyramid_anchors
+from src.models.backbone import build_backbone
+from src.models.fpn import FPN
+from src.models.preprocess import Preprocess
+from src.models.proposals import ProposalGenerator
+from src.models.roi_align import PyramidRoIAlign
+from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
+from src.models.rpn import RPNHead, RPNLoss
+
+LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")
+
+
+class FasterRCNN(nn.Cell):
+    """The weights of the detector, and the forward pass that training and inference share.
+
+    Args:
+        cfg: the configuration.
+        num_classes: K, without background.
+    """
+
+    def __init__(self, cfg, num_classes):
+        super().__init__()
+        rpn, head, channels = cfg.rpn_head, cfg.bbox_head, cfg.backbone.out_channels
+        self.backbone = build_backbone(cfg.backbone)
+        fpn = cfg.backbone.fpn
+        self.level_index = tuple(fpn.level_index)
+        in_channels = [self.backbone.out_channels[i] for i in self.level_index]
+        self.fpn = FPN(in_channels, channels, fpn.num_outs, fpn.upsample_mode)
+        anchors = _canvas_anchors(rpn.anchor_generator, cfg.data.target_size)
+        self.level_sizes = tuple(len(level) for level in anchors)
+        self.anchors = Tensor(np.concatenate(anchors))
+        num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
+        self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
+        strides = head.roi_extractor.featmap_strides
+        self.num_roi_levels = len(strides)
+        self.roi_align = PyramidRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
+                                         head.roi_extractor.aligned)
+        self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
+        if cfg.backbone.frozen:
+            for parameter in self.fpn.get_parameters():
+                parameter.requires_grad = False
+
+    def pyramid(self, image):
+        """image (B, 3, H, W) normalised -> tuple of float32 levels (B, C, H_i, W_i)."""
+        features = self.backbone(image)
+        chosen = ()
+        for i in self.level_index:
+            chosen += (features[i],)
+        return self.fpn(chosen)
+
+    def box_outputs(self, levels, rois):
+        """rois (B, R, 4) pixels -> logits (B * R, K + 1) and deltas (B * R, K, 4)."""
+        return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
+
+
+def _canvas_anchors(generator, target_size):
+    """The anchors (n, 4) of each level: they depend on the canvas (height, width) alone."""
+    sizes = [tuple(-(-side // stride) for side in target_size) for stride in generator.strides]
+    return pyramid_anchors(sizes, generator.strides, generator.anchor_sizes, generator.aspect_ratios)
+
+
+class TrainingForward(nn.Cell):
+    """Annotated pictures -> losses.
+
+    Args:
+        network: FasterRCNN; cfg: the configuration; num_classes: K.
+
+    Attributes:
+        num_anchors, num_proposals: of an image.
+    """
+
+    def __init__(self, network, cfg, num_classes):
+        super().__init__(auto_prefix=False)
+        transforms = {k: v for item in cfg.data.train_transforms.item_transforms for k, v in item.items()}
+        self.preprocess = Preprocess(transforms["NormalizeImage"], transforms["TransposeImage"])
+        self.network = network
+        rpn, head = cfg.rpn_head, cfg.bbox_head
+        self.rpn_loss = RPNLoss(rpn.rpn_label_assignment, rpn.smooth_l1_beta)
+        self.propose = ProposalGenerator(rpn.train_proposal, network.level_sizes)
+        self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
+        self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
+        self.num_anchors, self.num_proposals = sum(network.level_sizes), self.propose.number
+
+    def construct(self, image, valid_size, boxes, labels, mask, anchor_priority, roi_priority):
+        """Returns (5,) float32 in the order of LOSS_NAMES; the first is the sum of the others.
+
+        Args:
+            image uint8 (B, H, W, 3), valid_size (B, 2), boxes (B, G, 4), labels (B, G), mask (B, G): a batch of the pipeline;
+            anchor_priority, roi_priority: see `src.models.matching.sample`.
+        """
+        net = self.network
+        levels = net.pyramid(self.preprocess(image, valid_size))
+        logits, deltas = net.rpn_head(levels)
+        rpn_cls, rpn_box = self.rpn_loss(net.anchors, logits, deltas, boxes, mask, anchor_priority)
+        proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
+        proposals = ops.stop_gradient(proposals)
+        rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
+        class_logits, box_deltas = net.box_outputs(levels, rois)
+        roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)
+        return ops.stack((rpn_cls + rpn_box + roi_cls + roi_box, rpn_cls, rpn_box, roi_cls, roi_box))
+
+
+class InferenceForward(nn.Cell):
+    """Pictures -> boxes (B, R, K, 4) canvas pixels and scores (B, R, K) of every proposal and class.
+
+    Args:
+        network: FasterRCNN; cfg: the configuration.
+    """
+
+    def __init__(self, network, cfg):
+        super().__init__(auto_prefix=False)
+        transforms = {k: v for item in cfg.data.eval_transforms.item_transforms for k, v in item.items()}
+        self.preprocess = Preprocess(transforms["NormalizeImage"], transforms["TransposeImage"])
+        self.network = network
+        self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, network.level_sizes)
+        self.predict = RoIPredictor(cfg.bbox_head.bbox_weights)
+
+    def construct(self, image, valid_size):
+        """image uint8 (B, H, W, 3), valid_size (B, 2)."""
+        net = self.network
+        levels = net.pyramid(self.preprocess(image, valid_size))
+        logits, deltas = net.rpn_head(levels)
+        proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
+        class_logits, box_deltas = net.box_outputs(levels, proposals)
+        return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

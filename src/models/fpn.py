@@ -1,0 +1,47 @@
+"""Feature pyramid network (arXiv:1612.03144)."""
+import mindspore as ms
+from mindspore import nn, ops
+from mindspore.common.initializer import HeUniform
+
+
+def _conv(in_channels, out_channels, kernel_size):
+    # A HeUniform of slope 1 is the variance-preserving uniform of Caffe2's pyramid.
+    return nn.Conv2d(in_channels, out_channels, kernel_size, pad_mode="same", has_bias=True,
+                     weight_init=HeUniform(negative_slope=1), bias_init="zeros")
+
+
+class FPN(nn.Cell):
+    """Features C2..C5 -> levels P2..P5 and further ones by stride-2 subsampling of the last.
+
+    Args:
+        in_channels: channels of the backbone's features, finest first.
+        out_channels: channels of every level.
+        num_outs: number of levels returned.
+        upsample_mode: how the coarser level is brought to the finer one's size, `nearest` or `bilinear`.
+    """
+
+    def __init__(self, in_channels, out_channels, num_outs, upsample_mode):
+        super().__init__()
+        self.lateral = nn.CellList([_conv(channels, out_channels, 1) for channels in in_channels])
+        self.output = nn.CellList([_conv(out_channels, out_channels, 3) for _ in in_channels])
+        self.extra_levels = num_outs - len(in_channels)
+        self.bilinear = upsample_mode == "bilinear"
+
+    def upsample(self, feature, size):
+        """feature (B, C, h, w) at size (H, W)."""
+        if self.bilinear:
+            return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
+        return ops.interpolate(feature, size=size, mode="nearest")
+
+    def construct(self, features):
+        """features: tuple of (B, C_i, H_i, W_i), finest first; returns a tuple of (B, out_channels, H_i, W_i) float32."""
+        top = len(features) - 1
+        merged = self.lateral[top](features[top]).astype(ms.float32)
+        levels = (self.output[top](merged).astype(ms.float32),)
+        for i in range(top - 1, -1, -1):
+            lateral = self.lateral[i](features[i]).astype(ms.float32)
+            merged = lateral + self.upsample(merged, lateral.shape[2:])
+            levels = (self.output[i](merged).astype(ms.float32),) + levels
+        for _ in range(self.extra_levels):
+            levels = levels + (levels[-1][:, :, ::2, ::2],)
+        return levels

@@ -1,0 +1,68 @@
+"""From the RPN's outputs to proposals (arXiv:1506.01497, section 3.3; per level as in arXiv:1612.03144)."""
+from mindspore import nn, ops
+
+from src.models.boxes import clip, decode, gather_rows
+from src.models.rpn import UNIT_WEIGHTS
+
+# Below every logit: the score of a box that is out.
+REJECTED = -1e10
+
+
+class ProposalGenerator(nn.Cell):
+    """The best boxes of each level, clipped to the picture, without near-duplicates, then the best of all levels.
+
+    Args:
+        cfg: the section `rpn_head.train_proposal` or `rpn_head.test_proposal`.
+        level_sizes: number of anchors of each level.
+
+    Attributes:
+        number: R, of proposals an image.
+    """
+
+    def __init__(self, cfg, level_sizes):
+        super().__init__()
+        self.level_sizes = tuple(level_sizes)
+        self.min_size = cfg.min_size
+        self.pre_nms_top_n = cfg.pre_nms_top_n
+        candidates = sum(min(cfg.pre_nms_top_n, size) for size in level_sizes)
+        self.number = min(cfg.post_nms_top_n, candidates)
+        self.nms = ops.NMSWithMask(cfg.nms_thresh)
+
+    def _best_of_levels(self, logits):
+        """The best `pre_nms_top_n` anchors of each level: scores (B, n), falling in each level, index (B, n), level ends."""
+        scores, index, ends, first, end = (), (), (), 0, 0
+        for size in self.level_sizes:
+            kept = min(self.pre_nms_top_n, size)
+            level_scores, level_index = ops.topk(logits[:, first : first + size], kept)
+            scores, index, end = scores + (level_scores,), index + (level_index + first,), end + kept
+            ends, first = ends + (end,), first + size
+        return ops.concat(scores, 1), ops.concat(index, 1), ends
+
+    def _suppress(self, candidates, ends):
+        """Which candidates (B, n, 5), boxes and scores, survive non-maximum suppression within their level: (B, n) bool."""
+        kept = ()
+        for image in range(candidates.shape[0]):
+            first = 0
+            for end in ends:
+                _, _, keep = self.nms(candidates[image, first:end])
+                # The operator has no gradient, and none is wanted.
+                kept += (ops.stop_gradient(keep),)
+                first = end
+        return ops.concat(kept).reshape(candidates.shape[:2])
+
+    def construct(self, anchors, logits, deltas, valid_size):
+        """Returns proposals (B, R, 4) by falling score and which of them are valid (B, R) bool.
+
+        Args:
+            anchors (N, 4), logits (B, N), deltas (B, N, 4) float32 of all levels, finest first; valid_size (B, 2).
+        """
+        scores, index, ends = self._best_of_levels(logits)
+        boxes = clip(decode(gather_rows(deltas, index), ops.gather(anchors, index, 0), UNIT_WEIGHTS), valid_size)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        large = (sides >= self.min_size).all(-1)
+        # A box that is too small must not suppress others: without area it overlaps none.
+        boxes = boxes * large.astype(boxes.dtype).expand_dims(2)
+        kept = ops.logical_and(self._suppress(ops.concat((boxes, scores.expand_dims(2)), 2), ends), large)
+        scores, best = ops.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
+        valid = scores > REJECTED
+        return gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2), valid

@@ -1,0 +1,1 @@
+"""Training: one step, the optimizer and its schedule, checkpoints, the loop."""

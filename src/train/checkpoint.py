@@ -1,0 +1,93 @@
+"""Checkpoints: MindSpore files with the weights, the momenta and where training stood."""
+import logging
+import os
+
+import mindspore as ms
+from mindspore import Tensor
+
+from src.errors import UserError
+
+logger = logging.getLogger("faster_rcnn")
+
+# Cells whose shapes depend on the number of classes.
+CLASS_LAYERS = ("box_head.classes.", "box_head.deltas.")
+MOMENTS = "moments."
+
+
+def save_checkpoint(path, network, optimizer, progress):
+    """Write weights, momenta and `progress`, a dict of numbers, to `path`.
+
+    The file gets its name when it is complete, so that a crash leaves the previous one as it was.
+    """
+    entries = [{"name": p.name, "data": p} for p in network.get_parameters()]
+    entries += [{"name": p.name, "data": p} for p in optimizer.moments]
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".partial_{name}")
+    ms.save_checkpoint(entries, temporary, append_dict=progress)
+    os.replace(temporary, path)
+    logger.info("saved %s", path)
+
+
+def read_checkpoint(path):
+    """The contents of a checkpoint file, a dict of name -> MindSpore parameter.
+
+    Raises:
+        UserError: there is no such file or it is not a MindSpore checkpoint.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
+    try:
+        return ms.load_checkpoint(path)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or not a MindSpore checkpoint.") from error
+
+
+def load_weights(network, stored, path, allow_other_classes=False):
+    """Copy the weights of a checkpoint into the network.
+
+    Args:
+        stored: from `read_checkpoint`; path: for messages;
+        allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log.
+
+    Returns:
+        Names of the parameters left as they were.
+
+    Raises:
+        UserError: a weight is missing, of another shape or unknown.
+    """
+    parameters = {p.name: p for p in network.get_parameters()}
+    skipped = []
+    for name, parameter in parameters.items():
+        if name not in stored:
+            raise UserError(f"{path} has no weight {name}: it belongs to another network; use the config it was trained with.")
+        if stored[name].shape == parameter.shape:
+            parameter.set_data(Tensor(stored[name].asnumpy(), parameter.dtype))
+        elif allow_other_classes and name.startswith(CLASS_LAYERS):
+            skipped.append(name)
+        else:
+            raise UserError(f"{path}: weight {name} has shape {stored[name].shape}, but this network needs "
+                            f"{parameter.shape}; use the config and the classes it was trained with.")
+    unknown = [n for n, p in stored.items() if n not in parameters and p.ndim > 0 and not n.startswith(MOMENTS)]
+    if unknown:
+        raise UserError(f"{path} has weight {unknown[0]}, which this network does not: use the config it was trained with.")
+    if skipped:
+        logger.info("%s was trained with other classes; left at their initial values: %s", path, ", ".join(skipped))
+    return skipped
+
+
+def load_moments(optimizer, stored, path):
+    """Copy the momenta of a checkpoint into the optimizer.
+
+    Raises:
+        UserError: one is missing or of another shape.
+    """
+    for moment in optimizer.moments:
+        if moment.name not in stored or stored[moment.name].shape != moment.shape:
+            raise UserError(f"{path} has no momentum {moment.name} of shape {moment.shape}: other layers were trained; "
+                            "resume with the config it was trained with.")
+        moment.set_data(Tensor(stored[moment.name].asnumpy(), moment.dtype))
+
+
+def progress_of(stored):
+    """The numbers saved beside the weights, a dict; empty for a checkpoint of weights alone."""
+    return {name: p.asnumpy().item() for name, p in stored.items() if p.ndim == 0 and not name.startswith(MOMENTS)}

@@ -1,0 +1,95 @@
+"""The training loop."""
+import logging
+import os
+import time
+
+from src.errors import UserError
+from src.files import make_folder
+from src.train.checkpoint import save_checkpoint
+from src.train.metrics import Progress
+from src.train.optimizer import set_learning_rate
+from src.train.schedule import learning_rate, scaled_base_rate
+
+logger = logging.getLogger("faster_rcnn")
+
+# Columns of the pipeline that the network trains on: image, valid_size, boxes, labels, mask.
+TRAINING_COLUMNS = 5
+
+
+class Trainer:
+    """Trains from a given state to the last epoch.
+
+    Args:
+        cfg: the configuration; network: FasterRCNN; step: TrainOneStepCell; optimizer: MindSpore optimizer;
+        priorities: the random draws; pipeline: TrainPipeline that starts where `state` stands;
+        unreadable: UnreadableLog; state: TrainingState; evaluate: function of a results folder that returns the metrics,
+        or None.
+    """
+
+    def __init__(self, cfg, network, step, optimizer, priorities, pipeline, unreadable, state, evaluate=None):
+        self.cfg = cfg
+        self.network = network
+        self.step = step
+        self.optimizer = optimizer
+        self.priorities = priorities
+        self.pipeline = pipeline
+        self.unreadable = unreadable
+        self.state = state
+        self.evaluate = evaluate
+        self.folder = make_folder(os.path.join(cfg.save_dir, "checkpoint"))
+        self.base_rate = scaled_base_rate(cfg, cfg.batch_size)
+
+    def run(self):
+        """Train; returns the metrics of the last evaluation, or None.
+
+        Raises:
+            UserError: not one training image can be read.
+        """
+        steps_per_epoch = self.pipeline.steps_per_epoch
+        progress = Progress(os.path.join(self.cfg.save_dir, "metrics.jsonl"), self.state.global_step > 0, steps_per_epoch,
+                            self.cfg.epochs, self.cfg.batch_size, self.cfg.log_interval)
+        metrics = None
+        try:
+            waiting_since = time.perf_counter()
+            for batch in self.pipeline:
+                self._train_step(batch, time.perf_counter() - waiting_since, progress)
+                if self.state.global_step % steps_per_epoch == 0:
+                    paused_at = time.perf_counter()
+                    metrics = self._end_epoch(self.state.global_step // steps_per_epoch) or metrics
+                    progress.pause(time.perf_counter() - paused_at)
+                waiting_since = time.perf_counter()
+        finally:
+            progress.close()
+        if self.unreadable.count:
+            logger.warning("%d of %d training images could not be read and were skipped", self.unreadable.count,
+                           len(self.pipeline.records))
+        return metrics
+
+    def _train_step(self, batch, waited, progress):
+        self.unreadable.update(batch[-1].asnumpy())
+        if self.unreadable.count == len(self.pipeline.records):
+            raise UserError(f"not one of the {self.unreadable.count} training images can be read; see the reasons above.")
+        index = self.state.global_step
+        rate = learning_rate(self.base_rate, self.cfg.lr, self.pipeline.steps_per_epoch, index)
+        set_learning_rate(self.optimizer, rate)
+        inputs = batch[:TRAINING_COLUMNS]
+        draws = self.priorities.draw(index, padded_boxes=inputs[2].shape[1])
+        losses, applied = self.step(*inputs, *draws)
+        self.state.global_step += 1
+        self.state.skipped_steps += not applied
+        progress.add(index, losses, waited, rate, self.state.loss_scale, self.state.skipped_steps)
+
+    def _end_epoch(self, epoch):
+        self._save(f"epoch{epoch}_rank0", epoch)
+        due = epoch % self.cfg.eval_interval == 0 or epoch == self.cfg.epochs
+        if self.evaluate is None or not due:
+            return None
+        metrics = self.evaluate(os.path.join(self.cfg.save_dir, "eval"))
+        if metrics["AP"] > self.state.best_ap:
+            self.state.best_ap = metrics["AP"]
+            self._save("best", epoch)
+        return metrics
+
+    def _save(self, suffix, epoch):
+        name = f"{self.cfg.net}_{self.cfg.backbone.name}_{suffix}.ckpt"
+        save_checkpoint(os.path.join(self.folder, name), self.network, self.optimizer, self.state.to_dict(epoch))

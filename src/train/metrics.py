@@ -1,0 +1,71 @@
+"""What training reports: one log line and one JSON line every `log_interval` steps."""
+import json
+import logging
+import time
+
+import numpy as np
+
+from src.models.faster_rcnn import LOSS_NAMES
+
+logger = logging.getLogger("faster_rcnn")
+
+
+class Progress:
+    """Collects the figures of single steps and reports their means.
+
+    Args:
+        path: of the JSON-lines file; resumed: append to it instead of starting it anew;
+        steps_per_epoch, epochs: of the run; images_per_step; log_interval: steps a line.
+    """
+
+    def __init__(self, path, resumed, steps_per_epoch, epochs, images_per_step, log_interval):
+        self.file = open(path, "a" if resumed else "w", encoding="utf-8")  # noqa: SIM115 open as long as the run
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = steps_per_epoch * epochs
+        self.epochs = epochs
+        self.images_per_step = images_per_step
+        self.log_interval = log_interval
+        self._start_interval()
+
+    def _start_interval(self):
+        self.losses, self.waiting, self.started = [], 0.0, time.perf_counter()
+
+    def pause(self, seconds):
+        """Leave time that was not training (an evaluation, a checkpoint) out of the speed."""
+        self.started += seconds
+
+    def add(self, step, losses, waited, rate, loss_scale, skipped):
+        """Report if an interval ends with this step.
+
+        Args:
+            step: number of the step in the run, from 0; losses: (5,) in the order of LOSS_NAMES;
+            waited: seconds spent waiting for data; rate: learning rate; skipped: steps skipped so far.
+        """
+        self.losses.append(losses)
+        self.waiting += waited
+        done = step + 1
+        if done % self.log_interval and done % self.steps_per_epoch:
+            return
+        seconds = time.perf_counter() - self.started
+        steps = len(self.losses)
+        line = {"epoch": step // self.steps_per_epoch + 1, "step": step % self.steps_per_epoch + 1, "global_step": done}
+        line.update(zip(LOSS_NAMES, np.mean(self.losses, axis=0, dtype=np.float64).tolist()))
+        line.update(lr=rate, loss_scale=loss_scale, skipped_steps=skipped,
+                    images_per_second=steps * self.images_per_step / seconds, data_wait=self.waiting / seconds,
+                    eta_seconds=(self.total_steps - done) * seconds / steps)
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        logger.info(
+            "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
+            "skipped %d  %.2f images/s  waiting for data %.0f%%  left %s", line["epoch"], self.epochs, line["step"],
+            self.steps_per_epoch, *(line[name] for name in LOSS_NAMES), rate, loss_scale, skipped,
+            line["images_per_second"], 100 * line["data_wait"], _clock(line["eta_seconds"]))
+        self._start_interval()
+
+    def close(self):
+        self.file.close()
+
+
+def _clock(seconds):
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,77 @@
+"""One training step: losses, gradients, overflow check, update."""
+from mindspore import amp, nn, ops
+
+
+class LossAndGradients(nn.Cell):
+    """A batch -> the losses and the gradients, scaled by the loss scale.
+
+    Args:
+        forward: cell whose output's first element is the loss; weights: what is trained; scaler: mindspore.amp's.
+    """
+
+    def __init__(self, forward, weights, scaler):
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.scaler = scaler
+        self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, weights, has_aux=True)
+
+    def scaled_loss(self, *batch):
+        losses = self.forward(*batch)
+        return self.scaler.scale(losses[0]), losses
+
+    def construct(self, *batch):
+        (_, losses), gradients = self.value_and_grad(*batch)
+        return losses, gradients
+
+
+class Update(nn.Cell):
+    """Scaled gradients -> changed weights.
+
+    Args:
+        optimizer: MindSpore optimizer; scaler: mindspore.amp's; max_norm: of all gradients together, or False.
+    """
+
+    def __init__(self, optimizer, scaler, max_norm):
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self.max_norm = max_norm
+
+    def construct(self, gradients):
+        gradients = self.scaler.unscale(gradients)
+        if self.max_norm:
+            gradients = ops.clip_by_global_norm(gradients, self.max_norm)
+        return self.optimizer(gradients)
+
+
+class TrainOneStepCell:
+    """A mixed-precision training step, in two graphs: between them the host decides whether the step counts.
+
+    Args:
+        forward: `TrainingForward`; optimizer: MindSpore optimizer over its weights; scaler: mindspore.amp's;
+        max_norm: see `Update`.
+    """
+
+    def __init__(self, forward, optimizer, scaler, max_norm=False):
+        self.scaler = scaler
+        self.gradients = LossAndGradients(forward, optimizer.parameters, scaler)
+        self.update = Update(optimizer, scaler, max_norm)
+        self.gradients.set_train()
+        self.update.set_train()
+
+    def __call__(self, *batch):
+        """Returns the losses as a numpy array and whether the weights changed: they do not after an overflow."""
+        losses, gradients = self.gradients(*batch)
+        finite = amp.all_finite(gradients)
+        self.scaler.adjust(finite)
+        applied = bool(finite.asnumpy())
+        if applied:
+            self.update(gradients)
+        return losses.asnumpy(), applied
+
+
+def build_scaler(cfg):
+    """The loss scaler that `ms_loss_scaler` and `ms_loss_scaler_value` ask for."""
+    if cfg.ms_loss_scaler == "dynamic":
+        return amp.DynamicLossScaler(cfg.ms_loss_scaler_value, scale_factor=2, scale_window=2000)
+    return amp.StaticLossScaler(cfg.ms_loss_scaler_value if cfg.ms_loss_scaler == "static" else 1.0)

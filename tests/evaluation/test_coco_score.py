@@ -1,0 +1,221 @@
+"""COCO numbers against worked examples and against plain pycocotools."""
+import contextlib
+import copy
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src.evaluation.coco import KEYS, result_rows, score
+
+SMALL, MEDIUM, LARGE = [10, 10, 20, 20], [50, 50, 50, 50], [20, 20, 120, 100]
+
+
+@pytest.fixture
+def log_lines():
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))
+    logger = logging.getLogger("faster_rcnn")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def truth(*rows):
+    """Annotation file of (image_id, category_id, bbox, further keys) rows, without id, area and iscrowd."""
+    return {"annotations": [{"image_id": image, "category_id": category, "bbox": box, **(more[0] if more else {})}
+                            for image, category, box, *more in rows]}
+
+
+def detections(*rows):
+    return [{"image_id": image, "category_id": category, "bbox": box, "score": value}
+            for image, category, box, value in rows]
+
+
+def score_one_class(coco_json, results, image_ids=(1,)):
+    return score(coco_json, results, list(image_ids), ["thing"], [7])
+
+
+def test_perfect_detections():
+    coco_json = truth((1, 7, SMALL), (1, 7, MEDIUM), (2, 7, LARGE))
+    results = detections((1, 7, SMALL, 0.9), (1, 7, MEDIUM, 0.8), (2, 7, LARGE, 0.7))
+    metrics = score_one_class(coco_json, results, (1, 2))
+    for key in set(KEYS) - {"AR1"}:
+        assert metrics[key] == pytest.approx(1.0), key
+    assert metrics["AR1"] == pytest.approx(2 / 3)  # the best box of each image finds two of three
+    assert metrics["images"] == 2
+    assert metrics["per_class"] == {"thing": pytest.approx(1.0)}
+
+
+def test_one_of_two_missed():
+    metrics = score_one_class(truth((1, 7, SMALL), (1, 7, MEDIUM)), detections((1, 7, MEDIUM, 0.9)))
+    assert metrics["AR100"] == pytest.approx(0.5)
+    assert metrics["AP"] == pytest.approx(51 / 101)  # precision 1 at the recalls 0, 0.01, ..., 0.50
+    assert (metrics["APs"], metrics["APm"]) == (0.0, pytest.approx(1.0))
+
+
+def test_half_overlapping_box():
+    # IoU 0.62 passes the thresholds 0.50, 0.55 and 0.60 of ten.
+    metrics = score_one_class(truth((1, 7, [0, 0, 100, 100])), detections((1, 7, [0, 0, 62, 100], 0.9)))
+    assert metrics["AP50"] == pytest.approx(1.0)
+    assert metrics["AP75"] == 0.0
+    assert metrics["AP"] == pytest.approx(0.3)
+    assert metrics["AR100"] == pytest.approx(0.3)
+
+
+def test_false_positive_before_the_hit_halves_precision():
+    metrics = score_one_class(truth((1, 7, MEDIUM)), detections((1, 7, [200, 200, 50, 50], 0.9), (1, 7, MEDIUM, 0.8)))
+    assert metrics["AP"] == pytest.approx(0.5)
+    assert (metrics["AR1"], metrics["AR10"]) == (0.0, pytest.approx(1.0))
+
+
+def test_false_positive_on_an_image_without_ground_truth():
+    results = detections((2, 7, MEDIUM, 0.9), (1, 7, MEDIUM, 0.8))
+    assert score_one_class(truth((1, 7, MEDIUM)), results, (1, 2))["AP"] == pytest.approx(0.5)
+    # A large box cannot be a false positive among the medium ones.
+    results = detections((2, 7, LARGE, 0.9), (1, 7, MEDIUM, 0.8))
+    metrics = score_one_class(truth((1, 7, MEDIUM)), results, (1, 2))
+    assert (metrics["AP"], metrics["APm"]) == (pytest.approx(0.5), pytest.approx(1.0))
+
+
+def test_no_detection_gives_zeros():
+    metrics = score_one_class(truth((1, 7, SMALL), (1, 7, MEDIUM), (1, 7, LARGE)), [])
+    assert [metrics[key] for key in KEYS] == [0.0] * 12
+    assert metrics["per_class"] == {"thing": 0.0}
+
+
+def test_nothing_of_a_kind_is_minus_one():
+    metrics = score(truth((1, 7, MEDIUM)), detections((1, 7, MEDIUM, 0.9)), [1], ["thing", "other"], [7, 8])
+    assert [metrics[key] for key in ("APs", "APl", "ARs", "ARl")] == [-1.0] * 4
+    assert metrics["AP"] == pytest.approx(1.0)  # over the one class that has ground truth
+    assert metrics["per_class"] == {"thing": pytest.approx(1.0), "other": -1.0}
+    empty = score({}, [], [1], ["thing"], [7])
+    assert [empty[key] for key in KEYS] == [-1.0] * 12
+
+
+def test_missing_keys_are_completed_without_touching_the_caller():
+    coco_json = truth((1, 7, SMALL), (1, 7, MEDIUM, {"area": float("nan"), "iscrowd": None}), (1, 7, LARGE, {"id": 0}))
+    results = detections((1, 7, SMALL, 0.9), (1, 7, MEDIUM, 0.8), (1, 7, LARGE, 0.7))
+    before = json.dumps(coco_json), json.dumps(results)
+    metrics = score_one_class(coco_json, results)
+    assert (json.dumps(coco_json), json.dumps(results)) == before
+    assert [metrics[key] for key in ("AP", "APs", "APm", "APl")] == [pytest.approx(1.0)] * 4
+
+
+def test_given_area_decides_the_size_class():
+    coco_json = truth((1, 7, LARGE, {"area": 500.0, "iscrowd": 0, "id": 3}))
+    metrics = score_one_class(coco_json, detections((1, 7, LARGE, 0.9)))
+    assert (metrics["APs"], metrics["APl"]) == (pytest.approx(1.0), -1.0)
+
+
+@pytest.mark.parametrize("ids", [(0, 1), (5, 5), (-1, 2)])
+def test_odd_annotation_ids_do_not_lose_matches(ids):
+    coco_json = truth((1, 7, SMALL, {"id": ids[0]}), (1, 7, LARGE, {"id": ids[1]}))
+    assert score_one_class(coco_json, detections((1, 7, SMALL, 0.9), (1, 7, LARGE, 0.8)))["AP"] == pytest.approx(1.0)
+
+
+def test_crowd_boxes_are_neither_missed_nor_false():
+    coco_json = truth((1, 7, MEDIUM), (1, 7, [200, 200, 90, 90], {"iscrowd": 1}))
+    assert score_one_class(coco_json, detections((1, 7, MEDIUM, 0.8)))["AP"] == pytest.approx(1.0)
+    inside = detections((1, 7, [210, 210, 30, 30], 0.9), (1, 7, MEDIUM, 0.8))
+    assert score_one_class(coco_json, inside)["AP"] == pytest.approx(1.0)
+
+
+def test_only_the_given_images_count(log_lines):
+    coco_json = truth((1, 7, MEDIUM), (2, 7, MEDIUM), (2, 7, [0, 0, -5, 5]))
+    results = detections((1, 7, MEDIUM, 0.5), (2, 7, LARGE, 0.9))
+    assert score_one_class(coco_json, results, (1,))["AP"] == pytest.approx(1.0)
+    assert [level for level, _ in log_lines] == ["INFO"]
+    assert score_one_class(coco_json, results, (2,))["AP"] == 0.0
+
+
+def test_invalid_boxes_are_left_out_and_counted_once(log_lines):
+    bad = [[0, 0, -1, 5], [0, 0, float("nan"), 5], [float("inf"), 0, 5, 5], None, [1, 2, 3], [0, 0, "5", 5]]
+    coco_json = truth((1, 7, MEDIUM), *[(1, 7, box) for box in bad])
+    assert score_one_class(coco_json, detections((1, 7, MEDIUM, 0.9)))["AR100"] == pytest.approx(1.0)
+    warnings = [text for level, text in log_lines if level == "WARNING"]
+    assert len(warnings) == 1 and warnings[0].startswith("6 annotations")
+
+
+def test_summary_is_logged_once_and_nothing_else_is_printed(log_lines, capsys):
+    score_one_class(truth((1, 7, MEDIUM)), detections((1, 7, MEDIUM, 0.9)))
+    assert capsys.readouterr().out == ""
+    (_, text), = log_lines
+    title, *lines = text.split("\n")
+    assert title == "COCO numbers of 1 images:" and len(lines) == 12
+    assert lines[0] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 1.000"
+    assert lines[11] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] = -1.000"
+
+
+def test_per_class_follows_names_when_ids_are_unsorted_or_names_repeat():
+    coco_json = truth((1, 9, MEDIUM), (1, 2, SMALL), (1, 5, LARGE))
+    metrics = score(coco_json, detections((1, 9, MEDIUM, 0.9), (1, 5, LARGE, 0.9)), [1], ["a", "b", "a"], [9, 2, 5])
+    one = pytest.approx(1.0)
+    assert metrics["per_class"] == {"a (9)": one, "b": 0.0, "a (5)": one}
+    assert metrics["AP"] == pytest.approx(2 / 3)
+
+
+def test_result_rows_lose_nothing():
+    boxes = np.array([[0.1, 0.2, 100.3, 50.7], [3, 4, 10, 12]], np.float32)
+    rows = result_rows(42, boxes, np.array([0.3, 0.25], np.float32), np.array([1, 0]), [3, 90])
+    assert rows[1] == {"image_id": 42, "category_id": 3, "bbox": [3.0, 4.0, 7.0, 8.0], "score": 0.25}
+    first = json.loads(json.dumps(rows[0]))
+    assert (first["category_id"], np.float32(first["score"])) == (90, np.float32(0.3))
+    x, y, width, height = first["bbox"]
+    np.testing.assert_array_equal(np.array([x, y, x + width, y + height], np.float32), boxes[0])
+
+
+def random_case(seed):
+    """Ground truth with crowds and boxes of all sizes; detections that hit, nearly hit, miss, repeat and tie."""
+    rng = np.random.default_rng(seed)
+    categories, images = [3, 1, 90, 17], list(range(100, 130))
+    annotations, results = [], []
+    for image in images:
+        for _ in range(rng.integers(0, 9)):
+            box = np.concatenate([rng.uniform(0, 300, 2), np.exp(rng.uniform(2, 5.5, 2))])
+            category = int(rng.choice(categories[:3]))
+            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": category,
+                                "bbox": box.tolist(), "area": float(box[2] * box[3] * rng.uniform(0.5, 1)),
+                                "iscrowd": int(rng.random() < 0.1)})
+            for _ in range(rng.integers(0, 4)):
+                near = box + rng.normal(0, 0.08, 4) * box[[2, 3, 2, 3]]
+                results.append({"image_id": image, "category_id": category, "bbox": near.tolist(),
+                                "score": float(np.round(rng.random(), 2))})
+        for _ in range(rng.integers(0, 120)):
+            box = np.concatenate([rng.uniform(0, 300, 2), np.exp(rng.uniform(2, 5.5, 2))])
+            results.append({"image_id": image, "category_id": int(rng.choice(categories)), "bbox": box.tolist(),
+                            "score": float(np.round(rng.random() * 0.6, 2))})
+    coco_json = {"info": {}, "images": [{"id": image} for image in images], "annotations": annotations,
+                 "categories": [{"id": category, "name": str(category)} for category in categories]}
+    return coco_json, results, images, categories
+
+
+def plain_pycocotools(coco_json, results):
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO()
+        ground_truth.dataset = copy.deepcopy(coco_json)
+        ground_truth.createIndex()
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(copy.deepcopy(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_to_plain_pycocotools(seed):
+    coco_json, results, images, categories = random_case(seed)
+    expected = plain_pycocotools(coco_json, results)
+    metrics = score(coco_json, results, images, [str(category) for category in categories], categories)
+    assert [metrics[key] for key in KEYS] == expected.stats.tolist()
+    assert 0 < metrics["AP"] < metrics["AP50"] < 1
+    with_truth = [value for value in metrics["per_class"].values() if value >= 0]
+    assert len(with_truth) == 3 and np.mean(with_truth) == pytest.approx(metrics["AP"])
