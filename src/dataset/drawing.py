@@ -4,6 +4,10 @@ import numpy as np
 
 CLASSES = {"circle": 3, "rectangle": 7, "triangle": 18, "star": 44}  # category ids with gaps, as COCO has them
 MAX_OBJECTS = 6
+# Each class has a colour of its own, in many shades: a detector learns both colour and shape within minutes.
+HUES = {"circle": 0, "rectangle": 60, "triangle": 120, "star": 27}  # degrees / 2, as OpenCV counts them
+HUE_SPREAD = 9
+BACKGROUND_COLOURFULNESS = 0.4   # 0 is grey
 SMALLEST, LARGEST = 0.08, 0.55   # extent of a shape, relative to the picture's shorter side
 MAX_COVERED = 0.6                # no shape hides more than this part of another
 SHIFT = 4                        # fractional bits of OpenCV's polygon coordinates
@@ -14,7 +18,9 @@ def draw_background(rng, height, width):
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle, stripe_angle = rng.uniform(0, 2 * np.pi, 2)
     ramp = (x * np.cos(angle) + y * np.sin(angle)) / np.hypot(height, width) + 0.5
-    dark, light = rng.uniform(30, 225, (2, 3)).astype(np.float32)
+    shades = rng.uniform(30, 225, (2, 3)).astype(np.float32)
+    grey = shades.mean(axis=1, keepdims=True)
+    dark, light = grey + BACKGROUND_COLOURFULNESS * (shades - grey)
     picture = dark + (light - dark) * ramp[..., None].astype(np.float32)
     period = rng.uniform(5, 30)
     stripes = np.sin((x * np.cos(stripe_angle) + y * np.sin(stripe_angle)) * (2 * np.pi / period))
@@ -60,10 +66,12 @@ def covered_part(corners, height, width):
     return mask.astype(np.float32) / 255
 
 
-def _colours(rng, surroundings):
-    """A fill colour that stands out from the surroundings' mean colour (3,), and an edge colour of its own."""
+def _colours(name, rng, surroundings):
+    """A fill colour of the class that stands out from the surroundings' mean colour (3,), and a darker or lighter edge."""
     while True:
-        fill = rng.uniform(0, 255, 3)
+        hue = (HUES[name] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 180
+        hsv = np.float32([[[2 * hue, rng.uniform(0.55, 1), rng.uniform(0.45, 1)]]])
+        fill = 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float64)
         if np.abs(fill - surroundings).max() > 70:
             return fill, fill * 0.35 if fill.mean() > 90 else 255 - (255 - fill) * 0.35
 
@@ -88,7 +96,7 @@ def draw_scene(rng, height, width):
         remaining = [old & ~mask for old in visible]
         if mask.sum() < 12 or any(left.sum() < (1 - MAX_COVERED) * size for left, size in zip(remaining, sizes)):
             continue
-        fill, edge = _colours(rng, picture[mask].mean(axis=0))
+        fill, edge = _colours(name, rng, picture[mask].mean(axis=0))
         _paint(picture, corners, coverage, fill, edge)
         visible = remaining + [mask]
         sizes.append(mask.sum())

@@ -37,7 +37,8 @@ class Update(nn.Cell):
         self.scaler = scaler
         self.max_norm = max_norm
 
-    def construct(self, gradients):
+    # One argument a gradient: a tuple would be a constant of the graph, which would be compiled anew at every step.
+    def construct(self, *gradients):
         gradients = self.scaler.unscale(gradients)
         if self.max_norm:
             gradients = ops.clip_by_global_norm(gradients, self.max_norm)
@@ -66,7 +67,7 @@ class TrainOneStepCell:
         self.scaler.adjust(finite)
         applied = bool(finite.asnumpy())
         if applied:
-            self.update(gradients)
+            self.update(*gradients)
         return losses.asnumpy(), applied
 
 
