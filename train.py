@@ -25,7 +25,7 @@ def main():
     logger = set_up_logging()
     set_up_device(cfg)
     stored = read_checkpoint(cfg.resume_ckpt) if cfg.resume_ckpt else {}
-    progress = progress_of(stored)
+    progress = progress_of(stored, cfg.resume_ckpt)
     if progress and progress["seed"] != cfg.seed:
         logger.info("seed %d of %s is used instead of %d", progress["seed"], cfg.resume_ckpt, cfg.seed)
         cfg.seed = progress["seed"]

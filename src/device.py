@@ -15,7 +15,7 @@ def set_up_device(cfg):
     """Make MindSpore use cfg.device_target in mode cfg.ms_mode.
 
     Raises:
-        UserError: the device is not there or MindSpore was built without it.
+        UserError: the device is not there, MindSpore was built without it, or a setting does not work on it.
     """
     try:
         ms.set_device(cfg.device_target)
@@ -25,6 +25,8 @@ def set_up_device(cfg):
                         "install MindSpore for it, or give --device_target CPU.") from error
     ms.set_context(mode=ms.GRAPH_MODE if cfg.ms_mode == 0 else ms.PYNATIVE_MODE)
     if cfg.device_target == "CPU":
+        if cfg.optimizer.nesterov:
+            raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         _keep_freed_memory()
         logger.info("oneDNN instruction set: %s (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ["ONEDNN_MAX_CPU_ISA"])

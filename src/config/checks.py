@@ -42,6 +42,11 @@ def _check_levels(cfg, origins):
     _require(fpn.num_outs >= len(fpn.level_index), origins, ["backbone.fpn.num_outs", "backbone.fpn.level_index"],
              f"backbone.fpn.num_outs ({fpn.num_outs}) must be at least the length of backbone.fpn.level_index "
              f"({len(fpn.level_index)})")
+    from_backbone = [4 << index for index in fpn.level_index]
+    from_backbone += [from_backbone[-1] << extra for extra in range(1, fpn.num_outs - len(from_backbone) + 1)]
+    _require(anchors.strides == from_backbone, origins, [f"{prefix}.strides", "backbone.fpn.level_index"],
+             f"{prefix}.strides {anchors.strides} must be {from_backbone}, the strides of the levels that "
+             f"backbone.fpn.level_index {fpn.level_index} and num_outs {fpn.num_outs} give")
     pooled = roi.featmap_strides
     _require(pooled == anchors.strides[:len(pooled)], origins,
              ["bbox_head.roi_extractor.featmap_strides", f"{prefix}.strides"],

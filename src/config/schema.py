@@ -175,7 +175,7 @@ class Data:
 class Optimizer:
     """How weights are updated."""
 
-    type: str = setting("momentum", "kind of optimizer", choices=("momentum", "sgd"))
+    type: str = setting("momentum", "stochastic gradient descent with momentum, under either name", choices=("momentum", "sgd"))
     weight_decay: float = setting(5e-5, "factor of the L2 penalty", low=0)
     momentum: float = setting(0.9, "share of the last update that is kept", **FRACTION)
     nesterov: bool = setting(False, "Nesterov's form of momentum")
@@ -215,7 +215,7 @@ class Config:
     lr_init: float = setting(0.02, "learning rate for lr.base_batch_size images a step", above=0)
     epochs: int = setting(12, "passes over the training images", low=1)
     ms_loss_scaler: str = setting("static", "loss scaling", choices=("static", "dynamic", "none"))
-    ms_loss_scaler_value: float = setting(256.0, "loss scale (dynamic: the first one)", above=0)
+    ms_loss_scaler_value: float = setting(256.0, "loss scale (dynamic: the first one)", low=1)
     clip_grads: Union[bool, float] = setting(False, "largest global norm of the gradients; False: off; True: 10",
                                              above=0)
     log_interval: int = setting(100, "steps between two log lines", low=1)

@@ -9,9 +9,9 @@ import numpy as np
 
 from src.dataset.image import UnreadableImageError, read_image
 from src.errors import UserError
-from src.files import make_folder
 from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
+from src.files import make_folder
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -1,8 +1,9 @@
 """The backbone: any mindcv classification network that yields features at strides 4, 8, 16 and 32."""
+import difflib
 import os
 
 import mindspore as ms
-from mindcv.models import create_model
+from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
 from mindspore import nn
 
@@ -51,9 +52,10 @@ def build_backbone(cfg):
     if getattr(model, "is_rewritten", False):
         raise UserError(f"backbone.name: {cfg.name} does not come apart in stages; take another mindcv model.")
     info = getattr(model, "feature_info", [])
-    levels = [i for i, level in enumerate(info) if level["reduction"] in STRIDES]
-    if [info[i]["reduction"] for i in levels] != list(STRIDES):
-        strides = [level["reduction"] for level in info]
+    strides = [level["reduction"] for level in info]
+    # The last feature of each stride, as several may share one.
+    levels = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES if stride in strides]
+    if len(levels) != len(STRIDES):
         raise UserError(f"backbone.name {cfg.name} has features at strides {strides}, but a pyramid needs {list(STRIDES)}.")
     backbone = Backbone(FeatureExtractWrapper(model, levels))
     if cfg.in_channels and list(cfg.in_channels) != list(backbone.out_channels):
@@ -65,10 +67,12 @@ def build_backbone(cfg):
 
 def _create(cfg):
     name = cfg.name[len("det_"):] if cfg.name.startswith("det_") else cfg.name
+    if not is_model(name):
+        nearest = difflib.get_close_matches(name, list_models(), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else "."
+        raise UserError(f"backbone.name: mindcv has no model {name!r}{hint}")
     try:
         model = create_model(name, pretrained=cfg.pretrained is True)
-    except RuntimeError as error:
-        raise UserError(f"backbone.name: mindcv has no model {name!r} ({error}).") from error
     except (OSError, ValueError) as error:
         raise UserError(f"backbone.pretrained: mindcv could not fetch the ImageNet weights of {name} ({error}); set it to the "
                         "path of a checkpoint fetched by hand, or to False to start from random weights.") from error

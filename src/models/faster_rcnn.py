@@ -1,5 +1,4 @@
 """Faster R-CNN with a feature pyramid: how the parts make losses from annotated pictures, and boxes from pictures."""
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -41,9 +40,6 @@ class FasterRCNN(nn.Cell):
         self.roi_align = PyramidRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
                                          head.roi_extractor.aligned)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
-        if cfg.backbone.frozen:
-            for parameter in self.fpn.get_parameters():
-                parameter.requires_grad = False
 
     def pyramid(self, image):
         """image (B, 3, H, W) normalised -> tuple of float32 levels (B, C, H_i, W_i)."""

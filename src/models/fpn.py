@@ -25,6 +25,8 @@ class FPN(nn.Cell):
         self.lateral = nn.CellList([_conv(channels, out_channels, 1) for channels in in_channels])
         self.output = nn.CellList([_conv(out_channels, out_channels, 3) for _ in in_channels])
         self.extra_levels = num_outs - len(in_channels)
+        # A maximum of one pixel: MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
+        self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
         self.bilinear = upsample_mode == "bilinear"
 
     def upsample(self, feature, size):
@@ -43,5 +45,5 @@ class FPN(nn.Cell):
             merged = lateral + self.upsample(merged, lateral.shape[2:])
             levels = (self.output[i](merged).astype(ms.float32),) + levels
         for _ in range(self.extra_levels):
-            levels = levels + (levels[-1][:, :, ::2, ::2],)
+            levels = levels + (self.subsample(levels[-1]),)
         return levels

@@ -29,7 +29,7 @@ def sample(positive, negative, priority, number, max_positive):
 
     Args:
         positive, negative: (B, N) bool, disjoint.
-        priority: (B, N) float32, a permutation of 0..N-1 in each row (exact in float32 up to 2**24 candidates).
+        priority: (B, N) float32, a permutation of 0..N-1 in each row (exact in float32 up to 2**23 candidates).
         number, max_positive: counts of one image.
 
     Returns:
@@ -38,8 +38,11 @@ def sample(positive, negative, priority, number, max_positive):
     candidates = positive.shape[1]
     nothing = -ops.ones_like(priority)
     positive_priority = ops.select(positive, priority, nothing)
-    last_kept = ops.topk(positive_priority, min(max_positive, candidates))[0][:, -1:]
-    kept_positive = ops.logical_and(positive, positive_priority >= last_kept)
+    # One more than wanted: the first that is left out.
+    left_out = ops.topk(positive_priority, min(max_positive, candidates - 1) + 1)[0][:, -1:]
+    if max_positive >= candidates:
+        left_out = -ops.ones_like(left_out)
+    kept_positive = ops.logical_and(positive, positive_priority > left_out)
     key = ops.select(negative, priority, nothing)
     key = ops.select(kept_positive, priority + candidates, key)
     value, index = ops.topk(key, min(number, candidates))

@@ -38,17 +38,19 @@ class ProposalGenerator(nn.Cell):
             ends, first = ends + (end,), first + size
         return ops.concat(scores, 1), ops.concat(index, 1), ends
 
-    def _suppress(self, candidates, ends):
-        """Which candidates (B, n, 5), boxes and scores, survive non-maximum suppression within their level: (B, n) bool."""
+    def _suppress(self, boxes, ends):
+        """Which boxes (B, n, 4), by falling score in each level, survive non-maximum suppression in it: (B, n) bool."""
         kept = ()
-        for image in range(candidates.shape[0]):
+        for image in range(boxes.shape[0]):
             first = 0
             for end in ends:
-                _, _, keep = self.nms(candidates[image, first:end])
+                # Ranks for scores: the operator sorts again, and would leave equal scores in any order.
+                ranks = ops.arange(end - first, 0, -1).astype(boxes.dtype).expand_dims(1)
+                _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
                 # The operator has no gradient, and none is wanted.
                 kept += (ops.stop_gradient(keep),)
                 first = end
-        return ops.concat(kept).reshape(candidates.shape[:2])
+        return ops.concat(kept).reshape(boxes.shape[:2])
 
     def construct(self, anchors, logits, deltas, valid_size):
         """Returns proposals (B, R, 4) by falling score and which of them are valid (B, R) bool.
@@ -62,7 +64,7 @@ class ProposalGenerator(nn.Cell):
         large = (sides >= self.min_size).all(-1)
         # A box that is too small must not suppress others: without area it overlaps none.
         boxes = boxes * large.astype(boxes.dtype).expand_dims(2)
-        kept = ops.logical_and(self._suppress(ops.concat((boxes, scores.expand_dims(2)), 2), ends), large)
+        kept = ops.logical_and(self._suppress(boxes, ends), large)
         scores, best = ops.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
         valid = scores > REJECTED
         return gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2), valid

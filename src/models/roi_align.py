@@ -40,7 +40,7 @@ class PyramidRoIAlign(nn.Cell):
     def assign_levels(self, rois):
         """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid."""
         size = ops.sqrt(area(rois))
-        level = ops.floor(np.log2(CANONICAL_STRIDE) + ops.log2(size / CANONICAL_SIZE + 1e-6) - self.finest)
+        level = ops.floor(float(np.log2(CANONICAL_STRIDE)) + ops.log2(size / CANONICAL_SIZE + 1e-6) - self.finest)
         return ops.clamp(level, 0, len(self.strides) - 1).astype(ms.int32)
 
     def _axis(self, start, end, limit):

@@ -12,6 +12,8 @@ logger = logging.getLogger("faster_rcnn")
 # Cells whose shapes depend on the number of classes.
 CLASS_LAYERS = ("box_head.classes.", "box_head.deltas.")
 MOMENTS = "moments."
+# The numbers that tell where training stood.
+PROGRESS = {"epoch", "global_step", "skipped_steps", "best_ap", "seed", "loss_scale"}
 
 
 def save_checkpoint(path, network, optimizer, progress):
@@ -88,6 +90,17 @@ def load_moments(optimizer, stored, path):
         moment.set_data(Tensor(stored[moment.name].asnumpy(), moment.dtype))
 
 
-def progress_of(stored):
-    """The numbers saved beside the weights, a dict; empty for a checkpoint of weights alone."""
-    return {name: p.asnumpy().item() for name, p in stored.items() if p.ndim == 0 and not name.startswith(MOMENTS)}
+def progress_of(stored, path):
+    """The numbers that `TrainingState` saved beside the weights, a dict; empty for a checkpoint of weights alone.
+
+    Raises:
+        UserError: there are momenta, or some of the numbers, but not all of them: the file has lost its end.
+    """
+    numbers = {name: p.asnumpy().item() for name, p in stored.items() if p.ndim == 0 and not name.startswith(MOMENTS)}
+    missing = PROGRESS - numbers.keys()
+    of_a_run = len(missing) < len(PROGRESS) or any(name.startswith(MOMENTS) for name in stored)
+    if not of_a_run:
+        return {}
+    if missing:
+        raise UserError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}; give an earlier checkpoint.")
+    return numbers

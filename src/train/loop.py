@@ -46,7 +46,7 @@ class Trainer:
             UserError: not one training image can be read.
         """
         steps_per_epoch = self.pipeline.steps_per_epoch
-        progress = Progress(os.path.join(self.cfg.save_dir, "metrics.jsonl"), self.state.global_step > 0, steps_per_epoch,
+        progress = Progress(os.path.join(self.cfg.save_dir, "metrics.jsonl"), self.state.global_step, steps_per_epoch,
                             self.cfg.epochs, self.cfg.batch_size, self.cfg.log_interval)
         metrics = None
         try:

@@ -1,6 +1,7 @@
 """What training reports: one log line and one JSON line every `log_interval` steps."""
 import json
 import logging
+import os
 import time
 
 import numpy as np
@@ -14,12 +15,14 @@ class Progress:
     """Collects the figures of single steps and reports their means.
 
     Args:
-        path: of the JSON-lines file; resumed: append to it instead of starting it anew;
+        path: of the JSON-lines file; start_step: where the run begins: lines of earlier steps stay in the file;
         steps_per_epoch, epochs: of the run; images_per_step; log_interval: steps a line.
     """
 
-    def __init__(self, path, resumed, steps_per_epoch, epochs, images_per_step, log_interval):
-        self.file = open(path, "a" if resumed else "w", encoding="utf-8")  # noqa: SIM115 open as long as the run
+    def __init__(self, path, start_step, steps_per_epoch, epochs, images_per_step, log_interval):
+        earlier = _lines_until(path, start_step) if start_step else []
+        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 open as long as the run
+        self.file.writelines(earlier)
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * epochs
         self.epochs = epochs
@@ -53,7 +56,8 @@ class Progress:
         line.update(lr=rate, loss_scale=loss_scale, skipped_steps=skipped,
                     images_per_second=steps * self.images_per_step / seconds, data_wait=self.waiting / seconds,
                     eta_seconds=(self.total_steps - done) * seconds / steps)
-        self.file.write(json.dumps(line) + "\n")
+        # JSON has no NaN.
+        self.file.write(json.dumps({k: v if np.isfinite(v) else None for k, v in line.items()}) + "\n")
         self.file.flush()
         logger.info(
             "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
@@ -64,6 +68,14 @@ class Progress:
 
     def close(self):
         self.file.close()
+
+
+def _lines_until(path, step):
+    """The whole lines of a file of an earlier run that report steps up to number `step`."""
+    if not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        return [line for line in file if line.endswith("\n") and json.loads(line)["global_step"] <= step]
 
 
 def _clock(seconds):

@@ -8,7 +8,7 @@ def build_optimizer(cfg, parameters):
     Args:
         cfg: the section `optimizer`; with `filter_bias_and_bn`, weight decay acts on convolution and dense weights only.
     """
-    groups = list(parameters)
+    groups = [{"params": list(parameters), "weight_decay": cfg.weight_decay}]
     if cfg.filter_bias_and_bn:
         weights = [p for p in parameters if p.ndim > 1]
         others = [p for p in parameters if p.ndim <= 1]

@@ -50,7 +50,7 @@ class TrainingState:
             UserError: the checkpoint does not fit the network.
         """
         skipped = load_weights(network, stored, path, allow_other_classes=True)
-        progress = progress_of(stored)
+        progress = progress_of(stored, path)
         if not progress or skipped:
             logger.info("training starts at step 0 from the weights of %s", path)
             return

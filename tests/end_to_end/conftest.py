@@ -1,0 +1,121 @@
+"""A tiny detector and a tiny data set, trained by the command line once for all tests of this folder."""
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from src.dataset.shapes import ensure_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK_START = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml"
+SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
+DAMAGED = "000005.jpg"  # of the 13 training pictures: a batch of 2 makes 6 steps an epoch
+
+
+def tiny_settings(folder):
+    """The quick start with 64 x 64 pixels, few channels, proposals and RoIs, in fp16 with a scale that adapts."""
+    return {
+        "__BASE__": str(QUICK_START), "device_target": "CPU", "seed": 1234, "mix": True, "run_eval": False,
+        "eval_interval": 1, "log_interval": 1, "epochs": 4, "batch_size": 2, "lr_init": 0.02, "clip_grads": 5.0,
+        "ms_loss_scaler": "dynamic", "ms_loss_scaler_value": 131072.0,
+        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES, "target_size": [64, 64]},
+        "backbone": {"out_channels": 32},
+        "rpn_head": {"feat_channel": 32, "anchor_generator": {"anchor_sizes": [[8], [16], [24], [32], [48]]},
+                     "rpn_label_assignment": {"rnp_sample_batch": 32},
+                     "train_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40},
+                     "test_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40}},
+        "bbox_head": {"head": {"in_channel": 32, "out_channel": 64}, "bbox_assigner": {"rois_per_batch": 16}},
+        "lr": {"base_batch_size": 0, "warmup_step": 4, "warmup_ratio": 0.001, "milestones": [3], "decay_rate": 0.1},
+        "infer": {"conf_threshold": 0.01},
+    }
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder that goes with its checkpoints (90 MB each) when the tests are over."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def pictures(workspace):
+    """The data set; half of one training picture is missing."""
+    folder = workspace / "shapes"
+    ensure_shapes(str(folder), **SHAPES)
+    damaged = folder / "train2017" / DAMAGED
+    damaged.write_bytes(damaged.read_bytes()[:damaged.stat().st_size // 2])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config(workspace, pictures):
+    """The path of the configuration."""
+    path = workspace / "tiny.yml"
+    path.write_text(yaml.safe_dump(tiny_settings(pictures)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def command(config):
+    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list."""
+    def build(script, save_dir, *flags, **settings):
+        words = [sys.executable, script, "--config", config, "--save_dir", save_dir, *flags]
+        if settings:
+            words += ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
+        return [str(word) for word in words]
+    return build
+
+
+@pytest.fixture(scope="session")
+def run(command):
+    """A function like `command` that runs the command to its end and returns its standard output."""
+    def run_to_end(script, save_dir, *flags, status=0, **settings):
+        done = subprocess.run(command(script, save_dir, *flags, **settings), cwd=ROOT, capture_output=True, text=True,
+                              timeout=600)
+        assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stderr if status else done.stdout
+    return run_to_end
+
+
+@pytest.fixture(scope="session")
+def run_and_kill(command):
+    """A function like `command` that kills the command once metrics.jsonl shows a global step.
+
+    It returns the standard output, and fails where worker processes outlive the killed one.
+    """
+    def start_and_kill(last_step, script, save_dir, *flags, **settings):
+        log = Path(f"{save_dir}.log")
+        with open(log, "w") as output:
+            program = psutil.Popen(command(script, save_dir, *flags, **settings), cwd=ROOT, stdout=output,
+                                   stderr=subprocess.STDOUT)
+        try:
+            wait_for_step(program, Path(save_dir) / "metrics.jsonl", last_step, log)
+            workers = program.children(recursive=True)
+        finally:
+            program.kill()
+            program.wait()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE] == []
+        return log.read_text()
+    return start_and_kill
+
+
+def wait_for_step(program, path, step, log):
+    """Return as soon as the file of JSON lines `path` has the step."""
+    deadline = time.monotonic() + 300
+    while f'"global_step": {step},' not in (path.read_text() if path.exists() else ""):
+        assert program.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def straight(workspace, run):
+    """Four epochs in one go, with an evaluation after each: (folder, standard output)."""
+    folder = workspace / "straight"
+    return folder, run("train.py", folder, "--run_eval", "True")

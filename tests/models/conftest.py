@@ -1,0 +1,36 @@
+"""The device, and a cell that runs a function in a compiled graph."""
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+
+class _Graph(nn.Cell):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def construct(self, *arguments):
+        return self.function(*arguments)
+
+
+@pytest.fixture(autouse=True)
+def _graph_mode_on_cpu():
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
+def operator_by_operator(_graph_mode_on_cpu):
+    """PyNative mode, which spares the compilation where the graph is not the point."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+
+@pytest.fixture
+def in_graph():
+    """A function that runs `function`, a plain function or a cell, on arrays in graph mode and returns arrays."""
+    def run(function, *arrays):
+        cell = function if isinstance(function, nn.Cell) else _Graph(function)
+        outputs = cell(*(Tensor(np.asarray(array)) for array in arrays))
+        return tuple(o.asnumpy() for o in outputs) if isinstance(outputs, tuple) else outputs.asnumpy()
+    return run
