@@ -147,7 +147,7 @@ def test_damaged_checkpoints(refused, damaged):
     assert str(damaged) in refused("train.py", backbone__pretrained=damaged)
 
 
-@pytest.mark.parametrize("numbers", [{}, {"epoch_num": 3, "step_num": 7}, {"epoch": 1, "global_step": 9}])
+@pytest.mark.parametrize("numbers", [{}, {"epoch_num": 3, "step_num": 7}])
 def test_checkpoints_of_another_network(refused, tmp_path, numbers):
     """Also with the numbers that other programs store beside the weights."""
     path = tmp_path / "other.ckpt"
