@@ -26,6 +26,7 @@ def save_checkpoint(path, network, optimizer, progress):
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".partial_{name}")
     ms.save_checkpoint(entries, temporary, append_dict=progress)
+    os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
     os.replace(temporary, path)
     logger.info("saved %s", path)
 
@@ -102,5 +103,6 @@ def progress_of(stored, path):
     if not of_a_run:
         return {}
     if missing:
-        raise UserError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}; give an earlier checkpoint.")
+        raise UserError(f"{path} is damaged or another program's: it lacks {', '.join(sorted(missing))}; "
+                        "give an earlier checkpoint.")
     return numbers

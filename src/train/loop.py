@@ -46,6 +46,9 @@ class Trainer:
             UserError: not one training image can be read.
         """
         steps_per_epoch = self.pipeline.steps_per_epoch
+        if self.state.global_step >= self.cfg.epochs * steps_per_epoch:
+            logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", self.cfg.epochs)
+            return None
         progress = Progress(os.path.join(self.cfg.save_dir, "metrics.jsonl"), self.state.global_step, steps_per_epoch,
                             self.cfg.epochs, self.cfg.batch_size, self.cfg.log_interval)
         metrics = None
@@ -87,6 +90,8 @@ class Trainer:
         metrics = self.evaluate(os.path.join(self.cfg.save_dir, "eval"))
         if metrics["AP"] > self.state.best_ap:
             self.state.best_ap = metrics["AP"]
+            # Once more: a run resumed from here must know what the best is.
+            self._save(f"epoch{epoch}_rank0", epoch)
             self._save("best", epoch)
         return metrics
 
