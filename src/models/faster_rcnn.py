@@ -60,6 +60,12 @@ def _canvas_anchors(generator, target_size):
     return pyramid_anchors(sizes, generator.strides, generator.anchor_sizes, generator.aspect_ratios)
 
 
+def _preprocess(item_transforms):
+    """The part of a list of transforms that happens next to the network."""
+    parameters = {name: values for item in item_transforms for name, values in item.items()}
+    return Preprocess(parameters["NormalizeImage"], parameters["TransposeImage"])
+
+
 class TrainingForward(nn.Cell):
     """Annotated pictures -> losses.
 
@@ -72,8 +78,7 @@ class TrainingForward(nn.Cell):
 
     def __init__(self, network, cfg, num_classes):
         super().__init__(auto_prefix=False)
-        transforms = {k: v for item in cfg.data.train_transforms.item_transforms for k, v in item.items()}
-        self.preprocess = Preprocess(transforms["NormalizeImage"], transforms["TransposeImage"])
+        self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
         rpn, head = cfg.rpn_head, cfg.bbox_head
         self.rpn_loss = RPNLoss(rpn.rpn_label_assignment, rpn.smooth_l1_beta)
@@ -110,8 +115,7 @@ class InferenceForward(nn.Cell):
 
     def __init__(self, network, cfg):
         super().__init__(auto_prefix=False)
-        transforms = {k: v for item in cfg.data.eval_transforms.item_transforms for k, v in item.items()}
-        self.preprocess = Preprocess(transforms["NormalizeImage"], transforms["TransposeImage"])
+        self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
         self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, network.level_sizes)
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights)
