@@ -4,6 +4,17 @@ import os
 from src.errors import UserError
 
 
+def require_folder_of(path):
+    """Check that the folder exists into which the file `path` is to be written.
+
+    Raises:
+        UserError: it does not.
+    """
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        raise UserError(f"cannot write {path}: there is no folder {folder!r}; make it first.")
+
+
 def make_folder(path):
     """Create the folder `path` unless it is there, and return it.
 

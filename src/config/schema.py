@@ -35,6 +35,7 @@ class Backbone:
     frozen_2stage: bool = setting(True, "keep the stem and the first stage as they are")
     frozen_bn: bool = setting(False, "keep BatchNorm's statistics and weights as they are")
     frozen: bool = setting(False, "keep the whole backbone as it is")
+    bn_eps: Optional[float] = setting(None, "BatchNorm's epsilon (ResNets only); None: the backbone's own, 1e-5", above=0, high=1)
     stem_pool: str = setting("mindcv", "padding of the stem's max-pooling", choices=("mindcv", "torchvision"))
     fpn: FPN = setting(FPN, "the feature pyramid")
 
@@ -47,6 +48,9 @@ class AnchorGenerator:
     anchor_sizes: list[list[float]] = setting([[32], [64], [128], [256], [512]],
                                               "by level: square roots of anchor areas, in pixels", above=0)
     strides: list[int] = setting([4, 8, 16, 32, 64], "by level: pixels between anchors", low=1, ascending=True)
+    rounded: bool = setting(False, "move the corners of each size and ratio to whole pixels, as torchvision does")
+    strides_from_canvas: bool = setting(False, "pixels between anchors are the canvas // the level's cells, as in torchvision; "
+                                        "differs from strides where these do not divide target_size")
 
 
 @dataclass

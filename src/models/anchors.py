@@ -2,34 +2,50 @@
 import numpy as np
 
 
-def cell_anchors(sizes, aspect_ratios):
+def cell_anchors(sizes, aspect_ratios, rounded):
     """Anchors (A, 4) float32 of one cell, xyxy pixels around the origin: all ratios for each size.
 
     Args:
         sizes: square roots of the areas, in pixels.
         aspect_ratios: height / width.
+        rounded: whether corners are whole pixels (halves go to the even one), as torchvision has them.
     """
     ratio_root = np.sqrt(np.asarray(aspect_ratios, np.float32))
     sizes = np.asarray(sizes, np.float32)
     height = (ratio_root[:, None] * sizes).reshape(-1)
     width = ((1 / ratio_root)[:, None] * sizes).reshape(-1)
-    return np.stack((-width, -height, width, height), 1) / 2
+    anchors = np.stack((-width, -height, width, height), 1) / 2
+    return np.round(anchors) if rounded else anchors
 
 
-def pyramid_anchors(feature_sizes, strides, sizes, aspect_ratios):
+def pyramid_anchors(feature_sizes, strides, sizes, aspect_ratios, rounded):
     """Anchors of each level, a list of (H * W * A, 4) float32 arrays, row-major over (y, x, anchor).
 
-    The anchors of cell (y, x) are centred on pixel (x * stride, y * stride).
+    The anchors of cell (y, x) are centred on pixel (x * x_stride, y * y_stride).
 
     Args:
         feature_sizes: (height, width) of each level.
-        strides: pixels from cell to cell, of each level.
+        strides: (y_stride, x_stride) of each level, pixels from cell to cell.
         sizes: list of sizes of each level.
         aspect_ratios: the same for all levels.
+        rounded: see `cell_anchors`.
     """
     levels = []
-    for (height, width), stride, level_sizes in zip(feature_sizes, strides, sizes):
-        x, y = np.meshgrid(np.arange(width) * stride, np.arange(height) * stride)
+    for (height, width), (y_stride, x_stride), level_sizes in zip(feature_sizes, strides, sizes):
+        x, y = np.meshgrid(np.arange(width) * x_stride, np.arange(height) * y_stride)
         shift = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
-        levels.append((shift + cell_anchors(level_sizes, aspect_ratios)).reshape(-1, 4).astype(np.float32))
+        levels.append((shift + cell_anchors(level_sizes, aspect_ratios, rounded)).reshape(-1, 4).astype(np.float32))
     return levels
+
+
+def canvas_anchors(generator, target_size):
+    """The anchors (n, 4) of each level: they depend on the canvas alone.
+
+    Args:
+        generator: the section `rpn_head.anchor_generator`; target_size: (height, width) of the canvas in pixels.
+    """
+    sizes = [tuple(-(-side // stride) for side in target_size) for stride in generator.strides]
+    strides = [(stride, stride) for stride in generator.strides]
+    if generator.strides_from_canvas:
+        strides = [tuple(side // cells for side, cells in zip(target_size, size)) for size in sizes]
+    return pyramid_anchors(sizes, strides, generator.anchor_sizes, generator.aspect_ratios, generator.rounded)

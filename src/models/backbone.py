@@ -1,5 +1,6 @@
 """The backbone: any mindcv classification network that yields features at strides 4, 8, 16 and 32."""
 import difflib
+import functools
 import os
 
 import mindspore as ms
@@ -71,8 +72,13 @@ def _create(cfg):
         nearest = difflib.get_close_matches(name, list_models(), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else "."
         raise UserError(f"backbone.name: mindcv has no model {name!r}{hint}")
+    options = {} if cfg.bn_eps is None else {"norm": functools.partial(nn.BatchNorm2d, eps=cfg.bn_eps)}
     try:
-        model = create_model(name, pretrained=cfg.pretrained is True)
+        model = create_model(name, pretrained=cfg.pretrained is True, **options)
+    except TypeError as error:
+        if not options:
+            raise
+        raise UserError(f"backbone.bn_eps needs a ResNet, but backbone.name is {cfg.name}; remove the key.") from error
     except (OSError, ValueError) as error:
         raise UserError(f"backbone.pretrained: mindcv could not fetch the ImageNet weights of {name} ({error}); set it to the "
                         "path of a checkpoint fetched by hand, or to False to start from random weights.") from error

@@ -2,7 +2,7 @@
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.anchors import pyramid_anchors
+from src.models.anchors import canvas_anchors
 from src.models.backbone import build_backbone
 from src.models.fpn import FPN
 from src.models.preprocess import Preprocess
@@ -30,7 +30,7 @@ class FasterRCNN(nn.Cell):
         self.level_index = tuple(fpn.level_index)
         in_channels = [self.backbone.out_channels[i] for i in self.level_index]
         self.fpn = FPN(in_channels, channels, fpn.num_outs, fpn.upsample_mode)
-        anchors = _canvas_anchors(rpn.anchor_generator, cfg.data.target_size)
+        anchors = canvas_anchors(rpn.anchor_generator, cfg.data.target_size)
         self.level_sizes = tuple(len(level) for level in anchors)
         self.anchors = Tensor(np.concatenate(anchors))
         num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
@@ -52,12 +52,6 @@ class FasterRCNN(nn.Cell):
     def box_outputs(self, levels, rois):
         """rois (B, R, 4) pixels -> logits (B * R, K + 1) and deltas (B * R, K, 4)."""
         return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
-
-
-def _canvas_anchors(generator, target_size):
-    """The anchors (n, 4) of each level: they depend on the canvas (height, width) alone."""
-    sizes = [tuple(-(-side // stride) for side in target_size) for stride in generator.strides]
-    return pyramid_anchors(sizes, generator.strides, generator.anchor_sizes, generator.aspect_ratios)
 
 
 def _preprocess(item_transforms):

@@ -3,11 +3,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.boxes import area
+from src.models.boxes import SMALLEST_SIDE, area
 
 # A RoI of 224 x 224 pixels, the size of an ImageNet picture, belongs to P4, whose stride is 16.
 CANONICAL_SIZE = 224
-CANONICAL_STRIDE = 16
+CANONICAL_LEVEL = 4
 
 
 class PyramidRoIAlign(nn.Cell):
@@ -28,7 +28,7 @@ class PyramidRoIAlign(nn.Cell):
         super().__init__()
         self.strides = tuple(strides)
         self.inverse_stride = Tensor(1 / np.asarray(strides, np.float32))
-        self.finest = float(np.log2(strides[0]))
+        self.finest = int(np.log2(strides[0]))
         self.resolution = resolution
         self.samples = sampling_ratio
         self.shift = 0.5 if aligned else 0.0
@@ -38,9 +38,12 @@ class PyramidRoIAlign(nn.Cell):
         self.steps = Tensor(steps.astype(np.float32))
 
     def assign_levels(self, rois):
-        """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid."""
-        size = ops.sqrt(area(rois))
-        level = ops.floor(float(np.log2(CANONICAL_STRIDE)) + ops.log2(size / CANONICAL_SIZE + 1e-6) - self.finest)
+        """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid.
+
+        1e-6 is added to the level, so that a size of exactly 224 times a power of 2 does not fall below its level by rounding.
+        """
+        size = ops.maximum(ops.sqrt(area(rois)), SMALLEST_SIDE)
+        level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
         return ops.clamp(level, 0, len(self.strides) - 1).astype(ms.int32)
 
     def _axis(self, start, end, limit):

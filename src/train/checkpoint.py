@@ -6,26 +6,30 @@ import mindspore as ms
 from mindspore import Tensor
 
 from src.errors import UserError
+from src.interchange.torchvision_weights import CLASSES, DELTAS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
 
 # Cells whose shapes depend on the number of classes.
-CLASS_LAYERS = ("box_head.classes.", "box_head.deltas.")
+CLASS_LAYERS = (CLASSES, DELTAS)
 MOMENTS = "moments."
 # The numbers that tell where training stood.
 PROGRESS = {"epoch", "global_step", "skipped_steps", "best_ap", "seed", "loss_scale"}
 
 
 def save_checkpoint(path, network, optimizer, progress):
-    """Write weights, momenta and `progress`, a dict of numbers, to `path`.
+    """Write weights, momenta and `progress`, a dict of numbers, to `path`; see `write_checkpoint`."""
+    write_checkpoint(path, {p.name: p for p in [*network.get_parameters(), *optimizer.moments]}, progress)
+
+
+def write_checkpoint(path, tensors, numbers=None):
+    """Write a dict of name -> tensor, and a dict of name -> number, to `path`.
 
     The file gets its name when it is complete, so that a crash leaves the previous one as it was.
     """
-    entries = [{"name": p.name, "data": p} for p in network.get_parameters()]
-    entries += [{"name": p.name, "data": p} for p in optimizer.moments]
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".partial_{name}")
-    ms.save_checkpoint(entries, temporary, append_dict=progress)
+    ms.save_checkpoint([{"name": name, "data": tensor} for name, tensor in tensors.items()], temporary, append_dict=numbers)
     os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
     os.replace(temporary, path)
     logger.info("saved %s", path)
@@ -70,7 +74,7 @@ def load_weights(network, stored, path, allow_other_classes=False):
         else:
             raise UserError(f"{path}: weight {name} has shape {stored[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")
-    unknown = [n for n, p in stored.items() if n not in parameters and p.ndim > 0 and not n.startswith(MOMENTS)]
+    unknown = [n for n, p in stored.items() if n not in parameters and p.ndim > 0 and not n.startswith((MOMENTS, UNUSED))]
     if unknown:
         raise UserError(f"{path} has weight {unknown[0]}, which this network does not: use the config it was trained with.")
     if skipped:

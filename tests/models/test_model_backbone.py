@@ -157,3 +157,12 @@ def test_networks_that_do_not_fit():
 
 def test_stem_pool_of_torchvision_needs_a_stem_pool():
     assert "stem_pool" in refusal(name="mobilenet_v3_small_100", stem_pool="torchvision")
+
+
+def test_bn_eps():
+    norms = [cell for _, cell in build(bn_eps=0.5).cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    assert {cell.eps for cell in norms} == {0.5}
+
+
+def test_bn_eps_needs_a_resnet():
+    assert "backbone.bn_eps" in refusal(name="mobilenet_v3_small_100", bn_eps=0.5)

@@ -20,7 +20,7 @@ ROIS = np.float32([
 def level_of(roi):
     """Index into STRIDES: level 4, of stride 16, for an area of 224^2, one up or down for each factor of 4."""
     size = np.sqrt((roi[2] - roi[0]) * (roi[3] - roi[1]))
-    return int(np.clip(np.floor(4 + np.log2(size / 224 + 1e-6)), 2, 4)) - 2
+    return int(np.clip(np.floor(4 + np.log2(max(size, 1e-9) / 224) + 1e-6), 2, 4)) - 2
 
 
 def bilinear(feature, y, x):

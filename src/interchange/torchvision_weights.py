@@ -1,0 +1,163 @@
+"""torchvision's ResNets and Faster R-CNN detectors under this project's parameter names, and back.
+
+Only names and the box head's rows differ. torchvision's class 0 is the background; here the background is class K, the last,
+and has no box deltas. Rows of torchvision's box head that have no place here are kept beside the weights, under names that
+start with UNUSED, so that the way back is exact.
+"""
+import re
+
+import numpy as np
+
+from src.errors import UserError
+
+UNUSED = "torchvision.unused."
+CLASSES, DELTAS = "box_head.classes.", "box_head.deltas."
+SCORES_OF_ALL = "roi_heads.box_predictor.cls_score.weight"
+# Parts of a parameter's name: here, in torchvision today, and in torchvision's older files where they differ.
+RENAMES = (
+    (r"^backbone\.stages\.", "backbone.body.", None),
+    (r"\.down_sample\.", ".downsample.", None),
+    (r"\.gamma$", ".weight", None),
+    (r"\.beta$", ".bias", None),
+    (r"\.moving_mean$", ".running_mean", None),
+    (r"\.moving_variance$", ".running_var", None),
+    (r"^classifier\.", "fc.", None),
+    (r"^(fpn)\.lateral\.(\d+)\.", r"backbone.\1.inner_blocks.\2.0.", r"backbone.\1.inner_blocks.\2."),
+    (r"^(fpn)\.output\.(\d+)\.", r"backbone.\1.layer_blocks.\2.0.", r"backbone.\1.layer_blocks.\2."),
+    (r"^rpn_head\.conv\.", "rpn.head.conv.0.0.", "rpn.head.conv."),
+    (r"^rpn_head\.objectness\.", "rpn.head.cls_logits.", None),
+    (r"^rpn_head\.deltas\.", "rpn.head.bbox_pred.", None),
+    (r"^box_head\.fc1\.", "roi_heads.box_head.fc6.", None),
+    (r"^box_head\.fc2\.", "roi_heads.box_head.fc7.", None),
+    (r"^box_head\.classes\.", "roi_heads.box_predictor.cls_score.", None),
+    (r"^box_head\.deltas\.", "roi_heads.box_predictor.bbox_pred.", None),
+)
+# Ids from 1 to 90 that COCO's 80 categories leave out; torchvision's published detectors have rows for all 91.
+COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+COCO_ROWS = 91
+# (blocks of each stage, whether they are bottlenecks) of torchvision's ResNets.
+RESNETS = {
+    ((2, 2, 2, 2), False): "resnet18",
+    ((3, 4, 6, 3), False): "resnet34",
+    ((3, 4, 6, 3), True): "resnet50",
+    ((3, 4, 23, 3), True): "resnet101",
+    ((3, 8, 36, 3), True): "resnet152",
+}
+
+
+def resnet_name(names, path):
+    """Which ResNet the parameter names belong to, those of torchvision or of this project, `resnet18` to `resnet152`.
+
+    Raises:
+        UserError: none of them; path: for the message.
+    """
+    blocks = {match.groups() for match in (re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.", name) for name in names) if match}
+    counts = tuple(sum(stage == wanted for stage, _ in blocks) for wanted in "1234")
+    bottleneck = any(re.search(r"layer1\.0\.conv3\.", name) for name in names)
+    if (counts, bottleneck) not in RESNETS:
+        raise UserError(f"{path} is no ResNet of torchvision: its four stages have {list(counts)} blocks.")
+    return RESNETS[counts, bottleneck]
+
+
+def torchvision_names(name):
+    """The names that a parameter of this project has in torchvision: today's, then those of older files."""
+    today = older = name
+    for pattern, new, old in RENAMES:
+        today, older = re.sub(pattern, new, today), re.sub(pattern, old or new, older)
+    return tuple(dict.fromkeys((today, older)))
+
+
+def num_classes_of(state, given, path):
+    """K, without background, of a detector's state dict.
+
+    Args:
+        state: from torchvision; given: the configuration's `data.nc` or None; path: for messages.
+
+    Raises:
+        UserError: no detector, or it contradicts `given`.
+    """
+    if SCORES_OF_ALL not in state:
+        raise UserError(f"{path} has no tensor {SCORES_OF_ALL}: it is not a Faster R-CNN of torchvision.")
+    rows = len(state[SCORES_OF_ALL])
+    possible = (COCO_ROWS - 1 - len(COCO_GAPS), rows - 1) if rows == COCO_ROWS else (rows - 1,)
+    if given is not None and given not in possible:
+        raise UserError(f"{path} has {rows} classes with background, but data.nc is {given}.")
+    return possible[0] if given is None else given
+
+
+def from_torchvision(state, shapes, path):
+    """The weights of this project that a state dict of torchvision holds.
+
+    Args:
+        state: dict of name -> array; shapes: dict of this project's parameter names -> shape; path: for messages.
+
+    Returns:
+        dict of name -> array: every name of `shapes`, and UNUSED ones.
+
+    Raises:
+        UserError: a tensor is missing, unknown or of another shape.
+    """
+    # Counters of batches, which nothing reads, are in files of networks whose BatchNorm is not frozen.
+    left = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
+    rows = len(state.get(SCORES_OF_ALL, ()))
+    weights = {}
+    for name, shape in shapes.items():
+        source = next((candidate for candidate in torchvision_names(name) if candidate in left), None)
+        if source is None:
+            raise UserError(f"{path} has no tensor {torchvision_names(name)[0]}, which becomes {name}.")
+        array = left.pop(source)
+        if name.startswith((CLASSES, DELTAS)):
+            if len(array) != rows * _numbers_a_class(name):
+                raise UserError(f"{path}: tensor {source} has {len(array)} rows, which do not fit the {rows} classes of "
+                                f"{SCORES_OF_ALL}.")
+            array, unused = _split(name, array, rows, shape)
+            if len(unused):
+                weights[UNUSED + name] = unused
+        if array.shape != tuple(shape):
+            raise UserError(f"{path}: tensor {source} has shape {array.shape}, but {name} needs {tuple(shape)}.")
+        weights[name] = array
+    if left:
+        raise UserError(f"{path} has tensor {next(iter(left))}, which this network does not.")
+    return weights
+
+
+def to_torchvision(weights):
+    """A state dict of torchvision from this project's weights, a dict of name -> array; UNUSED rows go back to their places.
+
+    Without them, the background's deltas, which nothing reads, are 0.
+    """
+    return {torchvision_names(name)[0]: _join(name, array, weights) if name.startswith((CLASSES, DELTAS)) else array
+            for name, array in weights.items() if not name.startswith(UNUSED)}
+
+
+def _chosen_rows(name, rows, num_classes):
+    """torchvision's rows in this project's order, as far as they have a place here."""
+    classes = range(1, rows) if num_classes == rows - 1 else (i for i in range(1, rows) if i not in COCO_GAPS)
+    return [*classes, 0] if name.startswith(CLASSES) else [*classes]
+
+
+def _numbers_a_class(name):
+    return 1 if name.startswith(CLASSES) else 4
+
+
+def _split(name, array, rows, shape):
+    """The rows of torchvision's `array` that `name` has, in its order, and those that it lacks."""
+    size = _numbers_a_class(name)
+    num_classes = shape[0] - 1 if name.startswith(CLASSES) else shape[0] // size
+    chosen = _chosen_rows(name, rows, num_classes)
+    table = array.reshape(rows, size, *array.shape[1:])
+    unused = np.delete(table, chosen, axis=0)
+    return table[chosen].reshape(-1, *array.shape[1:]), unused.reshape(-1, *array.shape[1:])
+
+
+def _join(name, array, weights):
+    """The inverse of `_split`."""
+    size = _numbers_a_class(name)
+    num_classes = len(weights[CLASSES + "bias"]) - 1
+    unused = weights.get(UNUSED + name, np.zeros((0 if size == 1 else size, *array.shape[1:]), array.dtype))
+    rows = (len(array) + len(unused)) // size
+    chosen = _chosen_rows(name, rows, num_classes)
+    table = np.zeros((rows, size, *array.shape[1:]), array.dtype)
+    table[chosen] = array.reshape(-1, size, *array.shape[1:])
+    table[np.setdiff1d(np.arange(rows), chosen)] = unused.reshape(-1, size, *array.shape[1:])
+    return table.reshape(-1, *array.shape[1:])

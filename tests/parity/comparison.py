@@ -1,0 +1,35 @@
+"""How far two lists of boxes agree."""
+import numpy as np
+
+
+def relative_error(found, expected):
+    """Largest difference, relative to the largest magnitude of what is expected."""
+    assert found.shape == expected.shape
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+def iou(boxes, others):
+    """Intersection over union (n, m) of xyxy boxes (n, 4) and (m, 4), in float64."""
+    boxes, others = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
+    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
+    inner = np.prod(np.maximum(sides, 0), -1)
+    return inner / (np.prod(boxes[..., 2:] - boxes[..., :2], -1) + np.prod(others[..., 2:] - others[..., :2], -1) - inner)
+
+
+def twins(boxes, expected):
+    """For each expected box, the index of the box that equals it (IoU > 0.999), or -1."""
+    overlap = iou(expected, boxes)
+    best = overlap.argmax(1)
+    return np.where(overlap[np.arange(len(best)), best] > 0.999, best, -1)
+
+
+def share_of_equal_detections(found, expected):
+    """The share of expected detections with an equal one: same class, IoU > 0.999, score within 1e-4.
+
+    Args:
+        found, expected: (boxes (n, 4), scores (n,), classes (n,)) each.
+    """
+    same = iou(expected[0], found[0]) > 0.999
+    same &= np.abs(expected[1][:, None] - found[1][None]) < 1e-4
+    same &= expected[2][:, None] == found[2][None]
+    return same.any(1).mean()

@@ -1,0 +1,41 @@
+"""Make a checkpoint of a torchvision state dict: python tools/convert_torchvision.py IN OUT [--config FILE].
+
+IN is an ImageNet ResNet, whose OUT serves as `backbone.pretrained`, or a Faster R-CNN with a ResNet-FPN backbone, whose OUT
+serves as `--checkpoint_path` and `--resume_ckpt`.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
+from src.cli import run_main  # noqa: E402
+from src.interchange.networks import network_of, save_weights  # noqa: E402
+from src.interchange.torch_files import read_state  # noqa: E402
+from src.interchange.torchvision_weights import from_torchvision  # noqa: E402
+from src.log import set_up_logging  # noqa: E402
+
+
+def main():
+    args = parse_args()
+    logger = set_up_logging()
+    state = read_state(args.input)
+    network = network_of(args.config, state, args.input)
+    weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, args.input)
+    save_weights(args.output, weights)
+    logger.info("%s: a %s, all %d tensors converted", args.input, type(network).__name__, len(state))
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description="Make a checkpoint of a torchvision state dict.", allow_abbrev=False)
+    parser.add_argument("input", metavar="IN", help="state dict of a ResNet or Faster R-CNN: .safetensors, or .pth with PyTorch")
+    parser.add_argument("output", metavar="OUT", help="checkpoint to write, .ckpt")
+    parser.add_argument("--config", metavar="FILE",
+                        help="YAML file of the detector to fill (default: faster_rcnn_resnet50_fpn_torchvision.yml with the "
+                             "ResNet that IN has). Of a head with 91 rows, COCO's, 80 classes stay unless data.nc there is 90.")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

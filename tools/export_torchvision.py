@@ -1,0 +1,52 @@
+"""Make a torchvision state dict of a checkpoint: python tools/export_torchvision.py IN OUT [--config FILE].
+
+OUT loads into torchvision's Faster R-CNN with K + 1 classes, background first (91 for a checkpoint that was converted from
+its published detector). It computes there what it computes here if it was trained with
+config/faster_rcnn/faster_rcnn_resnet50_fpn_torchvision.yml; with another configuration it runs, and scores lower.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
+from src.cli import run_main  # noqa: E402
+from src.detector import build_detector  # noqa: E402
+from src.errors import UserError  # noqa: E402
+from src.interchange.networks import config_of  # noqa: E402
+from src.interchange.torch_files import write_state  # noqa: E402
+from src.interchange.torchvision_weights import CLASSES, UNUSED, to_torchvision  # noqa: E402
+from src.log import set_up_logging  # noqa: E402
+from src.train.checkpoint import load_weights, read_checkpoint  # noqa: E402
+
+
+def main():
+    args = parse_args()
+    logger = set_up_logging()
+    stored = read_checkpoint(args.input)
+    if f"{CLASSES}bias" not in stored:
+        raise UserError(f"{args.input} has no weight {CLASSES}bias: it is not a detector of this project.")
+    cfg = config_of(args.config, stored, args.input)
+    network = build_detector(cfg, len(stored[f"{CLASSES}bias"].asnumpy()) - 1)
+    load_weights(network, stored, args.input)
+    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    weights.update((name, parameter.asnumpy()) for name, parameter in stored.items() if name.startswith(UNUSED))
+    state = to_torchvision(weights)
+    write_state(args.output, state)
+    logger.info("%s: %d tensors for torchvision's Faster R-CNN with %d classes, background first", args.output, len(state),
+                len(state["roi_heads.box_predictor.cls_score.bias"]))
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description="Make a torchvision state dict of a checkpoint.", allow_abbrev=False)
+    parser.add_argument("input", metavar="IN", help="checkpoint of a detector with a ResNet-FPN backbone")
+    parser.add_argument("output", metavar="OUT", help="state dict to write: .safetensors, or .pth with PyTorch")
+    parser.add_argument("--config", metavar="FILE",
+                        help="YAML file that the checkpoint was trained with (default: "
+                             "faster_rcnn_resnet50_fpn_torchvision.yml with the ResNet that IN has)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
