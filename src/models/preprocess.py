@@ -13,19 +13,20 @@ class Preprocess(nn.Cell):
 
     def __init__(self, normalize, transpose):
         super().__init__()
-        factor = 1 / 255 if normalize["is_scale"] else 1.0
         mean, std = np.zeros(3), np.ones(3)
         if normalize["norm_type"] == "mean_std":
-            mean, std = np.asarray(normalize["mean"], float), np.asarray(normalize["std"], float)
-        self.factor = Tensor((factor / std).astype(np.float32).reshape(1, 3, 1, 1))
-        self.offset = Tensor((-mean / std).astype(np.float32).reshape(1, 3, 1, 1))
+            mean, std = normalize["mean"], normalize["std"]
+        self.divisor = 255.0 if normalize["is_scale"] else 1.0
+        self.mean = Tensor(np.float32(mean).reshape(1, 3, 1, 1))
+        self.std = Tensor(np.float32(std).reshape(1, 3, 1, 1))
         self.channel_order = Tensor(np.int32([0, 1, 2] if transpose["bgr2rgb"] else [2, 1, 0]))
 
     def construct(self, image, valid_size):
         """image uint8 (B, H, W, 3), valid_size float32 (B, 2): height and width of the unpadded area."""
         height, width = image.shape[1:3]
-        pixels = ops.gather(image.astype(self.factor.dtype).transpose(0, 3, 1, 2), self.channel_order, 1)
+        pixels = ops.gather(image.astype(self.mean.dtype).transpose(0, 3, 1, 2), self.channel_order, 1)
         inside_y = ops.arange(height).reshape(1, 1, height, 1) < valid_size[:, 0].reshape(-1, 1, 1, 1)
         inside_x = ops.arange(width).reshape(1, 1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1, 1)
         inside = ops.logical_and(inside_y, inside_x).astype(pixels.dtype)
-        return (pixels * self.factor + self.offset) * inside
+        # One operation after the other, as other frameworks do it: the input is then theirs to the last bit.
+        return (pixels / self.divisor - self.mean) / self.std * inside

@@ -1,13 +1,8 @@
-"""torchvision's detector with known weights, as this project builds it.
-
-The weights are in no file: each tensor is drawn from its name in torchvision, here and where the stored numbers were made.
-"""
-import math
-import zlib
+"""torchvision's detector with known weights, as this project builds it."""
 from pathlib import Path
 
 import mindspore as ms
-import numpy as np
+from drawn_weights import draw_tensor
 
 from src.config.load import load_config
 from src.detector import build_detector
@@ -15,23 +10,10 @@ from src.interchange.torchvision_weights import from_torchvision, torchvision_na
 from src.train.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parents[2]
+# Every anchor that is not ignored and every proposal is sampled, so that nothing is random.
+SAMPLE_ALL = [("rpn_head.rpn_label_assignment.rnp_sample_batch", 100_000), ("rpn_head.rpn_label_assignment.fg_fraction", 1.0),
+              ("bbox_head.bbox_assigner.rois_per_batch", 100_000), ("bbox_head.bbox_assigner.fg_fraction", 1.0)]
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
-
-
-def draw_tensor(name, shape, salt):
-    """The tensor that torchvision's state dict holds under `name`, float32."""
-    normal = np.random.default_rng([zlib.crc32(name.encode()), salt]).standard_normal(shape)
-    if name.endswith("running_mean"):
-        value = normal / 10
-    elif name.endswith("running_var"):
-        value = 1 + abs(normal) / 10
-    elif len(shape) == 1:
-        value = (1 + normal / 10) * (0.2 if ".bn3." in name else 1) if name.endswith(".weight") else normal / 20
-    else:
-        gain = 2 if any(part in name for part in (".body.", "conv", "fc")) else 1
-        gain = 0.25 if name.endswith("bbox_pred.weight") else gain
-        value = normal * math.sqrt(gain / math.prod(shape[1:]))
-    return value.astype(np.float32)
 
 
 def torchvision_config(height, width, overrides=()):

@@ -1,0 +1,49 @@
+"""One class and eighty, pictures without boxes, boxes in the corners of what a detector meets: as torchvision computes them."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES, annotations_of, pictures_of
+from comparison import share_of_equal_detections
+from drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config
+from mindspore import Tensor
+from three_steps import train_three_steps
+
+from src.detector import Predictor
+from src.evaluation.detections import select_detections
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request):
+    """What torchvision stored of a case; our detections before training; and our three steps."""
+    with np.load(Path(__file__).with_name("cases.npz")) as file:
+        expected = {key.split("/")[1]: file[key] for key in file if key.startswith(f"{request.param}/")}
+    num_classes, salt, size, _ = CASES[request.param]
+    cfg = torchvision_config(*size, SAMPLE_ALL)
+    network = drawn_network(cfg, num_classes, salt)
+    pictures = pictures_of(request.param)
+    boxes, scores = Predictor(network, cfg)(Tensor(pictures), Tensor(np.float32([size] * len(pictures))))
+    infer = cfg.infer
+    detections = [select_detections(*one, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
+                  for one in zip(boxes, scores)]
+    return expected, detections, train_three_steps(network, cfg, num_classes, pictures, annotations_of(request.param))
+
+
+def test_detections(case):
+    expected, detections, _ = case
+    for i, found in enumerate(detections):
+        wanted = [expected[f"{key}_{i}"] for key in ("boxes", "scores", "labels")]
+        assert len(found[0]) == len(wanted[0]) == 100
+        assert share_of_equal_detections(found, wanted) >= 0.99
+
+
+def test_losses(case):
+    expected, _, (losses, _, _) = case
+    np.testing.assert_allclose(losses[:2, 1:], expected["losses"][:2], rtol=1e-4)
+    np.testing.assert_allclose(losses[2, 1:], expected["losses"][2], rtol=1e-3)
+
+
+def test_gradient_norms(case):
+    expected, _, (_, norms, _) = case
+    assert set(norms) == set(expected["names"])
+    np.testing.assert_allclose([norms[name] for name in expected["names"]], expected["norms"], rtol=1e-3)

@@ -1,0 +1,44 @@
+"""Three training steps, as the stored numbers were made: SGD with learning rate 0.001, momentum 0.9, weight decay 1e-4."""
+import numpy as np
+from mindspore import Tensor
+
+from src.interchange.torchvision_weights import to_torchvision, torchvision_names
+from src.models.faster_rcnn import TrainingForward
+from src.train.optimizer import build_optimizer, set_learning_rate
+from src.train.priorities import Priorities
+from src.train.step import TrainOneStepCell, build_scaler
+
+PADDED = 16  # length of the box lists
+
+
+def pad(annotations):
+    """Boxes (B, PADDED, 4), labels (B, PADDED) and mask (B, PADDED) of a list of (boxes, labels)."""
+    batch = len(annotations)
+    boxes, labels = np.zeros((batch, PADDED, 4), np.float32), np.zeros((batch, PADDED), np.int32)
+    mask = np.zeros((batch, PADDED), bool)
+    for i, (own_boxes, own_labels) in enumerate(annotations):
+        count = len(own_boxes)
+        boxes[i, :count], labels[i, :count], mask[i, :count] = own_boxes, own_labels, True
+    return boxes, labels, mask
+
+
+def train_three_steps(network, cfg, num_classes, pictures, annotations):
+    """Train on uint8 pictures (B, H, W, 3) that fill the canvas, and their annotations, a list of (boxes, labels).
+
+    Returns:
+        losses of three steps, (3, 5); gradient norms of the first step, and the weights after the last, dicts by
+        torchvision's names.
+    """
+    cfg.batch_size = len(pictures)
+    forward = TrainingForward(network, cfg, num_classes)
+    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
+    set_learning_rate(optimizer, 0.001)
+    step = TrainOneStepCell(forward, optimizer, build_scaler(cfg), cfg.clip_grads)
+    priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals)
+    valid_size = np.float32([pictures.shape[1:3]] * len(pictures))
+    columns = [Tensor(column) for column in (pictures, valid_size, *pad(annotations))]
+
+    _, gradients, _ = step.gradients(*columns, *priorities.draw(0, PADDED))
+    norms = {torchvision_names(p.name)[0]: np.linalg.norm(g.asnumpy()) for p, g in zip(optimizer.parameters, gradients)}
+    losses = np.stack([step(*columns, *priorities.draw(i, PADDED))[0] for i in range(3)])
+    return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})
