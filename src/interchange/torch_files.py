@@ -66,7 +66,7 @@ def _read_pickled(path):
     others = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if others:
         raise UserError(f"{path}: {others[0]!r} is not a tensor; save the state dict alone: torch.save(model.state_dict(), ...).")
-    return {name: (value.float() if value.is_floating_point() else value).numpy() for name, value in state.items()}
+    return {name: (value.float() if value.is_floating_point() else value).detach().numpy() for name, value in state.items()}
 
 
 def _import_torch(path):
