@@ -1,38 +1,45 @@
-"""Score checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all)."""
+"""Score checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all).
+
+With several devices: mpirun -n 8 python eval.py ...
+"""
 import os
 import re
 import sys
 
 import src  # noqa: F401 sets MindSpore's environment before it is imported
-from src.cli import parse_eval_args, run_main
-from src.dataset.open import open_dataset
+from src.cli import parse_eval_args, run_together
 from src.dataset.pipeline import EvalPipeline
 from src.detector import Predictor, build_detector
 from src.device import set_up_device
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate
 from src.log import set_up_logging
+from src.together import check_program, open_dataset_together
 from src.train.checkpoint import load_weights, read_checkpoint
+from src.train.exchange import share_parameters
 
 
-def main():
+def main(group):
     cfg = parse_eval_args()
-    logger = set_up_logging()
-    checkpoints = find_checkpoints(cfg.checkpoint_path)
-    set_up_device(cfg)
-    dataset = open_dataset(cfg.data, "val")
+    logger = set_up_logging(group.rank)
+    check_program(group, cfg)
+    checkpoints = group.broadcast(find_checkpoints(cfg.checkpoint_path) if group.rank == 0 else [])
+    set_up_device(cfg, group)
+    dataset = open_dataset_together(cfg, "val", group)
     cfg.backbone.pretrained = False  # every weight comes from the checkpoint
     network = build_detector(cfg, len(dataset.names))
-    pipeline, predictor = EvalPipeline(dataset, cfg), Predictor(network, cfg)
+    pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
     results = os.path.join(cfg.save_dir, "eval")
     scores = {}
     for path in checkpoints:
-        logger.info("evaluating %s on %d images", path, pipeline.num_images)
-        load_weights(network, read_checkpoint(path), path)
+        logger.info("evaluating %s on %d images", path, len(dataset.records))
+        if group.rank == 0:
+            load_weights(network, read_checkpoint(path), path)
+        share_parameters(group, list(network.get_parameters()))
         name = os.path.splitext(os.path.basename(path))[0]
         folder = results if len(checkpoints) == 1 else os.path.join(results, name)
-        scores[path] = evaluate(predictor, pipeline, dataset, cfg, folder, checkpoint=path)
-    if len(checkpoints) > 1:
+        scores[path] = evaluate(predictor, pipeline, dataset, cfg, folder, checkpoint=path, group=group)
+    if len(checkpoints) > 1 and group.rank == 0:
         for path, metrics in scores.items():
             logger.info("AP %.4f  AP50 %.4f  %s", metrics["AP"], metrics["AP50"], path)
 
@@ -55,4 +62,4 @@ def find_checkpoints(path):
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(run_together(main))

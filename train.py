@@ -1,67 +1,80 @@
-"""Train a detector: python train.py --config CONFIG --device_target Ascend|GPU|CPU --mix True|False (--help lists all)."""
+"""Train a detector: python train.py --config CONFIG --device_target Ascend|GPU|CPU --mix True|False (--help lists all).
+
+With several devices: mpirun -n 8 python train.py ...
+"""
 import sys
 
 import src  # noqa: F401 sets MindSpore's environment before it is imported
-from src.cli import parse_train_args, run_main
-from src.dataset.open import open_dataset
+from src.cli import parse_train_args, run_together
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.unreadable import UnreadableLog
 from src.detector import Predictor, build_detector
-from src.device import set_up_device
+from src.device import norm_layer, set_up_device
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate
 from src.log import set_up_logging
 from src.models.faster_rcnn import TrainingForward
+from src.together import check_program, open_dataset_together
 from src.train.checkpoint import progress_of, read_checkpoint
+from src.train.exchange import build_exchange, share_parameters
 from src.train.loop import Trainer
 from src.train.optimizer import build_optimizer
 from src.train.priorities import Priorities
-from src.train.state import TrainingState
+from src.train.state import TrainingState, load_run
 from src.train.step import TrainOneStepCell, build_scaler
 
 
-def main():
+def main(group):
     cfg = parse_train_args()
-    logger = set_up_logging()
-    set_up_device(cfg)
-    stored = read_checkpoint(cfg.resume_ckpt) if cfg.resume_ckpt else {}
-    progress = progress_of(stored, cfg.resume_ckpt)
+    logger = set_up_logging(group.rank)
+    check_program(group, cfg)
+    set_up_device(cfg, group)
+    stored = read_checkpoint(cfg.resume_ckpt) if cfg.resume_ckpt and group.rank == 0 else {}
+    progress = group.broadcast(progress_of(stored, cfg.resume_ckpt))
     if progress and progress["seed"] != cfg.seed:
         logger.info("seed %d of %s is used instead of %d", progress["seed"], cfg.resume_ckpt, cfg.seed)
         cfg.seed = progress["seed"]
 
-    dataset = open_dataset(cfg.data, "train")
-    pipeline = TrainPipeline(dataset, cfg)
+    dataset = open_dataset_together(cfg, "train", group)
+    pipeline = TrainPipeline(dataset, cfg, rank=group.rank, size=group.size)
     num_classes = len(dataset.names)
     logger.info("%d training images, %d classes: %s", len(pipeline.records), num_classes, ", ".join(dataset.names))
 
-    network = build_detector(cfg, num_classes)
+    if group.rank > 0:
+        cfg.backbone.pretrained = False  # rank 0 gives its weights to all
+    network = build_detector(cfg, num_classes, norm_layer(cfg, group))
     forward = TrainingForward(network, cfg, num_classes)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     scaler = build_scaler(cfg)
     state = TrainingState(cfg.seed, scaler)
     if stored:
-        state.resume(network, optimizer, stored, cfg.resume_ckpt, pipeline.steps_per_epoch)
+        progress = load_run(network, optimizer, stored, progress, cfg.resume_ckpt)
+    share_parameters(group, [*network.get_parameters(), *optimizer.moments])
+    progress = group.broadcast(progress)
+    if progress:
+        state.take_up(progress, pipeline.steps_per_epoch)
         pipeline.start_step = state.global_step
 
-    trainer = Trainer(cfg, network, TrainOneStepCell(forward, optimizer, scaler, cfg.clip_grads), optimizer,
-                      Priorities(cfg, forward.num_anchors, forward.num_proposals), pipeline,
-                      UnreadableLog(pipeline.records), state, build_evaluation(cfg, network, dataset))
+    exchange = build_exchange(group, cfg.device_target, optimizer.parameters)
+    step = TrainOneStepCell(forward, optimizer, scaler, cfg.clip_grads, exchange)
+    priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
+    trainer = Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, group,
+                      build_evaluation(cfg, network, dataset, group))
     trainer.run()
 
 
-def build_evaluation(cfg, network, training_set):
+def build_evaluation(cfg, network, training_set, group):
     """A function of a results folder that scores the network on the validation images, or None without run_eval."""
     if not cfg.run_eval:
         return None
-    dataset = open_dataset(cfg.data, "val")
+    dataset = open_dataset_together(cfg, "val", group)
     if dataset.names != training_set.names:
         raise UserError(f"{dataset.annotation_path} has the classes {dataset.names}, but {training_set.annotation_path} "
                         f"has {training_set.names}; both must list the same categories.")
-    pipeline, predictor = EvalPipeline(dataset, cfg), Predictor(network, cfg)
+    pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
 
     def run(folder):
-        metrics = evaluate(predictor, pipeline, dataset, cfg, folder)
+        metrics = evaluate(predictor, pipeline, dataset, cfg, folder, group=group)
         network.set_train()
         return metrics
 
@@ -69,4 +82,4 @@ def build_evaluation(cfg, network, training_set):
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(run_together(main))

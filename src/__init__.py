@@ -9,3 +9,7 @@ import os
 os.environ.setdefault("GLOG_v", "3")
 # On CPUs with AVX-512, MindSpore 2.9 and 2.10 run 3x3 convolutions on oneDNN's reference kernel, 100 times slower.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+# mpirun may have bound this process to one processor, of which MindSpore would start one thread: it gets those of mpirun
+# itself until src/device.py gives it its share.
+if os.environ.get("OMPI_COMM_WORLD_SIZE") and hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))

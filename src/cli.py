@@ -1,6 +1,7 @@
 """The command line of train.py and eval.py."""
 import argparse
 import sys
+import traceback
 import typing
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from src.config.compose import parse_yaml
 from src.config.load import load_config
 from src.config.schema import Config
 from src.errors import UserError
+from src.parallel import Alone, join_processes
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
@@ -48,6 +50,25 @@ def run_main(main) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def run_together(main) -> int:
+    """`run_main` for a `main(group)` that may be one of several processes, see src.parallel: if one fails, all end."""
+    group = Alone()
+
+    def joined():
+        nonlocal group
+        group = join_processes()
+        return main(group)
+
+    try:
+        status = run_main(joined)
+    except Exception:
+        if group.size == 1:
+            raise
+        traceback.print_exc()
+        status = 1
+    return group.fail(status) if status else 0
 
 
 def _parse(description, flags, argv):

@@ -1,14 +1,19 @@
 """The detector ready to run: built from a configuration, in the precision asked for."""
 import mindspore as ms
+from mindspore import nn
 
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
 
 
-def build_detector(cfg, num_classes):
-    """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision if cfg.mix."""
+def build_detector(cfg, num_classes, norm=nn.BatchNorm2d):
+    """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision if cfg.mix.
+
+    Args:
+        norm: class of the backbone's normalisation layers, which only mindcv's ResNets let one choose.
+    """
     ms.set_seed(cfg.seed)
-    network = FasterRCNN(cfg, num_classes)
+    network = FasterRCNN(cfg, num_classes, norm)
     return to_mixed_precision(network) if cfg.mix else network
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import eval as evaluation_script
 import train as training_script
-from src.cli import parse_train_args, run_main
+from src.cli import parse_train_args, run_together
 from src.dataset.shapes import ensure_shapes
 from src.detector import build_detector
 
@@ -47,7 +47,7 @@ def refused(pictures, tmp_path, monkeypatch, capfd):
         words = [script, "--config", QUICK_START, "--batch_size", "1", "--save_dir", tmp_path / "out", *flags,
                  "-o", *(f"{key}={value}" for key, value in overrides.items())]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        assert run_main(SCRIPTS[script]) == 1
+        assert run_together(SCRIPTS[script]) == 1
         output = capfd.readouterr()
         assert "Traceback" not in output.out
         assert output.err.startswith("error: ") and output.err.count("\n") == 1

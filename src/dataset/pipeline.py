@@ -16,30 +16,33 @@ logger = logging.getLogger("faster_rcnn")
 class TrainPipeline:
     """Shuffled, augmented batches of all epochs of a run, from step `start_step` on.
 
-    An epoch is a permutation of the records cut to whole batches. The epochs are one stream, so that workers start
+    An epoch is a permutation of the records cut to whole batches of all processes, of which this one (number `rank` of
+    `size`) gets its rows. The epochs are one stream, so that workers start
     once a run, and a run that starts at step k gives the batches that one from step 0 gives from its step k on.
 
     Iterating yields tuples of Tensors in the order of `sources.COLUMNS`:
     image uint8 (B, H, W, 3) RGB; valid_size float32 (B, 2) (height, width) of the unpadded area; boxes float32
     (B, G, 4) canvas pixels; labels int32 (B, G); mask bool (B, G); image_id int64 (B,); original_size int32 (B, 2)
     (height, width); scale float32 (B, 2) (sy, sx) canvas pixels per original pixel; unreadable int32 (B,), the index in
-    `records` of the record whose file could not be read and whose place the next readable one took, else -1.
+    `records` of the record whose file could not be read and whose place the next readable one took, -1 where all is well,
+    NOTHING_READABLE where no record can be read.
 
     Attributes: records: those with boxes, the ones that train; steps_per_epoch; start_step: where iteration begins, which
     may be set once steps_per_epoch is known.
     Raises UserError when no record has a box or a batch is larger than the data set.
     """
 
-    def __init__(self, dataset, cfg, start_step=0):
+    def __init__(self, dataset, cfg, start_step=0, rank=0, size=1):
         self.records = training_records(dataset)
-        self.steps_per_epoch = len(self.records) // cfg.batch_size
+        self.steps_per_epoch = len(self.records) // (cfg.batch_size * size)
         if self.steps_per_epoch == 0:
-            raise UserError(f"batch_size is {cfg.batch_size}, but {dataset.annotation_path} has only "
+            processes = f" for each of {size} processes" if size > 1 else ""
+            raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
                             f"{len(self.records)} images to train on: choose a smaller batch_size.")
         self._cfg = cfg
         self.start_step = start_step
         maker = _sample_maker(self.records, cfg, cfg.data.train_transforms)
-        self._source = TrainSource(maker, self.steps_per_epoch * cfg.batch_size, cfg.epochs)
+        self._source = TrainSource(maker, cfg.batch_size, self.steps_per_epoch, cfg.epochs, rank, size)
 
     def __iter__(self):
         return _batches(self._source, self.start_step * self._cfg.batch_size, self._cfg)
@@ -48,17 +51,16 @@ class TrainPipeline:
 class EvalPipeline:
     """Batches of every record once, in order, also of those without boxes; columns as in TrainPipeline.
 
-    The last batch is filled up with repeats of the last record: row j of batch b is record b * B + j, and rows from
-    `num_images` on are to be ignored. Where `unreadable` is not -1 the picture is black.
+    Of several processes, number `rank` of `size` gets every size-th batch. The last batch is filled up with repeats of the
+    last record: rows from `num_images` (of this process) on are to be ignored. Where `unreadable` is not -1 the picture is
+    black.
     """
 
-    def __init__(self, dataset, cfg):
+    def __init__(self, dataset, cfg, rank=0, size=1):
         self.records = dataset.records
-        self.num_images = len(self.records)
         self._cfg = cfg
-        batches = -(-self.num_images // cfg.batch_size)
-        maker = _sample_maker(self.records, cfg, cfg.data.eval_transforms)
-        self._source = EvalSource(maker, batches * cfg.batch_size)
+        self._source = EvalSource(_sample_maker(self.records, cfg, cfg.data.eval_transforms), cfg.batch_size, rank, size)
+        self.num_images = sum(self._source.record_of(i) < len(self.records) for i in range(len(self._source)))
 
     def __iter__(self):
         return _batches(self._source, 0, self._cfg)

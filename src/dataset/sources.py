@@ -14,6 +14,7 @@ from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.transforms import apply, pad_boxes
 
 COLUMNS = ["image", "valid_size", "boxes", "labels", "mask", "image_id", "original_size", "scale", "unreadable"]
+NOTHING_READABLE = -2  # in the column `unreadable`: no record at all could be read in place of this one
 
 
 def order(seed, epoch, count):
@@ -48,22 +49,27 @@ class SampleMaker:
         except UnreadableImageError:
             return None  # the consumer of the column `unreadable` names the file and asks for the reason
 
-    def blank(self, index):
-        """The row of record number `index`, whose file cannot be read, with a black picture."""
+    def blank(self, index, unreadable):
+        """The row of record number `index` with a black picture."""
         record = self.records[index]
-        return self.sample(0, index, np.zeros((record.height, record.width, 3), dtype=np.uint8), unreadable=index)
+        return self.sample(0, index, np.zeros((record.height, record.width, 3), dtype=np.uint8), unreadable)
 
 
 class TrainSource:
     """Position in the run -> sample; epochs follow each other without a gap, each in its own order.
 
-    A record whose file cannot be read is replaced by the next readable one.
+    A record whose file cannot be read is replaced by the next readable one. Of each batch of all processes together, this
+    one takes its own rows.
+
+    Args: maker: SampleMaker; batch_size: of one process; steps_per_epoch, epochs: of the run; rank, size: of the processes.
     """
 
-    def __init__(self, maker, samples_per_epoch, epochs):
+    def __init__(self, maker, batch_size, steps_per_epoch, epochs, rank=0, size=1):
         self.maker = maker
-        self.samples_per_epoch = samples_per_epoch
+        self.batch_size = batch_size
+        self.samples_per_epoch = batch_size * steps_per_epoch
         self.epochs = epochs
+        self.rank, self.size = rank, size
         self._order = (None, None)  # of the epoch asked for last: (epoch, order)
 
     def __len__(self):
@@ -74,26 +80,39 @@ class TrainSource:
         count = len(self.maker.records)
         if self._order[0] != epoch:
             self._order = (epoch, order(self.maker.seed, epoch, count))
-        meant = int(self._order[1][place])
-        for step in range(count):
-            index = (meant + step) % count
+        step, row = divmod(place, self.batch_size)
+        meant = int(self._order[1][(step * self.size + self.rank) * self.batch_size + row])
+        for index in (*range(meant, count), *range(meant)):
             image = self.maker.read(index)
             if image is not None:
-                return self.maker.sample(epoch, index, image, meant if step else -1)
-        return self.maker.blank(meant)
+                return self.maker.sample(epoch, index, image, meant if index != meant else -1)
+        return self.maker.blank(meant, NOTHING_READABLE)
 
 
 class EvalSource:
-    """Records in their order; positions past the last one repeat it. An unreadable file becomes a black picture."""
+    """Records in their order; positions past the last one repeat it. An unreadable file becomes a black picture.
 
-    def __init__(self, maker, length):
+    Of several processes each takes every size-th batch: a picture has the same neighbours whatever their number.
+
+    Args: maker: SampleMaker; batch_size: of one process; rank, size: of the processes.
+    """
+
+    def __init__(self, maker, batch_size, rank=0, size=1):
         self.maker = maker
-        self.length = length
+        self.batch_size = batch_size
+        self.rank, self.size = rank, size
+        batches = -(-len(maker.records) // batch_size)
+        self.length = len(range(rank, batches, size)) * batch_size
 
     def __len__(self):
         return self.length
 
+    def record_of(self, position):
+        """Number of the record at a position, which may lie past the last one."""
+        batch, row = divmod(int(position), self.batch_size)
+        return (batch * self.size + self.rank) * self.batch_size + row
+
     def __getitem__(self, position):
-        index = min(int(position), len(self.maker.records) - 1)
+        index = min(self.record_of(position), len(self.maker.records) - 1)
         image = self.maker.read(index)
-        return self.maker.blank(index) if image is None else self.maker.sample(0, index, image)
+        return self.maker.blank(index, index) if image is None else self.maker.sample(0, index, image)

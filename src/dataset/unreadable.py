@@ -3,7 +3,7 @@ import logging
 
 from src.dataset.image import UnreadableImageError, read_image
 
-logger = logging.getLogger("faster_rcnn")
+logger = logging.getLogger("faster_rcnn.share")
 
 
 class UnreadableLog:

@@ -12,16 +12,20 @@ from src.errors import UserError
 from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
 from src.files import make_folder
+from src.parallel import Alone
 
 logger = logging.getLogger("faster_rcnn")
+share_logger = logging.getLogger("faster_rcnn.share")
 
 PROGRESS_SECONDS = 10.0
+ALONE = Alone()
 
 
-def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None):
+def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None, group=ALONE):
     """Detect on every image of the set exactly once; write the detections and their COCO numbers.
 
-    Writes bbox_results.json (COCO's result format) and metrics.json into `folder`.
+    Writes bbox_results.json (COCO's result format) and metrics.json into `folder`. Of several processes each detects on its
+    part of the images, and rank 0 scores and writes.
 
     Args:
         predict: function of a batch's image and valid_size columns; gives numpy boxes (B, R, K, 4) float32 canvas
@@ -31,18 +35,22 @@ def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None):
         cfg: configuration; read are infer.* and skip_bad_images.
         folder: where to write; created where missing.
         checkpoint: name of what is evaluated, for metrics.json; left out when None.
+        group: the processes, see src.parallel.
 
     Returns:
-        dict: coco.score's keys, `skipped_images`, and `checkpoint` where given.
+        dict: coco.score's keys, `skipped_images`, and `checkpoint` where given; None on other ranks than 0.
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read; the folder is not
             writable.
         RuntimeError: the pipeline did not deliver every image exactly once.
     """
-    make_folder(folder)
-    results, image_ids, skipped = _detect(predict, pipeline, dataset, cfg)
-    _check_once(image_ids + skipped, [record.image_id for record in dataset.records])
+    if group.rank == 0:
+        make_folder(folder)
+    parts = group.gather(_detect(predict, pipeline, dataset, cfg))
+    if parts is None:
+        return None
+    results, image_ids, skipped = _merge(parts, dataset.records)
     if not image_ids:
         raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
     _write_json(os.path.join(folder, "bbox_results.json"), results)
@@ -55,8 +63,8 @@ def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None):
 
 
 def _detect(predict, pipeline, dataset, cfg):
-    """-> result rows, ids of the images they are for, ids of the images that could not be read."""
-    results, image_ids, skipped, not_finite = [], [], [], 0
+    """-> (image id, result rows) of each image, ids of those that could not be read, number of those not finite."""
+    found, skipped, not_finite = [], [], 0
     start = last_report = time.perf_counter()
     row = 0
     for image, valid_size, _, _, _, *columns in pipeline:
@@ -72,21 +80,31 @@ def _detect(predict, pipeline, dataset, cfg):
                 skipped.append(image_id)
                 continue
             not_finite += not np.isfinite(scores[j]).all()
-            found, values, labels = select_detections(
+            own, values, labels = select_detections(
                 boxes[j], scores[j], cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
-            found = to_original(found, scales[j], sizes[j])
-            results += result_rows(image_id, found, values, labels, dataset.category_ids)
-            image_ids.append(image_id)
+            own = to_original(own, scales[j], sizes[j])
+            found.append((image_id, result_rows(image_id, own, values, labels, dataset.category_ids)))
         row += count
         now = time.perf_counter()
         if now - last_report >= PROGRESS_SECONDS or row == pipeline.num_images:
             logger.info("evaluated %d of %d images, %.2f images/s", row, pipeline.num_images, row / (now - start))
             last_report = now
+    return found, skipped, not_finite
+
+
+def _merge(parts, records):
+    """What `_detect` gave on each process -> result rows, image ids, ids of skipped images, in the order of the records."""
+    place = {record.image_id: number for number, record in enumerate(records)}
+    found = sorted((image for part, _, _ in parts for image in part), key=lambda image: place[image[0]])
+    skipped = sorted((image_id for _, part, _ in parts for image_id in part), key=place.get)
+    image_ids = [image_id for image_id, _ in found]
+    _check_once(image_ids + skipped, list(place))
+    not_finite = sum(count for _, _, count in parts)
     if skipped:
-        logger.warning("%d of %d images could not be read and are not scored", len(skipped), row)
+        logger.warning("%d of %d images could not be read and are not scored", len(skipped), len(records))
     if not_finite:
-        logger.warning("the network gave scores that are not finite for %d of %d images", not_finite, row)
-    return results, image_ids, skipped
+        logger.warning("the network gave scores that are not finite for %d of %d images", not_finite, len(records))
+    return [row for _, rows in found for row in rows], image_ids, skipped
 
 
 def _numpy(column):
@@ -103,7 +121,7 @@ def _report_unreadable(record, skip):
     if not skip:
         raise UserError(f"Image {record.path}: {reason}; mend it, or leave such images out of the evaluation with "
                         "--skip_bad_images True.")
-    logger.warning("image %s left out of the evaluation: %s", record.path, reason)
+    share_logger.warning("image %s left out of the evaluation: %s", record.path, reason)
 
 
 def _check_once(done, wanted):

@@ -11,6 +11,7 @@ from mindspore import nn
 from src.errors import UserError
 
 STRIDES = (4, 8, 16, 32)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Backbone(nn.Cell):
@@ -36,16 +37,16 @@ class Backbone(nn.Cell):
         return features
 
 
-def build_backbone(cfg):
+def build_backbone(cfg, norm=nn.BatchNorm2d):
     """A cell from images (B, 3, H, W) to the tuple of features C2..C5, with attribute `out_channels`.
 
     Args:
-        cfg: the `backbone` section of the configuration.
+        cfg: the `backbone` section of the configuration; norm: class of the normalisation layers.
 
     Raises:
         UserError: no such mindcv model, wrong strides or channels, a pretrained file that does not fit, a failed download.
     """
-    model = _create(cfg)
+    model = _create(cfg, norm)
     if cfg.stem_pool == "torchvision":
         if not isinstance(getattr(model, "max_pool", None), nn.MaxPool2d):
             raise UserError(f"backbone.stem_pool=torchvision needs a ResNet, but backbone.name is {cfg.name}; use mindcv.")
@@ -66,13 +67,17 @@ def build_backbone(cfg):
     return backbone
 
 
-def _create(cfg):
+def _create(cfg, norm):
     name = cfg.name[len("det_"):] if cfg.name.startswith("det_") else cfg.name
     if not is_model(name):
         nearest = difflib.get_close_matches(name, list_models(), n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else "."
         raise UserError(f"backbone.name: mindcv has no model {name!r}{hint}")
-    options = {} if cfg.bn_eps is None else {"norm": functools.partial(nn.BatchNorm2d, eps=cfg.bn_eps)}
+    options = {}
+    if cfg.bn_eps is not None:
+        options["norm"] = functools.partial(norm, eps=cfg.bn_eps)
+    elif norm is not nn.BatchNorm2d and name.startswith("resnet"):
+        options["norm"] = norm
     try:
         model = create_model(name, pretrained=cfg.pretrained is True, **options)
     except TypeError as error:
@@ -121,7 +126,7 @@ def _freeze(backbone, cfg):
 
 def _fix_batch_norm(cell):
     for _, part in cell.cells_and_names():
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, NORMS):
             part.use_batch_statistics = False
             part.gamma.requires_grad = False
             part.beta.requires_grad = False

@@ -19,13 +19,13 @@ class FasterRCNN(nn.Cell):
 
     Args:
         cfg: the configuration.
-        num_classes: K, without background.
+        num_classes: K, without background; norm: class of the backbone's normalisation layers.
     """
 
-    def __init__(self, cfg, num_classes):
+    def __init__(self, cfg, num_classes, norm=nn.BatchNorm2d):
         super().__init__()
         rpn, head, channels = cfg.rpn_head, cfg.bbox_head, cfg.backbone.out_channels
-        self.backbone = build_backbone(cfg.backbone)
+        self.backbone = build_backbone(cfg.backbone, norm)
         fpn = cfg.backbone.fpn
         self.level_index = tuple(fpn.level_index)
         in_channels = [self.backbone.out_channels[i] for i in self.level_index]

@@ -2,12 +2,14 @@
 import mindspore as ms
 from mindspore import nn
 
+from src.models.backbone import NORMS
+
 
 def to_mixed_precision(network):
     """Make the convolutions and dense layers of `network` compute in float16; weights stay float32."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
             cell.to_float(ms.float16)
-        elif isinstance(cell, nn.BatchNorm2d):
+        elif isinstance(cell, NORMS):
             cell.to_float(ms.float32)
     return network

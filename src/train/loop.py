@@ -3,9 +3,11 @@ import logging
 import os
 import time
 
+from src.dataset.sources import NOTHING_READABLE
 from src.errors import UserError
 from src.files import make_folder
 from src.train.checkpoint import save_checkpoint
+from src.train.exchange import average_statistics
 from src.train.metrics import Progress
 from src.train.optimizer import set_learning_rate
 from src.train.schedule import learning_rate, scaled_base_rate
@@ -22,11 +24,11 @@ class Trainer:
     Args:
         cfg: the configuration; network: FasterRCNN; step: TrainOneStepCell; optimizer: MindSpore optimizer;
         priorities: the random draws; pipeline: TrainPipeline that starts where `state` stands;
-        unreadable: UnreadableLog; state: TrainingState; evaluate: function of a results folder that returns the metrics,
-        or None.
+        unreadable: UnreadableLog; state: TrainingState; group: the processes, see src.parallel, of which rank 0 writes;
+        evaluate: function of a results folder that returns the metrics (on rank 0), or None.
     """
 
-    def __init__(self, cfg, network, step, optimizer, priorities, pipeline, unreadable, state, evaluate=None):
+    def __init__(self, cfg, network, step, optimizer, priorities, pipeline, unreadable, state, group, evaluate=None):
         self.cfg = cfg
         self.network = network
         self.step = step
@@ -35,12 +37,16 @@ class Trainer:
         self.pipeline = pipeline
         self.unreadable = unreadable
         self.state = state
+        self.group = group
         self.evaluate = evaluate
-        self.folder = make_folder(os.path.join(cfg.save_dir, "checkpoint"))
-        self.base_rate = scaled_base_rate(cfg, cfg.batch_size)
+        self.folder = os.path.join(cfg.save_dir, "checkpoint")
+        if group.rank == 0:
+            make_folder(self.folder)
+        self.images_per_step = cfg.batch_size * group.size
+        self.base_rate = scaled_base_rate(cfg, self.images_per_step)
 
     def run(self):
-        """Train; returns the metrics of the last evaluation, or None.
+        """Train; returns the metrics of the last evaluation on rank 0, or None.
 
         Raises:
             UserError: not one training image can be read.
@@ -49,8 +55,9 @@ class Trainer:
         if self.state.global_step >= self.cfg.epochs * steps_per_epoch:
             logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", self.cfg.epochs)
             return None
-        progress = Progress(os.path.join(self.cfg.save_dir, "metrics.jsonl"), self.state.global_step, steps_per_epoch,
-                            self.cfg.epochs, self.cfg.batch_size, self.cfg.log_interval)
+        path = os.path.join(self.cfg.save_dir, "metrics.jsonl") if self.group.rank == 0 else os.devnull
+        progress = Progress(path, self.state.global_step, steps_per_epoch, self.cfg.epochs, self.images_per_step,
+                            self.cfg.log_interval)
         metrics = None
         try:
             waiting_since = time.perf_counter()
@@ -69,9 +76,12 @@ class Trainer:
         return metrics
 
     def _train_step(self, batch, waited, progress):
-        self.unreadable.update(batch[-1].asnumpy())
-        if self.unreadable.count == len(self.pipeline.records):
-            raise UserError(f"not one of the {self.unreadable.count} training images can be read; see the reasons above.")
+        unreadable = batch[-1].asnumpy()
+        if NOTHING_READABLE in unreadable:
+            self.unreadable.update([0])
+            raise UserError(f"not one of the {len(self.pipeline.records)} training images can be read; above is the reason for "
+                            "the first.")
+        self.unreadable.update(unreadable)
         index = self.state.global_step
         rate = learning_rate(self.base_rate, self.cfg.lr, self.pipeline.steps_per_epoch, index)
         set_learning_rate(self.optimizer, rate)
@@ -80,15 +90,17 @@ class Trainer:
         losses, applied = self.step(*inputs, *draws)
         self.state.global_step += 1
         self.state.skipped_steps += not applied
-        progress.add(index, losses, waited, rate, self.state.loss_scale, self.state.skipped_steps)
+        seconds = {"data_wait": waited, **self.step.exchange.take_seconds()}
+        progress.add(index, losses, seconds, rate, self.state.loss_scale, self.state.skipped_steps)
 
     def _end_epoch(self, epoch):
+        average_statistics(self.group, self.network)
         self._save(f"epoch{epoch}_rank0", epoch)
         due = epoch % self.cfg.eval_interval == 0 or epoch == self.cfg.epochs
         if self.evaluate is None or not due:
             return None
         metrics = self.evaluate(os.path.join(self.cfg.save_dir, "eval"))
-        if metrics["AP"] > self.state.best_ap:
+        if metrics is not None and metrics["AP"] > self.state.best_ap:
             self.state.best_ap = metrics["AP"]
             # Once more: a run resumed from here must know what the best is.
             self._save(f"epoch{epoch}_rank0", epoch)
@@ -96,5 +108,7 @@ class Trainer:
         return metrics
 
     def _save(self, suffix, epoch):
+        if self.group.rank > 0:
+            return
         name = f"{self.cfg.net}_{self.cfg.backbone.name}_{suffix}.ckpt"
         save_checkpoint(os.path.join(self.folder, name), self.network, self.optimizer, self.state.to_dict(epoch))

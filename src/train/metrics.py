@@ -3,12 +3,16 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 
 import numpy as np
 
 from src.models.faster_rcnn import LOSS_NAMES
 
 logger = logging.getLogger("faster_rcnn")
+
+# What parts of a step are called in the log.
+SHARES = {"data_wait": "waiting for data", "rank_wait": "waiting for other ranks", "exchange": "exchange"}
 
 
 class Progress:
@@ -31,39 +35,41 @@ class Progress:
         self._start_interval()
 
     def _start_interval(self):
-        self.losses, self.waiting, self.started = [], 0.0, time.perf_counter()
+        self.losses, self.seconds, self.started = [], Counter(), time.perf_counter()
 
     def pause(self, seconds):
         """Leave time that was not training (an evaluation, a checkpoint) out of the speed."""
         self.started += seconds
 
-    def add(self, step, losses, waited, rate, loss_scale, skipped):
+    def add(self, step, losses, seconds, rate, loss_scale, skipped):
         """Report if an interval ends with this step.
 
         Args:
             step: number of the step in the run, from 0; losses: (5,) in the order of LOSS_NAMES;
-            waited: seconds spent waiting for data; rate: learning rate; skipped: steps skipped so far.
+            seconds: what parts of the step took, a dict; `data_wait` is the wait for data; rate: learning rate;
+            skipped: steps skipped so far.
         """
         self.losses.append(losses)
-        self.waiting += waited
+        self.seconds.update(seconds)
         done = step + 1
         if done % self.log_interval and done % self.steps_per_epoch:
             return
-        seconds = time.perf_counter() - self.started
+        interval = time.perf_counter() - self.started
         steps = len(self.losses)
+        shares = {name: part / interval for name, part in self.seconds.items()}
         line = {"epoch": step // self.steps_per_epoch + 1, "step": step % self.steps_per_epoch + 1, "global_step": done}
         line.update(zip(LOSS_NAMES, np.mean(self.losses, axis=0, dtype=np.float64).tolist()))
         line.update(lr=rate, loss_scale=loss_scale, skipped_steps=skipped,
-                    images_per_second=steps * self.images_per_step / seconds, data_wait=self.waiting / seconds,
-                    eta_seconds=(self.total_steps - done) * seconds / steps)
+                    images_per_second=steps * self.images_per_step / interval, **shares,
+                    eta_seconds=(self.total_steps - done) * interval / steps)
         # JSON has no NaN.
         self.file.write(json.dumps({k: v if np.isfinite(v) else None for k, v in line.items()}) + "\n")
         self.file.flush()
         logger.info(
             "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
-            "skipped %d  %.2f images/s  waiting for data %.0f%%  left %s", line["epoch"], self.epochs, line["step"],
-            self.steps_per_epoch, *(line[name] for name in LOSS_NAMES), rate, loss_scale, skipped,
-            line["images_per_second"], 100 * line["data_wait"], _clock(line["eta_seconds"]))
+            "skipped %d  %.2f images/s  %s  left %s", line["epoch"], self.epochs, line["step"],
+            self.steps_per_epoch, *(line[name] for name in LOSS_NAMES), rate, loss_scale, skipped, line["images_per_second"],
+            "  ".join(f"{SHARES[name]} {100 * share:.0f}%" for name, share in shares.items()), _clock(line["eta_seconds"]))
         self._start_interval()
 
     def close(self):

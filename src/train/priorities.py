@@ -1,6 +1,7 @@
 """The random numbers of a training step, drawn on the host.
 
-They are a function of (seed, step), so that a resumed run draws what an uninterrupted one would have drawn, on any device.
+They are a function of (seed, step, row of the batch), so that a resumed run draws what an uninterrupted one would have drawn,
+on any device, and several processes draw what one would for their rows of the common batch.
 """
 import numpy as np
 from mindspore import Tensor
@@ -10,12 +11,12 @@ class Priorities:
     """Draws the sampling priorities of a step, see `src.models.matching.sample`.
 
     Args:
-        cfg: the configuration; num_anchors, num_proposals: of an image.
+        cfg: the configuration; num_anchors, num_proposals: of an image; rank: of this process.
     """
 
-    def __init__(self, cfg, num_anchors, num_proposals):
+    def __init__(self, cfg, num_anchors, num_proposals, rank=0):
         self.seed = cfg.seed
-        self.batch_size = cfg.batch_size
+        self.rows = range(rank * cfg.batch_size, (rank + 1) * cfg.batch_size)
         self.num_anchors = num_anchors
         self.random_anchors = cfg.rpn_head.rpn_label_assignment.use_random
         self.random_rois = cfg.bbox_head.bbox_assigner.use_random
@@ -28,11 +29,12 @@ class Priorities:
         Args:
             padded_boxes: G, the length of the box lists of the batch.
         """
-        rng = np.random.default_rng([self.seed, step])
+        rngs = [np.random.default_rng([self.seed, step, row]) for row in self.rows]
         num_rois = self.num_proposals + (padded_boxes if self.add_boxes else 0)
-        anchors = self._permutations(rng, self.num_anchors, self.random_anchors)
-        return anchors, self._permutations(rng, num_rois, self.random_rois)
+        anchors = _permutations(rngs, self.num_anchors, self.random_anchors)
+        return anchors, _permutations(rngs, num_rois, self.random_rois)
 
-    def _permutations(self, rng, length, random):
-        rows = np.tile(np.arange(length, 0, -1, dtype=np.float32) - 1, (self.batch_size, 1))
-        return Tensor(rng.permuted(rows, axis=1) if random else rows)
+
+def _permutations(rngs, length, random):
+    falling = np.arange(length, 0, -1, dtype=np.float32) - 1
+    return Tensor(np.stack([rng.permutation(falling) if random else falling for rng in rngs]))

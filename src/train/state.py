@@ -3,7 +3,7 @@ import logging
 
 from mindspore import Tensor
 
-from src.train.checkpoint import load_moments, load_weights, progress_of
+from src.train.checkpoint import load_moments, load_weights
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -37,28 +37,39 @@ class TrainingState:
             progress["loss_scale_counter"] = int(self.scaler.counter.asnumpy())
         return progress
 
-    def resume(self, network, optimizer, stored, path, steps_per_epoch):
-        """Take up training from a checkpoint, or start it at step 0 from a checkpoint's weights.
-
-        A checkpoint of weights alone, or one with other classes, gives its weights only. An epoch that now has another
-        number of steps is taken up at its start.
+    def take_up(self, progress, steps_per_epoch):
+        """Stand where an earlier run stood after its last whole epoch.
 
         Args:
-            network: FasterRCNN; optimizer: MindSpore optimizer; stored: from `read_checkpoint`; path: for messages.
-
-        Raises:
-            UserError: the checkpoint does not fit the network.
+            progress: what `to_dict` gave; steps_per_epoch: of this run, which may be another number than that one's.
         """
-        skipped = load_weights(network, stored, path, allow_other_classes=True)
-        progress = progress_of(stored, path)
-        if not progress or skipped:
-            logger.info("training starts at step 0 from the weights of %s", path)
-            return
-        load_moments(optimizer, stored, path)
         self.global_step = progress["epoch"] * steps_per_epoch
         self.skipped_steps = progress["skipped_steps"]
         self.best_ap = progress["best_ap"]
         if "loss_scale_counter" in progress and hasattr(self.scaler, "counter"):
             self.scaler.scale_value.set_data(Tensor(progress["loss_scale"], self.scaler.scale_value.dtype))
             self.scaler.counter.set_data(Tensor(progress["loss_scale_counter"], self.scaler.counter.dtype))
-        logger.info("resuming after epoch %d of %s", progress["epoch"], path)
+
+
+def load_run(network, optimizer, stored, progress, path):
+    """Copy a checkpoint's weights, and its momenta where training can go on from them.
+
+    A checkpoint of weights alone, or one of a network with other classes, gives its weights only.
+
+    Args:
+        network: FasterRCNN; optimizer: MindSpore optimizer; stored: from `read_checkpoint`; progress: its `progress_of`;
+        path: for messages.
+
+    Returns:
+        `progress`, or an empty dict where training starts at step 0.
+
+    Raises:
+        UserError: the checkpoint does not fit the network.
+    """
+    skipped = load_weights(network, stored, path, allow_other_classes=True)
+    if not progress or skipped:
+        logger.info("training starts at step 0 from the weights of %s", path)
+        return {}
+    load_moments(optimizer, stored, path)
+    logger.info("resuming after epoch %d of %s", progress["epoch"], path)
+    return progress

@@ -1,18 +1,20 @@
 """One training step: losses, gradients, overflow check, update."""
-from mindspore import amp, nn, ops
+from mindspore import Tensor, amp, nn, ops
 
 
 class LossAndGradients(nn.Cell):
     """A batch -> the losses, the gradients scaled by the loss scale, and the sums of their absolute values.
 
     Args:
-        forward: cell whose output's first element is the loss; weights: what is trained; scaler: mindspore.amp's.
+        forward: cell whose output's first element is the loss; weights: what is trained; scaler: mindspore.amp's;
+        reduce: cell of the gradients, see `src.train.exchange`.
     """
 
-    def __init__(self, forward, weights, scaler):
+    def __init__(self, forward, weights, scaler, reduce):
         super().__init__(auto_prefix=False)
         self.forward = forward
         self.scaler = scaler
+        self.reduce = reduce
         self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, weights, has_aux=True)
 
     def scaled_loss(self, *batch):
@@ -21,6 +23,7 @@ class LossAndGradients(nn.Cell):
 
     def construct(self, *batch):
         (_, losses), gradients = self.value_and_grad(*batch)
+        gradients = self.reduce(gradients)
         sums = ()
         for gradient in gradients:
             sums += (ops.abs(gradient).sum(),)
@@ -53,12 +56,13 @@ class TrainOneStepCell:
 
     Args:
         forward: `TrainingForward`; optimizer: MindSpore optimizer over its weights; scaler: mindspore.amp's;
-        max_norm: see `Update`.
+        max_norm: see `Update`; exchange: with other processes, see `src.train.exchange`.
     """
 
-    def __init__(self, forward, optimizer, scaler, max_norm=False):
+    def __init__(self, forward, optimizer, scaler, max_norm, exchange):
         self.scaler = scaler
-        self.gradients = LossAndGradients(forward, optimizer.parameters, scaler)
+        self.exchange = exchange
+        self.gradients = LossAndGradients(forward, optimizer.parameters, scaler, exchange.in_graph)
         self.update = Update(optimizer, scaler, max_norm)
         self.gradients.set_train()
         self.update.set_train()
@@ -66,13 +70,15 @@ class TrainOneStepCell:
     def __call__(self, *batch):
         """Returns the losses as a numpy array and whether the weights changed: they do not after an overflow."""
         losses, gradients, sums = self.gradients(*batch)
-        # An inf or nan anywhere is one in its sum, and MindSpore's check of every element takes ten times as long.
-        finite = amp.all_finite((sums,))
+        gradients, losses, sums = self.exchange.on_host(gradients, losses, sums)
+        # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
+        # as long.
+        finite = amp.all_finite((Tensor(sums),))
         self.scaler.adjust(finite)
         applied = bool(finite.asnumpy())
         if applied:
             self.update(*gradients)
-        return losses.asnumpy(), applied
+        return losses, applied
 
 
 def build_scaler(cfg):

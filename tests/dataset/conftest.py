@@ -11,7 +11,7 @@ import pytest
 def write_coco(tmp_path):
     """Write an annotation file and flat-coloured PNG files; returns (annotation path, image folder).
 
-    Image number i has the colour (10 * i, 100, 200) in RGB.
+    Image number i has the colour (10 * i % 256, 100, 200) in RGB.
     """
     def write(images, annotations, categories=None, folder="annotations", draw=True):
         image_dir = tmp_path / "images"
@@ -21,7 +21,7 @@ def write_coco(tmp_path):
         categories = categories or [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
         path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
         for number, image in enumerate(images if draw else []):
-            picture = np.full((image["height"], image["width"], 3), (200, 100, 10 * number), dtype=np.uint8)
+            picture = np.full((image["height"], image["width"], 3), (200, 100, 10 * number % 256), dtype=np.uint8)
             cv2.imwrite(str(image_dir / image["file_name"]), picture)
         return str(path), str(image_dir)
     return write

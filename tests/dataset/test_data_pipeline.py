@@ -9,7 +9,7 @@ import pytest
 
 from src.dataset.annotations import load_coco
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
-from src.dataset.sources import COLUMNS, order
+from src.dataset.sources import COLUMNS, NOTHING_READABLE, order
 from src.dataset.unreadable import UnreadableLog
 from src.errors import UserError
 
@@ -118,6 +118,31 @@ def test_batch_larger_than_the_data_set(write_images, make_cfg):
         TrainPipeline(load_coco(*write_images(4)), make_cfg(batch_size=5))
 
 
+def test_processes_share_each_training_batch(write_images, make_cfg):
+    """Two processes with batches of 2 see the rows of one process with batches of 4, step by step."""
+    dataset = load_coco(*write_images(13))
+    whole = batches(TrainPipeline(dataset, make_cfg(item_transforms=AUGMENTED, batch_size=4, epochs=2)))
+    cfg = make_cfg(item_transforms=AUGMENTED, batch_size=2, epochs=2)
+    parts = [batches(TrainPipeline(dataset, cfg, rank=rank, size=2)) for rank in (0, 1)]
+    assert len(whole) == len(parts[0]) == len(parts[1]) == 6
+    joined = [{name: np.concatenate([first[name], second[name]]) for name in first} for first, second in zip(*parts)]
+    assert_same(joined, whole)
+
+
+@pytest.mark.parametrize(("images", "batch_size", "size"), [(37, 2, 1), (37, 2, 4), (37, 3, 3), (4, 2, 2), (3, 2, 4)])
+def test_processes_evaluate_each_image_once(write_images, make_cfg, images, batch_size, size):
+    dataset = load_coco(*write_images(images))
+    cfg, seen = make_cfg(batch_size=batch_size), []
+    for rank in range(size):
+        pipeline = EvalPipeline(dataset, cfg, rank, size)
+        rows = np.concatenate([[], *(batch["image_id"] for batch in batches(pipeline))])
+        assert len(rows) % batch_size == 0
+        seen += rows[:pipeline.num_images].tolist()
+        # Whole batches of a single process: a picture keeps its neighbours.
+        assert ((rows[::batch_size] - 100) % batch_size == 0).all()
+    assert sorted(seen) == [100 + i for i in range(images)]
+
+
 @pytest.fixture
 def damaged(write_images):
     """Six records, of which number 2 and 3 are missing and 5 is empty; returns (data set, image folder)."""
@@ -152,7 +177,7 @@ def test_when_no_file_can_be_read_the_rows_say_so(damaged, make_cfg):
     for name in ("0.png", "1.png", "4.png"):
         os.remove(os.path.join(folder, name))
     found = np.concatenate([batch["unreadable"] for batch in batches(TrainPipeline(dataset, make_cfg(epochs=1)))])
-    assert sorted(found) == list(range(6))
+    assert list(found) == [NOTHING_READABLE] * 6
 
 
 def test_unreadable_files_are_named_once_with_their_reason(damaged, caplog):

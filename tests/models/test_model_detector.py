@@ -6,6 +6,7 @@ from mindspore import Tensor
 
 from src.config.schema import Config
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
+from src.train.exchange import NoExchange
 from src.train.optimizer import build_optimizer, set_learning_rate
 from src.train.step import TrainOneStepCell, build_scaler
 
@@ -54,7 +55,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.02)
-    step = TrainOneStepCell(forward, optimizer, build_scaler(cfg))
+    step = TrainOneStepCell(forward, optimizer, build_scaler(cfg), False, NoExchange())
     before, history = values(network), []
     for _ in range(4):
         losses, applied = step(*batch())

@@ -4,6 +4,7 @@ from mindspore import Tensor
 
 from src.interchange.torchvision_weights import to_torchvision, torchvision_names
 from src.models.faster_rcnn import TrainingForward
+from src.train.exchange import NoExchange
 from src.train.optimizer import build_optimizer, set_learning_rate
 from src.train.priorities import Priorities
 from src.train.step import TrainOneStepCell, build_scaler
@@ -33,7 +34,7 @@ def train_three_steps(network, cfg, num_classes, pictures, annotations):
     forward = TrainingForward(network, cfg, num_classes)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.001)
-    step = TrainOneStepCell(forward, optimizer, build_scaler(cfg), cfg.clip_grads)
+    step = TrainOneStepCell(forward, optimizer, build_scaler(cfg), cfg.clip_grads, NoExchange())
     priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals)
     valid_size = np.float32([pictures.shape[1:3]] * len(pictures))
     columns = [Tensor(column) for column in (pictures, valid_size, *pad(annotations))]

@@ -11,7 +11,7 @@ from mindspore import Tensor, nn
 from src.errors import UserError
 from src.train.checkpoint import load_moments, load_weights, progress_of, read_checkpoint, save_checkpoint
 from src.train.optimizer import build_optimizer, set_learning_rate
-from src.train.state import TrainingState
+from src.train.state import TrainingState, load_run
 from src.train.step import build_scaler
 
 
@@ -240,13 +240,15 @@ def test_state_is_taken_up_after_the_last_epoch(path, log, kind):
 
     other, other_optimizer = build(1)
     resumed = TrainingState(9, scaler(kind))
-    resumed.resume(other, other_optimizer, read_checkpoint(path), path, steps_per_epoch=20)
+    stored = read_checkpoint(path)
+    progress = load_run(other, other_optimizer, stored, progress_of(stored, path), path)
+    resumed.take_up(progress, steps_per_epoch=20)
     assert resumed.to_dict(3) == state.to_dict(3)
     assert resumed.loss_scale == (1024 if kind == "dynamic" else 256)
     assert_equal(contents(other, other_optimizer), contents(network, optimizer))
     assert "after epoch 3" in log()
     # With twice as many steps an epoch, the fourth epoch starts at step 120.
-    resumed.resume(other, other_optimizer, read_checkpoint(path), path, steps_per_epoch=40)
+    resumed.take_up(progress, steps_per_epoch=40)
     assert resumed.global_step == 120
 
 
@@ -259,9 +261,8 @@ def test_weights_that_training_starts_from(path, log, why):
         ms.save_checkpoint(network, path)
     other, other_optimizer = build(1)
     momenta = [m.asnumpy().copy() for m in other_optimizer.moments]
-    state = TrainingState(9, scaler("static"))
-    state.resume(other, other_optimizer, read_checkpoint(path), path, steps_per_epoch=20)
-    assert (state.global_step, state.skipped_steps, state.best_ap) == (0, 0, -1)
+    stored = read_checkpoint(path)
+    assert load_run(other, other_optimizer, stored, progress_of(stored, path), path) == {}
     np.testing.assert_array_equal(other.box_head.fc.weight.asnumpy(), network.box_head.fc.weight.asnumpy())
     for moment, value in zip(other_optimizer.moments, momenta):
         np.testing.assert_array_equal(moment.asnumpy(), value)

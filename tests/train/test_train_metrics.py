@@ -29,7 +29,7 @@ def train(path, steps, clock, start_step=0):
     progress = Progress(str(path), start_step, 5, 3, 4, 3)
     for step in steps:
         clock.now += 2
-        progress.add(step, losses(step), 0.5, 0.01 * (step + 1), 256.0, step // 4)
+        progress.add(step, losses(step), {"data_wait": 0.5}, 0.01 * (step + 1), 256.0, step // 4)
     progress.close()
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -59,7 +59,7 @@ def test_pauses_do_not_count(tmp_path, clock):
     progress = Progress(str(tmp_path / "a.jsonl"), 0, 5, 1, 4, 1)
     clock.now += 60
     progress.pause(58)
-    progress.add(0, losses(0), 0.0, 0.1, 1.0, 0)
+    progress.add(0, losses(0), {"data_wait": 0.0}, 0.1, 1.0, 0)
     progress.close()
     assert json.loads((tmp_path / "a.jsonl").read_text())["images_per_second"] == pytest.approx(2)
 
@@ -77,7 +77,7 @@ def test_a_loss_that_is_no_number_is_null(tmp_path, clock):
     path = tmp_path / "metrics.jsonl"
     progress = Progress(str(path), 0, 5, 3, 4, 1)
     clock.now += 2
-    progress.add(0, np.float32([np.nan, np.inf, 2, 3, 4]), 0.5, 0.1, 256.0, 1)
+    progress.add(0, np.float32([np.nan, np.inf, 2, 3, 4]), {"data_wait": 0.5}, 0.1, 256.0, 1)
     progress.close()
     line = json.loads(path.read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
     assert (line["loss"], line["rpn_cls_loss"], line["rpn_box_loss"]) == (None, None, 2)
@@ -90,3 +90,15 @@ def test_log_line(tmp_path, clock, caplog):
     for part in ("epoch 1/3", "step 3/5", "loss 20.0000", "rpn_cls 2.0000", "rpn_box 4.0000", "roi_cls 6.0000",
                  "roi_box 8.0000", "lr 0.03", "scale 256", "skipped 0", "2.00 images/s", "25%", "left 0:00:24"):
         assert part in record.getMessage()
+
+
+def test_shares_of_several_processes(tmp_path, clock, caplog):
+    caplog.set_level(logging.INFO, logger="faster_rcnn")
+    progress = Progress(str(tmp_path / "a.jsonl"), 0, 5, 3, 4, 2)
+    for step in range(2):
+        clock.now += 2
+        progress.add(step, losses(step), {"data_wait": 0.2, "rank_wait": 0.3, "exchange": 0.1 + 0.2 * step}, 0.1, 1.0, 0)
+    progress.close()
+    line = json.loads((tmp_path / "a.jsonl").read_text())
+    assert (line["data_wait"], line["rank_wait"], line["exchange"]) == pytest.approx((0.1, 0.15, 0.1))
+    assert "waiting for data 10%  waiting for other ranks 15%  exchange 10%" in caplog.text

@@ -7,12 +7,12 @@ import pytest
 from src.train.priorities import Priorities
 
 
-def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True):
+def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, batch_size=3, rank=0):
     return Priorities(SimpleNamespace(
-        seed=seed, batch_size=3,
+        seed=seed, batch_size=batch_size,
         rpn_head=SimpleNamespace(rpn_label_assignment=SimpleNamespace(use_random=random_anchors)),
         bbox_head=SimpleNamespace(bbox_assigner=SimpleNamespace(use_random=random_rois), add_gt_as_proposals=add_boxes),
-    ), num_anchors=50, num_proposals=20)
+    ), num_anchors=50, num_proposals=20, rank=rank)
 
 
 def draw(source, step=0, padded_boxes=4):
@@ -54,3 +54,10 @@ def test_without_random_the_first_ones_come_first(random_anchors):
     for rows, random in ((anchors, random_anchors), (rois, not random_anchors)):
         falling = np.tile(np.arange(rows.shape[1])[::-1], (3, 1))
         assert np.array_equal(rows, falling) != random
+
+
+def test_two_processes_draw_the_rows_of_one():
+    whole = draw(priorities(batch_size=4))
+    parts = [draw(priorities(batch_size=2, rank=rank)) for rank in (0, 1)]
+    for i in range(2):
+        np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), whole[i])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from src.train.exchange import NoExchange
 from src.train.optimizer import build_optimizer, set_learning_rate
 from src.train.step import TrainOneStepCell, build_scaler
 
@@ -33,7 +34,7 @@ def build(scaler="static", value=256.0, max_norm=False):
     optimizer = build_optimizer(cfg, forward.trainable_params())
     set_learning_rate(optimizer, RATE)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value))
-    return forward.layer, scaler, TrainOneStepCell(forward, optimizer, scaler, max_norm)
+    return forward.layer, scaler, TrainOneStepCell(forward, optimizer, scaler, max_norm, NoExchange())
 
 
 def loss_and_gradients(weight, bias):

@@ -1,0 +1,80 @@
+"""mpirun, a tiny data set and a tiny detector."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from src.dataset.shapes import ensure_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK_START = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml"
+SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
+BESIDE_PYTHON = Path(sys.executable).parent / "mpirun"
+MPIRUN = str(BESIDE_PYTHON) if BESIDE_PYTHON.exists() else shutil.which("mpirun")
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder that goes with its checkpoints when the tests are over."""
+    if MPIRUN is None:
+        pytest.skip("there is no mpirun; requirements-dev.txt installs one")
+    folder = tmp_path_factory.mktemp("parallel")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def config(workspace):
+    """The quick start on pictures of 64 x 64 with few channels, proposals and RoIs, without random sampling."""
+    folder = workspace / "shapes"
+    ensure_shapes(str(folder), **SHAPES)
+    settings = {
+        "__BASE__": str(QUICK_START), "run_eval": False, "log_interval": 1, "epochs": 4, "batch_size": 2, "lr_init": 0.02,
+        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES, "target_size": [64, 64]},
+        "backbone": {"out_channels": 32, "frozen_bn": True},
+        "rpn_head": {"feat_channel": 32, "anchor_generator": {"anchor_sizes": [[8], [16], [24], [32], [48]]},
+                     "rpn_label_assignment": {"rnp_sample_batch": 32, "use_random": False},
+                     "train_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40},
+                     "test_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40}},
+        "bbox_head": {"head": {"in_channel": 32, "out_channel": 64},
+                      "bbox_assigner": {"rois_per_batch": 16, "use_random": False}},
+        "lr": {"base_batch_size": 4, "warmup_step": 4, "milestones": [3]},
+        "infer": {"conf_threshold": 0.01},
+    }
+    path = workspace / "tiny.yml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def launch(ranks, *words):
+    """The command that starts `words`, a Python program and its arguments, as several processes."""
+    return [MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), "--merge-stderr-to-stdout",
+            sys.executable, *map(str, words)]
+
+
+@pytest.fixture(scope="session")
+def run():
+    """A function that runs a Python program as several processes to their end and returns what they print.
+
+    It gives a single process for 1.
+    """
+    def run_to_end(ranks, *words, status=0):
+        command = launch(ranks, *words) if ranks > 1 else [sys.executable, *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert (done.returncode == 0) == (status == 0), done.stdout[-6000:]
+        return done.stdout
+    return run_to_end
+
+
+@pytest.fixture(scope="session")
+def trained(run, workspace, config):
+    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end."""
+    folder = workspace / "trained"
+    output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True",
+                 "-o", "backbone.frozen_bn=False", "epochs=1")
+    return output, folder

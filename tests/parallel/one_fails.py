@@ -1,0 +1,21 @@
+"""Rank 1 fails as the argument says while the others wait for it."""
+import os
+import signal
+import sys
+
+from src.cli import run_together
+from src.errors import UserError
+
+
+def main(group):
+    if group.rank == 1:
+        if sys.argv[1] == "user":
+            raise UserError("the disk of rank 1 is full; make room.")
+        if sys.argv[1] == "defect":
+            raise ZeroDivisionError("a defect on rank 1")
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.barrier()
+
+
+if __name__ == "__main__":
+    sys.exit(run_together(main))

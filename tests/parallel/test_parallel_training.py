@@ -1,0 +1,64 @@
+"""Several processes train what one does: gradients, weights, running statistics, data shards, resuming on another number."""
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+
+def contents(path):
+    return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
+
+
+@pytest.fixture(scope="module")
+def ten_steps(run, workspace, config):
+    """First gradients and last weights of one process with two images a step, and of two with one each."""
+    results = []
+    for ranks, batch_size in ((1, 2), (2, 1)):
+        out = workspace / f"ten_steps_{ranks}.npz"
+        run(ranks, "tests/parallel/ten_steps.py", config, batch_size, out)
+        with np.load(out) as file:
+            results.append(dict(file))
+    return results
+
+
+def test_gradients_of_two_ranks_are_those_of_one(ten_steps):
+    one, two = ten_steps
+    names = [name for name in one if name.startswith("gradient")]
+    assert len(names) > 40 and one.keys() == two.keys()
+    for name in names:
+        assert np.linalg.norm(two[name] - one[name]) <= 1e-5 * np.linalg.norm(one[name]), name
+
+
+def test_weights_after_ten_steps_are_those_of_one(ten_steps):
+    one, two = ten_steps
+    for name in one:
+        if name.startswith("weight"):
+            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-3)
+
+
+def test_only_rank_0_writes_and_logs(trained):
+    output, folder = trained
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == [
+        "FasterRCNN_det_resnet18_best.ckpt", "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"]
+    assert output.count("9 training images") == output.count("epoch 1/1 step 1/2") == 1
+    assert "learning rate: 0.02 for 4 images a step, scaled to 0.02 for 4 images a step" in output
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["global_step"] for line in lines] == [1, 2]
+    assert all(0 < line["exchange"] < 1 and 0 <= line["rank_wait"] < 1 for line in lines)
+    assert json.loads((folder / "eval" / "metrics.json").read_text())["images"] == 37
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ranks):
+    """Nine images in batches of 2 a rank make 2 steps an epoch for two ranks, 4 for one and 1 for four."""
+    checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
+    folder = workspace / f"resumed_{ranks}"
+    output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint,
+                 "-o", "backbone.frozen_bn=False", "epochs=2")
+    steps = {1: 4, 4: 1}[ranks]
+    assert f"for 4 images a step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images a step" in output
+    assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
+    saved = contents(folder / "checkpoint" / "FasterRCNN_det_resnet18_epoch2_rank0.ckpt")
+    assert saved["global_step"] == 2 * steps
