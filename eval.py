@@ -8,6 +8,7 @@ import sys
 
 import src  # noqa: F401 sets MindSpore's environment before it is imported
 from src.cli import parse_eval_args, run_together
+from src.compile_cache import use_compile_cache
 from src.dataset.pipeline import EvalPipeline
 from src.detector import Predictor, build_detector
 from src.device import set_up_device
@@ -29,6 +30,7 @@ def main(group):
     cfg.backbone.pretrained = False  # every weight comes from the checkpoint
     network = build_detector(cfg, len(dataset.names))
     pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
+    use_compile_cache(cfg, group, "eval", len(dataset.names), pipeline.padding_size)
     results = os.path.join(cfg.save_dir, "eval")
     scores = {}
     for path in checkpoints:

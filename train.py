@@ -6,6 +6,7 @@ import sys
 
 import src  # noqa: F401 sets MindSpore's environment before it is imported
 from src.cli import parse_train_args, run_together
+from src.compile_cache import use_compile_cache
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.unreadable import UnreadableLog
 from src.detector import Predictor, build_detector
@@ -40,6 +41,7 @@ def main(group):
     num_classes = len(dataset.names)
     logger.info("%d training images, %d classes: %s", len(pipeline.records), num_classes, ", ".join(dataset.names))
 
+    use_compile_cache(cfg, group, "train", num_classes, pipeline.padding_size)
     if group.rank > 0:
         cfg.backbone.pretrained = False  # rank 0 gives its weights to all
     network = build_detector(cfg, num_classes, norm_layer(cfg, group))

@@ -15,7 +15,7 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcn
 
 # A flag sets the key of its name. Its aliases, where it has any, are in the list.
 COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
-                "num_workers": ["num_parallel_workers"], "save_dir": [], "skip_bad_images": []}
+                "num_workers": ["num_parallel_workers"], "save_dir": [], "compile_cache": [], "skip_bad_images": []}
 TRAIN_FLAGS = {**COMMON_FLAGS, "resume_ckpt": [], "lr_init": [], "ms_loss_scaler": [], "ms_loss_scaler_value": [],
                "log_interval": [], "run_eval": []}
 EVAL_FLAGS = {**COMMON_FLAGS, "checkpoint_path": ["ckpt_path"]}

@@ -11,6 +11,14 @@ from src.dataset.open import open_dataset
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def program_digest():
+    """A digest of the program's files and MindSpore's version."""
+    digest = hashlib.sha256(ms.__version__.encode())
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py")]):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def check_program(group, cfg):
     """Check that all processes run the same code and MindSpore with the same configuration.
 
@@ -18,11 +26,8 @@ def check_program(group, cfg):
         UserError: on rank 0, if they do not.
     """
     def describe():
-        code = hashlib.sha256(ms.__version__.encode())
-        for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py")]):
-            code.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
         settings = json.dumps(config_to_dict(cfg), sort_keys=True)
-        return {"version of this program or of MindSpore": code.hexdigest(), "configuration": settings}
+        return {"version of this program or of MindSpore": program_digest(), "configuration": settings}
 
     group.check_same(describe)
 

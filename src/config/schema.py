@@ -226,6 +226,7 @@ class Config:
     run_eval: bool = setting(False, "evaluate during training")
     eval_interval: int = setting(1, "epochs between two evaluations", low=1)
     save_dir: str = setting("output", "folder of checkpoints, logs and results")
+    compile_cache: str = setting("", "folder of compiled graphs that later runs with the same settings take up; empty: none")
     num_workers: int = setting(2, "processes that read images", low=1)
     prefetch_size: int = setting(4, "depth of the pipeline's queues, in batches", low=1)
     max_rowsize: int = setting(64, "shared memory that a row of the pipeline may take, in MB", low=1)

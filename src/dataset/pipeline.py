@@ -27,8 +27,8 @@ class TrainPipeline:
     `records` of the record whose file could not be read and whose place the next readable one took, -1 where all is well,
     NOTHING_READABLE where no record can be read.
 
-    Attributes: records: those with boxes, the ones that train; steps_per_epoch; start_step: where iteration begins, which
-    may be set once steps_per_epoch is known.
+    Attributes: records: those with boxes, the ones that train; padding_size: G; steps_per_epoch; start_step: where
+    iteration begins, which may be set once steps_per_epoch is known.
     Raises UserError when no record has a box or a batch is larger than the data set.
     """
 
@@ -42,6 +42,7 @@ class TrainPipeline:
         self._cfg = cfg
         self.start_step = start_step
         maker = _sample_maker(self.records, cfg, cfg.data.train_transforms)
+        self.padding_size = maker.padding_size
         self._source = TrainSource(maker, cfg.batch_size, self.steps_per_epoch, cfg.epochs, rank, size)
 
     def __iter__(self):
@@ -59,7 +60,9 @@ class EvalPipeline:
     def __init__(self, dataset, cfg, rank=0, size=1):
         self.records = dataset.records
         self._cfg = cfg
-        self._source = EvalSource(_sample_maker(self.records, cfg, cfg.data.eval_transforms), cfg.batch_size, rank, size)
+        maker = _sample_maker(self.records, cfg, cfg.data.eval_transforms)
+        self.padding_size = maker.padding_size
+        self._source = EvalSource(maker, cfg.batch_size, rank, size)
         self.num_images = sum(self._source.record_of(i) < len(self.records) for i in range(len(self._source)))
 
     def __iter__(self):

@@ -17,11 +17,16 @@ def test_an_unreadable_training_picture_is_named_once_and_counted(straight, pict
     assert output.count("1 of 13 training images could not be read and were skipped") == 1
 
 
-def test_pynative_mode_starts_with_the_losses_of_graph_mode(workspace, run_and_kill, straight):
-    run_and_kill(2, "train.py", workspace / "pynative_train", "--ms_mode", "1")
-    first, second = read_lines(workspace / "pynative_train")[:2]
-    assert first == pytest.approx(read_lines(straight[0])[0], rel=1e-4)
-    assert np.isfinite(second["loss"])
+def test_pynative_mode_starts_with_the_losses_of_graph_mode(workspace, run_and_kill):
+    """In fp32: half precision is coarse enough to order proposals, and so to sample RoIs, otherwise."""
+    starts = []
+    for mode in ("0", "1"):
+        folder = workspace / f"mode_{mode}"
+        run_and_kill(2, "train.py", folder, "--ms_mode", mode, "--mix", "False")
+        first, second = read_lines(folder)[:2]
+        assert np.isfinite(second["loss"])
+        starts.append(first)
+    assert starts[1] == pytest.approx(starts[0], rel=1e-4)
 
 
 def start(run, save_dir, *flags, **settings):

@@ -3,18 +3,15 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
+from launching import MPIRUN, ROOT, launch
 
 from src.dataset.shapes import ensure_shapes
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK_START = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml"
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
-BESIDE_PYTHON = Path(sys.executable).parent / "mpirun"
-MPIRUN = str(BESIDE_PYTHON) if BESIDE_PYTHON.exists() else shutil.which("mpirun")
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +47,6 @@ def config(workspace):
     return path
 
 
-def launch(ranks, *words):
-    """The command that starts `words`, a Python program and its arguments, as several processes."""
-    return [MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), "--merge-stderr-to-stdout",
-            sys.executable, *map(str, words)]
-
-
 @pytest.fixture(scope="session")
 def run():
     """A function that runs a Python program as several processes to their end and returns what they print.
@@ -73,8 +64,11 @@ def run():
 
 @pytest.fixture(scope="session")
 def trained(run, workspace, config):
-    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end."""
+    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end.
+
+    Its compiled graphs are there for later runs.
+    """
     folder = workspace / "trained"
     output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True",
-                 "-o", "backbone.frozen_bn=False", "epochs=1")
+                 "--compile_cache", workspace / "compiled", "-o", "backbone.frozen_bn=False", "epochs=1")
     return output, folder

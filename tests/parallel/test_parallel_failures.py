@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, launch
+from launching import ROOT, launch
 
 PATIENCE = 30  # seconds until all must have ended
 
@@ -50,8 +50,10 @@ def kill_one(command, script, rank, log, sign):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.usefixtures("trained")
 def test_a_rank_is_killed_in_training(config, workspace, rank):
-    command = launch(2, "train.py", "--config", config, "--save_dir", workspace / f"killed_{rank}", "-o", "epochs=1000")
+    command = launch(2, "train.py", "--config", config, "--save_dir", workspace / f"killed_{rank}",
+                     "--compile_cache", workspace / "compiled", "-o", "epochs=1000", "backbone.frozen_bn=False")
     status, seconds = kill_one(command, "train.py", rank, workspace / "train.log", "epoch 1/1000 step 2/2")
     assert status != 0 and seconds < PATIENCE
 

@@ -56,7 +56,7 @@ def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ra
     checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
     folder = workspace / f"resumed_{ranks}"
     output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint,
-                 "-o", "backbone.frozen_bn=False", "epochs=2")
+                 "--compile_cache", workspace / "compiled", "-o", "backbone.frozen_bn=False", "epochs=2")
     steps = {1: 4, 4: 1}[ranks]
     assert f"for 4 images a step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images a step" in output
     assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
