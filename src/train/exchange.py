@@ -1,5 +1,6 @@
 """How the gradients of several processes become one: in the graph on Ascend and GPU, on the host on the CPU."""
 import time
+from collections import Counter
 
 import numpy as np
 from mindspore import Tensor, nn
@@ -56,7 +57,7 @@ class HostExchange(NoExchange):
         super().__init__()
         self.group = group
         self.buffer = None
-        self.take_seconds()
+        self.seconds = Counter()
 
     def on_host(self, gradients, *others):
         """Means over all processes."""
@@ -73,8 +74,7 @@ class HostExchange(NoExchange):
         means = self._parts([array.shape for array in arrays])
         gradients = [Tensor.from_numpy(mean) for mean in means[:len(gradients)]]
         others = [mean.copy() for mean in means[len(gradients):]]
-        self.seconds["rank_wait"] += reducing - waiting
-        self.seconds["exchange"] += time.perf_counter() - reducing + waiting - copying
+        self.seconds.update(rank_wait=reducing - waiting, exchange=time.perf_counter() - reducing + waiting - copying)
         return gradients, *others
 
     def _parts(self, shapes):
@@ -83,8 +83,7 @@ class HostExchange(NoExchange):
 
     def take_seconds(self):
         """Seconds since the last call spent on the exchange itself, and on waiting for the slowest process."""
-        seconds = getattr(self, "seconds", {})
-        self.seconds = {"exchange": 0.0, "rank_wait": 0.0}
+        seconds, self.seconds = self.seconds, Counter()
         return seconds
 
 

@@ -62,3 +62,9 @@ def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ra
     assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
     saved = contents(folder / "checkpoint" / "FasterRCNN_det_resnet18_epoch2_rank0.ckpt")
     assert saved["global_step"] == 2 * steps
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_ranks_agree_on(run):
+    output = run(2, "tests/parallel/agreement.py")
+    assert "rank 0 agrees" in output and "rank 1 agrees" in output
