@@ -1,7 +1,20 @@
-"""Output folders."""
+"""Output files and folders."""
+import contextlib
 import os
 
 from src.errors import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """The temporary path to write the file `path` to: it gets its name when the block is complete.
+
+    A crash leaves an earlier file of that name as it was.
+    """
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".partial_{name}")
+    yield temporary
+    os.replace(temporary, path)
 
 
 def require_folder_of(path):

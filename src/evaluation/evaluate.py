@@ -11,7 +11,7 @@ from src.dataset.image import UnreadableImageError, read_image
 from src.errors import UserError
 from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
-from src.files import make_folder
+from src.files import make_folder, whole_file
 from src.parallel import Alone
 
 logger = logging.getLogger("faster_rcnn")
@@ -133,9 +133,6 @@ def _check_once(done, wanted):
 
 
 def _write_json(path, content):
-    """Write through a temporary name, so that a file of the final name is always whole."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         # dumps, not dump: the C encoder is used by the former alone, and is five times faster.
         file.write(json.dumps(content, allow_nan=False))
-    os.replace(temporary, path)

@@ -7,7 +7,7 @@ import safetensors
 import safetensors.numpy
 
 from src.errors import UserError
-from src.files import require_folder_of
+from src.files import require_folder_of, whole_file
 
 
 def read_state(path):
@@ -37,14 +37,12 @@ def write_state(path, state):
         UserError: the folder does not exist, PyTorch is needed and absent.
     """
     require_folder_of(path)
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".partial_{name}")
-    if path.endswith(".safetensors"):
-        safetensors.numpy.save_file(state, temporary)
-    else:
-        torch = _import_torch(path)
-        torch.save({name: torch.from_numpy(array) for name, array in state.items()}, temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        if path.endswith(".safetensors"):
+            safetensors.numpy.save_file(state, temporary)
+        else:
+            torch = _import_torch(path)
+            torch.save({name: torch.from_numpy(array) for name, array in state.items()}, temporary)
 
 
 def _read_safetensors(path):

@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import Tensor
 
 from src.errors import UserError
+from src.files import whole_file
 from src.interchange.torchvision_weights import CLASSES, DELTAS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
@@ -27,11 +28,10 @@ def write_checkpoint(path, tensors, numbers=None):
 
     The file gets its name when it is complete, so that a crash leaves the previous one as it was.
     """
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".partial_{name}")
-    ms.save_checkpoint([{"name": name, "data": tensor} for name, tensor in tensors.items()], temporary, append_dict=numbers)
-    os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
-    os.replace(temporary, path)
+    entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
+    with whole_file(path) as temporary:
+        ms.save_checkpoint(entries, temporary, append_dict=numbers)
+        os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
     logger.info("saved %s", path)
 
 

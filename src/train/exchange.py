@@ -89,6 +89,8 @@ class HostExchange(NoExchange):
 
 def share_parameters(group, parameters):
     """Give all processes the values that rank 0 has."""
+    if group.size == 1:
+        return
     arrays = group.broadcast([parameter.asnumpy() for parameter in parameters])
     if group.rank > 0:
         for parameter, array in zip(parameters, arrays):

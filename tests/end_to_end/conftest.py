@@ -12,26 +12,18 @@ import yaml
 from src.dataset.shapes import ensure_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICK_START = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml"
+TINY_DETECTOR = ROOT / "tests" / "tiny_detector.yml"
 SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
 DAMAGED = "000005.jpg"  # of the 13 training pictures: a batch of 2 makes 6 steps an epoch
 
 
 def tiny_settings(folder):
-    """The quick start with 64 x 64 pixels, few channels, proposals and RoIs, in fp16 with a scale that adapts."""
+    """The tiny detector in fp16 with a scale that adapts."""
     return {
-        "__BASE__": str(QUICK_START), "device_target": "CPU", "seed": 1234, "mix": True, "run_eval": False,
-        "eval_interval": 1, "log_interval": 1, "epochs": 4, "batch_size": 2, "lr_init": 0.02, "clip_grads": 5.0,
+        "__BASE__": str(TINY_DETECTOR), "device_target": "CPU", "seed": 1234, "mix": True, "eval_interval": 1, "clip_grads": 5.0,
         "ms_loss_scaler": "dynamic", "ms_loss_scaler_value": 131072.0,
-        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES, "target_size": [64, 64]},
-        "backbone": {"out_channels": 32},
-        "rpn_head": {"feat_channel": 32, "anchor_generator": {"anchor_sizes": [[8], [16], [24], [32], [48]]},
-                     "rpn_label_assignment": {"rnp_sample_batch": 32},
-                     "train_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40},
-                     "test_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40}},
-        "bbox_head": {"head": {"in_channel": 32, "out_channel": 64}, "bbox_assigner": {"rois_per_batch": 16}},
-        "lr": {"base_batch_size": 0, "warmup_step": 4, "warmup_ratio": 0.001, "milestones": [3], "decay_rate": 0.1},
-        "infer": {"conf_threshold": 0.01},
+        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
+        "lr": {"base_batch_size": 0, "warmup_ratio": 0.001, "decay_rate": 0.1},
     }
 
 

@@ -10,7 +10,7 @@ from launching import MPIRUN, ROOT, launch
 
 from src.dataset.shapes import ensure_shapes
 
-QUICK_START = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml"
+TINY_DETECTOR = ROOT / "tests" / "tiny_detector.yml"
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
 
 
@@ -26,21 +26,16 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config(workspace):
-    """The quick start on pictures of 64 x 64 with few channels, proposals and RoIs, without random sampling."""
+    """The tiny detector with frozen BatchNorm, without random sampling."""
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)
     settings = {
-        "__BASE__": str(QUICK_START), "run_eval": False, "log_interval": 1, "epochs": 4, "batch_size": 2, "lr_init": 0.02,
-        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES, "target_size": [64, 64]},
-        "backbone": {"out_channels": 32, "frozen_bn": True},
-        "rpn_head": {"feat_channel": 32, "anchor_generator": {"anchor_sizes": [[8], [16], [24], [32], [48]]},
-                     "rpn_label_assignment": {"rnp_sample_batch": 32, "use_random": False},
-                     "train_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40},
-                     "test_proposal": {"pre_nms_top_n": 50, "post_nms_top_n": 40}},
-        "bbox_head": {"head": {"in_channel": 32, "out_channel": 64},
-                      "bbox_assigner": {"rois_per_batch": 16, "use_random": False}},
-        "lr": {"base_batch_size": 4, "warmup_step": 4, "milestones": [3]},
-        "infer": {"conf_threshold": 0.01},
+        "__BASE__": str(TINY_DETECTOR),
+        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
+        "backbone": {"frozen_bn": True},
+        "rpn_head": {"rpn_label_assignment": {"use_random": False}},
+        "bbox_head": {"bbox_assigner": {"use_random": False}},
+        "lr": {"base_batch_size": 4},
     }
     path = workspace / "tiny.yml"
     path.write_text(yaml.safe_dump(settings))
