@@ -13,6 +13,7 @@ from src.detector import Predictor, build_detector
 from src.device import norm_layer, set_up_device
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate
+from src.kernels.use import use_kernels
 from src.log import set_up_logging
 from src.models.faster_rcnn import TrainingForward
 from src.together import check_program, open_dataset_together
@@ -45,7 +46,7 @@ def main(group):
     if group.rank > 0:
         cfg.backbone.pretrained = False  # rank 0 gives its weights to all
     network = build_detector(cfg, num_classes, norm_layer(cfg, group))
-    forward = TrainingForward(network, cfg, num_classes)
+    forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     scaler = build_scaler(cfg)
     state = TrainingState(cfg.seed, scaler)

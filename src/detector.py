@@ -2,6 +2,7 @@
 import mindspore as ms
 from mindspore import nn
 
+from src.kernels.use import use_kernels
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
 
@@ -26,7 +27,7 @@ class Predictor:
 
     def __init__(self, network, cfg):
         self.network = network
-        self.forward = InferenceForward(network, cfg)
+        self.forward = use_kernels(InferenceForward(network, cfg), cfg)
 
     def __call__(self, image, valid_size):
         """image uint8 (B, H, W, 3), valid_size (B, 2): returns numpy boxes (B, R, K, 4) and scores (B, R, K)."""

@@ -9,9 +9,9 @@ from mindcv.models.features import FeatureExtractWrapper
 from mindspore import nn
 
 from src.errors import UserError
+from src.models.residual import NORMS, chain
 
 STRIDES = (4, 8, 16, 32)
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class Backbone(nn.Cell):
@@ -26,14 +26,16 @@ class Backbone(nn.Cell):
         super().__init__(auto_prefix=False)
         self.out_channels = tuple(extractor.out_channels)
         self.stages = extractor.net
-        self.wanted = tuple(i in extractor.return_index for i in range(len(self.stages)))
+        ends = [i + 1 for i in extractor.return_index]
+        self.parts = nn.CellList([chain(list(self.stages)[start:end]) for start, end in zip([0, *ends], ends)],
+                                 auto_prefix=False)
+        self.first_end = ends[0]
 
     def construct(self, image):
         features = ()
-        for cell, wanted in zip(self.stages.cell_list, self.wanted):
-            image = cell(image)
-            if wanted:
-                features += (image,)
+        for part in self.parts:
+            image = part(image)
+            features += (image,)
         return features
 
 
@@ -114,7 +116,7 @@ def _freeze(backbone, cfg):
     """
     cells = [backbone]
     if not cfg.frozen and cfg.frozen_2stage:
-        cells = list(backbone.stages)[: backbone.wanted.index(True) + 1]
+        cells = list(backbone.stages)[: backbone.first_end]
     if cfg.frozen or cfg.frozen_2stage:
         for cell in cells:
             for parameter in cell.get_parameters():

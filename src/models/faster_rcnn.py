@@ -9,7 +9,7 @@ from src.models.preprocess import Preprocess
 from src.models.proposals import ProposalGenerator
 from src.models.roi_align import PyramidRoIAlign
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
-from src.models.rpn import RPNHead, RPNLoss
+from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
 
 LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")
 
@@ -36,7 +36,6 @@ class FasterRCNN(nn.Cell):
         num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
         self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
         strides = head.roi_extractor.featmap_strides
-        self.num_roi_levels = len(strides)
         self.roi_align = PyramidRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
                                          head.roi_extractor.aligned)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
@@ -51,7 +50,7 @@ class FasterRCNN(nn.Cell):
 
     def box_outputs(self, levels, rois):
         """rois (B, R, 4) pixels -> logits (B * R, K + 1) and deltas (B * R, K, 4)."""
-        return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
+        return self.box_head(self.roi_align(levels, rois))
 
 
 def _preprocess(item_transforms):
@@ -75,7 +74,8 @@ class TrainingForward(nn.Cell):
         self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
         rpn, head = cfg.rpn_head, cfg.bbox_head
-        self.rpn_loss = RPNLoss(rpn.rpn_label_assignment, rpn.smooth_l1_beta)
+        self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
+        self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
         self.propose = ProposalGenerator(rpn.train_proposal, network.level_sizes)
         self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
@@ -90,10 +90,11 @@ class TrainingForward(nn.Cell):
         """
         net = self.network
         levels = net.pyramid(self.preprocess(image, valid_size))
+        index, *anchor_targets = self.sample_anchors(net.anchors, boxes, mask, anchor_priority)
+        rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at(levels, index), *anchor_targets)
+        # Proposals have no gradient, and so need none of the dense outputs that they come from.
         logits, deltas = net.rpn_head(levels)
-        rpn_cls, rpn_box = self.rpn_loss(net.anchors, logits, deltas, boxes, mask, anchor_priority)
-        proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
-        proposals = ops.stop_gradient(proposals)
+        proposals, valid = self.propose(net.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
         class_logits, box_deltas = net.box_outputs(levels, rois)
         roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)

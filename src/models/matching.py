@@ -1,24 +1,25 @@
 """Which ground-truth box each anchor or proposal stands for, and which of them carry a loss."""
-from mindspore import ops
+from mindspore import nn, ops
 
 from src.models.boxes import pairwise_iou
 
 
-def match(candidates, boxes, mask):
-    """The ground-truth box that each candidate overlaps most.
+class Match(nn.Cell):
+    """The ground-truth box that each candidate overlaps most."""
 
-    Args:
-        candidates: (B or 1, N, 4) float32 pixels, boxes: (B, G, 4) float32 pixels, mask: (B, G) bool, False where padded.
+    def construct(self, candidates, boxes, mask):
+        """Args:
+            candidates: (B or 1, N, 4) float32 pixels, boxes: (B, G, 4) float32 pixels, mask: (B, G) bool, False where padded.
 
-    Returns:
-        overlap (B, N) float32, the largest IoU (0 without any box); index (B, N) int32 of that box;
-        is_best (B, N) bool: no candidate overlaps one of the boxes more than this one does (ties count, IoU 0 does not).
-    """
-    iou = pairwise_iou(candidates, boxes) * mask.expand_dims(1).astype(boxes.dtype)
-    overlap, index = ops.max(iou, axis=2)
-    best_of_box = ops.maximum(iou.max(axis=1, keepdims=True), 1e-12)
-    is_best = ops.logical_and(iou >= best_of_box, mask.expand_dims(1)).any(axis=2)
-    return overlap, index, is_best
+        Returns:
+            overlap (B, N) float32, the largest IoU (0 without any box); index (B, N) int32 of that box;
+            is_best (B, N) bool: no candidate overlaps one of the boxes more than this one does (ties count, IoU 0 does not).
+        """
+        iou = pairwise_iou(candidates, boxes) * mask.expand_dims(1).astype(boxes.dtype)
+        overlap, index = ops.max(iou, axis=2)
+        best_of_box = ops.maximum(iou.max(axis=1, keepdims=True), 1e-12)
+        is_best = ops.logical_and(iou >= best_of_box, mask.expand_dims(1)).any(axis=2)
+        return overlap, index, is_best
 
 
 def sample(positive, negative, priority, number, max_positive):

@@ -2,7 +2,7 @@
 import mindspore as ms
 from mindspore import nn
 
-from src.models.backbone import NORMS
+from src.models.residual import NORMS, Convolution
 
 
 def to_mixed_precision(network):
@@ -10,6 +10,8 @@ def to_mixed_precision(network):
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
             cell.to_float(ms.float16)
+        elif isinstance(cell, Convolution):
+            cell.compute_dtype = ms.float16
         elif isinstance(cell, NORMS):
             cell.to_float(ms.float32)
     return network

@@ -1,4 +1,5 @@
 """The network's first layer: 8-bit pictures to normalised network input."""
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -13,20 +14,23 @@ class Preprocess(nn.Cell):
 
     def __init__(self, normalize, transpose):
         super().__init__()
-        mean, std = np.zeros(3), np.ones(3)
+        values = np.arange(256, dtype=np.float32)[:, None]
+        if normalize["is_scale"]:
+            values = values / np.float32(255)
         if normalize["norm_type"] == "mean_std":
-            mean, std = normalize["mean"], normalize["std"]
-        self.divisor = 255.0 if normalize["is_scale"] else 1.0
-        self.mean = Tensor(np.float32(mean).reshape(1, 3, 1, 1))
-        self.std = Tensor(np.float32(std).reshape(1, 3, 1, 1))
-        self.channel_order = Tensor(np.int32([0, 1, 2] if transpose["bgr2rgb"] else [2, 1, 0]))
+            values = (values - np.float32(normalize["mean"])) / np.float32(normalize["std"])
+        # What each channel makes of the 256 values that a pixel may have.
+        self.tables = tuple(Tensor(np.broadcast_to(values, (256, 3))[:, i].copy()) for i in range(3))
+        # Which channel of the picture each channel of the input is.
+        self.channels = (0, 1, 2) if transpose["bgr2rgb"] else (2, 1, 0)
 
     def construct(self, image, valid_size):
         """image uint8 (B, H, W, 3), valid_size float32 (B, 2): height and width of the unpadded area."""
         height, width = image.shape[1:3]
-        pixels = ops.gather(image.astype(self.mean.dtype).transpose(0, 3, 1, 2), self.channel_order, 1)
-        inside_y = ops.arange(height).reshape(1, 1, height, 1) < valid_size[:, 0].reshape(-1, 1, 1, 1)
-        inside_x = ops.arange(width).reshape(1, 1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1, 1)
-        inside = ops.logical_and(inside_y, inside_x).astype(pixels.dtype)
-        # One operation after the other, as other frameworks do it: the input is then theirs to the last bit.
-        return (pixels / self.divisor - self.mean) / self.std * inside
+        inside_y = (ops.arange(height).reshape(1, height, 1) < valid_size[:, 0].reshape(-1, 1, 1)).astype(ms.float32)
+        inside_x = (ops.arange(width).reshape(1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1)).astype(ms.float32)
+        inside = ops.bmm(inside_y, inside_x)
+        channels = ()
+        for table, channel in zip(self.tables, self.channels):
+            channels += (ops.gather(table, image[:, :, :, channel].astype(ms.int32), 0) * inside,)
+        return ops.stack(channels, 1)

@@ -11,31 +11,18 @@ CANONICAL_LEVEL = 4
 
 
 class PyramidRoIAlign(nn.Cell):
-    """Pools RoIs from the pyramid by gathering rows of its flattened levels.
-
-    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, so that a gather and a small matrix product
-    compute it: plain operators, the same result on every run (MindSpore's ROIAlign adds its gradient up in the order in
-    which its threads come), and several times faster than that operator on the CPU.
+    """Pools each RoI from the level of its size.
 
     Args:
-        strides: of the levels given, finest first.
-        resolution: bins a side.
-        sampling_ratio: samples a bin and axis.
-        aligned: True shifts RoIs by half a cell, so that pixel centres agree (False is the paper's first form).
+        strides: of the levels that RoIs are pooled from, finest first; resolution, sampling_ratio, aligned: see `LevelPool`.
     """
 
     def __init__(self, strides, resolution, sampling_ratio, aligned):
         super().__init__()
-        self.strides = tuple(strides)
         self.inverse_stride = Tensor(1 / np.asarray(strides, np.float32))
+        self.num_levels = len(strides)
         self.finest = int(np.log2(strides[0]))
-        self.resolution = resolution
-        self.samples = sampling_ratio
-        self.shift = 0.5 if aligned else 0.0
-        self.smallest_side = 0.0 if aligned else 1.0
-        # Positions of the samples along a side of length 1.
-        steps = (np.arange(resolution * sampling_ratio) + 0.5) / (resolution * sampling_ratio)
-        self.steps = Tensor(steps.astype(np.float32))
+        self.pool = LevelPool(resolution, sampling_ratio, aligned)
 
     def assign_levels(self, rois):
         """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid.
@@ -44,7 +31,38 @@ class PyramidRoIAlign(nn.Cell):
         """
         size = ops.maximum(ops.sqrt(area(rois)), SMALLEST_SIDE)
         level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
-        return ops.clamp(level, 0, len(self.strides) - 1).astype(ms.int32)
+        return ops.clamp(level, 0, self.num_levels - 1).astype(ms.int32)
+
+    def construct(self, levels, rois):
+        """levels: tuple of (B, C, H_i, W_i) float32; rois (B, R, 4) pixels; returns (B * R, C, resolution, resolution)."""
+        level = self.assign_levels(rois.reshape(-1, 4))
+        cells = rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1)
+        return self.pool(levels, cells, level)
+
+
+class LevelPool(nn.Cell):
+    """RoIAlign of boxes whose level is known, by gathering rows of the flattened levels.
+
+    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, so that a gather and a small matrix product
+    compute it: plain operators, the same result on every run (MindSpore's ROIAlign adds its gradient up in the order in
+    which its threads come), and several times faster than that operator on the CPU.
+
+    Args:
+        resolution: bins a side.
+        sampling_ratio: samples a bin and axis.
+        aligned: True shifts boxes by half a cell, so that pixel centres agree (False is the paper's first form).
+    """
+
+    def __init__(self, resolution, sampling_ratio, aligned):
+        super().__init__()
+        self.resolution = resolution
+        self.samples = sampling_ratio
+        self.aligned = aligned
+        self.shift = 0.5 if aligned else 0.0
+        self.smallest_side = 0.0 if aligned else 1.0
+        # Positions of the samples along a side of length 1.
+        steps = (np.arange(resolution * sampling_ratio) + 0.5) / (resolution * sampling_ratio)
+        self.steps = Tensor(steps.astype(np.float32))
 
     def _axis(self, start, end, limit):
         """Where the samples of one axis fall: (M, resolution, 2 * samples) index int32 and weight float32.
@@ -65,23 +83,16 @@ class PyramidRoIAlign(nn.Cell):
         shape = (-1, self.resolution, 2 * self.samples)
         return index.reshape(shape), weight.reshape(shape)
 
-    def construct(self, levels, rois):
-        """levels: tuple of (B, C, H_i, W_i) float32; rois (B, R, 4) pixels; returns (B * R, C, resolution, resolution)."""
-        batch, number = rois.shape[:2]
-        channels = levels[0].shape[1]
-        rows, heights, widths, firsts, count = (), (), (), (), 0
-        for feature in levels:
-            height, width = feature.shape[2:]
-            rows += (feature.transpose(0, 2, 3, 1).reshape(-1, channels),)
-            heights, widths, firsts = heights + (height,), widths + (width,), firsts + (count,)
-            count += batch * height * width
+    def construct(self, levels, boxes, level):
+        """Returns (B * R, C, resolution, resolution) float32.
 
-        rois = rois.reshape(-1, 4)
-        level = self.assign_levels(rois)
-        height, width = ops.gather(Tensor(heights, ms.int32), level, 0), ops.gather(Tensor(widths, ms.int32), level, 0)
-        image = ops.arange(0, batch * number).astype(ms.int32) // number
-        first_row = ops.gather(Tensor(firsts, ms.int32), level, 0) + image * height * width
-        cells = rois * ops.gather(self.inverse_stride, level, 0).expand_dims(1) - self.shift
+        Args:
+            levels: tuple of (B, C, H_i, W_i) float32; boxes (B, R, 4) in cells of their level; level (B * R,) int32.
+        """
+        batch, number = boxes.shape[:2]
+        rows, height, width, first_row = flatten_levels(levels, level.reshape(batch, number))
+        channels = rows.shape[1]
+        cells = boxes.reshape(-1, 4) - self.shift
         y, y_weight = self._axis(cells[:, 1], cells[:, 3], height.astype(ms.float32))
         x, x_weight = self._axis(cells[:, 0], cells[:, 2], width.astype(ms.float32))
 
@@ -90,6 +101,29 @@ class PyramidRoIAlign(nn.Cell):
         index = y + x.expand_dims(1).expand_dims(3)
         weight = y_weight.expand_dims(2).expand_dims(4) * x_weight.expand_dims(1).expand_dims(3)
         taps = (2 * self.samples) ** 2
-        picked = ops.gather(ops.concat(rows, 0), index.reshape(-1, taps), 0)
+        picked = ops.gather(rows, index.reshape(-1, taps), 0)
         pooled = ops.bmm(weight.reshape(-1, 1, taps), picked)
         return pooled.reshape(batch * number, self.resolution, self.resolution, channels).transpose(0, 3, 1, 2)
+
+
+def flatten_levels(levels, level):
+    """The pyramid as a table of feature vectors, and where the part of single cells begins.
+
+    Args:
+        levels: tuple of (B, C, H_i, W_i); level: (B, S) int32, of each cell asked for.
+
+    Returns:
+        rows (sum of B * H_i * W_i, C): level by level, row-major over (image, y, x); and (B * S,) int32 each: height and
+        width of the level, and the row of the image's first cell there.
+    """
+    batch, number = level.shape
+    rows, heights, widths, firsts, count = (), (), (), (), 0
+    for feature in levels:
+        channels, height, width = feature.shape[1:]
+        rows += (feature.transpose(0, 2, 3, 1).reshape(-1, channels),)
+        heights, widths, firsts = heights + (height,), widths + (width,), firsts + (count,)
+        count += batch * height * width
+    level = level.reshape(-1)
+    height, width = ops.gather(Tensor(heights, ms.int32), level, 0), ops.gather(Tensor(widths, ms.int32), level, 0)
+    image = ops.arange(0, batch * number).astype(ms.int32) // number
+    return ops.concat(rows, 0), height, width, ops.gather(Tensor(firsts, ms.int32), level, 0) + image * height * width

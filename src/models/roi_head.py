@@ -5,7 +5,7 @@ from mindspore.common.initializer import HeUniform, Normal
 
 from src.models.boxes import clip, decode, encode, gather_rows
 from src.models.losses import cross_entropy_sum, smooth_l1_sum
-from src.models.matching import match, sample
+from src.models.matching import Match, sample
 
 
 class BoxHead(nn.Cell):
@@ -46,6 +46,7 @@ class RoISampler(nn.Cell):
         self.bg_thresh = cfg.bg_thresh
         self.add_boxes = add_boxes
         self.background = num_classes
+        self.match = Match()
 
     def construct(self, proposals, valid, boxes, labels, mask, priority):
         """Returns rois (B, S, 4), their target boxes (B, S, 4), labels (B, S) int32, sampled (B, S) bool.
@@ -56,7 +57,7 @@ class RoISampler(nn.Cell):
         """
         if self.add_boxes:
             proposals, valid = ops.concat((proposals, boxes), 1), ops.concat((valid, mask), 1)
-        overlap, box_index, _ = match(proposals, boxes, mask)
+        overlap, box_index, _ = self.match(proposals, boxes, mask)
         positive = ops.logical_and(overlap >= self.fg_thresh, valid)
         negative = ops.logical_and(overlap < self.bg_thresh, ops.logical_and(valid, ops.logical_not(positive)))
         index, is_positive, is_sampled = sample(positive, negative, priority, self.number, self.max_positive)

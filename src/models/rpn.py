@@ -5,7 +5,8 @@ from mindspore.common.initializer import Normal
 
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
-from src.models.matching import match, sample
+from src.models.matching import Match, sample
+from src.models.patches import Patches, cells_of_anchors
 
 # The RPN's deltas are learnt as they are; the box head scales its own.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -15,15 +16,21 @@ class RPNHead(nn.Cell):
     """A 3x3 convolution and two 1x1 ones, shared by all levels.
 
     Args:
-        in_channels: of the pyramid, channels: of the 3x3 convolution, num_anchors: a cell.
+        in_channels: of the pyramid, channels: of the 3x3 convolution, num_anchors: A, of a cell.
     """
 
     def __init__(self, in_channels, channels, num_anchors):
         super().__init__()
+        self.num_anchors = num_anchors
         self.conv = nn.Conv2d(in_channels, channels, 3, pad_mode="same", has_bias=True, weight_init=Normal(0.01),
                               bias_init="zeros")
         self.objectness = nn.Conv2d(channels, num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
+        # The same weights for 3x3 patches that stand side by side.
+        self.patch_conv = nn.Conv2d(in_channels, channels, 3, stride=3, pad_mode="valid", has_bias=True,
+                                    weight_init="zeros", bias_init="zeros")
+        self.patch_conv.weight, self.patch_conv.bias = self.conv.weight, self.conv.bias
+        self.patches = Patches()
 
     def construct(self, levels):
         """levels: tuple of (B, C, H_i, W_i).
@@ -41,34 +48,49 @@ class RPNHead(nn.Cell):
             deltas += (self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
+    def at(self, levels, index):
+        """Logits (B, S) and deltas (B, S, 4) of the anchors at index (B, S) int32: what `construct` gives there.
 
-class RPNLoss(nn.Cell):
-    """Losses of a random sample of the anchors, divided by the number sampled in the batch.
+        The 3x3 convolution runs over the features around these anchors alone. A loss of some hundred anchors then costs
+        some hundred cells in the backward pass, and not every cell of the pyramid.
+        """
+        batch, number = index.shape
+        sizes = ()
+        for level in levels:
+            sizes += (level.shape[2:],)
+        hidden = ops.relu(self.patch_conv(self.patches(levels, *cells_of_anchors(index, sizes, self.num_anchors))))
+        anchor = (index - index // self.num_anchors * self.num_anchors).reshape(-1, 1)
+        logits = self.objectness(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors)
+        deltas = self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors, 4)
+        return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
+
+
+class AnchorSampler(nn.Cell):
+    """Chooses the anchors that train the RPN, and what they are to become.
 
     An anchor is positive if it overlaps a box by `positive_overlap` or more, or if none overlaps that box more; negative if
     it overlaps every box by less than `negative_overlap`.
 
     Args:
-        cfg: the section `rpn_head.rpn_label_assignment`; beta: of the smooth L1 loss.
+        cfg: the section `rpn_head.rpn_label_assignment`.
     """
 
-    def __init__(self, cfg, beta):
+    def __init__(self, cfg):
         super().__init__()
         self.number = cfg.rnp_sample_batch
         self.max_positive = int(cfg.rnp_sample_batch * cfg.fg_fraction)
         self.positive_overlap = cfg.positive_overlap
         self.negative_overlap = cfg.negative_overlap
-        self.beta = beta
+        self.match = Match()
 
-    def construct(self, anchors, logits, deltas, boxes, mask, priority):
-        """Returns the objectness loss and the box loss, scalars.
+    def construct(self, anchors, boxes, mask, priority):
+        """Returns index (B, S) int32, target deltas (B, S, 4) float32, is_positive and is_sampled (B, S) bool.
 
         Args:
-            anchors (N, 4), logits (B, N), deltas (B, N, 4) float32; boxes (B, G, 4) pixels; mask (B, G) bool;
-            priority (B, N) float32, see `sample`.
+            anchors (N, 4), boxes (B, G, 4) float32 pixels; mask (B, G) bool; priority (B, N) float32, see `sample`.
         """
-        batch = logits.shape[0]
-        overlap, box_index, is_best = match(anchors.expand_dims(0), boxes, mask)
+        batch = boxes.shape[0]
+        overlap, box_index, is_best = self.match(anchors.expand_dims(0), boxes, mask)
         positive = ops.logical_or(overlap >= self.positive_overlap, is_best)
         negative = ops.logical_and(overlap < self.negative_overlap, ops.logical_not(positive))
         index, is_positive, is_sampled = sample(positive, negative, priority, self.number, self.max_positive)
@@ -77,11 +99,28 @@ class RPNLoss(nn.Cell):
         # Slots without a positive anchor encode the anchor itself, which is finite and counts for nothing.
         reference = ops.gather(anchors, index, 0)
         target_boxes = ops.select(is_positive.expand_dims(2).broadcast_to((batch, -1, 4)), target_boxes, reference)
-        target = ops.stop_gradient(encode(target_boxes, reference, UNIT_WEIGHTS))
+        return index, ops.stop_gradient(encode(target_boxes, reference, UNIT_WEIGHTS)), is_positive, is_sampled
+
+
+class RPNLoss(nn.Cell):
+    """Losses of the sampled anchors, divided by their number in the batch.
+
+    Args:
+        beta: of the smooth L1 loss.
+    """
+
+    def __init__(self, beta):
+        super().__init__()
+        self.beta = beta
+
+    def construct(self, logits, deltas, target, is_positive, is_sampled):
+        """Returns the objectness loss and the box loss, scalars.
+
+        Args:
+            logits (B, S), deltas (B, S, 4) float32 of the anchors that `AnchorSampler` chose; the rest from there.
+        """
         positive_weight, sampled_weight = is_positive.astype(ms.float32), is_sampled.astype(ms.float32)
         count = ops.maximum(sampled_weight.sum(), 1.0)
-
-        sampled_logits = ops.gather_elements(logits, 1, index)
-        objectness = binary_cross_entropy_sum(sampled_logits, positive_weight, sampled_weight)
-        box = smooth_l1_sum(gather_rows(deltas, index) - target, self.beta, positive_weight)
+        objectness = binary_cross_entropy_sum(logits, positive_weight, sampled_weight)
+        box = smooth_l1_sum(deltas - target, self.beta, positive_weight)
         return objectness / count, box / count

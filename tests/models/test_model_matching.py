@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.models.matching import match, sample
+from src.models.matching import Match, sample
 
 
 def run_match(in_graph, candidates, boxes, mask):
-    return in_graph(match, np.float32(candidates), np.float32(boxes), np.array(mask))
+    return in_graph(Match(), np.float32(candidates), np.float32(boxes), np.array(mask))
 
 
 def run_sample(positive, negative, priority, number, max_positive):

@@ -1,12 +1,13 @@
-"""src/models/rpn.py: the head's layout against NumPy, and the losses against plain loops."""
+"""src/models/rpn.py: the head's layout against NumPy, its outputs at single anchors, and the losses against plain loops."""
 from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn, ops
 
-from src.models.rpn import RPNHead, RPNLoss
+from src.models.boxes import gather_rows
+from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
 
 BETA = 1 / 9
 CFG = SimpleNamespace(rnp_sample_batch=6, fg_fraction=0.5, negative_overlap=0.3, positive_overlap=0.7)
@@ -20,6 +21,19 @@ ANCHORS = np.float32([
 BOXES = np.float32([[[0, 0, 10, 10], [50, 0, 60, 10], [200, 0, 210, 10]], [[0, 0, 10, 10]] * 3,
                     [[50, 0, 60, 10], [0, 0, 0, 0], [0, 0, 0, 0]]])
 MASK = np.array([[True, True, False], [False, False, False], [True, False, False]])
+
+
+class DenseLoss(nn.Cell):
+    """The losses from the outputs of all anchors: logits (B, N) and deltas (B, N, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.sampler = AnchorSampler(CFG)
+        self.loss = RPNLoss(BETA)
+
+    def construct(self, anchors, logits, deltas, boxes, mask, priority):
+        index, target, is_positive, is_sampled = self.sampler(anchors, boxes, mask, priority)
+        return self.loss(ops.gather_elements(logits, 1, index), gather_rows(deltas, index), target, is_positive, is_sampled)
 
 
 def iou(a, b):
@@ -82,7 +96,7 @@ def test_the_labels_that_the_loss_is_tested_with():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_losses_equal_plain_loops(in_graph, seed):
     logits, deltas, priority = random_input(seed)
-    found = in_graph(RPNLoss(CFG, BETA), ANCHORS, logits, deltas, BOXES, MASK, priority)
+    found = in_graph(DenseLoss(), ANCHORS, logits, deltas, BOXES, MASK, priority)
     expected = expected_losses(logits, deltas, priority)
     assert expected[2] == 18
     np.testing.assert_allclose(found, expected[:2], rtol=1e-5)
@@ -91,7 +105,7 @@ def test_losses_equal_plain_loops(in_graph, seed):
 @pytest.mark.usefixtures("operator_by_operator")
 def test_only_the_sample_has_a_gradient():
     logits, deltas, priority = random_input(2)
-    loss = RPNLoss(CFG, BETA)
+    loss = DenseLoss()
 
     def both(logits, deltas):
         return sum(loss(Tensor(ANCHORS), logits, deltas, Tensor(BOXES), Tensor(MASK), Tensor(priority)))
@@ -112,7 +126,7 @@ def test_only_the_sample_has_a_gradient():
 def test_pictures_without_any_box():
     logits, deltas, priority = random_input(3)
     inputs = (ANCHORS, logits, deltas, BOXES, np.zeros_like(MASK), priority)
-    objectness, box_loss = (o.asnumpy() for o in RPNLoss(CFG, BETA)(*map(Tensor, inputs)))
+    objectness, box_loss = (o.asnumpy() for o in DenseLoss()(*map(Tensor, inputs)))
     negatives = np.take_along_axis(logits, np.argsort(-priority, 1)[:, :6], 1).astype(np.float64)
     np.testing.assert_allclose(objectness, np.log1p(np.exp(negatives)).mean(), rtol=1e-5)
     assert box_loss == 0
@@ -143,3 +157,51 @@ def test_head_runs_over_levels_then_y_x_anchor():
         np.testing.assert_allclose(logits[image], expected.reshape(-1), rtol=1e-4, atol=1e-5)
         expected = features @ weights["deltas"].T + biases["deltas"]
         np.testing.assert_allclose(deltas[image], expected.reshape(-1, 4), rtol=1e-4, atol=1e-5)
+
+
+class AtAllAnchors(nn.Cell):
+    """What a head gives at each anchor, as `construct` and as `at`."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head = head
+
+    def construct(self, index, *levels):
+        return self.head(levels) + self.head.at(levels, index)
+
+
+def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
+    rng = np.random.default_rng(5)
+    head = RPNHead(4, 6, 3)
+    for parameter in head.get_parameters():
+        parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
+    # Levels of odd sizes, one of a single row and one of a single cell.
+    levels = [rng.normal(size=(2, 4, *size)).astype(np.float32) for size in ((5, 7), (3, 2), (1, 3), (1, 1))]
+    num_anchors = 3 * (35 + 6 + 3 + 1)
+    index = np.stack([rng.permutation(num_anchors), rng.integers(0, num_anchors, num_anchors)]).astype(np.int32)
+    logits, deltas, single_logits, single_deltas = in_graph(AtAllAnchors(head), index, *levels)
+    np.testing.assert_allclose(single_logits, np.take_along_axis(logits, index, 1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(single_deltas, np.take_along_axis(deltas, index[..., None], 1), rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_of_single_anchors_equals_the_dense_one():
+    rng = np.random.default_rng(6)
+    head = RPNHead(3, 5, 2)
+    levels = tuple(Tensor(rng.normal(size=(2, 3, *size)).astype(np.float32)) for size in ((4, 5), (2, 3)))
+    index = Tensor(np.int32([[0, 51, 39, 40, 17], [3, 3, 20, 45, 8]]))
+    weight = Tensor(rng.normal(size=(2, 5)).astype(np.float32))
+
+    def single(*levels):
+        logits, deltas = head.at(levels, index)
+        return ((logits + deltas.sum(2)) * weight).sum()
+
+    def dense(*levels):
+        logits, deltas = head(levels)
+        return ((ops.gather_elements(logits, 1, index) + gather_rows(deltas, index).sum(2)) * weight).sum()
+
+    weights = ms.ParameterTuple(head.trainable_params())
+    assert len(weights) == 6
+    found, expected = (ms.grad(function, (0, 1), weights)(*levels) for function in (single, dense))
+    for one, other in zip(found[0] + found[1], expected[0] + expected[1]):
+        np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-6)
+        assert np.abs(other.asnumpy()).max() > 0

@@ -1,0 +1,78 @@
+"""The C++ kernels in this folder, compiled for this machine's processor when they are first wanted."""
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+logger = logging.getLogger("faster_rcnn")
+
+FOLDER = Path(__file__).parent
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
+
+
+@functools.cache
+def library():
+    """Path of the shared library, or None where it cannot be built; the log says why.
+
+    It is kept in $XDG_CACHE_HOME/faster_rcnn (~/.cache/faster_rcnn) under a name that depends on the sources, the compiler and
+    the processor. The compiler is $CXX, or g++.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        logger.info("no C++ compiler %s: the CPU kernels are replaced by MindSpore's operators, which take longer", compiler)
+        return None
+    try:
+        path = _cache_folder() / f"kernels-{_key(compiler)}.so"
+        if not path.exists():
+            _build(compiler, path)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
+        logger.warning("the CPU kernels could not be built (%s): MindSpore's operators take their place, and longer", reason)
+        return None
+    return str(path)
+
+
+def _cache_folder():
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(root) / "faster_rcnn"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _sources():
+    return sorted(FOLDER.glob("*.cc"))
+
+
+def _key(compiler):
+    parts = [path.read_bytes() for path in (*_sources(), *sorted(FOLDER.glob("*.h")))]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    # The same home may serve machines with other processors.
+    parts += [version, " ".join(FLAGS).encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _processor():
+    """What the compiler's -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() + platform.machine()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
+
+
+def _build(compiler, path):
+    logger.info("compiling the CPU kernels, once: %s", path)
+    # Under another name first: several processes may be at it.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".so")
+    os.close(handle)
+    try:
+        command = [compiler, *FLAGS, "-o", temporary, *map(str, _sources())]
+        subprocess.run(command, capture_output=True, check=True, text=True)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)

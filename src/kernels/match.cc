@@ -1,0 +1,106 @@
+// For each candidate box (an anchor or a proposal) the ground-truth box that it overlaps most.
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+#include "team.h"
+#include "vectors.h"
+
+// Without fused multiply-add every operation rounds, as it does in the plain operators: the overlaps are the same to the bit,
+// and thresholds and ties fall the same way.
+#pragma GCC optimize("fp-contract=off")
+
+namespace {
+
+constexpr int64_t kChunk = 1024;  // candidates that a thread takes at a time
+constexpr float kSmallestUnion = 1e-12f;
+constexpr float kSmallestBest = 1e-12f;  // a box that nobody overlaps has no best candidate
+
+struct Box {
+  float x1, y1, x2, y2;
+  float area() const { return std::max(x2 - x1, 0.f) * std::max(y2 - y1, 0.f); }
+};
+
+// A chunk of candidates, coordinate by coordinate, so that the loops over it become vector instructions.
+struct Chunk {
+  int64_t size;
+  float x1[kChunk], y1[kChunk], x2[kChunk], y2[kChunk], area[kChunk], iou[kChunk];
+
+  void load(const Box* boxes, int64_t count) {
+    size = count;
+    for (int64_t i = 0; i < size; ++i) {
+      x1[i] = boxes[i].x1, y1[i] = boxes[i].y1, x2[i] = boxes[i].x2, y2[i] = boxes[i].y2;
+      area[i] = boxes[i].area();
+    }
+  }
+
+  void overlap_with(const Box& box) {
+    const float box_area = box.area();
+    for (int64_t i = 0; i < size; ++i) {
+      const float width = std::max(std::min(x2[i], box.x2) - std::max(x1[i], box.x1), 0.f);
+      const float height = std::max(std::min(y2[i], box.y2) - std::max(y1[i], box.y1), 0.f);
+      const float intersection = width * height;
+      iou[i] = intersection / std::max(area[i] + box_area - intersection, kSmallestUnion);
+    }
+  }
+};
+
+// One image: candidates (N, 4), boxes (G, 4), mask (G) -> overlap, index, is_best (N).
+void match_image(const Box* candidates, const Box* boxes, const bool* mask, int64_t N, int64_t G, float* overlap,
+                 int32_t* index, bool* is_best) {
+  const int64_t chunks = ceil_div(N, kChunk);
+  std::vector<float> best(chunks * G, 0.f);  // of each chunk and box, then in the first row of all chunks
+  const int threads = usable_processors();
+  std::vector<Chunk> chunk_of_thread(threads);
+  Team::run(threads, [&](Team& team, int thread) {
+    Chunk& chunk = chunk_of_thread[thread];
+    team.share(chunks, [&](int64_t c) {
+      const int64_t first = c * kChunk;
+      chunk.load(candidates + first, std::min(kChunk, N - first));
+      std::fill_n(overlap + first, chunk.size, 0.f);
+      std::fill_n(index + first, chunk.size, 0);
+      std::fill_n(is_best + first, chunk.size, false);
+      for (int64_t g = 0; g < G; ++g) {
+        if (!mask[g]) continue;
+        chunk.overlap_with(boxes[g]);
+        float largest = 0.f;
+        for (int64_t i = 0; i < chunk.size; ++i) {
+          const bool better = chunk.iou[i] > overlap[first + i];
+          overlap[first + i] = better ? chunk.iou[i] : overlap[first + i];
+          index[first + i] = better ? static_cast<int32_t>(g) : index[first + i];
+          largest = std::max(largest, chunk.iou[i]);
+        }
+        best[c * G + g] = largest;
+      }
+    });
+    team.share(1, [&](int64_t) {
+      for (int64_t c = 1; c < chunks; ++c) {
+        for (int64_t g = 0; g < G; ++g) best[g] = std::max(best[g], best[c * G + g]);
+      }
+    });
+    team.share(chunks, [&](int64_t c) {
+      const int64_t first = c * kChunk;
+      chunk.load(candidates + first, std::min(kChunk, N - first));
+      for (int64_t g = 0; g < G; ++g) {
+        if (!mask[g]) continue;
+        chunk.overlap_with(boxes[g]);
+        const float least = std::max(best[g], kSmallestBest);
+        for (int64_t i = 0; i < chunk.size; ++i) is_best[first + i] |= chunk.iou[i] >= least;
+      }
+    });
+  });
+}
+
+}  // namespace
+
+void kernels::match(const float* candidates, int64_t candidate_images, const float* boxes, const bool* mask, int64_t B,
+                    int64_t N, int64_t G, float* overlap, int32_t* index, bool* is_best) {
+  const Box* all_candidates = reinterpret_cast<const Box*>(candidates);
+  const Box* all_boxes = reinterpret_cast<const Box*>(boxes);
+  for (int64_t b = 0; b < B; ++b) {
+    match_image(all_candidates + (candidate_images == 1 ? 0 : b * N), all_boxes + b * G, mask + b * G, N, G,
+                overlap + b * N, index + b * N, is_best + b * N);
+  }
+}

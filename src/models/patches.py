@@ -1,0 +1,53 @@
+"""The features around single cells of a pyramid."""
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from src.models.roi_align import flatten_levels
+
+
+class Patches(nn.Cell):
+    """The 3x3 features around cells of the pyramid's levels, zero outside the level: what a 3x3 convolution sees there."""
+
+    def construct(self, levels, level, y, x):
+        """Returns the patches side by side, (B, C, 3, 3 * S) float32.
+
+        Args:
+            levels: tuple of (B, C, H_i, W_i) float32; level, y, x: (B, S) int32, a cell each.
+        """
+        rows, height, width, first_row = flatten_levels(levels, level)
+        height, width = height.reshape(-1, 1), width.reshape(-1, 1)
+        around = Tensor((-1, 0, 1), ms.int32)
+        y, x = y.reshape(-1, 1) + around, x.reshape(-1, 1) + around
+        inside = inside_level(y, height).expand_dims(2) * inside_level(x, width).expand_dims(1)
+        y, x = ops.minimum(ops.maximum(y, 0), height - 1), ops.minimum(ops.maximum(x, 0), width - 1)
+        index = (y * width + first_row.reshape(-1, 1)).expand_dims(2) + x.expand_dims(1)
+        picked = ops.gather(rows, side_by_side(index, level.shape[0]), 0).transpose(0, 3, 1, 2)
+        return picked * side_by_side(inside, level.shape[0]).expand_dims(1)
+
+
+def side_by_side(patches, batch):
+    """Patches (B * S, 3, 3) as the rows and columns of one picture each: (B, 3, 3 * S)."""
+    return patches.reshape(batch, -1, 3, 3).transpose(0, 2, 1, 3).reshape(batch, 3, -1)
+
+
+def inside_level(position, limit):
+    """Which positions (M, 3) are in [0, limit), (M, 1): float32."""
+    return ops.logical_and(position >= 0, position < limit).astype(ms.float32)
+
+
+def cells_of_anchors(index, level_sizes, num_anchors):
+    """Level, y and x, (B, S) int32 each, of the cells that anchors belong to.
+
+    Args:
+        index: (B, S) int32, anchors numbered level by level, row-major over (y, x, anchor).
+        level_sizes: (height, width) of each level; num_anchors: of a cell.
+    """
+    widths, firsts, count = (), (), 0
+    for height, width in level_sizes:
+        widths, firsts = widths + (width,), firsts + (count,)
+        count += height * width * num_anchors
+    level = (index.expand_dims(2) >= Tensor(firsts, ms.int32)).astype(ms.int32).sum(2).astype(ms.int32) - 1
+    cell = (index - ops.gather(Tensor(firsts, ms.int32), level, 0)) // num_anchors
+    width = ops.gather(Tensor(widths, ms.int32), level, 0)
+    y = cell // width
+    return level, y, cell - y * width
