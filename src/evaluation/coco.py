@@ -1,4 +1,4 @@
-"""The COCO detection numbers, computed by pycocotools."""
+"""The COCO detection numbers, as pycocotools computes them."""
 import contextlib
 import io
 import logging
@@ -6,39 +6,14 @@ import math
 from collections import Counter
 
 import numpy as np
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from src.evaluation.matching import Boxes, precision_and_recall
 
 logger = logging.getLogger("faster_rcnn")
 
 # In the order in which pycocotools' summary gives them.
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-
-
-class _BoxEvaluation(COCOeval):
-    """pycocotools' evaluation with a short cut where an image has no ground truth of a class.
-
-    Most pairs of an image and a class are such pairs, and there is nothing to match in them: a detection in the area
-    range is a false positive, one outside does not count. The numbers stay the same.
-    """
-
-    def computeIoU(self, imgId, catId):  # noqa: N802, N803 (the names are pycocotools')
-        return super().computeIoU(imgId, catId) if self._gts[imgId, catId] else []
-
-    def evaluateImg(self, imgId, catId, aRng, maxDet):  # noqa: N802, N803
-        if self._gts[imgId, catId]:
-            return super().evaluateImg(imgId, catId, aRng, maxDet)
-        found = sorted(self._dts[imgId, catId], key=lambda row: -row["score"])[:maxDet]
-        outside = [row["area"] < aRng[0] or row["area"] > aRng[1] for row in found]
-        if all(outside):
-            return None
-        none = np.zeros((len(self.params.iouThrs), len(found)), bool)
-        return {
-            "dtScores": [row["score"] for row in found],
-            "dtMatches": none,
-            "dtIgnore": none | outside if any(outside) else none,
-            "gtIgnore": np.zeros(0),
-        }
 
 
 def score(coco_json, results, image_ids, names, category_ids):
@@ -60,19 +35,17 @@ def score(coco_json, results, image_ids, names, category_ids):
         dict: KEYS (floats), `images` (how many counted) and `per_class` {name: AP}; a name that stands for several
         categories becomes "name (category id)".
     """
-    truth = _index(_ground_truth(coco_json, image_ids), category_ids)
-    evaluation = _BoxEvaluation(truth, _index(_detections(results), category_ids), "bbox")
-    evaluation.params.imgIds = list(image_ids)
-    evaluation.params.catIds = list(category_ids)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
+    evaluation = COCOeval(iouType="bbox")
+    images, categories = _places(image_ids), _places(category_ids)
+    precision, recall = precision_and_recall(_ground_truth(coco_json, images, categories),
+                                             _detections(results, images, categories), len(categories), evaluation.params)
+    evaluation.eval = {"precision": precision, "recall": recall}
     with contextlib.redirect_stdout(io.StringIO()) as summary:
         evaluation.summarize()
     logger.info("COCO numbers of %d images:\n%s", len(image_ids), summary.getvalue().rstrip())
     metrics = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
-    metrics["per_class"] = _per_class(evaluation, names, category_ids)
+    metrics["per_class"] = _per_class(precision, names, category_ids, categories)
     return metrics
 
 
@@ -95,40 +68,42 @@ def result_rows(image_id, boxes, scores, labels, category_ids):
             for label, box, value in rows]
 
 
-def _index(annotations, category_ids):
-    """A pycocotools COCO object over annotations that are already in memory (its own loaders fail on an empty list)."""
-    coco = COCO()
-    coco.dataset = {"annotations": annotations, "images": [], "categories": [{"id": i} for i in category_ids]}
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
+def _places(ids):
+    """{id: its place in rising order}, the order in which pycocotools goes through images and categories."""
+    return {identifier: place for place, identifier in enumerate(sorted(set(ids)))}
 
 
-def _ground_truth(coco_json, image_ids):
-    """The annotations of the given images, with only what the evaluation reads.
-
-    The ids are new, from 1: pycocotools takes a match with id 0 for none, and loses annotations that share an id.
-    """
-    wanted, annotations, bad = set(image_ids), [], 0
+def _ground_truth(coco_json, images, categories):
+    """The annotations of the given images and categories {id: place}, as Boxes."""
+    rows, bad = [], 0
     for annotation in coco_json.get("annotations") or []:
-        if annotation["image_id"] not in wanted:
+        if annotation["image_id"] not in images:
             continue
-        box = annotation.get("bbox")
-        if not _is_box(box):
+        if not _is_box(annotation.get("bbox")):
             bad += 1
-            continue
-        area = annotation.get("area")
-        annotations.append({
-            "id": len(annotations) + 1,
-            "image_id": annotation["image_id"],
-            "category_id": annotation["category_id"],
-            "bbox": box,
-            "area": area if _is_finite(area) else box[2] * box[3],
-            "iscrowd": int(annotation.get("iscrowd") or 0),
-        })
+        elif annotation["category_id"] in categories:
+            rows.append(annotation)
     if bad:
         logger.warning("%d annotations without a valid box (four finite numbers, no negative side) are not scored", bad)
-    return annotations
+    image, category, xywh = _columns(rows, images, categories)
+    area = np.array([row["area"] if _is_finite(row.get("area")) else np.nan for row in rows], np.float64)
+    return Boxes(image, category, xywh, np.where(np.isnan(area), xywh[:, 2] * xywh[:, 3], area),
+                 score=np.zeros(len(rows)), crowd=np.array([bool(row.get("iscrowd")) for row in rows], bool))
+
+
+def _detections(results, images, categories):
+    """The results of the given images and categories {id: place}, as Boxes."""
+    rows = [row for row in results if row["image_id"] in images and row["category_id"] in categories]
+    image, category, xywh = _columns(rows, images, categories)
+    return Boxes(image, category, xywh, xywh[:, 2] * xywh[:, 3],
+                 score=np.array([row["score"] for row in rows], np.float64), crowd=np.zeros(len(rows), bool))
+
+
+def _columns(rows, images, categories):
+    """Places of image (n,) and category (n,), boxes (n, 4)."""
+    return (np.array([images[row["image_id"]] for row in rows], np.int64),
+            np.array([categories[row["category_id"]] for row in rows], np.int64),
+            np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4))
 
 
 def _is_finite(value):
@@ -140,20 +115,12 @@ def _is_box(box):
     return isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0
 
 
-def _detections(results):
-    return [{**row, "id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-            for number, row in enumerate(results, 1)]
-
-
-def _per_class(evaluation, names, category_ids):
+def _per_class(precision, names, category_ids, places):
     """{name: AP} over all IoU thresholds, areas and the 100 best detections; -1 for a class without ground truth."""
     uses = Counter(names)
-    # (IoU thresholds, recalls, categories, areas, detection limits)
-    precision = evaluation.eval["precision"][..., 0, -1]
-    columns = {category: column for column, category in enumerate(evaluation.params.catIds)}
     per_class = {}
     for name, category in zip(names, category_ids):
-        values = precision[:, :, columns[category]]
+        values = precision[:, :, places[category], 0, -1]
         found = values[values > -1]
         per_class[name if uses[name] == 1 else f"{name} ({category})"] = float(found.mean()) if found.size else -1.0
     return per_class
