@@ -39,23 +39,26 @@ def read_image(path, height, width):
         raise UnreadableImageError("the file is empty")
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
     _check_size(_checked_header(data), height, width)
-    image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION)
     if image.shape[:2] != (height, width):
         stored = image.shape[:2]
-        image = _decode(data, cv2.IMREAD_COLOR)
+        image = _decode(data)
         if image.shape[:2] != (height, width):
             raise UnreadableImageError(_size_reason(stored, height, width))
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
-def _decode(data, flags):
+def _decode(data, flags=0):
+    # The decoders of other formats may give BGR whatever they are asked for, as that of PAM does.
+    rgb = data.startswith((JPEG_START, PNG_START))
     try:
-        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8),
+                             flags | (cv2.IMREAD_COLOR_RGB if rgb else cv2.IMREAD_COLOR_BGR))
     except cv2.error as error:
         raise UnreadableImageError(f"cannot be decoded ({error.err})") from error
     if image is None:
         raise UnreadableImageError("cannot be decoded (damaged, or not an image format that OpenCV knows)")
-    return image
+    return image if rgb else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _size_reason(stored, height, width):
@@ -97,7 +100,7 @@ def _checked_jpeg(data):
         if marker in START_OF_FRAME and position + 9 <= len(data):
             size = struct.unpack(">HH", data[position + 5:position + 9])
         if marker == START_OF_SCAN:
-            if data.find(END_OF_IMAGE, position) < 0:
+            if data.rfind(END_OF_IMAGE, position) < 0:  # from the back: it is the last of most files
                 break
             return size
         position += 2 + struct.unpack(">H", data[position + 2:position + 4])[0]

@@ -4,13 +4,27 @@ import logging
 import os
 
 import mindspore.dataset as ds
+from mindspore.dataset.engine import datasets_user_defined
 
 from src.dataset.annotations import training_records
-from src.dataset.sources import COLUMNS, EvalSource, SampleMaker, TrainSource
+from src.dataset.sources import COLUMNS, BatchSource, EvalSource, SampleMaker, TrainSource
 from src.dataset.transforms import padding_of
 from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
+
+
+class _WaitingQueue(datasets_user_defined._SharedQueue):
+    """A worker's queue in which `empty` waits for a row to come.
+
+    MindSpore sleeps 0.1 s whenever it finds a queue empty, which caps the pipeline at what the queues hold every 0.1 s.
+    """
+
+    def empty(self):
+        return not self._poll(0.1)
+
+
+datasets_user_defined._SharedQueue = _WaitingQueue
 
 
 class TrainPipeline:
@@ -46,7 +60,7 @@ class TrainPipeline:
         self._source = TrainSource(maker, cfg.batch_size, self.steps_per_epoch, cfg.epochs, rank, size)
 
     def __iter__(self):
-        return _batches(self._source, self.start_step * self._cfg.batch_size, self._cfg)
+        return _batches(self._source, self.start_step, self._cfg)
 
 
 class EvalPipeline:
@@ -80,16 +94,22 @@ def _sample_maker(records, cfg, transforms):
 
 
 def _batches(source, start, cfg):
-    """Yield the batches of the source's positions from `start` on; ends the workers whenever the caller stops."""
-    count = len(source) - start
+    """Yield the batches of the source from number `start` on; ends the workers whenever the caller stops."""
+    count = len(source) // cfg.batch_size - start
     if count <= 0:
         return  # to MindSpore, zero samples mean all of them
     ds.config.set_prefetch_size(cfg.prefetch_size)
     workers = _worker_count(cfg.num_workers)
-    rows = ds.GeneratorDataset(source, COLUMNS, sampler=ds.SequentialSampler(start, count),
+    # Where a batch takes more shared memory than is allowed, its rows travel one by one and MindSpore joins them.
+    whole = workers == 1 or _shared_megabytes(source, cfg.batch_size) <= cfg.max_rowsize
+    size = cfg.batch_size if whole else 1  # rows an item
+    rows = ds.GeneratorDataset(BatchSource(source, size) if whole else source, COLUMNS,
+                               sampler=ds.SequentialSampler(start * cfg.batch_size // size, count * cfg.batch_size // size),
                                num_parallel_workers=workers, python_multiprocessing=workers > 1,
-                               max_rowsize=_shared_megabytes(source, cfg))
-    iterator = rows.batch(cfg.batch_size, drop_remainder=True).create_tuple_iterator(num_epochs=1, do_copy=False)
+                               max_rowsize=min(cfg.max_rowsize, _shared_megabytes(source, size)))
+    if not whole:
+        rows = rows.batch(cfg.batch_size, drop_remainder=True)
+    iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
     try:
         for batch in iterator:
             yield tuple(batch)
@@ -107,12 +127,12 @@ def _worker_count(configured):
     return workers
 
 
-def _shared_megabytes(source, cfg):
-    """Shared memory for a row in the workers' queues, in MB.
+def _shared_megabytes(source, size):
+    """Shared memory for `size` rows in the workers' queues, in MB.
 
     A fixed size rather than MindSpore's -1 (as much as a row needs): fixed segments have no name in /dev/shm and vanish
-    with the processes however these end. They are filled with zeros at once, so no more is asked for than a row takes.
+    with the processes however these end. They are filled with zeros at once, so no more is asked for than the rows take.
     """
     height, width = source.maker.target_size
     row_bytes = height * width * 3 + source.maker.padding_size * 32 + 4096
-    return min(cfg.max_rowsize, row_bytes // 2 ** 20 + 1)
+    return size * row_bytes // 2 ** 20 + 1

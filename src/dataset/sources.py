@@ -32,11 +32,15 @@ class SampleMaker:
     padding_size: int
     padding_value: int
 
-    def sample(self, epoch, index, image, unreadable=-1):
-        """The row of record number `index` with the given picture (h, w, 3) uint8 RGB."""
+    def canvas(self, *rows):
+        """Uninitialised memory for a picture, or for an array of them."""
+        return np.empty((*rows, *self.target_size, 3), dtype=np.uint8)
+
+    def sample(self, canvas, epoch, index, image, unreadable=-1):
+        """The row of record number `index` with the given picture (h, w, 3) uint8 RGB, which is drawn onto `canvas`."""
         record = self.records[index]
         rng = np.random.default_rng([self.seed, epoch, index])
-        canvas, valid_size, boxes, scale = apply(self.item_transforms, image, record.boxes, rng, self.target_size)
+        valid_size, boxes, scale = apply(self.item_transforms, image, record.boxes, rng, canvas)
         boxes, labels, mask = pad_boxes(boxes, record.labels, self.padding_size, self.padding_value)
         return (canvas, valid_size, boxes, labels, mask, np.int64(record.image_id),
                 np.array([record.height, record.width], dtype=np.int32), scale, np.int32(unreadable))
@@ -49,10 +53,10 @@ class SampleMaker:
         except UnreadableImageError:
             return None  # the consumer of the column `unreadable` names the file and asks for the reason
 
-    def blank(self, index, unreadable):
+    def blank(self, canvas, index, unreadable):
         """The row of record number `index` with a black picture."""
         record = self.records[index]
-        return self.sample(0, index, np.zeros((record.height, record.width, 3), dtype=np.uint8), unreadable)
+        return self.sample(canvas, 0, index, np.zeros((record.height, record.width, 3), dtype=np.uint8), unreadable)
 
 
 class TrainSource:
@@ -76,6 +80,10 @@ class TrainSource:
         return self.samples_per_epoch * self.epochs
 
     def __getitem__(self, position):
+        return self.row(position, self.maker.canvas())
+
+    def row(self, position, canvas):
+        """The sample, with its picture on `canvas`."""
         epoch, place = divmod(int(position), self.samples_per_epoch)
         count = len(self.maker.records)
         if self._order[0] != epoch:
@@ -85,8 +93,8 @@ class TrainSource:
         for index in (*range(meant, count), *range(meant)):
             image = self.maker.read(index)
             if image is not None:
-                return self.maker.sample(epoch, index, image, meant if index != meant else -1)
-        return self.maker.blank(meant, NOTHING_READABLE)
+                return self.maker.sample(canvas, epoch, index, image, meant if index != meant else -1)
+        return self.maker.blank(canvas, meant, NOTHING_READABLE)
 
 
 class EvalSource:
@@ -113,6 +121,32 @@ class EvalSource:
         return (batch * self.size + self.rank) * self.batch_size + row
 
     def __getitem__(self, position):
+        return self.row(position, self.maker.canvas())
+
+    def row(self, position, canvas):
+        """The sample, with its picture on `canvas`."""
         index = min(self.record_of(position), len(self.maker.records) - 1)
         image = self.maker.read(index)
-        return self.maker.blank(index, index) if image is None else self.maker.sample(0, index, image)
+        if image is None:
+            return self.maker.blank(canvas, index, index)
+        return self.maker.sample(canvas, 0, index, image)
+
+
+class BatchSource:
+    """Number of a batch -> its columns. Pictures are drawn where they stay; MindSpore's batching would copy each once more.
+
+    Args: source: TrainSource or EvalSource; batch_size: of which its length is a multiple.
+    """
+
+    def __init__(self, source, batch_size):
+        self.source = source
+        self.batch_size = batch_size
+
+    def __len__(self):
+        return len(self.source) // self.batch_size
+
+    def __getitem__(self, number):
+        first = int(number) * self.batch_size
+        images = self.source.maker.canvas(self.batch_size)
+        rows = [self.source.row(first + number, canvas) for number, canvas in enumerate(images)]
+        return images, *(np.stack(column) for column in list(zip(*rows))[1:])

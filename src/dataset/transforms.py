@@ -23,30 +23,33 @@ def random_hsv(image, rng, hgain, sgain, vgain):
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
 
 
-def resize(image, boxes, height, width):
-    """Scale image and boxes by one factor so that the image just fits into height x width.
+def resize(image, boxes, canvas):
+    """Scale image and boxes by one factor so that the image just fits into the canvas (H, W, 3) uint8.
 
-    Sides are whole pixels, so boxes are scaled by the ratio that each axis really got.
+    Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own
+    top-left part, which saves a copy; an image that fits already is given back as it is.
     """
+    height, width = canvas.shape[:2]
     old_height, old_width = image.shape[:2]
     scale = min(height / old_height, width / old_width)
     new_height, new_width = max(1, round(old_height * scale)), max(1, round(old_width * scale))
     if (new_height, new_width) != (old_height, old_width):
-        image = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        place = canvas[:new_height, :new_width]
+        cv2.resize(image, (new_width, new_height), dst=place, interpolation=cv2.INTER_LINEAR)
+        image = place
     ratios = np.array([new_width / old_width, new_height / old_height] * 2, dtype=np.float32)
     return image, boxes * ratios
 
 
-def apply(item_transforms, image, boxes, rng, target_size):
-    """Apply a configuration's list of transforms in its order and put the image at the top-left of a zero canvas.
+def apply(item_transforms, image, boxes, rng, canvas):
+    """Apply a configuration's list of transforms in its order and put the image at the top-left of the canvas, zeros beside it.
 
     The list's NormalizeImage and TransposeImage happen next to the network, LabelsPadding in `pad_boxes`.
 
     Args: item_transforms: one-key dicts with all parameters, Resize among them; image (h, w, 3) uint8; boxes (n, 4)
-    float32; rng: a NumPy Generator, the only source of randomness; target_size: (H, W) of the canvas.
+    float32; rng: a NumPy Generator, the only source of randomness; canvas: (H, W, 3) uint8, all of it is written.
 
-    Returns canvas (H, W, 3) uint8, valid size (2,) float32 (height, width), boxes (n, 4) float32 in canvas pixels,
-    scale (2,) float32 (sy, sx).
+    Returns valid size (2,) float32 (height, width), boxes (n, 4) float32 in canvas pixels, scale (2,) float32 (sy, sx).
     """
     old_size = np.array(image.shape[:2], dtype=np.float32)
     for item in item_transforms:
@@ -56,12 +59,14 @@ def apply(item_transforms, image, boxes, rng, target_size):
         elif name == "RandomHSV":
             image = random_hsv(image, rng, **parameters)
         elif name == "Resize":
-            image, boxes = resize(image, boxes, *target_size)
+            image, boxes = resize(image, boxes, canvas)
     height, width = image.shape[:2]
-    canvas = np.zeros((*target_size, 3), dtype=np.uint8)
-    canvas[:height, :width] = image
+    if not np.may_share_memory(image, canvas):
+        canvas[:height, :width] = image
+    canvas[:height, width:] = 0
+    canvas[height:] = 0
     valid_size = np.array([height, width], dtype=np.float32)
-    return canvas, valid_size, boxes, valid_size / old_size
+    return valid_size, boxes, valid_size / old_size
 
 
 def padding_of(item_transforms):

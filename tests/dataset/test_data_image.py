@@ -61,6 +61,13 @@ def test_jpeg_modes_become_rgb(tmp_path, picture, mode, progressive):
     assert mean_difference(read_image(path, 48, 64), np.asarray(image.convert("RGB"))) < 3
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "tiff", "webp", "ppm", "pam"])
+def test_other_formats_become_rgb(tmp_path, picture, suffix):
+    path = str(tmp_path / f"a.{suffix}")
+    assert cv2.imwrite(path, picture[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])  # above 100: nothing is lost
+    np.testing.assert_array_equal(read_image(path, 48, 64), picture)
+
+
 def save_with_orientation(path, picture, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation

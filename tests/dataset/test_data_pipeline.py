@@ -2,6 +2,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -70,6 +71,15 @@ def test_resumed_run_sees_the_same_batches(write_images, make_cfg, num_workers):
     assert len(whole) == 9
     for start in (0, 4):
         assert_same(batches(TrainPipeline(dataset, cfg, start_step=start)), whole[start:])
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_a_batch_too_large_for_the_shared_memory_is_the_same(write_images, make_cfg, start):
+    dataset = load_coco(*write_images(7))
+    settings = {"item_transforms": AUGMENTED, "epochs": 3, "target_size": (400, 600)}
+    whole = batches(TrainPipeline(dataset, make_cfg(num_workers=1, **settings), start_step=start))
+    rows = batches(TrainPipeline(dataset, make_cfg(num_workers=2, max_rowsize=1, **settings), start_step=start))
+    assert_same(rows, whole)
 
 
 def test_a_run_that_is_over_has_no_batches(write_images, make_cfg):
@@ -208,6 +218,15 @@ def test_workers_end_when_the_consumer_stops_early(write_images, make_cfg):
     assert len(worker_processes()) >= before + 2
     stream.close()
     assert len(worker_processes()) == before
+
+
+@needs_workers
+def test_the_consumer_does_not_sleep_while_the_workers_are_slower(write_images, make_cfg, monkeypatch):
+    naps, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: naps.append(seconds) or sleep(seconds))
+    found = batches(TrainPipeline(load_coco(*write_images(6)), make_cfg(epochs=100, num_workers=2, prefetch_size=2)))
+    # MindSpore's own queues make it about 35: no more than 8 batches are ready after each.
+    assert len(found) == 300 and naps.count(0.1) < 10
 
 
 SCRIPT = """

@@ -7,6 +7,11 @@ from src.dataset.transforms import apply, pad_boxes, random_flip, random_hsv, re
 BOXES = np.array([[1, 2, 4, 5], [0, 0, 10, 6]], dtype=np.float32)
 
 
+def blank(height, width):
+    """A canvas with something on it, which has to go."""
+    return np.full((height, width, 3), 77, dtype=np.uint8)
+
+
 def test_flip_mirrors_image_and_boxes():
     image = np.arange(6 * 10 * 3, dtype=np.uint8).reshape(6, 10, 3)
     flipped, boxes = random_flip(image, BOXES, np.random.default_rng(0), prob=1.0)
@@ -59,7 +64,7 @@ def test_hue_of_a_red_picture_moves_to_both_sides():
     ((480, 640), (768, 1280), (768, 1024)), ((1000, 3), (10, 10), (10, 1)), ((33, 47), (20, 20), (14, 20))])
 def test_resize_fits_the_canvas_and_boxes_follow_the_real_ratios(old, target, new):
     boxes = np.array([[0, 0, old[1], old[0]], [1, 2, 3, 30]], dtype=np.float32)
-    image, scaled = resize(np.zeros((*old, 3), dtype=np.uint8), boxes, *target)
+    image, scaled = resize(np.zeros((*old, 3), dtype=np.uint8), boxes, blank(*target))
     assert image.shape == (*new, 3)
     sy, sx = new[0] / old[0], new[1] / old[1]
     np.testing.assert_allclose(scaled, [[0, 0, new[1], new[0]], [sx, 2 * sy, 3 * sx, 30 * sy]], rtol=1e-6)
@@ -68,29 +73,42 @@ def test_resize_fits_the_canvas_and_boxes_follow_the_real_ratios(old, target, ne
 
 def test_resize_is_bilinear_between_pixel_centres():
     image = np.repeat(np.array([[0, 100]], dtype=np.uint8)[..., None], 3, axis=2)
-    scaled, _ = resize(image, np.zeros((0, 4), dtype=np.float32), 2, 4)
+    scaled, _ = resize(image, np.zeros((0, 4), dtype=np.float32), blank(2, 4))
     np.testing.assert_array_equal(scaled[0, :, 0], [0, 25, 75, 100])
 
 
 def test_apply_pads_at_the_bottom_right_and_reports_what_it_did():
     image = np.full((30, 40, 3), 9, dtype=np.uint8)
-    canvas, valid, boxes, scale = apply([{"Resize": {"keep_ratio": True}}, {"NormalizeImage": {}}], image, BOXES,
-                                        np.random.default_rng(0), (64, 60))
-    assert canvas.shape == (64, 60, 3) and (canvas[:45] == 9).all() and (canvas[45:] == 0).all()
+    canvas = blank(64, 60)
+    valid, boxes, scale = apply([{"Resize": {"keep_ratio": True}}, {"NormalizeImage": {}}], image, BOXES,
+                                np.random.default_rng(0), canvas)
+    assert (canvas[:45] == 9).all() and (canvas[45:] == 0).all()
     np.testing.assert_array_equal(valid, [45, 60])
     np.testing.assert_array_equal(scale, [1.5, 1.5])
     np.testing.assert_array_equal(boxes, BOXES * 1.5)
     assert valid.dtype == scale.dtype == boxes.dtype == np.float32
 
 
+@pytest.mark.parametrize(("old", "target"), [((30, 40), (64, 60)), ((30, 40), (64, 200)), ((30, 40), (30, 50)),
+                                             ((90, 40), (45, 60))])
+def test_apply_writes_the_whole_canvas(old, target):
+    image = np.random.default_rng(3).integers(0, 256, (*old, 3), dtype=np.uint8)
+    canvas = blank(*target)
+    (height, width), _, _ = apply([{"Resize": {}}], image, BOXES, np.random.default_rng(0), canvas)
+    wanted = np.zeros((*target, 3), dtype=np.uint8)
+    wanted[:int(height), :int(width)] = cv2.resize(image, (int(width), int(height)))
+    np.testing.assert_array_equal(canvas, wanted)
+
+
 def test_flip_before_and_after_resize_agree():
     image = np.random.default_rng(3).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     flip, scale = {"RandomFlip": {"prob": 1.0}}, {"Resize": {"keep_ratio": True}}
-    before = apply([flip, scale], image, BOXES, np.random.default_rng(0), (64, 60))
-    after = apply([scale, flip], image, BOXES, np.random.default_rng(0), (64, 60))
-    for one, other in zip(before, after):
+    canvases = blank(64, 60), blank(64, 60)
+    before = apply([flip, scale], image, BOXES, np.random.default_rng(0), canvases[0])
+    after = apply([scale, flip], image, BOXES, np.random.default_rng(0), canvases[1])
+    for one, other in zip((*before, canvases[0]), (*after, canvases[1])):
         np.testing.assert_array_equal(one, other)
-    np.testing.assert_allclose(before[2][0], [(40 - 4) * 1.5, 3, (40 - 1) * 1.5, 7.5])
+    np.testing.assert_allclose(before[1][0], [(40 - 4) * 1.5, 3, (40 - 1) * 1.5, 7.5])
 
 
 def test_padding():
