@@ -12,6 +12,7 @@ import mindspore as ms
 
 from src.config.load import config_to_dict
 from src.files import make_folder
+from src.kernels.library import library
 from src.together import program_digest
 
 # Settings that no graph depends on.
@@ -34,7 +35,9 @@ def use_compile_cache(cfg, group, script, num_classes, padding_size):
     settings = {name: value for name, value in config_to_dict(cfg).items() if name not in WITHOUT_EFFECT}
     # On the CPU the exchange between processes is no part of the graph.
     size = 1 if cfg.device_target == "CPU" else group.size
-    parts = [program_digest(), settings, script, num_classes, padding_size, size]
+    # A graph names the file of its kernels.
+    kernels = library() if cfg.device_target == "CPU" else None
+    parts = [program_digest(), settings, script, num_classes, padding_size, size, kernels]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     folder = make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key, f"rank{group.rank}"))
     ms.set_context(enable_compile_cache=True, compile_cache_path=folder)

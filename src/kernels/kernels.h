@@ -11,13 +11,13 @@ void match(const float* candidates, int64_t candidate_images, const float* boxes
            int64_t G, float* overlap, int32_t* index, bool* is_best);
 
 // levels (B, C, heights[i], widths[i]), rois (B, R, 4) in cells of their level, level_of_roi (B * R), out (B * R, C,
-// resolution, resolution); the backward pass takes the gradient of `out` and overwrites those of the levels.
+// resolution, resolution); the backward pass takes the gradient of `out` and overwrites those of the levels, or adds to them.
 void roi_align_forward(const float* const* levels, const int64_t* heights, const int64_t* widths, int num_levels,
                        const float* rois, const int32_t* level_of_roi, int64_t B, int64_t R, int64_t C, int resolution,
                        int samples, bool aligned, float* out);
 void roi_align_backward(const float* dout, const int64_t* heights, const int64_t* widths, int num_levels,
                         const float* rois, const int32_t* level_of_roi, int64_t B, int64_t R, int64_t C, int resolution,
-                        int samples, bool aligned, float* const* dlevels);
+                        int samples, bool aligned, bool add, float* const* dlevels);
 
 // x (B, C, H, W), w (K, C, 3, 3), bias (K) or null, y (B, K, H, W). With `backward_input` x is the gradient of the output
 // (B, K, H, W) and y that of the input (B, C, H, W).

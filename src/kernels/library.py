@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,19 +23,25 @@ def library():
     It is kept in $XDG_CACHE_HOME/faster_rcnn (~/.cache/faster_rcnn) under a name that depends on the sources, the compiler and
     the processor. The compiler is $CXX, or g++.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        logger.info("no C++ compiler %s: the CPU kernels are replaced by MindSpore's operators, which take longer", compiler)
+    compiler = shlex.split(os.environ.get("CXX") or "g++")
+    if shutil.which(compiler[0]) is None:
+        logger.info("no C++ compiler %s: the CPU kernels are replaced by MindSpore's operators, which take longer", compiler[0])
         return None
     try:
         path = _cache_folder() / f"kernels-{_key(compiler)}.so"
         if not path.exists():
             _build(compiler, path)
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
-        logger.warning("the CPU kernels could not be built (%s): MindSpore's operators take their place, and longer", reason)
+        logger.warning("the CPU kernels could not be built (%s): MindSpore's operators take their place, which take longer",
+                       _reason(error))
         return None
     return str(path)
+
+
+def _reason(error):
+    """The first line of the compiler's words that speaks of an error, or what the exception itself says."""
+    lines = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
+    return next((line for line in lines if "error" in line), lines[0])
 
 
 def _cache_folder():
@@ -50,9 +57,9 @@ def _sources():
 
 def _key(compiler):
     parts = [path.read_bytes() for path in (*_sources(), *sorted(FOLDER.glob("*.h")))]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, text=True).stdout
     # The same home may serve machines with other processors.
-    parts += [version, " ".join(FLAGS).encode(), _processor().encode()]
+    parts += [version.encode(), " ".join(FLAGS).encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
 
 
@@ -71,7 +78,7 @@ def _build(compiler, path):
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, "-o", temporary, *map(str, _sources())]
+        command = [*compiler, *FLAGS, "-o", temporary, *map(str, _sources())]
         subprocess.run(command, capture_output=True, check=True, text=True)
         os.replace(temporary, path)
     finally:

@@ -1,8 +1,10 @@
 // The entry points that MindSpore calls: inputs, then outputs, each with its shape. Each returns 0, or 1 after an error.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -24,6 +26,43 @@ struct Levels {
       widths.push_back(shapes[i][3]);
     }
   }
+};
+
+// What a convolution of stride 2 has to do with that of stride 1: it is every second row and column of it. With stride 1
+// nothing happens here.
+class EverySecond {
+ public:
+  // planes of height x width at stride 1; `shape` (B, K, height, width) is the one at the stride wanted.
+  EverySecond(int64_t planes, int64_t height, int64_t width, const int64_t* shape)
+      : planes_(planes), height_(height), width_(width), rows_(shape[2]), columns_(shape[3]) {
+    if (rows_ != height || columns_ != width) full_.reset(new float[planes * height * width]);
+  }
+
+  // Where the result at stride 1 goes; pick() then takes what is wanted of it.
+  float* room(float* output) const { return full_ ? full_.get() : output; }
+
+  void pick(float* output) const {
+    if (!full_) return;
+    for (int64_t row = 0; row < planes_ * rows_; ++row) {
+      const float* from = full_.get() + (row / rows_ * height_ + row % rows_ * 2) * width_;
+      for (int64_t i = 0; i < columns_; ++i) output[row * columns_ + i] = from[2 * i];
+    }
+  }
+
+  // The gradient of the result at stride 1: zero in between.
+  const float* spread(const float* gradient) const {
+    if (!full_) return gradient;
+    std::fill_n(full_.get(), planes_ * height_ * width_, 0.f);
+    for (int64_t row = 0; row < planes_ * rows_; ++row) {
+      float* to = full_.get() + (row / rows_ * height_ + row % rows_ * 2) * width_;
+      for (int64_t i = 0; i < columns_; ++i) to[2 * i] = gradient[row * columns_ + i];
+    }
+    return full_.get();
+  }
+
+ private:
+  int64_t planes_, height_, width_, rows_, columns_;
+  std::unique_ptr<float[]> full_;
 };
 
 // The status of an entry point that runs `body`: MindSpore, which is not to see an exception, reports any but 0 as an error.
@@ -62,40 +101,52 @@ int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const char**, vo
   });
 }
 
-// boxes, level and geometry as in RoIAlign, the gradient of what it gave, then for each level a tensor (H_i, W_i) of which
-// only the shape counts -> gradients of the levels (B, C, H_i, W_i).
-int RoIAlignGrad(int count, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+// boxes, level and geometry as in RoIAlign and the gradient of what it gave, once for each of its calls on the same levels;
+// then for each level a tensor (H_i, W_i) of which only the shape counts -> gradients of the levels (B, C, H_i, W_i).
+int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {
-    const int num_levels = (count - 4) / 2;
-    const Levels gradients(tensors + 4 + num_levels, shapes + 4 + num_levels, num_levels);
-    const int32_t* geometry = ints(tensors[2]);
-    kernels::roi_align_backward(floats(tensors[3]), gradients.heights.data(), gradients.widths.data(), num_levels,
-                                floats(tensors[0]), ints(tensors[1]), shapes[0][0], shapes[0][1], shapes[3][1],
-                                geometry[0], geometry[1], geometry[2] != 0, gradients.data.data());
+    int inputs = 0;
+    while (ranks[inputs] == 3) inputs += 4;
+    const int num_levels = (count - inputs) / 2;
+    const Levels gradients(tensors + count - num_levels, shapes + count - num_levels, num_levels);
+    for (int i = 0; i < inputs; i += 4) {
+      const int32_t* geometry = ints(tensors[i + 2]);
+      kernels::roi_align_backward(floats(tensors[i + 3]), gradients.heights.data(), gradients.widths.data(), num_levels,
+                                  floats(tensors[i]), ints(tensors[i + 1]), shapes[i][0], shapes[i][1], shapes[i + 3][1],
+                                  geometry[0], geometry[1], geometry[2] != 0, i > 0, gradients.data.data());
+    }
   });
 }
 
-// x (B, C, H, W), weight (K, C, 3, 3), bias (K) -> (B, K, H, W).
+// x (B, C, H, W), weight (K, C, 3, 3), bias (K) -> (B, K, H, W), or of stride 2 where the output has half the size.
 int Convolution(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {
-    kernels::winograd_conv3x3(floats(tensors[0]), floats(tensors[1]), floats(tensors[2]), floats(tensors[3]),
-                              shapes[0][0], shapes[0][1], shapes[1][0], shapes[0][2], shapes[0][3], false);
+    const int64_t B = shapes[0][0], C = shapes[0][1], K = shapes[1][0], H = shapes[0][2], W = shapes[0][3];
+    const EverySecond grid(B * K, H, W, shapes[3]);
+    kernels::winograd_conv3x3(floats(tensors[0]), floats(tensors[1]), floats(tensors[2]), grid.room(floats(tensors[3])), B, C,
+                              K, H, W, false);
+    grid.pick(floats(tensors[3]));
   });
 }
 
-// The gradient of Convolution's output (B, K, H, W), weight (K, C, 3, 3) -> the gradient of x (B, C, H, W).
+// The gradient of Convolution's output, weight (K, C, 3, 3), a tensor (H, W) of which only the shape counts -> the gradient of
+// x (B, C, H, W).
 int ConvolutionInputGrad(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {
-    kernels::winograd_conv3x3(floats(tensors[0]), floats(tensors[1]), nullptr, floats(tensors[2]), shapes[0][0],
-                              shapes[1][1], shapes[1][0], shapes[0][2], shapes[0][3], true);
+    const int64_t B = shapes[0][0], C = shapes[1][1], K = shapes[1][0], H = shapes[2][0], W = shapes[2][1];
+    const EverySecond grid(B * K, H, W, shapes[0]);
+    kernels::winograd_conv3x3(grid.spread(floats(tensors[0])), floats(tensors[1]), nullptr, floats(tensors[3]), B, C, K, H, W,
+                              true);
   });
 }
 
-// x (B, C, H, W), the gradient of Convolution's output (B, K, H, W) -> the gradient of the weight (K, C, 3, 3).
+// x (B, C, H, W), the gradient of Convolution's output -> the gradient of the weight (K, C, 3, 3).
 int ConvolutionWeightGrad(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {
-    kernels::winograd_conv3x3_weight_gradient(floats(tensors[0]), floats(tensors[1]), floats(tensors[2]), shapes[0][0],
-                                              shapes[0][1], shapes[1][1], shapes[0][2], shapes[0][3]);
+    const int64_t B = shapes[0][0], C = shapes[0][1], K = shapes[1][1], H = shapes[0][2], W = shapes[0][3];
+    const EverySecond grid(B * K, H, W, shapes[1]);
+    kernels::winograd_conv3x3_weight_gradient(floats(tensors[0]), grid.spread(floats(tensors[1])), floats(tensors[2]), B, C, K,
+                                              H, W);
   });
 }
 

@@ -32,58 +32,103 @@ class KernelMatch(nn.Cell):
 
 
 class KernelPool(nn.Cell):
-    """`src.models.roi_align.LevelPool` on the levels as they are, without a table of the vectors that the bins take."""
+    """`src.models.roi_align.LevelPool` on the levels as they are, without a table of the vectors that the bins take.
+
+    For inference: it has no gradient.
+    """
 
     def __init__(self, library, plain):
         super().__init__()
-        self.geometry = Tensor([plain.resolution, plain.samples, int(plain.aligned)], ms.int32)
-        side = plain.resolution
-        self.pool = _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
-                            lambda *_: ms.float32)
-        self.gradient = _custom(library, "RoIAlignGrad", _shapes_of_levels, lambda *arguments: (ms.float32,) * (len(arguments) - 4))
+        self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
+        self.geometry = _geometry(plain)
+        self.pool = _pool_operator(library, plain.resolution)
 
     def construct(self, levels, boxes, level):
-        """See `LevelPool`; boxes have no gradient."""
+        """See `LevelPool`."""
         return self.pool(boxes, level, self.geometry, *levels)
 
-    def bprop(self, levels, boxes, level, out, dout):
+
+class KernelPoolPair(nn.Cell):
+    """Two pools of the same levels, of which the levels get one gradient: each of its own would be as large as the levels.
+
+    Args:
+        library: path of the kernels; plain, other: LevelPool.
+    """
+
+    def __init__(self, library, plain, other):
+        super().__init__()
+        self.geometries = _geometry(plain), _geometry(other)
+        self.pool = _pool_operator(library, plain.resolution)
+        self.other_pool = _pool_operator(library, other.resolution)
+        self.gradient = _custom(library, "RoIAlignGrad",
+                                lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
+                                lambda *inputs: (ms.float32,) * (len(inputs) - 8))
+
+    # The levels come last, as PyNative mode takes a tuple in the first place of the gradients for something else.
+    def construct(self, boxes, level, other_boxes, other_level, levels):
+        """What the two pools give; arguments as those of `LevelPool`; boxes have no gradient."""
+        return (self.pool(boxes, level, self.geometries[0], *levels),
+                self.other_pool(other_boxes, other_level, self.geometries[1], *levels))
+
+    def bprop(self, boxes, level, other_boxes, other_level, levels, out, dout):
         """Gradients of the arguments of `construct`."""
-        # Not the levels themselves, which would have to be kept until then.
+        # Tensors that stand for the levels, which would otherwise have to be kept until the backward pass.
         sizes = ()
         for feature in levels:
             sizes += (ops.zeros(feature.shape[2:], ms.bool_),)
-        gradients = self.gradient(boxes, level, self.geometry, dout, *sizes)
-        return gradients, ops.zeros_like(boxes), ops.zeros_like(level)
+        gradients = self.gradient(boxes, level, self.geometries[0], dout[0], other_boxes, other_level, self.geometries[1],
+                                  dout[1], *sizes)
+        return (ops.zeros_like(boxes), ops.zeros_like(level), ops.zeros_like(other_boxes), ops.zeros_like(other_level),
+                gradients)
 
 
-def _shapes_of_levels(boxes, level, geometry, dout, *sizes):
-    return tuple([boxes[0], dout[1], *size] for size in sizes)
+def _geometry(pool):
+    return Tensor([pool.resolution, pool.samples, int(pool.aligned)], ms.int32)
 
 
-class KernelPatches(nn.Cell):
-    """`src.models.patches.Patches` through the RoIAlign kernel."""
+def _pool_operator(library, side):
+    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
+                   lambda *_: ms.float32)
 
-    def __init__(self, library, _):
-        super().__init__()
-        # Three samples on a side of three cells fall on the cells themselves.
-        self.pool = KernelPool(library, LevelPool(resolution=3, sampling_ratio=1, aligned=False))
 
-    def construct(self, levels, level, y, x):
-        """See `Patches`."""
-        batch, number = level.shape
-        heights, widths = (), ()
-        for feature in levels:
-            heights, widths = heights + (feature.shape[2],), widths + (feature.shape[3],)
-        left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
-        patches = self.pool(levels, ops.stack((left, top, left + 3, top + 3), 2), level.reshape(-1))
-        # RoIAlign repeats the border where a convolution sees zeros.
-        around = Tensor((-1, 0, 1), ms.int32)
-        inside_y = inside_level(y.expand_dims(2) + around, ops.gather(Tensor(heights, ms.int32), level, 0).expand_dims(2))
-        inside_x = inside_level(x.expand_dims(2) + around, ops.gather(Tensor(widths, ms.int32), level, 0).expand_dims(2))
-        inside = side_by_side(inside_y.expand_dims(3) * inside_x.expand_dims(2), batch)
-        channels = levels[0].shape[1]
-        patches = patches.reshape(batch, number, channels, 3, 3).transpose(0, 2, 3, 1, 4).reshape(batch, channels, 3, -1)
-        return patches * inside.expand_dims(1)
+# Three samples on a side of three cells fall on the cells themselves.
+PATCH = LevelPool(resolution=3, sampling_ratio=1, aligned=False)
+
+
+class KernelTrainingFeatures(nn.Cell):
+    """`src.models.faster_rcnn.TrainingFeatures`, whose two parts share one gradient of the levels."""
+
+    def __init__(self, library, plain):
+        super().__init__(auto_prefix=False)
+        self.roi_align = plain.roi_align
+        self.pools = KernelPoolPair(library, plain.roi_align.pool, PATCH)
+
+    def construct(self, levels, rois, level, y, x):
+        """See `TrainingFeatures`."""
+        boxes, roi_level = self.roi_align.locate(rois)
+        pooled, patches = self.pools(boxes, roi_level, _patch_boxes(y, x), level.reshape(-1), levels)
+        return pooled, _side_by_side(patches, levels, level, y, x)
+
+
+def _patch_boxes(y, x):
+    """Boxes (B, S, 4) of three cells a side around cells (B, S)."""
+    left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
+    return ops.stack((left, top, left + 3, top + 3), 2)
+
+
+def _side_by_side(patches, levels, level, y, x):
+    """Patches (B * S, C, 3, 3) as `Patches` gives them: zero outside the level, where RoIAlign repeats the border."""
+    batch, number = level.shape
+    heights, widths = (), ()
+    for feature in levels:
+        heights, widths = heights + (feature.shape[2],), widths + (feature.shape[3],)
+    around = Tensor((-1, 0, 1), ms.int32)
+    inside_y = inside_level(y.expand_dims(2) + around, ops.gather(Tensor(heights, ms.int32), level, 0).expand_dims(2))
+    inside_x = inside_level(x.expand_dims(2) + around, ops.gather(Tensor(widths, ms.int32), level, 0).expand_dims(2))
+    inside = side_by_side(inside_y.expand_dims(3) * inside_x.expand_dims(2), batch)
+    channels = levels[0].shape[1]
+    patches = patches.reshape(batch, number, channels, 3, 3).transpose(0, 2, 3, 1, 4).reshape(batch, channels, 3, -1)
+    return patches * inside.expand_dims(1)
 
 
 class KernelScaledWeight(nn.Cell):
@@ -104,29 +149,37 @@ class KernelScaledWeight(nn.Cell):
 
 
 class KernelConvolution(nn.Cell):
-    """A 3x3 convolution of stride 1 that keeps the size, and its gradients, by Winograd's F(4x4, 3x3) (arXiv:1509.09308)."""
+    """A 3x3 convolution with padding 1, and its gradients, by Winograd's F(4x4, 3x3) (arXiv:1509.09308).
 
-    # With fewer 4x4 tiles than this in a batch, transforming the weights takes longer than the products that it saves.
-    FEWEST_TILES = 40
+    One of stride 2 is computed at stride 1. With four times fewer products that takes no longer than the definition, and spares
+    the memory, several times the input, that MindSpore's operators keep for it.
+    """
+
+    # With fewer 4x4 tiles than this in a batch, by stride, transforming the weights takes longer than the products that it saves.
+    FEWEST_TILES = {1: 40, 2: 1000}
 
     def __init__(self, library, plain):
         super().__init__(auto_prefix=False)
         self.plain = plain
-        input_gradient = _custom(library, "ConvolutionInputGrad",
-                                 lambda dout, weight: [dout[0], weight[1], dout[2], dout[3]], lambda *_: ms.float32)
+        stride = plain.conv2d.stride[-1]
+        self.fewest_tiles = self.FEWEST_TILES[stride]
+        input_gradient = _custom(library, "ConvolutionInputGrad", lambda dout, weight, size: [dout[0], weight[1], *size],
+                                 lambda *_: ms.float32)
         weight_gradient = _custom(library, "ConvolutionWeightGrad", lambda x, dout: [dout[1], x[1], 3, 3],
                                   lambda *_: ms.float32)
 
         def bprop(x, weight, bias, out, dout):
-            return input_gradient(dout, weight), weight_gradient(x, dout), dout.sum((0, 2, 3))
+            size = ops.zeros(x.shape[2:], ms.bool_)
+            return input_gradient(dout, weight, size), weight_gradient(x, dout), dout.sum((0, 2, 3))
 
         self.convolve = _custom(library, "Convolution",
-                                lambda x, weight, bias: [x[0], weight[0], x[2], x[3]], lambda *_: ms.float32, bprop)
+                                lambda x, weight, bias: [x[0], weight[0], *(-(-side // stride) for side in x[2:])],
+                                lambda *_: ms.float32, bprop)
 
     def construct(self, x, weight, bias):
-        """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H, W) float32."""
+        """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H', W') float32."""
         batch, _, height, width = x.shape
-        if batch * (-(-height // 4)) * (-(-width // 4)) < self.FEWEST_TILES:
+        if batch * (-(-height // 4)) * (-(-width // 4)) < self.fewest_tiles:
             return self.plain(x, weight, bias)
         return self.convolve(x, weight, bias)
 

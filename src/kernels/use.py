@@ -2,9 +2,16 @@
 from mindspore import nn
 
 from src.kernels.library import library
-from src.kernels.operators import KernelConv2d, KernelConvolution, KernelMatch, KernelPatches, KernelPool, KernelScaledWeight
+from src.kernels.operators import (
+    KernelConv2d,
+    KernelConvolution,
+    KernelMatch,
+    KernelPool,
+    KernelScaledWeight,
+    KernelTrainingFeatures,
+)
+from src.models.faster_rcnn import TrainingFeatures
 from src.models.matching import Match
-from src.models.patches import Patches
 from src.models.residual import Convolution, ScaledWeight
 from src.models.roi_align import LevelPool
 
@@ -23,7 +30,8 @@ def use_kernels(forward, cfg):
     path = library() if cfg.device_target == "CPU" else None
     if path is None:
         return forward
-    kinds = {LevelPool: KernelPool, Match: KernelMatch, Patches: KernelPatches, ScaledWeight: KernelScaledWeight}
+    kinds = {LevelPool: KernelPool, Match: KernelMatch, ScaledWeight: KernelScaledWeight,
+             TrainingFeatures: KernelTrainingFeatures}
     # A kernel may keep the plain cell for what it does not do.
     for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelConvolution)]:
         for name, cell in list(parent.name_cells().items()):
@@ -37,10 +45,11 @@ def use_kernels(forward, cfg):
 
 
 def _is_plain_3x3(conv2d):
-    """Whether the operator convolves with 3x3 weights at stride 1 and keeps the size."""
-    keeps_size = conv2d.pad_mode == "same" or (conv2d.pad_mode == "pad" and set(conv2d.padding) == {1})
-    return (tuple(conv2d.kernel_size) == (3, 3) and set(conv2d.stride) == {1} and set(conv2d.dilation) == {1}
-            and conv2d.group == 1 and keeps_size)
+    """Whether the operator convolves with 3x3 weights and one row of zeros around, at stride 1 or 2."""
+    stride = set(conv2d.stride[-2:])
+    one_around = set(conv2d.padding) == {1} if conv2d.pad_mode == "pad" else conv2d.pad_mode == "same" and stride == {1}
+    return (tuple(conv2d.kernel_size) == (3, 3) and stride in ({1}, {2}) and set(conv2d.dilation) == {1}
+            and conv2d.group == 1 and one_around)
 
 
 def _replace(parent, name, cell):

@@ -5,6 +5,7 @@ from mindspore import Tensor, nn, ops
 from src.models.anchors import canvas_anchors
 from src.models.backbone import build_backbone
 from src.models.fpn import FPN
+from src.models.patches import Patches
 from src.models.preprocess import Preprocess
 from src.models.proposals import ProposalGenerator
 from src.models.roi_align import PyramidRoIAlign
@@ -48,15 +49,28 @@ class FasterRCNN(nn.Cell):
             chosen += (features[i],)
         return self.fpn(chosen)
 
-    def box_outputs(self, levels, rois):
-        """rois (B, R, 4) pixels -> logits (B * R, K + 1) and deltas (B * R, K, 4)."""
-        return self.box_head(self.roi_align(levels, rois))
-
 
 def _preprocess(item_transforms):
     """The part of a list of transforms that happens next to the network."""
     parameters = {name: values for item in item_transforms for name, values in item.items()}
     return Preprocess(parameters["NormalizeImage"], parameters["TransposeImage"])
+
+
+class TrainingFeatures(nn.Cell):
+    """What a training step takes from the pyramid: the RoIs pooled, and the patches around the sampled anchors.
+
+    Args:
+        roi_align: PyramidRoIAlign.
+    """
+
+    def __init__(self, roi_align):
+        super().__init__(auto_prefix=False)
+        self.roi_align = roi_align
+        self.patches = Patches()
+
+    def construct(self, levels, rois, level, y, x):
+        """Returns (B * R, C, 7, 7) and (B, C, 3, 3 * S): see `PyramidRoIAlign` and `Patches`."""
+        return self.roi_align(levels, rois), self.patches(levels, level, y, x)
 
 
 class TrainingForward(nn.Cell):
@@ -77,6 +91,7 @@ class TrainingForward(nn.Cell):
         self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
         self.propose = ProposalGenerator(rpn.train_proposal, network.level_sizes)
+        self.features = TrainingFeatures(network.roi_align)
         self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
         self.num_anchors, self.num_proposals = sum(network.level_sizes), self.propose.number
@@ -90,13 +105,14 @@ class TrainingForward(nn.Cell):
         """
         net = self.network
         levels = net.pyramid(self.preprocess(image, valid_size))
-        index, *anchor_targets = self.sample_anchors(net.anchors, boxes, mask, anchor_priority)
-        rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at(levels, index), *anchor_targets)
         # Proposals have no gradient, and so need none of the dense outputs that they come from.
         logits, deltas = net.rpn_head(levels)
         proposals, valid = self.propose(net.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
-        class_logits, box_deltas = net.box_outputs(levels, rois)
+        index, *anchor_targets = self.sample_anchors(net.anchors, boxes, mask, anchor_priority)
+        pooled, patches = self.features(levels, rois, *net.rpn_head.cells_of(index, levels))
+        rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at(index, patches), *anchor_targets)
+        class_logits, box_deltas = net.box_head(pooled)
         roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)
         return ops.stack((rpn_cls + rpn_box + roi_cls + roi_box, rpn_cls, rpn_box, roi_cls, roi_box))
 
@@ -121,5 +137,5 @@ class InferenceForward(nn.Cell):
         levels = net.pyramid(self.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
         proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
-        class_logits, box_deltas = net.box_outputs(levels, proposals)
+        class_logits, box_deltas = net.box_head(net.roi_align(levels, proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

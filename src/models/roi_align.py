@@ -35,9 +35,12 @@ class PyramidRoIAlign(nn.Cell):
 
     def construct(self, levels, rois):
         """levels: tuple of (B, C, H_i, W_i) float32; rois (B, R, 4) pixels; returns (B * R, C, resolution, resolution)."""
+        return self.pool(levels, *self.locate(rois))
+
+    def locate(self, rois):
+        """rois (B, R, 4) pixels -> boxes (B, R, 4) in cells of their level, and that level (B * R,) int32."""
         level = self.assign_levels(rois.reshape(-1, 4))
-        cells = rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1)
-        return self.pool(levels, cells, level)
+        return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
 
 class LevelPool(nn.Cell):

@@ -6,7 +6,7 @@ from mindspore.common.initializer import Normal
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matching import Match, sample
-from src.models.patches import Patches, cells_of_anchors
+from src.models.patches import cells_of_anchors
 
 # The RPN's deltas are learnt as they are; the box head scales its own.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -30,7 +30,6 @@ class RPNHead(nn.Cell):
         self.patch_conv = nn.Conv2d(in_channels, channels, 3, stride=3, pad_mode="valid", has_bias=True,
                                     weight_init="zeros", bias_init="zeros")
         self.patch_conv.weight, self.patch_conv.bias = self.conv.weight, self.conv.bias
-        self.patches = Patches()
 
     def construct(self, levels):
         """levels: tuple of (B, C, H_i, W_i).
@@ -48,21 +47,28 @@ class RPNHead(nn.Cell):
             deltas += (self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
-    def at(self, levels, index):
-        """Logits (B, S) and deltas (B, S, 4) of the anchors at index (B, S) int32: what `construct` gives there.
+    def at(self, index, patches):
+        """Logits (B, S) and deltas (B, S, 4) of single anchors: what `construct` gives there.
 
         The 3x3 convolution runs over the features around these anchors alone. A loss of some hundred anchors then costs
         some hundred cells in the backward pass, and not every cell of the pyramid.
+
+        Args:
+            index: (B, S) int32; patches: (B, C, 3, 3 * S) float32, the features around the cells of `cells_of`.
         """
         batch, number = index.shape
-        sizes = ()
-        for level in levels:
-            sizes += (level.shape[2:],)
-        hidden = ops.relu(self.patch_conv(self.patches(levels, *cells_of_anchors(index, sizes, self.num_anchors))))
+        hidden = ops.relu(self.patch_conv(patches))
         anchor = (index - index // self.num_anchors * self.num_anchors).reshape(-1, 1)
         logits = self.objectness(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors)
         deltas = self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors, 4)
         return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
+
+    def cells_of(self, index, levels):
+        """Level, y and x, (B, S) int32 each, of the cells of the anchors at index (B, S) int32."""
+        sizes = ()
+        for level in levels:
+            sizes += (level.shape[2:],)
+        return cells_of_anchors(index, sizes, self.num_anchors)
 
 
 class AnchorSampler(nn.Cell):

@@ -7,6 +7,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import gather_rows
+from src.models.patches import Patches
 from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
 
 BETA = 1 / 9
@@ -159,15 +160,16 @@ def test_head_runs_over_levels_then_y_x_anchor():
         np.testing.assert_allclose(deltas[image], expected.reshape(-1, 4), rtol=1e-4, atol=1e-5)
 
 
-class AtAllAnchors(nn.Cell):
-    """What a head gives at each anchor, as `construct` and as `at`."""
+class SingleAnchors(nn.Cell):
+    """What a head gives at single anchors, from the patches around their cells."""
 
     def __init__(self, head):
         super().__init__()
         self.head = head
+        self.patches = Patches()
 
     def construct(self, index, *levels):
-        return self.head(levels) + self.head.at(levels, index)
+        return self.head.at(index, self.patches(levels, *self.head.cells_of(index, levels)))
 
 
 def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
@@ -179,7 +181,8 @@ def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
     levels = [rng.normal(size=(2, 4, *size)).astype(np.float32) for size in ((5, 7), (3, 2), (1, 3), (1, 1))]
     num_anchors = 3 * (35 + 6 + 3 + 1)
     index = np.stack([rng.permutation(num_anchors), rng.integers(0, num_anchors, num_anchors)]).astype(np.int32)
-    logits, deltas, single_logits, single_deltas = in_graph(AtAllAnchors(head), index, *levels)
+    logits, deltas = (o.asnumpy() for o in head(tuple(Tensor(level) for level in levels)))
+    single_logits, single_deltas = in_graph(SingleAnchors(head), index, *levels)
     np.testing.assert_allclose(single_logits, np.take_along_axis(logits, index, 1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(single_deltas, np.take_along_axis(deltas, index[..., None], 1), rtol=1e-4, atol=1e-4)
 
@@ -191,8 +194,10 @@ def test_gradient_of_single_anchors_equals_the_dense_one():
     index = Tensor(np.int32([[0, 51, 39, 40, 17], [3, 3, 20, 45, 8]]))
     weight = Tensor(rng.normal(size=(2, 5)).astype(np.float32))
 
+    at_single_anchors = SingleAnchors(head)
+
     def single(*levels):
-        logits, deltas = head.at(levels, index)
+        logits, deltas = at_single_anchors(index, *levels)
         return ((logits + deltas.sum(2)) * weight).sum()
 
     def dense(*levels):

@@ -1,0 +1,34 @@
+"""Running cells in a graph, with their gradients, and entry points of the kernels without MindSpore."""
+import ctypes
+
+import numpy as np
+
+
+def entry_point(path, name, inputs, outputs, shapes=None):
+    """Status of an entry point of the library `path`, called on arrays as MindSpore calls it; it fills `outputs`."""
+    arrays = [*inputs, *outputs]
+    sizes = [np.array(shape, np.int64) for shape in shapes or [array.shape for array in arrays]]
+    pointers, size_pointers = ((ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in some])
+                               for some in (arrays, sizes))
+    ranks = (ctypes.c_int * len(arrays))(*map(len, sizes))
+    return getattr(ctypes.CDLL(path), name)(len(arrays), pointers, ranks, size_pointers, None, None, None)
+
+
+def with_gradients(function, weight, *arrays):
+    """What a cell or function gives in graph mode, and the gradients by `arrays` of that times `weight`, as arrays."""
+    import mindspore as ms
+    from mindspore import Tensor
+
+    def weighted(*tensors):
+        output = function(*tensors)
+        return (output * Tensor(weight)).sum(), output
+
+    gradient = ms.value_and_grad(weighted, tuple(range(len(arrays))), has_aux=True)
+    (_, output), gradients = gradient(*map(Tensor, arrays))
+    return output.asnumpy(), [g.asnumpy() for g in gradients]
+
+
+def assert_close(found, expected, tolerance):
+    """Equal up to `tolerance` times the largest magnitude of `expected`."""
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-30))

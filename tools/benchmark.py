@@ -1,0 +1,153 @@
+"""Measure the detector's speed on this machine: python tools/benchmark.py --device_target CPU --mix False (--help lists all).
+
+With several processes: mpirun -n 2 python tools/benchmark.py ...
+"""
+import time
+
+START = time.perf_counter()
+
+import argparse  # noqa: E402 the clock starts first
+import json  # noqa: E402
+import logging  # noqa: E402
+import resource  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
+from src.benchmark.breakdown import break_down  # noqa: E402
+from src.benchmark.inputs import noise_batch, padding_size  # noqa: E402
+from src.benchmark.pipeline import measure_pipeline  # noqa: E402
+from src.benchmark.steps import InferenceBatch, TrainingStep, median_seconds  # noqa: E402
+from src.cli import parse_train_args, run_together  # noqa: E402
+from src.compile_cache import use_compile_cache  # noqa: E402
+from src.detector import build_detector  # noqa: E402
+from src.device import norm_layer, set_up_device  # noqa: E402
+from src.errors import UserError  # noqa: E402
+from src.files import require_folder_of, whole_file  # noqa: E402
+from src.log import set_up_logging  # noqa: E402
+from src.together import check_program  # noqa: E402
+
+DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
+WHAT = ("train", "predict", "data")
+WHAT_HELP = (
+    "comma-separated parts. train: seconds from the program's start, imports and compilation included, to the end of the first "
+    "training step; seconds of a later step; and where they go (only on the CPU in graph mode), by operators, which may run side "
+    "by side, so that their sum may exceed the step. predict: seconds of a batch's inference up to its detections. data: images "
+    "a second of the data pipeline, and of OpenCV decoding and resizing the same files in one process. Peak memory is that of "
+    "the process after train and predict")
+# Key of the JSON file -> what it is, and how it is written.
+FIGURES = {
+    "first_step_s": ("start to the end of the first step", "{:.1f} s"),
+    "train_step_s": ("training step", "{:.3f} s"),
+    "predict_s": ("inference batch", "{:.3f} s"),
+    "peak_gib": ("peak memory", "{:.2f} GiB"),
+    "pipeline_images_per_s": ("data pipeline", "{:.1f} images/s"),
+    "plain_images_per_s": ("OpenCV alone, one process", "{:.1f} images/s"),
+}
+
+logger = logging.getLogger("faster_rcnn")
+
+
+def main(group):
+    args, cfg = parse_args()
+    set_up_logging(group.rank)
+    check_program(group, cfg)
+    set_up_device(cfg, group)
+    results = dict.fromkeys((*FIGURES, "breakdown"))
+    if args.what != ["data"]:
+        results.update(measure_network(args, cfg, group))
+    if "data" in args.what:
+        results["pipeline_images_per_s"], results["plain_images_per_s"] = measure_pipeline(cfg)
+    if group.rank == 0:
+        show(results)
+        if args.json:
+            with whole_file(args.json) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                json.dump(results, file, indent=2)
+
+
+def measure_network(args, cfg, group):
+    """The figures of training and inference that args.what asks for, a dict."""
+    results = {}
+    use_compile_cache(cfg, group, f"benchmark {args.what}", args.classes, padding_size(cfg))
+    batch = noise_batch(cfg, args.classes)
+    network = build_detector(cfg, args.classes, norm_layer(cfg, group))
+    step = None
+    if "train" in args.what:
+        step = TrainingStep(network, cfg, args.classes, group, batch)
+        step()
+        results["first_step_s"] = time.perf_counter() - START
+        results["train_step_s"] = median_seconds(step, args.steps)
+    if "predict" in args.what:
+        results["predict_s"] = median_seconds(InferenceBatch(network, cfg, batch), args.steps)
+    results["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB, on Linux
+    if step and (cfg.device_target != "CPU" or cfg.ms_mode != 0):
+        logger.info("no breakdown of the step: it is measured on the CPU, as a compiled graph, only")
+    elif step:
+        network.set_train()
+        results["breakdown"] = break_down(step)
+    if step and step.skipped:
+        logger.warning("%d of %d steps overflowed and went without the update: choose another --ms_loss_scaler_value",
+                       step.skipped, step.count)
+    return results
+
+
+def show(results):
+    """Print what was measured."""
+    for key, (meaning, form) in FIGURES.items():
+        if results[key] is not None:
+            print(f"{meaning:36}{form.format(results[key]):>18}")
+    if results["breakdown"]:
+        total = sum(results["breakdown"].values())
+        print("\nwhere a training step's time goes")
+        for part, seconds in results["breakdown"].items():
+            print(f"{part:36}{seconds:16.3f} s{seconds / total:7.1%}")
+        print(f"{'sum':36}{total:16.3f} s")
+
+
+def parse_args():
+    """The benchmark's own arguments, and the configuration that they make with those of train.py."""
+    args, others = build_parser().parse_known_args()
+    for name in ("height", "width", "steps", "classes"):
+        value = getattr(args, name)
+        if not value.isdecimal() or int(value) < 1:
+            raise UserError(f"--{name} must be a whole number of at least 1, not {value!r}")
+        setattr(args, name, int(value))
+    asked = args.what.split(",")
+    for part in asked:
+        if part not in WHAT:
+            raise UserError(f"--what must be some of {','.join(WHAT)}, not {part!r}")
+    args.what = [part for part in WHAT if part in asked]
+    require_folder_of(args.json)
+    if args.json and Path(args.json).is_dir():
+        raise UserError(f"cannot write {args.json}: it is a folder; give --json a file's path.")
+    return args, parse_train_args(["-o", f"data.target_size=[{args.height},{args.width}]", "backbone.pretrained=False",
+                                   "--config", args.config, "--batch_size", args.batch, *others])
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        description="Measure the detector's speed on this machine, with random weights, on pictures of noise.",
+        epilog="All other flags of train.py work as well, for example --device_target CPU --mix False --num_workers 1 "
+               "-o infer.conf_threshold=0.01. Started by mpirun, every process takes part and the first one reports.",
+        allow_abbrev=False)
+    own = {
+        "--config": (str(DEFAULT_CONFIG), "YAML file"),
+        "--height": ("768", "of the pictures, rounded up to a multiple of 32"),
+        "--width": ("1280", "as --height"),
+        "--batch": ("2", "images a step and device"),
+        "--steps": ("5", "training steps, and batches of inference, of which the median is taken; one before does not count"),
+        "--classes": ("3", "of objects, without background"),
+        "--what": (",".join(WHAT), WHAT_HELP),
+        "--json": ("", "file to write the results to, null where nothing was measured"),
+    }
+    for flag, (default, meaning) in own.items():
+        names = [flag, "--batch_size"] if flag == "--batch" else [flag]
+        parser.add_argument(*names, default=default, metavar=flag[2:].upper(), help=f"{meaning} (default: {default or 'none'})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_together(main))
