@@ -30,4 +30,16 @@ void winograd_conv3x3_weight_gradient(const float* x, const float* dy, float* dw
 // x (rows, columns) times factor (rows); y as x.
 void scale_rows(const float* x, const float* factor, int64_t rows, int64_t columns, float* y);
 
+// image (B, H, W, 3), valid_size (B, 2), tables (3, 256), channels (3): the channel of the image that each table is for;
+// out (B, 3, H, W), zero outside the valid size.
+void preprocess(const uint8_t* image, const float* valid_size, const float* tables, const int32_t* channels, int64_t B,
+                int64_t H, int64_t W, float* out);
+
+// boxes (B, N, 4) by falling score within each group, ends (groups) of these; keep (B, N).
+void nms(const float* boxes, const int32_t* ends, int64_t B, int64_t N, int64_t groups, float threshold, bool* keep);
+
+// x (planes, h, w), out (planes, H, W); the backward pass takes the gradient of `out` and overwrites that of x.
+void resize_bilinear(const float* x, int64_t planes, int64_t h, int64_t w, int64_t H, int64_t W, float* out);
+void resize_bilinear_backward(const float* dout, int64_t planes, int64_t h, int64_t w, int64_t H, int64_t W, float* dx);
+
 }  // namespace kernels

@@ -159,4 +159,36 @@ int ScaleRows(int, void** tensors, int* ranks, int64_t** shapes, const char**, v
   });
 }
 
+// image uint8 (B, H, W, 3), valid_size (B, 2), tables (3, 256), channels (3) -> (B, 3, H, W).
+int Preprocess(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    kernels::preprocess(static_cast<uint8_t*>(tensors[0]), floats(tensors[1]), floats(tensors[2]), ints(tensors[3]),
+                        shapes[0][0], shapes[0][1], shapes[0][2], floats(tensors[4]));
+  });
+}
+
+// boxes (B, N, 4), ends of the groups (groups), threshold (1) -> keep (B, N).
+int NMS(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    kernels::nms(floats(tensors[0]), ints(tensors[1]), shapes[0][0], shapes[0][1], shapes[1][0], floats(tensors[2])[0],
+                 static_cast<bool*>(tensors[3]));
+  });
+}
+
+// x (B, C, h, w), a tensor (H, W) of which only the shape counts -> (B, C, H, W).
+int ResizeBilinear(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    kernels::resize_bilinear(floats(tensors[0]), shapes[0][0] * shapes[0][1], shapes[0][2], shapes[0][3], shapes[1][0],
+                             shapes[1][1], floats(tensors[2]));
+  });
+}
+
+// The gradient of ResizeBilinear's output (B, C, H, W), a tensor (h, w) of which only the shape counts -> that of x.
+int ResizeBilinearGrad(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    kernels::resize_bilinear_backward(floats(tensors[0]), shapes[0][0] * shapes[0][1], shapes[1][0], shapes[1][1],
+                                      shapes[0][2], shapes[0][3], floats(tensors[2]));
+  });
+}
+
 }  // extern "C"

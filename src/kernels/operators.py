@@ -196,3 +196,48 @@ class KernelConv2d(nn.Cell):
     def construct(self, x):
         """See nn.Conv2d."""
         return self.convolution(x, self.weight, self.bias)
+
+
+class KernelPreprocess(nn.Cell):
+    """`src.models.preprocess.Preprocess` in one pass."""
+
+    def __init__(self, library, plain):
+        super().__init__()
+        self.tables, self.channels = plain.tables, Tensor(plain.channels, ms.int32)
+        self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]],
+                                  lambda *_: ms.float32)
+
+    def construct(self, image, valid_size):
+        """See `Preprocess`."""
+        return ops.stop_gradient(self.preprocess(image, valid_size, self.tables, self.channels))
+
+
+class KernelNMS(nn.Cell):
+    """`src.models.proposals.GroupedNMS` of all groups at once, each box compared with the surviving ones alone."""
+
+    def __init__(self, library, plain):
+        super().__init__()
+        self.threshold = Tensor([plain.threshold], ms.float32)
+        self.nms = _custom(library, "NMS", lambda boxes, *_: boxes[:2], lambda *_: ms.bool_)
+
+    def construct(self, boxes, ends):
+        """See `GroupedNMS`."""
+        return ops.stop_gradient(self.nms(boxes, Tensor(ends, ms.int32), self.threshold))
+
+
+class KernelBilinearUpsample(nn.Cell):
+    """`src.models.fpn.BilinearUpsample`, whose gradient in MindSpore takes ten times as long."""
+
+    def __init__(self, library, _):
+        super().__init__()
+        gradient = _custom(library, "ResizeBilinearGrad", lambda dout, size: [*dout[:2], *size], lambda *_: ms.float32)
+
+        def bprop(feature, size, out, dout):
+            return gradient(dout, ops.zeros(feature.shape[2:], ms.bool_)), ops.zeros_like(size)
+
+        self.resize = _custom(library, "ResizeBilinear", lambda feature, size: [*feature[:2], *size], lambda *_: ms.float32,
+                              bprop)
+
+    def construct(self, feature, size):
+        """See `BilinearUpsample`."""
+        return self.resize(feature, ops.zeros(size, ms.bool_))

@@ -3,17 +3,26 @@ from mindspore import nn
 
 from src.kernels.library import library
 from src.kernels.operators import (
+    KernelBilinearUpsample,
     KernelConv2d,
     KernelConvolution,
     KernelMatch,
+    KernelNMS,
     KernelPool,
+    KernelPreprocess,
     KernelScaledWeight,
     KernelTrainingFeatures,
 )
 from src.models.faster_rcnn import TrainingFeatures
+from src.models.fpn import BilinearUpsample
 from src.models.matching import Match
+from src.models.preprocess import Preprocess
+from src.models.proposals import GroupedNMS
 from src.models.residual import Convolution, ScaledWeight
 from src.models.roi_align import LevelPool
+
+KERNELS = {BilinearUpsample: KernelBilinearUpsample, GroupedNMS: KernelNMS, LevelPool: KernelPool, Match: KernelMatch,
+           Preprocess: KernelPreprocess, ScaledWeight: KernelScaledWeight, TrainingFeatures: KernelTrainingFeatures}
 
 
 def use_kernels(forward, cfg):
@@ -30,13 +39,11 @@ def use_kernels(forward, cfg):
     path = library() if cfg.device_target == "CPU" else None
     if path is None:
         return forward
-    kinds = {LevelPool: KernelPool, Match: KernelMatch, ScaledWeight: KernelScaledWeight,
-             TrainingFeatures: KernelTrainingFeatures}
     # A kernel may keep the plain cell for what it does not do.
     for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelConvolution)]:
         for name, cell in list(parent.name_cells().items()):
-            if type(cell) in kinds:
-                _replace(parent, name, kinds[type(cell)](path, cell))
+            if type(cell) in KERNELS:
+                _replace(parent, name, KERNELS[type(cell)](path, cell))
             elif not cfg.mix and type(cell) is Convolution and _is_plain_3x3(cell.conv2d):
                 _replace(parent, name, KernelConvolution(path, cell))
             elif not cfg.mix and type(cell) is nn.Conv2d and _is_plain_3x3(cell.conv2d):

@@ -10,6 +10,22 @@ def _conv(in_channels, out_channels, kernel_size):
                      weight_init=HeUniform(negative_slope=1), bias_init="zeros")
 
 
+class BilinearUpsample(nn.Cell):
+    """Bilinear interpolation with half-pixel centres."""
+
+    def construct(self, feature, size):
+        """feature (B, C, h, w) at size (H, W)."""
+        return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
+
+
+class NearestUpsample(nn.Cell):
+    """The nearest feature."""
+
+    def construct(self, feature, size):
+        """feature (B, C, h, w) at size (H, W)."""
+        return ops.interpolate(feature, size=size, mode="nearest")
+
+
 class FPN(nn.Cell):
     """Features C2..C5 -> levels P2..P5 and further ones by stride-2 subsampling of the last.
 
@@ -27,13 +43,7 @@ class FPN(nn.Cell):
         self.extra_levels = num_outs - len(in_channels)
         # A maximum of one pixel: MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
-        self.bilinear = upsample_mode == "bilinear"
-
-    def upsample(self, feature, size):
-        """feature (B, C, h, w) at size (H, W)."""
-        if self.bilinear:
-            return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
-        return ops.interpolate(feature, size=size, mode="nearest")
+        self.upsample = BilinearUpsample() if upsample_mode == "bilinear" else NearestUpsample()
 
     def construct(self, features):
         """features: tuple of (B, C_i, H_i, W_i), finest first; returns a tuple of (B, out_channels, H_i, W_i) float32."""

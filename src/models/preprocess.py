@@ -19,8 +19,8 @@ class Preprocess(nn.Cell):
             values = values / np.float32(255)
         if normalize["norm_type"] == "mean_std":
             values = (values - np.float32(normalize["mean"])) / np.float32(normalize["std"])
-        # What each channel makes of the 256 values that a pixel may have.
-        self.tables = tuple(Tensor(np.broadcast_to(values, (256, 3))[:, i].copy()) for i in range(3))
+        # (3, 256): what each channel makes of the values that a pixel may have.
+        self.tables = Tensor(np.broadcast_to(values, (256, 3)).T.copy())
         # Which channel of the picture each channel of the input is.
         self.channels = (0, 1, 2) if transpose["bgr2rgb"] else (2, 1, 0)
 
@@ -31,6 +31,6 @@ class Preprocess(nn.Cell):
         inside_x = (ops.arange(width).reshape(1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1)).astype(ms.float32)
         inside = ops.bmm(inside_y, inside_x)
         channels = ()
-        for table, channel in zip(self.tables, self.channels):
-            channels += (ops.gather(table, image[:, :, :, channel].astype(ms.int32), 0) * inside,)
+        for i in range(3):
+            channels += (ops.gather(self.tables[i], image[:, :, :, self.channels[i]].astype(ms.int32), 0) * inside,)
         return ops.stack(channels, 1)

@@ -8,6 +8,33 @@ from src.models.rpn import UNIT_WEIGHTS
 REJECTED = -1e10
 
 
+class GroupedNMS(nn.Cell):
+    """Greedy non-maximum suppression within groups of boxes.
+
+    Args:
+        threshold: a box goes when its IoU with a better one that stays is above it.
+    """
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.threshold = threshold
+        self.nms = ops.NMSWithMask(threshold)
+
+    def construct(self, boxes, ends):
+        """Which boxes (B, n, 4), by falling score in each group, survive: (B, n) bool; ends: tuple, of the groups."""
+        kept = ()
+        for image in range(boxes.shape[0]):
+            first = 0
+            for end in ends:
+                # Ranks for scores: the operator sorts again, and would leave equal scores in any order.
+                ranks = ops.arange(end - first, 0, -1).astype(boxes.dtype).expand_dims(1)
+                _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
+                # The operator has no gradient, and none is wanted.
+                kept += (ops.stop_gradient(keep),)
+                first = end
+        return ops.concat(kept).reshape(boxes.shape[:2])
+
+
 class ProposalGenerator(nn.Cell):
     """The best boxes of each level, clipped to the picture, without near-duplicates, then the best of all levels.
 
@@ -26,7 +53,7 @@ class ProposalGenerator(nn.Cell):
         self.pre_nms_top_n = cfg.pre_nms_top_n
         candidates = sum(min(cfg.pre_nms_top_n, size) for size in level_sizes)
         self.number = min(cfg.post_nms_top_n, candidates)
-        self.nms = ops.NMSWithMask(cfg.nms_thresh)
+        self.suppress = GroupedNMS(cfg.nms_thresh)
 
     def _best_of_levels(self, logits):
         """The best `pre_nms_top_n` anchors of each level: scores (B, n), falling in each level, index (B, n), level ends."""
@@ -37,20 +64,6 @@ class ProposalGenerator(nn.Cell):
             scores, index, end = scores + (level_scores,), index + (level_index + first,), end + kept
             ends, first = ends + (end,), first + size
         return ops.concat(scores, 1), ops.concat(index, 1), ends
-
-    def _suppress(self, boxes, ends):
-        """Which boxes (B, n, 4), by falling score in each level, survive non-maximum suppression in it: (B, n) bool."""
-        kept = ()
-        for image in range(boxes.shape[0]):
-            first = 0
-            for end in ends:
-                # Ranks for scores: the operator sorts again, and would leave equal scores in any order.
-                ranks = ops.arange(end - first, 0, -1).astype(boxes.dtype).expand_dims(1)
-                _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
-                # The operator has no gradient, and none is wanted.
-                kept += (ops.stop_gradient(keep),)
-                first = end
-        return ops.concat(kept).reshape(boxes.shape[:2])
 
     def construct(self, anchors, logits, deltas, valid_size):
         """Returns proposals (B, R, 4) by falling score and which of them are valid (B, R) bool.
@@ -64,7 +77,7 @@ class ProposalGenerator(nn.Cell):
         large = (sides >= self.min_size).all(-1)
         # A box that is too small must not suppress others: without area it overlaps none.
         boxes = boxes * large.astype(boxes.dtype).expand_dims(2)
-        kept = ops.logical_and(self._suppress(boxes, ends), large)
+        kept = ops.logical_and(self.suppress(boxes, ends), large)
         scores, best = ops.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
         valid = scores > REJECTED
         return gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2), valid

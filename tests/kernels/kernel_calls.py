@@ -25,7 +25,8 @@ def with_gradients(function, weight, *arrays):
 
     gradient = ms.value_and_grad(weighted, tuple(range(len(arrays))), has_aux=True)
     (_, output), gradients = gradient(*map(Tensor, arrays))
-    return output.asnumpy(), [g.asnumpy() for g in gradients]
+    # Of a single argument it is no tuple.
+    return output.asnumpy(), [g.asnumpy() for g in (gradients if isinstance(gradients, tuple) else (gradients,))]
 
 
 def assert_close(found, expected, tolerance):

@@ -99,6 +99,13 @@ def calls():
     yield "RoIAlign", regions, [((60, 9, 7, 7), np.float32)]
     call, sizes = (*regions[:3], normal(60, 9, 7, 7)), [np.zeros(level.shape[2:], bool) for level in regions[3:]]
     yield "RoIAlignGrad", (*call, *call, *sizes), [(level.shape, np.float32) for level in regions[3:]]
+    scores = np.full((2, 100, 4), 0.5, np.float32)
+    yield "Preprocess", (rng.integers(0, 256, (2, 9, 31, 3), dtype=np.uint8), np.float32([[9, 31], [4, 17]]), normal(3, 256),
+                         np.int32([2, 1, 0])), [((2, 3, 9, 31), np.float32)]
+    yield "NMS", (scores + np.abs(normal(2, 100, 4)) * np.float32([0, 0, 1, 1]), np.int32([60, 70, 100]),
+                  np.float32([0.5])), [((2, 100), bool)]
+    yield "ResizeBilinear", (normal(2, 3, 5, 9), np.zeros((10, 17), bool)), [((2, 3, 10, 17), np.float32)]
+    yield "ResizeBilinearGrad", (normal(2, 3, 10, 17), np.zeros((5, 9), bool)), [((2, 3, 5, 9), np.float32)]
     candidates = np.sort(rng.integers(0, 40, (2, 5000, 2, 2)), axis=2).reshape(2, 5000, 4).astype(np.float32)
     yield "Match", (candidates, corners, np.ones((2, 30), bool)), [((2, 5000), t) for t in (np.float32, np.int32, bool)]
 

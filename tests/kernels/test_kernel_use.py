@@ -8,14 +8,13 @@ from mindspore import Tensor
 
 from src.config.load import load_config
 from src.kernels import operators
-from src.kernels.use import use_kernels
+from src.kernels.use import KERNELS, use_kernels
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
 
 TINY_DETECTOR = Path(__file__).resolve().parents[1] / "tiny_detector.yml"
 NUM_CLASSES = 3
 OF_TRAINING = {operators.KernelMatch, operators.KernelTrainingFeatures}
-KERNEL_CELLS = {operators.KernelPool, operators.KernelScaledWeight, operators.KernelConvolution, operators.KernelConv2d,
-                *OF_TRAINING}
+KERNEL_CELLS = {*KERNELS.values(), operators.KernelConvolution, operators.KernelConv2d}
 CONVOLUTIONS = {operators.KernelConvolution, operators.KernelConv2d}
 
 

@@ -1,0 +1,65 @@
+// Greedy non-maximum suppression of boxes that come by falling score.
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels.h"
+#include "team.h"
+
+// The overlaps are to be those of the plain operator, which rounds after every operation.
+#pragma GCC optimize("fp-contract=off")
+
+namespace {
+
+struct Box {
+  float x1, y1, x2, y2;
+};
+
+// The boxes that survived so far, coordinate by coordinate, so that the comparison with all of them is a vector loop.
+struct Kept {
+  std::vector<float> x1, y1, x2, y2, area;
+  int64_t size = 0;
+
+  explicit Kept(int64_t most) : x1(most), y1(most), x2(most), y2(most), area(most) {}
+
+  void add(const Box& box, float box_area) {
+    x1[size] = box.x1, y1[size] = box.y1, x2[size] = box.x2, y2[size] = box.y2, area[size] = box_area;
+    ++size;
+  }
+
+  bool overlaps(const Box& box, float box_area, float threshold) const {
+    constexpr int64_t kPiece = 64;  // between two looks at the result
+    for (int64_t first = 0; first < size; first += kPiece) {
+      int found = 0;
+      for (int64_t i = first; i < std::min(first + kPiece, size); ++i) {
+        const float width = std::max(std::min(x2[i], box.x2) - std::max(x1[i], box.x1), 0.f);
+        const float height = std::max(std::min(y2[i], box.y2) - std::max(y1[i], box.y1), 0.f);
+        const float intersection = width * height;
+        found |= intersection / (area[i] + box_area - intersection) > threshold;
+      }
+      if (found) return true;
+    }
+    return false;
+  }
+};
+
+void suppress(const Box* boxes, int64_t count, float threshold, bool* keep) {
+  Kept kept(count);
+  for (int64_t i = 0; i < count; ++i) {
+    const float area = (boxes[i].x2 - boxes[i].x1) * (boxes[i].y2 - boxes[i].y1);
+    keep[i] = !kept.overlaps(boxes[i], area, threshold);
+    if (keep[i]) kept.add(boxes[i], area);
+  }
+}
+
+}  // namespace
+
+void kernels::nms(const float* boxes, const int32_t* ends, int64_t B, int64_t N, int64_t groups, float threshold, bool* keep) {
+  Team::run(usable_processors(), [&](Team& team, int) {
+    // The largest groups come first: they take longest.
+    team.share(B * groups, [&](int64_t item) {
+      const int64_t group = item / B, first = group == 0 ? 0 : ends[group - 1], row = item % B * N + first;
+      suppress(reinterpret_cast<const Box*>(boxes) + row, ends[group] - first, threshold, keep + row);
+    });
+  });
+}
