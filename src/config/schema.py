@@ -229,7 +229,8 @@ class Config:
     compile_cache: str = setting("", "folder of compiled graphs that later runs with the same settings take up; empty: none")
     num_workers: int = setting(2, "processes that read images", low=1)
     prefetch_size: int = setting(4, "depth of the pipeline's queues, in batches", low=1)
-    max_rowsize: int = setting(64, "shared memory that a row of the pipeline may take, in MB", low=1)
+    max_rowsize: int = setting(64, "shared memory that a batch of the pipeline, or a row of it where a batch "
+                               "takes more, may take, in MB", low=1)
     resume_ckpt: str = setting("", "checkpoint to continue from")
     checkpoint_path: str = setting("", "checkpoint file or folder to evaluate")
     skip_bad_images: bool = setting(False, "count unreadable images in evaluation instead of stopping")
