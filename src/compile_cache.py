@@ -11,6 +11,7 @@ import os
 import mindspore as ms
 
 from src.config.load import config_to_dict
+from src.errors import UserError
 from src.files import make_folder
 from src.kernels.library import library
 from src.together import program_digest
@@ -28,10 +29,13 @@ def use_compile_cache(cfg, group, script, num_classes, padding_size):
         padding_size: G, length of the box lists.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder cannot be written to; mixed precision on the CPU.
     """
     if not cfg.compile_cache:
         return
+    if cfg.mix and cfg.device_target == "CPU":
+        raise UserError("compile_cache does not work with mixed precision on the CPU, where MindSpore takes up another graph "
+                        "than it stored; give --mix False, or leave --compile_cache out.")
     settings = {name: value for name, value in config_to_dict(cfg).items() if name not in WITHOUT_EFFECT}
     # On the CPU the exchange between processes is no part of the graph.
     size = 1 if cfg.device_target == "CPU" else group.size

@@ -99,6 +99,12 @@ def test_unknown_keys(refused):
                                             "(a whole number of at least 1)?")
 
 
+def test_stored_graphs_in_mixed_precision(refused, tmp_path):
+    sentence = refused("train.py", "--mix", "True", "--compile_cache", tmp_path)
+    assert "compile_cache does not work with mixed precision on the CPU" in sentence and "--mix False" in sentence
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_batches_larger_than_the_data_set(refused, pictures):
     assert refused("train.py", "--batch_size", "4") == (
         f"batch_size is 4, but {pictures}/annotations/instances_train2017.json has only 3 images to train on: choose a "
