@@ -19,6 +19,7 @@ from src.models.faster_rcnn import TrainingForward
 from src.together import check_program, open_dataset_together
 from src.train.checkpoint import progress_of, read_checkpoint
 from src.train.exchange import build_exchange, share_parameters
+from src.train.lock import claim_folder
 from src.train.loop import Trainer
 from src.train.optimizer import build_optimizer
 from src.train.priorities import Priorities
@@ -30,6 +31,7 @@ def main(group):
     cfg = parse_train_args()
     logger = set_up_logging(group.rank)
     check_program(group, cfg)
+    claim = claim_folder(cfg.save_dir) if group.rank == 0 else None  # noqa: F841 kept until this run ends
     set_up_device(cfg, group)
     stored = read_checkpoint(cfg.resume_ckpt) if cfg.resume_ckpt and group.rank == 0 else {}
     progress = group.broadcast(progress_of(stored, cfg.resume_ckpt))

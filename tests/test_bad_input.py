@@ -1,6 +1,7 @@
 """Users' mistakes: one sentence on standard error and a non-zero exit status, never a traceback."""
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import train as training_script
 from src.cli import parse_train_args, run_together
 from src.dataset.shapes import ensure_shapes
 from src.detector import build_detector
+from src.train.lock import claim_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK_START = str(ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml")
@@ -99,10 +101,18 @@ def test_unknown_keys(refused):
                                             "(a whole number of at least 1)?")
 
 
+def test_a_second_run_in_the_same_folder(refused, tmp_path):
+    with claim_folder(tmp_path):
+        sentence = refused("train.py", "--save_dir", tmp_path)
+        assert f"another run (process {os.getpid()} on " in sentence and f"writes into the folder {tmp_path};" in sentence
+    claim_folder(tmp_path).close()
+
+
 def test_stored_graphs_in_mixed_precision(refused, tmp_path):
-    sentence = refused("train.py", "--mix", "True", "--compile_cache", tmp_path)
+    graphs = tmp_path / "graphs"
+    sentence = refused("train.py", "--mix", "True", "--compile_cache", graphs)
     assert "compile_cache does not work with mixed precision on the CPU" in sentence and "--mix False" in sentence
-    assert list(tmp_path.iterdir()) == []
+    assert not graphs.exists()
 
 
 def test_batches_larger_than_the_data_set(refused, pictures):

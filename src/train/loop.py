@@ -11,10 +11,11 @@ from src.train.exchange import average_statistics
 from src.train.metrics import Progress
 from src.train.optimizer import set_learning_rate
 from src.train.schedule import learning_rate, scaled_base_rate
+from src.train.watch import Watch
 
 logger = logging.getLogger("faster_rcnn")
 
-# Columns of the pipeline that the network trains on: image, valid_size, boxes, labels, mask.
+# Columns of the pipeline that the network trains on: image, valid_size, boxes, labels, mask; the next one is image_id.
 TRAINING_COLUMNS = 5
 
 
@@ -39,6 +40,7 @@ class Trainer:
         self.state = state
         self.group = group
         self.evaluate = evaluate
+        self.watch = Watch(cfg.mix)
         self.folder = os.path.join(cfg.save_dir, "checkpoint")
         if group.rank == 0:
             make_folder(self.folder)
@@ -49,7 +51,7 @@ class Trainer:
         """Train; returns the metrics of the last evaluation on rank 0, or None.
 
         Raises:
-            UserError: not one training image can be read.
+            UserError: not one training image can be read; the loss or the gradients are not finite, see `Watch`.
         """
         steps_per_epoch = self.pipeline.steps_per_epoch
         if self.state.global_step >= self.cfg.epochs * steps_per_epoch:
@@ -92,6 +94,7 @@ class Trainer:
         self.state.skipped_steps += not applied
         seconds = {"data_wait": waited, **self.step.exchange.take_seconds()}
         progress.add(index, losses, seconds, rate, self.state.loss_scale, self.state.skipped_steps)
+        self.watch.check(index + 1, losses[0], applied, rate, batch[TRAINING_COLUMNS].asnumpy())
 
     def _end_epoch(self, epoch):
         average_statistics(self.group, self.network)
