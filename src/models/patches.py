@@ -19,10 +19,10 @@ class Patches(nn.Cell):
         around = Tensor((-1, 0, 1), ms.int32)
         y, x = y.reshape(-1, 1) + around, x.reshape(-1, 1) + around
         inside = inside_level(y, height).expand_dims(2) * inside_level(x, width).expand_dims(1)
-        y, x = ops.minimum(ops.maximum(y, 0), height - 1), ops.minimum(ops.maximum(x, 0), width - 1)
         index = (y * width + first_row.reshape(-1, 1)).expand_dims(2) + x.expand_dims(1)
-        picked = ops.gather(rows, side_by_side(index, level.shape[0]), 0).transpose(0, 3, 1, 2)
-        return picked * side_by_side(inside, level.shape[0]).expand_dims(1)
+        # Outside the level: the row of zeros.
+        index = ops.select(inside > 0, index, ops.full_like(index, rows.shape[0] - 1))
+        return ops.gather(rows, side_by_side(index, level.shape[0]), 0).transpose(0, 3, 1, 2)
 
 
 def side_by_side(patches, batch):

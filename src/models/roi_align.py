@@ -116,8 +116,8 @@ def flatten_levels(levels, level):
         levels: tuple of (B, C, H_i, W_i); level: (B, S) int32, of each cell asked for.
 
     Returns:
-        rows (sum of B * H_i * W_i, C): level by level, row-major over (image, y, x); and (B * S,) int32 each: height and
-        width of the level, and the row of the image's first cell there.
+        rows (sum of B * H_i * W_i + 1, C): level by level, row-major over (image, y, x), and at the end zeros; and (B * S,)
+        int32 each: height and width of the level, and the row of the image's first cell there.
     """
     batch, number = level.shape
     rows, heights, widths, firsts, count = (), (), (), (), 0
@@ -126,6 +126,7 @@ def flatten_levels(levels, level):
         rows += (feature.transpose(0, 2, 3, 1).reshape(-1, channels),)
         heights, widths, firsts = heights + (height,), widths + (width,), firsts + (count,)
         count += batch * height * width
+    rows += (ops.zeros((1, rows[0].shape[1]), rows[0].dtype),)
     level = level.reshape(-1)
     height, width = ops.gather(Tensor(heights, ms.int32), level, 0), ops.gather(Tensor(widths, ms.int32), level, 0)
     image = ops.arange(0, batch * number).astype(ms.int32) // number

@@ -48,7 +48,7 @@ def run(name):
         optimizer.zero_grad()
         sum(parts.values()).backward()
         if step == 0:
-            stored["norms"] = np.array([value.grad.norm().item() for value in trained.values()])
+            stored["norms"] = np.array([value.grad.double().norm().item() for value in trained.values()])
         optimizer.step()
         losses.append([parts[key].item() for key in LOSSES])
     stored.update(names=np.array(list(trained)), losses=np.array(losses))
