@@ -40,6 +40,7 @@ def train_three_steps(network, cfg, num_classes, pictures, annotations):
     columns = [Tensor(column) for column in (pictures, valid_size, *pad(annotations))]
 
     _, gradients, _ = step.gradients(*columns, *priorities.draw(0, PADDED))
-    norms = {torchvision_names(p.name)[0]: np.linalg.norm(g.asnumpy().astype(np.float64)) for p, g in zip(optimizer.parameters, gradients)}
+    norms = {torchvision_names(p.name)[0]: np.linalg.norm(g.asnumpy().astype(np.float64))
+             for p, g in zip(optimizer.parameters, gradients)}
     losses = np.stack([step(*columns, *priorities.draw(i, PADDED))[0] for i in range(3)])
     return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})
