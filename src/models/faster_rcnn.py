@@ -37,6 +37,7 @@ class FasterRCNN(nn.Cell):
         num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
         self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
         strides = head.roi_extractor.featmap_strides
+        self.num_roi_levels = len(strides)
         self.roi_align = PyramidRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
                                          head.roi_extractor.aligned)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
@@ -48,6 +49,10 @@ class FasterRCNN(nn.Cell):
         for i in self.level_index:
             chosen += (features[i],)
         return self.fpn(chosen)
+
+    def box_outputs(self, levels, rois):
+        """rois (B, R, 4) pixels -> logits (B * R, K + 1) and deltas (B * R, K, 4)."""
+        return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
 
 
 def _preprocess(item_transforms):
@@ -137,5 +142,5 @@ class InferenceForward(nn.Cell):
         levels = net.pyramid(self.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
         proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
-        class_logits, box_deltas = net.box_head(net.roi_align(levels, proposals))
+        class_logits, box_deltas = net.box_outputs(levels, proposals)
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from apart import apart
 from cases import CASES, annotations_of, pictures_of
 from comparison import share_of_equal_detections
 from drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config
@@ -13,20 +14,25 @@ from src.detector import Predictor
 from src.evaluation.detections import select_detections
 
 
+def computed(name):
+    """Our detections before training, and our three steps."""
+    num_classes, salt, size, _ = CASES[name]
+    cfg = torchvision_config(*size, SAMPLE_ALL)
+    network = drawn_network(cfg, num_classes, salt)
+    pictures = pictures_of(name)
+    boxes, scores = Predictor(network, cfg)(Tensor(pictures), Tensor(np.float32([size] * len(pictures))))
+    infer = cfg.infer
+    detections = [select_detections(*one, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
+                  for one in zip(boxes, scores)]
+    return detections, train_three_steps(network, cfg, num_classes, pictures, annotations_of(name))
+
+
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request):
     """What torchvision stored of a case; our detections before training; and our three steps."""
     with np.load(Path(__file__).with_name("cases.npz")) as file:
         expected = {key.split("/")[1]: file[key] for key in file if key.startswith(f"{request.param}/")}
-    num_classes, salt, size, _ = CASES[request.param]
-    cfg = torchvision_config(*size, SAMPLE_ALL)
-    network = drawn_network(cfg, num_classes, salt)
-    pictures = pictures_of(request.param)
-    boxes, scores = Predictor(network, cfg)(Tensor(pictures), Tensor(np.float32([size] * len(pictures))))
-    infer = cfg.infer
-    detections = [select_detections(*one, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
-                  for one in zip(boxes, scores)]
-    return expected, detections, train_three_steps(network, cfg, num_classes, pictures, annotations_of(request.param))
+    return expected, *apart(computed, request.param)
 
 
 def test_detections(case):

@@ -1,18 +1,23 @@
 """Losses, gradients and updated weights are torchvision's over three steps, in graph mode."""
 import numpy as np
 import pytest
+from apart import apart
 from drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config
 from three_steps import train_three_steps
 
 
-@pytest.fixture(scope="module")
-def three_steps(stored):
+def computed(stored):
     """Losses of three steps, gradient norms of the first, and the weights after the last, under torchvision's names."""
     cfg = torchvision_config(320, 416, SAMPLE_ALL)
     num_classes = int(stored["num_classes"])
     network = drawn_network(cfg, num_classes, int(stored["salt"]))
     annotations = [(stored[f"gt_boxes_{i}"], stored[f"gt_labels_{i}"]) for i in range(2)]
     return train_three_steps(network, cfg, num_classes, stored["image"], annotations)
+
+
+@pytest.fixture(scope="module")
+def three_steps(stored):
+    return apart(computed, stored)
 
 
 @pytest.mark.parametrize(("step", "tolerance"), [(0, 1e-4), (1, 1e-4), (2, 1e-3)])

@@ -1,0 +1,17 @@
+"""Running a function in a process of its own, whose gigabytes go with it."""
+import concurrent.futures
+import multiprocessing
+
+
+def apart(function, *arguments):
+    """What `function`, of a module's top level, gives in a new process."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_up) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _set_up():
+    import mindspore as ms
+
+    import src  # noqa: F401 sets MindSpore's environment before it is imported
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
