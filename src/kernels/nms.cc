@@ -15,8 +15,9 @@ struct Box {
   float x1, y1, x2, y2;
 };
 
-// The boxes that survived so far, coordinate by coordinate, so that the comparison with all of them is a vector loop.
-struct Kept {
+// The boxes that survived so far, coordinate by coordinate, so that the comparison with all of them is a vector loop. No two
+// threads' share a cache line.
+struct alignas(64) Kept {
   std::vector<float> x1, y1, x2, y2, area;
   int64_t size = 0;
 
@@ -43,8 +44,8 @@ struct Kept {
   }
 };
 
-void suppress(const Box* boxes, int64_t count, float threshold, bool* keep) {
-  Kept kept(count);
+void suppress(const Box* boxes, int64_t count, float threshold, Kept& kept, bool* keep) {
+  kept.size = 0;
   for (int64_t i = 0; i < count; ++i) {
     const float area = (boxes[i].x2 - boxes[i].x1) * (boxes[i].y2 - boxes[i].y1);
     keep[i] = !kept.overlaps(boxes[i], area, threshold);
@@ -55,11 +56,14 @@ void suppress(const Box* boxes, int64_t count, float threshold, bool* keep) {
 }  // namespace
 
 void kernels::nms(const float* boxes, const int32_t* ends, int64_t B, int64_t N, int64_t groups, float threshold, bool* keep) {
-  Team::run(usable_processors(), [&](Team& team, int) {
+  const int threads = usable_processors();
+  std::vector<Kept> kept_of_thread(threads, Kept(N));
+  Team::run(threads, [&](Team& team, int thread) {
     // The largest groups come first: they take longest.
     team.share(B * groups, [&](int64_t item) {
       const int64_t group = item / B, first = group == 0 ? 0 : ends[group - 1], row = item % B * N + first;
-      suppress(reinterpret_cast<const Box*>(boxes) + row, ends[group] - first, threshold, keep + row);
+      suppress(reinterpret_cast<const Box*>(boxes) + row, ends[group] - first, threshold, kept_of_thread[thread],
+               keep + row);
     });
   });
 }

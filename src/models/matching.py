@@ -8,11 +8,13 @@ class Match(nn.Cell):
     """The ground-truth box that each candidate overlaps most."""
 
     def construct(self, candidates, boxes, mask):
-        """Args:
+        """Compare all candidates with all boxes of their picture.
+
+        Args:
             candidates: (B or 1, N, 4) float32 pixels, boxes: (B, G, 4) float32 pixels, mask: (B, G) bool, False where padded.
 
         Returns:
-            overlap (B, N) float32, the largest IoU (0 without any box); index (B, N) int32 of that box;
+            overlap (B, N) float32, the largest IoU (0 without any box); index (B, N), whole numbers, of that box;
             is_best (B, N) bool: no candidate overlaps one of the boxes more than this one does (ties count, IoU 0 does not).
         """
         iou = pairwise_iou(candidates, boxes) * mask.expand_dims(1).astype(boxes.dtype)

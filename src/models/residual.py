@@ -100,7 +100,7 @@ class Chain(nn.Cell):
 
 
 def chain(sequence):
-    """A `Chain` of the cells of an nn.SequentialCell, convolutions joined with the BatchNorm that follows them."""
+    """A `Chain` of cells that run one after the other, convolutions joined with the BatchNorm that follows them."""
     cells = []
     for cell in sequence:
         if isinstance(cell, NORMS) and cells and isinstance(cells[-1], nn.Conv2d) and not cells[-1].has_bias:

@@ -28,10 +28,12 @@ class Watch:
             UserError: the loss is not finite, or the gradients have overflowed in too many steps in a row.
         """
         self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        diverged = not self.mix and not math.isfinite(loss)
+        if not diverged and self.skipped_in_a_row <= MOST_SKIPPED_STEPS:
+            return
         where = f"at step {step}, with learning rate {rate:.3g} and the images {', '.join(map(str, image_ids))}"
-        if not self.mix and not math.isfinite(loss):
+        if diverged:
             raise UserError(f"the loss is {loss} {where}; the weights were not changed by it: look at the boxes of these images, "
                             "and resume from the last checkpoint with a smaller lr_init.")
-        if self.skipped_in_a_row > MOST_SKIPPED_STEPS:
-            raise UserError(f"{self.skipped_in_a_row} steps in a row had gradients that are not finite, the last one {where}; "
-                            "resume from the last checkpoint with a smaller ms_loss_scaler_value or lr_init.")
+        raise UserError(f"{self.skipped_in_a_row} steps in a row had gradients that are not finite, the last one {where}; "
+                        "resume from the last checkpoint with a smaller ms_loss_scaler_value or lr_init.")

@@ -23,16 +23,16 @@ def test_preprocess_gives_the_same_bits(kernels, bgr2rgb, norm_type):
     assert (found[1, :, 1:] == 0).all() and (found[2, :, :, 1:] == 0).all() and found[0].any()
 
 
-class Grouped(nn.Cell):
-    """Suppression in groups that end where `ends` says, which is a constant of the graph."""
+class WithFixed(nn.Cell):
+    """A cell as a function of its first argument; the other one is a constant of the graph."""
 
-    def __init__(self, cell, ends):
+    def __init__(self, cell, other):
         super().__init__()
         self.cell = cell
-        self.ends = ends
+        self.other = other
 
-    def construct(self, boxes):
-        return self.cell(boxes, self.ends)
+    def construct(self, first):
+        return self.cell(first, self.other)
 
 
 def survivors(boxes, ends, threshold):
@@ -58,7 +58,7 @@ def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
     corner = rng.integers(0, 12, (2, ends[-1], 2))
     boxes = np.concatenate([corner, corner + rng.integers(0, 9, (2, ends[-1], 2))], 2).astype(np.float32)
     plain = GroupedNMS(threshold)
-    expected, found = (Grouped(cell, ends)(Tensor(boxes)).asnumpy() for cell in (plain, KernelNMS(kernels, plain)))
+    expected, found = (WithFixed(cell, ends)(Tensor(boxes)).asnumpy() for cell in (plain, KernelNMS(kernels, plain)))
     has_area = (boxes[..., 2:] > boxes[..., :2]).all(2)
     np.testing.assert_array_equal(found, survivors(boxes, ends, threshold))
     # The operator may drop boxes without area; their proposals are not valid.
@@ -66,45 +66,21 @@ def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
     assert found.sum() < found.size or ends == (1,)
 
 
-class ToSize(nn.Cell):
-    """Upsampling to one size."""
-
-    def __init__(self, cell, size):
-        super().__init__()
-        self.cell = cell
-        self.size = size
-
-    def construct(self, feature):
-        return self.cell(feature, self.size)
-
-
 @pytest.mark.parametrize(("old", "new"), [((4, 6), (8, 12)), ((3, 5), (5, 10)), ((1, 1), (2, 2)), ((1, 4), (1, 7)),
                                           ((5, 3), (5, 3)), ((12, 20), (23, 40))])
 def test_upsampling_and_its_gradient(kernels, old, new):
     rng = np.random.default_rng(2)
     feature, dout = (rng.normal(size=(2, 3, *size)).astype(np.float32) for size in (old, new))
-    (expected, [gradient]), (found, [own]) = (
-        with_gradients(ToSize(cell, new), dout, feature) for cell in (BilinearUpsample(), KernelBilinearUpsample(kernels, None)))
+    cells = BilinearUpsample(), KernelBilinearUpsample(kernels, None)
+    (expected, [gradient]), (found, [own]) = (with_gradients(WithFixed(cell, new), dout, feature) for cell in cells)
     assert_close(found, expected, 2e-6)
     assert_close(own, gradient, 2e-6)
-
-
-class Scaled(nn.Cell):
-    """A weight times one fixed scale."""
-
-    def __init__(self, cell, scale):
-        super().__init__()
-        self.cell = cell
-        self.scale = Tensor(scale)
-
-    def construct(self, weight):
-        return self.cell(weight, self.scale)
 
 
 def test_scaled_weight_and_its_gradient(kernels):
     rng = np.random.default_rng(3)
     weight, scale, dout = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 4, 3, 3), (5,), (5, 4, 3, 3)))
     for cell in (ScaledWeight(), KernelScaledWeight(kernels, None)):
-        output, [gradient] = with_gradients(Scaled(cell, scale), dout, weight)
+        output, [gradient] = with_gradients(WithFixed(cell, Tensor(scale)), dout, weight)
         np.testing.assert_array_equal(output, weight * scale[:, None, None, None])
         np.testing.assert_array_equal(gradient, dout * scale[:, None, None, None])
