@@ -8,7 +8,7 @@ from pathlib import Path
 from src.config.compose import parse_yaml
 from src.config.load import load_config
 from src.config.schema import Config
-from src.errors import UserError
+from src.errors import UserError, one_line
 from src.parallel import Alone, join_processes
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
@@ -45,7 +45,7 @@ def run_main(main) -> int:
     try:
         return main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,4 +1,14 @@
-"""The one exception type for mistakes that the user can mend."""
+"""The one exception type for mistakes that the user can mend, and how values and texts appear in its sentence."""
+import re
+import reprlib
+
+# Line ends and other characters that a terminal acts upon.
+CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+LONGEST = 80
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxlong, _short.maxstring, _short.maxother = 4, LONGEST, LONGEST, LONGEST
+_short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = 20
 
 
 class UserError(Exception):
@@ -6,3 +16,14 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 1.
     """
+
+
+def show(value):
+    """`value` as text of at most LONGEST characters, however large or deeply nested it is."""
+    text = _short.repr(value)
+    return text if len(text) <= LONGEST else text[:LONGEST - 3] + "..."
+
+
+def one_line(text):
+    """`text` with its control characters, line ends among them, written as Python writes them, such as \\n."""
+    return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)

@@ -9,6 +9,9 @@ def set_up_logging(rank=0):
     Of several processes only rank 0 reports; what concerns one process's share of the data alone goes to the logger
     `faster_rcnn.share`, which speaks on every rank.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        # A file name may have characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logger = logging.getLogger("faster_rcnn")
     logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     logging.getLogger("faster_rcnn.share").setLevel(logging.INFO)

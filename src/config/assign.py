@@ -3,8 +3,8 @@ import difflib
 import typing
 from dataclasses import fields, is_dataclass
 
-from src.config.values import Limits, convert, describe, show
-from src.errors import UserError
+from src.config.values import Limits, convert, describe
+from src.errors import UserError, show
 
 
 def setting_fields(cls) -> dict:

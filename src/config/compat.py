@@ -4,8 +4,7 @@
 """
 import copy
 
-from src.config.values import show
-from src.errors import UserError
+from src.errors import UserError, show
 
 # Settings of old that only ever have one supported value here; None means that any value will do.
 SINGLE_VALUED = {

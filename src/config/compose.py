@@ -3,8 +3,7 @@ import os
 
 import yaml
 
-from src.config.values import show
-from src.errors import UserError
+from src.errors import UserError, show
 
 MAX_BYTES = 1 << 20  # far beyond any real configuration
 MAX_VALUES = 10_000

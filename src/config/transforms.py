@@ -2,8 +2,8 @@
 from dataclasses import asdict, dataclass
 
 from src.config.assign import assign, nearest, setting_names
-from src.config.values import setting, show
-from src.errors import UserError
+from src.config.values import setting
+from src.errors import UserError, show
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]

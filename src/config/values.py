@@ -2,7 +2,7 @@
 import dataclasses
 import math
 import typing
-from typing import Any, Optional
+from typing import Optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +37,6 @@ def setting(default, doc, parse=None, **limits):
 
 def _copy(value):
     return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def show(value: Any) -> str:
-    """`value` as short text for a message."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def convert(value, kind, limits: Limits):

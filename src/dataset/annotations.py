@@ -1,5 +1,4 @@
-"""COCO annotation files: read, checked and turned into one record an image."""
-import json
+"""The content of COCO annotation files: checked and turned into one record an image."""
 import logging
 import os
 from dataclasses import dataclass
@@ -7,12 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.errors import UserError
+from src.dataset.annotation_file import existing_annotation_path, parse_annotations
+from src.errors import CONTROL_CHARACTERS, UserError, show
 
 logger = logging.getLogger("faster_rcnn")
 
 # COCO writes coordinates with two decimals: a side below one unit of the last place is no side at all.
 SMALLEST_SIDE = 0.01
+LONGEST_SIDE = 2**31  # no image is longer
 NUMBER_TYPES = frozenset((int, float))
 DROP_MEANINGS = {
     "crowd": "crowd boxes (they do not train)",
@@ -40,7 +41,7 @@ class CocoDataset:
 
     `records` has every image in the file's order; `names` and `category_ids` are indexed by label; `drops` counts boxes
     by the keys of DROP_MEANINGS; `coco_json` is the parsed file without segmentations, in which annotations have
-    ids 1..n and every one has `area` and `iscrowd`, as pycocotools needs.
+    ids 1..n in place of their own and every one has `area` and `iscrowd`, as pycocotools needs.
     """
     records: list
     names: list
@@ -59,11 +60,11 @@ def load_coco(annotation_path, image_dir, nc=None, names=None):
     Returns a CocoDataset. Raises UserError when the file or the image folder is missing, the file is not COCO
     detection JSON, something in it contradicts itself, or its classes differ from `nc` or `names`.
     """
-    path = _existing_annotation_path(annotation_path)
+    path = existing_annotation_path(annotation_path)
     if not os.path.isdir(image_dir):
         raise UserError(f"The image folder {image_dir} does not exist: check data.dataset_dir and the data.*_img_dir "
                         f"that belongs to {path}.")
-    coco = _parse(path)
+    coco = parse_annotations(path)
     names_found, category_ids = _classes(coco["categories"], path)
     _compare_classes(names_found, nc, names, path)
     images = _checked_images(coco["images"], image_dir, path)
@@ -87,44 +88,17 @@ def training_records(dataset):
     return records
 
 
-def _existing_annotation_path(path):
-    folder, name = os.path.split(path)
-    parent, folder_name = os.path.split(folder)
-    other_name = {"annotations": "annotation", "annotation": "annotations"}.get(folder_name)
-    candidates = [path] + ([os.path.join(parent, other_name, name)] if other_name else [])
-    for candidate in candidates:
-        if os.path.isfile(candidate):
-            return candidate
-    raise UserError(f"The annotation file {' (or '.join(candidates)}{')' * (len(candidates) - 1)} does not exist: "
-                    f"check data.dataset_dir and the data.*_anno_path.")
-
-
-def _without_segmentation(node):
-    # Polygons are most of COCO's 2 GB in memory, and boxes are all that this program uses.
-    node.pop("segmentation", None)
-    return node
-
-
-def _parse(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            coco = json.load(file, object_hook=_without_segmentation)
-    except OSError as error:
-        raise UserError(f"The annotation file {path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"The annotation file {path} is not valid JSON: {error}.") from error
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(coco, dict) or not isinstance(coco.get(key), list):
-            raise UserError(f"The annotation file {path} is not a COCO detection file: it has no list '{key}'.")
-    for key in ("images", "categories"):
-        if not coco[key]:
-            raise UserError(f"The annotation file {path} has an empty list '{key}': there is nothing to learn from.")
-    coco.setdefault("info", {})
-    return coco
-
-
 def _is_int(value):
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2 ** 63
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _check_id(identifier, seen, where):
+    """Check that an id is an integer which the set `seen` does not have yet, and add it."""
+    if not _is_int(identifier):
+        raise UserError(f"{where} has the id {show(identifier)}: an integer of at most 63 bits is needed.")
+    if identifier in seen:
+        raise UserError(f"{where} repeats the id {identifier}: ids must be unique.")
+    seen.add(identifier)
 
 
 def _checked_entries(entries, kind, text_key, path):
@@ -134,13 +108,13 @@ def _checked_entries(entries, kind, text_key, path):
         where = f"{path}: number {number} of '{kind}'"
         if not isinstance(entry, dict):
             raise UserError(f"{where} is not an object.")
-        if not _is_int(entry.get("id")):
-            raise UserError(f"{where} has the id {entry.get('id')!r}: an integer is needed.")
-        if entry["id"] in seen:
-            raise UserError(f"{where} repeats the id {entry['id']}: ids must be unique.")
-        seen.add(entry["id"])
-        if not isinstance(entry.get(text_key), str) or not entry[text_key]:
-            raise UserError(f"{where} (id {entry['id']}) has the {text_key} {entry.get(text_key)!r}: a text is needed.")
+        _check_id(entry.get("id"), seen, where)
+        text = entry.get(text_key)
+        where = f"{where} (id {entry['id']}) has the {text_key} {show(text)}"
+        if not isinstance(text, str) or not text:
+            raise UserError(f"{where}: a text is needed.")
+        if CONTROL_CHARACTERS.search(text):
+            raise UserError(f"{where}: it must not contain line ends or other control characters.")
         yield entry
 
 
@@ -165,38 +139,57 @@ def _checked_images(entries, image_dir, path):
     for entry in _checked_entries(entries, "images", "file_name", path):
         name = entry["file_name"]
         if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
-            raise UserError(f"{path}: image {entry['id']} has the file_name {name!r}, which leads out of the image "
-                            f"folder: names must be relative and without '..'.")
+            raise UserError(f"{path}: image {entry['id']} has the file_name {show(name)}, which leads out of the "
+                            f"image folder: names must be relative and without '..'.")
         size = (entry.get("height"), entry.get("width"))
-        if not all(_is_int(side) and 0 < side < 2 ** 31 for side in size):
-            raise UserError(f"{path}: image {entry['id']} ({name}) has height {size[0]!r} and width {size[1]!r}: "
-                            f"positive integers are needed.")
+        if not all(_is_int(side) and 0 < side < LONGEST_SIDE for side in size):
+            raise UserError(f"{path}: image {entry['id']} ({show(name)}) has height {show(size[0])} and width {show(size[1])}: "
+                            f"positive integers below {LONGEST_SIDE} are needed.")
         images.append((entry["id"], os.path.join(image_dir, name), *size))
     return images
 
 
-def _annotation_error(number, annotation, path):
-    where = f"{path}: number {number} of 'annotations'"
+def _annotation_error(annotation, where):
     if not isinstance(annotation, dict):
         return UserError(f"{where} is not an object.")
     for key in ("image_id", "category_id", "bbox"):
         if key not in annotation:
             return UserError(f"{where} has no '{key}'.")
-    return UserError(f"{where} is for image_id {annotation['image_id']!r} and category_id "
-                     f"{annotation['category_id']!r}, and one of them is not in the lists of images and categories.")
+    return UserError(f"{where} is for image_id {show(annotation['image_id'])} and category_id "
+                     f"{show(annotation['category_id'])}, and one of them is not in the lists of images and categories.")
 
 
 def _box_array(annotations, path):
-    """All bbox values as (n, 4) float64."""
+    """All bbox values as (n, 4) float64, each at most LONGEST_SIDE or not finite."""
     rows = [annotation["bbox"] for annotation in annotations]
     for number, row in enumerate(rows):
         if not (isinstance(row, list) and len(row) == 4 and NUMBER_TYPES.issuperset(map(type, row))):
-            raise UserError(f"{path}: number {number} of 'annotations' has the bbox {row!r}: "
+            raise UserError(f"{path}: number {number} of 'annotations' has the bbox {show(row)}: "
                             f"[x, y, width, height] in pixels is needed.")
     try:
-        return np.array(rows, dtype=np.float64).reshape(-1, 4)
+        xywh = np.array(rows, dtype=np.float64).reshape(-1, 4)
     except OverflowError as error:
-        raise UserError(f"{path}: a bbox has a number too large for any image.") from error
+        raise UserError(f"{path}: one of 'annotations' has a bbox with a number too large for any image.") from error
+    # Infinity is counted and dropped with what is no number.
+    beyond = np.flatnonzero((np.isfinite(xywh) & (np.abs(xywh) > LONGEST_SIDE)).any(axis=1))
+    if len(beyond):
+        raise UserError(f"{path}: number {beyond[0]} of 'annotations' has the bbox {show(rows[beyond[0]])}, with a number too "
+                        "large for any image.")
+    return xywh
+
+
+def _is_area(value):
+    return type(value) in NUMBER_TYPES and abs(value) <= LONGEST_SIDE**2
+
+
+def _complete(annotation, number, seen, where):
+    """Check what an annotation may leave out, `id` and `iscrowd`; set them as pycocotools wants them."""
+    if annotation.get("id") is not None:
+        _check_id(annotation["id"], seen, where)
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        raise UserError(f"{where} has the iscrowd {show(annotation['iscrowd'])}: 0 or 1 is needed.")
+    annotation["id"] = number + 1
+    annotation["iscrowd"] = 1 if annotation.get("iscrowd") else 0
 
 
 def _boxes(annotations, images, category_ids, path):
@@ -207,21 +200,23 @@ def _boxes(annotations, images, category_ids, path):
     """
     image_index = {image[0]: index for index, image in enumerate(images)}
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
-    image_numbers, labels, crowd = [], [], []
+    image_numbers, labels, crowd, seen = [], [], [], set()
     for number, annotation in enumerate(annotations):
+        where = f"{path}: number {number} of 'annotations'"
         try:
             image_numbers.append(image_index[annotation["image_id"]])
             labels.append(label_of[annotation["category_id"]])
             annotation["bbox"]
         except (KeyError, TypeError) as error:
-            raise _annotation_error(number, annotation, path) from error
-        annotation["id"] = number + 1
-        annotation["iscrowd"] = 1 if annotation.get("iscrowd") else 0
+            raise _annotation_error(annotation, where) from error
+        _complete(annotation, number, seen, where)
         crowd.append(annotation["iscrowd"])
     xywh = _box_array(annotations, path)
-    for annotation, row in zip(annotations, xywh):
-        if type(annotation.get("area")) not in NUMBER_TYPES:
-            annotation["area"] = float(row[2] * row[3])
+    with np.errstate(invalid="ignore"):  # boxes that are not finite
+        areas = xywh[:, 2] * xywh[:, 3]
+    for annotation, area in zip(annotations, areas.tolist()):
+        if not _is_area(annotation.get("area")):
+            annotation["area"] = area
     image_numbers = np.array(image_numbers, dtype=np.int64)
     sizes = np.array([(width, height) for _, _, height, width in images], dtype=np.float64)[image_numbers]
     boxes, keep, drops = _clip(xywh, sizes, np.array(crowd, dtype=bool))

@@ -1,8 +1,13 @@
 """Image files decoded to RGB, 8 bits a channel, at the size that the annotation file states."""
+import math
+import os
+import stat
 import struct
 
 import cv2
 import numpy as np
+
+from src import MAX_IMAGE_PIXELS
 
 # Worker processes decode in parallel already. OpenCV's own thread pool would multiply with them, and a pool that exists
 # when a worker is forked deadlocks in it; so it must never come to be, which is why this stands at import.
@@ -10,6 +15,8 @@ cv2.setNumThreads(0)
 # Unreadable files are reported by name, once; OpenCV's own lines about them would come once an epoch and name nothing.
 cv2.setLogLevel(0)  # silent
 
+# What the largest picture takes without compression, with four channels of 16 bits each.
+MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND"
@@ -27,14 +34,11 @@ def read_image(path, height, width):
 
     Grey, palette, CMYK, 16-bit and transparent pictures become 8-bit RGB (transparency is ignored). The orientation in
     EXIF data is applied only when the stored picture does not have the annotated size and the rotated one has.
+    Pictures of more than MAX_IMAGE_PIXELS are not decoded, whatever the annotation file says.
 
     Returns (height, width, 3) uint8 RGB. Raises UnreadableImageError with the reason.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except (OSError, ValueError) as error:
-        raise UnreadableImageError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    data = _read_file(path)
     if not data:
         raise UnreadableImageError("the file is empty")
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
@@ -48,6 +52,19 @@ def read_image(path, height, width):
     return image
 
 
+def _read_file(path):
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever, reading a device never end
+            raise UnreadableImageError("cannot be opened (not a regular file)")
+        if status.st_size > MAX_FILE_BYTES:
+            raise UnreadableImageError(f"has {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read")
+        with open(path, "rb") as file:
+            return file.read(status.st_size)
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+
+
 def _decode(data, flags=0):
     # The decoders of other formats may give BGR whatever they are asked for, as that of PAM does.
     rgb = data.startswith((JPEG_START, PNG_START))
@@ -55,6 +72,9 @@ def _decode(data, flags=0):
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8),
                              flags | (cv2.IMREAD_COLOR_RGB if rgb else cv2.IMREAD_COLOR_BGR))
     except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in error.err:
+            raise UnreadableImageError("has a side too long, or more pixels than the "
+                                       f"{os.environ['OPENCV_IO_MAX_IMAGE_PIXELS']} that are decoded") from error
         raise UnreadableImageError(f"cannot be decoded ({error.err})") from error
     if image is None:
         raise UnreadableImageError("cannot be decoded (damaged, or not an image format that OpenCV knows)")
@@ -66,6 +86,9 @@ def _size_reason(stored, height, width):
 
 
 def _check_size(stored, height, width):
+    if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
+        raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
+                                   "are decoded")
     if stored not in (None, (height, width), (width, height)):
         raise UnreadableImageError(_size_reason(stored, height, width))
 

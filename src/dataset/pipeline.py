@@ -7,6 +7,7 @@ import mindspore.dataset as ds
 from mindspore.dataset.engine import datasets_user_defined
 
 from src.dataset.annotations import training_records
+from src.dataset.forking import out_of_reach
 from src.dataset.sources import COLUMNS, BatchSource, EvalSource, SampleMaker, TrainSource
 from src.dataset.transforms import padding_of
 from src.errors import UserError
@@ -109,7 +110,8 @@ def _batches(source, start, cfg):
                                max_rowsize=min(cfg.max_rowsize, _shared_megabytes(source, size)))
     if not whole:
         rows = rows.batch(cfg.batch_size, drop_remainder=True)
-    iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
+    with out_of_reach():
+        iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
     try:
         for batch in iterator:
             yield tuple(batch)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.dataset.image import UnreadableImageError, read_image
-from src.dataset.transforms import apply, pad_boxes
+from src.dataset.transforms import apply, fitted_size, pad_boxes
 
 COLUMNS = ["image", "valid_size", "boxes", "labels", "mask", "image_id", "original_size", "scale", "unreadable"]
 NOTHING_READABLE = -2  # in the column `unreadable`: no record at all could be read in place of this one
@@ -38,9 +38,12 @@ class SampleMaker:
 
     def sample(self, canvas, epoch, index, image, unreadable=-1):
         """The row of record number `index` with the given picture (h, w, 3) uint8 RGB, which is drawn onto `canvas`."""
-        record = self.records[index]
         rng = np.random.default_rng([self.seed, epoch, index])
-        valid_size, boxes, scale = apply(self.item_transforms, image, record.boxes, rng, canvas)
+        return self._row(canvas, index, apply(self.item_transforms, image, self.records[index].boxes, rng, canvas), unreadable)
+
+    def _row(self, canvas, index, transformed, unreadable):
+        record = self.records[index]
+        valid_size, boxes, scale = transformed
         boxes, labels, mask = pad_boxes(boxes, record.labels, self.padding_size, self.padding_value)
         return (canvas, valid_size, boxes, labels, mask, np.int64(record.image_id),
                 np.array([record.height, record.width], dtype=np.int32), scale, np.int32(unreadable))
@@ -54,9 +57,13 @@ class SampleMaker:
             return None  # the consumer of the column `unreadable` names the file and asks for the reason
 
     def blank(self, canvas, index, unreadable):
-        """The row of record number `index` with a black picture."""
+        """The row of record number `index` with a black picture, which takes no memory whatever size is annotated."""
         record = self.records[index]
-        return self.sample(canvas, 0, index, np.zeros((record.height, record.width, 3), dtype=np.uint8), unreadable)
+        size = record.height, record.width
+        canvas[:] = 0
+        valid_size = np.array(fitted_size(size, self.target_size), dtype=np.float32)
+        scale = valid_size / np.array(size, dtype=np.float32)
+        return self._row(canvas, index, (valid_size, record.boxes * scale[[1, 0, 1, 0]], scale), unreadable)
 
 
 class TrainSource:

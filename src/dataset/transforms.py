@@ -23,16 +23,20 @@ def random_hsv(image, rng, hgain, sgain, vgain):
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
 
 
+def fitted_size(size, canvas_size):
+    """The (height, width) in whole pixels of a picture of `size` (height, width), scaled to just fit into `canvas_size`."""
+    scale = min(canvas_size[0] / size[0], canvas_size[1] / size[1])
+    return tuple(max(1, round(side * scale)) for side in size)
+
+
 def resize(image, boxes, canvas):
     """Scale image and boxes by one factor so that the image just fits into the canvas (H, W, 3) uint8.
 
     Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own
     top-left part, which saves a copy; an image that fits already is given back as it is.
     """
-    height, width = canvas.shape[:2]
     old_height, old_width = image.shape[:2]
-    scale = min(height / old_height, width / old_width)
-    new_height, new_width = max(1, round(old_height * scale)), max(1, round(old_width * scale))
+    new_height, new_width = fitted_size((old_height, old_width), canvas.shape[:2])
     if (new_height, new_width) != (old_height, old_width):
         place = canvas[:new_height, :new_width]
         cv2.resize(image, (new_width, new_height), dst=place, interpolation=cv2.INTER_LINEAR)

@@ -13,7 +13,7 @@ OTHER = {"id": 4, "file_name": "b.png", "height": 30, "width": 20}
 
 
 def annotation(bbox, category_id=5, image_id=9, **more):
-    return {"id": 1, "image_id": image_id, "category_id": category_id, "bbox": bbox, **more}
+    return {"image_id": image_id, "category_id": category_id, "bbox": bbox, **more}
 
 
 def test_records_follow_the_file_and_labels_follow_ascending_category_ids(write_coco):
@@ -45,6 +45,29 @@ def test_each_kind_of_drop_is_counted_and_logged_in_one_line(write_coco, caplog)
     for part in (path, "1 crowd", "1 boxes of negative", "2 empty", "2 boxes with", "3 boxes outside",
                  "2 boxes partly"):
         assert part in message
+
+
+def test_ids_of_annotations_may_be_missing_and_are_counted_anew(write_coco):
+    boxes = [annotation([1, 1, 5, 5], id=7), annotation([1, 1, 5, 5]), annotation([1, 1, 5, 5], id=None),
+             annotation([1, 1, 5, 5], id=3)]
+    dataset = load_coco(*write_coco([IMAGE], boxes))
+    assert [row["id"] for row in dataset.coco_json["annotations"]] == [1, 2, 3, 4]
+
+
+def test_areas_that_are_no_numbers_are_computed(write_coco):
+    areas = [12.5, 10**400, float("nan"), float("-inf"), "12", None, True, [1]]
+    path, folder = write_coco([IMAGE], [annotation([1, 1, 4, 5], area=area) for area in areas])
+    rows = load_coco(path, folder).coco_json["annotations"]
+    assert [row["area"] for row in rows] == [12.5] + [20.0] * 7
+
+
+def test_a_byte_order_mark_does_no_harm(write_coco):
+    path, folder = write_coco([IMAGE], [annotation([1, 1, 5, 5])])
+    with open(path, "rb") as file:
+        content = file.read()
+    with open(path, "wb") as file:
+        file.write(b"\xef\xbb\xbf" + content)
+    assert len(load_coco(path, folder).records) == 1
 
 
 def test_clean_annotations_log_nothing(write_coco, caplog):

@@ -1,8 +1,10 @@
+import json
 import logging
 import os
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import psutil
@@ -180,6 +182,28 @@ def test_evaluation_puts_a_black_picture_in_the_place_of_an_unreadable_one(damag
     np.testing.assert_array_equal([b["unreadable"] for b in found], [[-1, -1, 2], [3, -1, 5]])
     np.testing.assert_array_equal([b["image_id"] for b in found], [[100, 101, 102], [103, 104, 105]])
     assert not found[0]["image"][2].any() and found[0]["image"][1].any()
+
+
+@pytest.mark.parametrize(("height", "width", "valid_size"), [(40, 60, (43, 64)), (31, 60, (33, 64)), (65000, 65000, (64, 64)),
+                                                            (2**31 - 1, 1, (64, 1)), (1, 2**31 - 1, (1, 64))])
+def test_the_row_of_an_unreadable_picture_takes_no_memory_of_its_annotated_size(write_coco, make_cfg, height, width, valid_size):
+    good = {"id": 1, "file_name": "a.png", "height": 40, "width": 60}
+    path, folder = write_coco([good], [])
+    with open(path) as file:
+        content = json.load(file)
+    content["images"].append({"id": 2, "file_name": "gone.png", "height": height, "width": width})
+    content["annotations"].append({"image_id": 2, "category_id": 5, "bbox": [0, 0, width, height]})
+    with open(path, "w") as file:
+        json.dump(content, file)
+    tracemalloc.start()
+    _, row = batches(EvalPipeline(load_coco(path, folder), make_cfg(batch_size=1)))
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+    assert row["unreadable"] == [1] and not row["image"].any()
+    np.testing.assert_array_equal(row["valid_size"], [valid_size])
+    np.testing.assert_array_equal(row["original_size"], [(height, width)])
+    np.testing.assert_allclose(row["scale"], [(valid_size[0] / height, valid_size[1] / width)], rtol=1e-6)
+    np.testing.assert_allclose(row["boxes"][0, 0], (0, 0, *valid_size[::-1]), rtol=1e-6)
 
 
 def test_when_no_file_can_be_read_the_rows_say_so(damaged, make_cfg):
