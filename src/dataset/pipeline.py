@@ -8,6 +8,7 @@ from mindspore.dataset.engine import datasets_user_defined
 
 from src.dataset.annotations import training_records
 from src.dataset.forking import out_of_reach
+from src.dataset.shared_memory import megabytes_of_queues, megabytes_of_rows, require_shared_memory
 from src.dataset.sources import COLUMNS, BatchSource, EvalSource, SampleMaker, TrainSource
 from src.dataset.transforms import padding_of
 from src.errors import UserError
@@ -44,7 +45,7 @@ class TrainPipeline:
 
     Attributes: records: those with boxes, the ones that train; padding_size: G; steps_per_epoch; start_step: where
     iteration begins, which may be set once steps_per_epoch is known.
-    Raises UserError when no record has a box or a batch is larger than the data set.
+    Raises UserError when no record has a box, a batch is larger than the data set, or there is too little shared memory.
     """
 
     def __init__(self, dataset, cfg, start_step=0, rank=0, size=1):
@@ -59,6 +60,8 @@ class TrainPipeline:
         maker = _sample_maker(self.records, cfg, cfg.data.train_transforms)
         self.padding_size = maker.padding_size
         self._source = TrainSource(maker, cfg.batch_size, self.steps_per_epoch, cfg.epochs, rank, size)
+        # The workers of an evaluation work while those of the training wait.
+        _check_shared_memory(self._source, cfg, size, streams=2 if cfg.run_eval else 1)
 
     def __iter__(self):
         return _batches(self._source, self.start_step, self._cfg)
@@ -70,6 +73,8 @@ class EvalPipeline:
     Of several processes, number `rank` of `size` gets every size-th batch. The last batch is filled up with repeats of the
     last record: rows from `num_images` (of this process) on are to be ignored. Where `unreadable` is not -1 the picture is
     black.
+
+    Raises UserError when there is too little shared memory.
     """
 
     def __init__(self, dataset, cfg, rank=0, size=1):
@@ -78,6 +83,7 @@ class EvalPipeline:
         maker = _sample_maker(self.records, cfg, cfg.data.eval_transforms)
         self.padding_size = maker.padding_size
         self._source = EvalSource(maker, cfg.batch_size, rank, size)
+        _check_shared_memory(self._source, cfg, size)
         self.num_images = sum(self._source.record_of(i) < len(self.records) for i in range(len(self._source)))
 
     def __iter__(self):
@@ -94,21 +100,33 @@ def _sample_maker(records, cfg, transforms):
                        padding_value)
 
 
+def _queue_items(source, cfg):
+    """How the rows of a source reach this process: number of workers, rows an item of their queues, MB of such an item."""
+    workers = _worker_count(cfg.num_workers)
+    whole = workers == 1 or megabytes_of_rows(source, cfg.batch_size) <= cfg.max_rowsize
+    # Where a batch takes more shared memory than is allowed, its rows travel one by one and MindSpore joins them.
+    size = cfg.batch_size if whole else 1
+    return workers, size, min(cfg.max_rowsize, megabytes_of_rows(source, size))
+
+
+def _check_shared_memory(source, cfg, size, streams=1):
+    """Raises UserError when there is too little for `streams` like this one, on a machine with all `size` processes."""
+    workers, _, megabytes = _queue_items(source, cfg)
+    # MindSpore, too, counts on no more than 8 processes a machine.
+    require_shared_memory(min(size, 8) * streams * megabytes_of_queues(workers, cfg.prefetch_size, megabytes))
+
+
 def _batches(source, start, cfg):
     """Yield the batches of the source from number `start` on; ends the workers whenever the caller stops."""
     count = len(source) // cfg.batch_size - start
     if count <= 0:
         return  # to MindSpore, zero samples mean all of them
     ds.config.set_prefetch_size(cfg.prefetch_size)
-    workers = _worker_count(cfg.num_workers)
-    # Where a batch takes more shared memory than is allowed, its rows travel one by one and MindSpore joins them.
-    whole = workers == 1 or _shared_megabytes(source, cfg.batch_size) <= cfg.max_rowsize
-    size = cfg.batch_size if whole else 1  # rows an item
-    rows = ds.GeneratorDataset(BatchSource(source, size) if whole else source, COLUMNS,
+    workers, size, megabytes = _queue_items(source, cfg)
+    rows = ds.GeneratorDataset(BatchSource(source, size) if size == cfg.batch_size else source, COLUMNS,
                                sampler=ds.SequentialSampler(start * cfg.batch_size // size, count * cfg.batch_size // size),
-                               num_parallel_workers=workers, python_multiprocessing=workers > 1,
-                               max_rowsize=min(cfg.max_rowsize, _shared_megabytes(source, size)))
-    if not whole:
+                               num_parallel_workers=workers, python_multiprocessing=workers > 1, max_rowsize=megabytes)
+    if size != cfg.batch_size:
         rows = rows.batch(cfg.batch_size, drop_remainder=True)
     with out_of_reach():
         iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
@@ -127,14 +145,3 @@ def _worker_count(configured):
         logger.info("num_workers is %d, but there are %d processors: %d workers are used", configured, os.cpu_count(),
                     workers)
     return workers
-
-
-def _shared_megabytes(source, size):
-    """Shared memory for `size` rows in the workers' queues, in MB.
-
-    A fixed size rather than MindSpore's -1 (as much as a row needs): fixed segments have no name in /dev/shm and vanish
-    with the processes however these end. They are filled with zeros at once, so no more is asked for than the rows take.
-    """
-    height, width = source.maker.target_size
-    row_bytes = height * width * 3 + source.maker.padding_size * 32 + 4096
-    return size * row_bytes // 2 ** 20 + 1

@@ -46,6 +46,7 @@ def make_cfg():
                  {"LabelsPadding": {"padding_size": padding_size, "padding_value": -1}}]
         transforms = SimpleNamespace(item_transforms=items)
         data = SimpleNamespace(target_size=list(target_size), train_transforms=transforms, eval_transforms=transforms)
-        defaults = {"seed": 7, "batch_size": 2, "epochs": 2, "num_workers": 0, "prefetch_size": 4, "max_rowsize": 64}
+        defaults = {"seed": 7, "batch_size": 2, "epochs": 2, "num_workers": 0, "prefetch_size": 4, "max_rowsize": 64,
+                    "run_eval": False}
         return SimpleNamespace(**{**defaults, **settings}, data=data)
     return make

@@ -262,7 +262,7 @@ import psutil
 from src.dataset.annotations import load_coco
 from src.dataset.pipeline import TrainPipeline
 transforms = N(item_transforms=[{{"Resize": {{}}}}, {{"LabelsPadding": {{"padding_size": 4, "padding_value": -1}}}}])
-cfg = N(seed=1, batch_size=2, epochs=500, num_workers=2, prefetch_size=4, max_rowsize=64,
+cfg = N(seed=1, batch_size=2, epochs=500, num_workers=2, prefetch_size=4, max_rowsize=64, run_eval=False,
         data=N(target_size=[32, 32], train_transforms=transforms))
 for batch in TrainPipeline(load_coco({path!r}, {folder!r}), cfg):
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
