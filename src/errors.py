@@ -27,3 +27,15 @@ def show(value):
 def one_line(text):
     """`text` with its control characters, line ends among them, written as Python writes them, such as \\n."""
     return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def is_plain(text):
+    """Whether `text` may be a name or a path: it has no control characters and can be written in UTF-8.
+
+    Characters by which Python stands for the undecodable bytes of a path are allowed.
+    """
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return not CONTROL_CHARACTERS.search(text)

@@ -4,7 +4,7 @@ import typing
 from dataclasses import fields, is_dataclass
 
 from src.config.values import Limits, convert, describe
-from src.errors import UserError, show
+from src.errors import UserError, is_plain, show
 
 
 def setting_fields(cls) -> dict:
@@ -48,7 +48,7 @@ def assign(target, mapping, where, names, prefix="", origins=None):
     for key, value in mapping.items():
         dotted = f"{prefix}{key}"
         if key not in settings:
-            raise UserError(f"{where}: unknown key '{dotted}'; {suggestion(dotted, names)}")
+            raise UserError(f"{where}: unknown key {show(dotted)}; {suggestion(dotted, names)}")
         section = section_of(kinds[key])
         if section is not None and isinstance(value, dict):
             if getattr(target, key) is None:
@@ -82,6 +82,8 @@ def _hint(value, kind, limits):
     if near is not None:
         return f"; did you mean '{near}'?"
     values = value if isinstance(value, list) else [value]
+    if any(isinstance(item, str) and not is_plain(item) for item in values):
+        return "; leave out line ends and other characters that cannot be shown"
     if "text" in describe(kind, limits) and any(not isinstance(item, (str, list, dict, type(None))) for item in values):
         return "; put text that looks like a number, a date or a yes or no in quotes"
     return ""

@@ -3,35 +3,60 @@ import os
 
 import yaml
 
-from src.errors import UserError, show
+from src.errors import UserError, is_plain, show
 
-MAX_BYTES = 1 << 20  # far beyond any real configuration
+# All far beyond any real configuration.
+MAX_BYTES = 1 << 18
 MAX_VALUES = 10_000
 MAX_DEPTH = 20
+MAX_FILES = 100
 
 
-def read_layers(path, stack=()) -> list:
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses merge keys (<<) that multiply beyond reason before it carries them out."""
+
+    def flatten_mapping(self, node):
+        count = 0
+        for key, value in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                for merged in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                    if isinstance(merged, yaml.MappingNode):
+                        self.flatten_mapping(merged)
+                        count += len(merged.value)
+                    if count > MAX_VALUES:
+                        raise RecursionError
+        super().flatten_mapping(node)
+
+
+def read_layers(path) -> list:
     """The file `path` and all its bases as [(mapping, file)], the weakest first: bases in their order, then the file.
 
     `__BASE__` names one file or a list of files, relative to the file that names them.
 
     Raises:
-        UserError: missing or unreadable file, invalid YAML, no mapping, or a cycle of bases.
+        UserError: missing or unreadable file, invalid YAML, no mapping, a cycle of bases, or too many of them.
     """
+    layers = []
+    _add_layers(path, (), layers)
+    return layers
+
+
+def _add_layers(path, stack, layers):
     path = os.path.normpath(path)
     identity = os.path.realpath(path)
     if identity in [os.path.realpath(earlier) for earlier in stack]:
         raise UserError(f"{stack[-1]}: __BASE__ leads in a cycle: {' -> '.join((*stack, path))}; break it")
+    if len(stack) > MAX_DEPTH or len(layers) > MAX_FILES:
+        raise UserError(f"{stack[0]}: __BASE__ leads to more than {MAX_FILES} files, or {MAX_DEPTH} in a row; use fewer")
     mapping = dict(_read_mapping(path, stack))
-    layers = []
     for base in _bases(mapping.pop("__BASE__", []), path):
-        layers += read_layers(os.path.join(os.path.dirname(path), base), (*stack, path))
-    return layers + [(mapping, path)]
+        _add_layers(os.path.join(os.path.dirname(path), base), (*stack, path), layers)
+    layers.append((mapping, path))
 
 
 def _bases(value, path):
     bases = [value] if isinstance(value, str) else value
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+    if not isinstance(bases, list) or not all(isinstance(base, str) and is_plain(base) for base in bases):
         raise UserError(f"{path}: __BASE__ must be a file name or a list of file names, not {show(value)}")
     return bases
 
@@ -57,13 +82,13 @@ def _read_mapping(path, stack):
 
 
 def parse_yaml(text, where):
-    """The value of the YAML `text` (str or UTF-8 bytes), by the safe loader.
+    """The value of the YAML `text` (str or UTF-8 bytes), by a safe loader.
 
     Raises:
         UserError: invalid YAML, or nested or large beyond reason.
     """
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -110,7 +110,7 @@ def _read_step(item, dotted, where):
     if name not in TRANSFORMS:
         near = nearest(name, TRANSFORMS)
         hint = f"did you mean '{near}'?" if near else "valid names are " + ", ".join(TRANSFORMS)
-        raise UserError(f"{where}: unknown transform '{name}' in {dotted}; {hint}")
+        raise UserError(f"{where}: unknown transform {show(name)} in {dotted}; {hint}")
     dotted = f"{dotted}.{name}"
     parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict):

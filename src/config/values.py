@@ -4,6 +4,8 @@ import math
 import typing
 from typing import Optional
 
+from src.errors import is_plain
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -102,6 +104,8 @@ def _convert_scalar(value, kind):
     # bool is a subclass of int, so the exact type counts.
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ValueError("wrong type")
+    if kind is str and not is_plain(value):
+        raise ValueError("control characters")
     return value
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.dataset.annotation_file import existing_annotation_path, parse_annotations
-from src.errors import CONTROL_CHARACTERS, UserError, show
+from src.errors import UserError, is_plain, show
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -113,8 +113,8 @@ def _checked_entries(entries, kind, text_key, path):
         where = f"{where} (id {entry['id']}) has the {text_key} {show(text)}"
         if not isinstance(text, str) or not text:
             raise UserError(f"{where}: a text is needed.")
-        if CONTROL_CHARACTERS.search(text):
-            raise UserError(f"{where}: it must not contain line ends or other control characters.")
+        if not is_plain(text):
+            raise UserError(f"{where}: it must not contain line ends or other characters that cannot be shown.")
         yield entry
 
 
