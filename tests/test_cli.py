@@ -97,9 +97,9 @@ def test_other_spellings_of_booleans_are_errors(text):
     (["--device_target", "Asend"], "--device_target: device_target must be one of Ascend, GPU, CPU, not 'Asend'; "
                                    "did you mean 'Ascend'?"),
     (["--ms_mode", "2"], "--ms_mode: ms_mode must be one of 0, 1, not 2"),
-    (["--batch_size", "0"], "--batch_size: batch_size must be a whole number of at least 1, not 0"),
+    (["--batch_size", "0"], "--batch_size: batch_size must be a whole number from 1 to 1024, not 0"),
     (["--seed", "1.5"], "--seed: seed must be a whole number from 0 to 4294967295, not '1.5'"),
-    (["--lr_init", "fast"], "--lr_init: lr_init must be a number above 0, not 'fast'"),
+    (["--lr_init", "fast"], "--lr_init: lr_init must be a number above 0 and at most 1000, not 'fast'"),
     (["--config", "gone.yml"], "gone.yml does not exist"),
     (["-o", "epoch=3"], "-o epoch: unknown key 'epoch'; did you mean 'epochs'"),
     (["-o", "data.targetsize=[1,2]"], "unknown key 'data.targetsize'; did you mean 'data.target_size'"),

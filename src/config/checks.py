@@ -4,6 +4,8 @@ import logging
 from src.errors import UserError
 
 STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
+# Anchors are sampled by ranks up to twice their number, which fp32 must tell apart.
+MOST_ANCHORS = 2**23
 
 
 def check_config(cfg, origins) -> None:
@@ -21,6 +23,7 @@ def check_config(cfg, origins) -> None:
     if cfg.clip_grads is True:
         cfg.clip_grads = 10.0
     _round_target_size(cfg, origins)
+    _check_anchors(cfg, origins)
 
 
 def _require(holds, origins, names, message):
@@ -85,3 +88,13 @@ def _round_target_size(cfg, origins):
             "%s: data.target_size %s rounded up to %s, multiples of %d",
             origins["data.target_size"], given, rounded, STRIDE)
         cfg.data.target_size = rounded
+
+
+def _check_anchors(cfg, origins):
+    generator, (height, width) = cfg.rpn_head.anchor_generator, cfg.data.target_size
+    cells = sum(-(-height // stride) * -(-width // stride) for stride in generator.strides)
+    anchors = cells * len(generator.aspect_ratios) * len(generator.anchor_sizes[0])
+    names = [f"rpn_head.anchor_generator.{name}" for name in ("strides", "aspect_ratios", "anchor_sizes")]
+    _require(anchors <= MOST_ANCHORS, origins, ["data.target_size", *names],
+             f"data.target_size {cfg.data.target_size} and rpn_head.anchor_generator give {anchors} anchors an image, more than "
+             f"{MOST_ANCHORS}; choose a smaller target_size, or fewer aspect_ratios and anchor_sizes")

@@ -9,13 +9,15 @@ from src.config.transforms import default_transforms, read_eval_transforms, read
 from src.config.values import setting
 
 FRACTION = {"low": 0, "high": 1}
+# Upper limits are far beyond use: they keep a slip of the finger from asking for all memory, and numbers within fp32.
+MOST_CHANNELS = 4096
 
 
 @dataclass
 class FPN:
     """The feature pyramid."""
 
-    num_outs: int = setting(5, "number of pyramid levels; those beyond level_index come from stride-2 pooling", low=1)
+    num_outs: int = setting(5, "number of pyramid levels; those beyond level_index come from stride-2 pooling", low=1, high=10)
     level_index: list[int] = setting([0, 1, 2, 3], "backbone stages used: 0 has stride 4, 3 has stride 32",
                                      low=0, high=3, ascending=True)
     norm: str = setting("none", "normalisation in the pyramid", choices=("none",))
@@ -31,11 +33,12 @@ class Backbone:
     pretrained: Union[bool, str] = setting(True, "True: mindcv's ImageNet weights; False: none; or a checkpoint file")
     in_channels: Optional[list[int]] = setting(None, "channels of the four stages; None: ask the backbone",
                                                length=4, low=1)
-    out_channels: int = setting(256, "channels of every pyramid level", low=1)
+    out_channels: int = setting(256, "channels of every pyramid level", low=1, high=MOST_CHANNELS)
     frozen_2stage: bool = setting(True, "keep the stem and the first stage as they are")
     frozen_bn: bool = setting(False, "keep BatchNorm's statistics and weights as they are")
     frozen: bool = setting(False, "keep the whole backbone as it is")
-    bn_eps: Optional[float] = setting(None, "BatchNorm's epsilon (ResNets only); None: the backbone's own, 1e-5", above=0, high=1)
+    bn_eps: Optional[float] = setting(None, "BatchNorm's epsilon (ResNets only); None: the backbone's own, 1e-5", low=1e-12,
+                                      high=1)
     stem_pool: str = setting("mindcv", "padding of the stem's max-pooling", choices=("mindcv", "torchvision"))
     fpn: FPN = setting(FPN, "the feature pyramid")
 
@@ -44,9 +47,9 @@ class Backbone:
 class AnchorGenerator:
     """Anchors by pyramid level."""
 
-    aspect_ratios: list[float] = setting([0.5, 1.0, 2.0], "height / width", above=0)
+    aspect_ratios: list[float] = setting([0.5, 1.0, 2.0], "height / width", low=0.01, high=100)
     anchor_sizes: list[list[float]] = setting([[32], [64], [128], [256], [512]],
-                                              "by level: square roots of anchor areas, in pixels", above=0)
+                                              "by level: square roots of anchor areas, in pixels", low=1, high=100_000)
     strides: list[int] = setting([4, 8, 16, 32, 64], "by level: pixels between anchors", low=1, ascending=True)
     rounded: bool = setting(False, "move the corners of each size and ratio to whole pixels, as torchvision does")
     strides_from_canvas: bool = setting(False, "pixels between anchors are the canvas // the level's cells, as in torchvision; "
@@ -78,8 +81,8 @@ class Proposal:
 class RPNHead:
     """The region proposal network."""
 
-    feat_channel: int = setting(256, "channels of its 3x3 convolution", low=1)
-    smooth_l1_beta: float = setting(1 / 9, "where its smooth L1 turns from square to straight", above=0)
+    feat_channel: int = setting(256, "channels of its 3x3 convolution", low=1, high=MOST_CHANNELS)
+    smooth_l1_beta: float = setting(1 / 9, "where its smooth L1 turns from square to straight", low=1e-6)
     anchor_generator: AnchorGenerator = setting(AnchorGenerator, "anchors by pyramid level")
     rpn_label_assignment: RPNLabelAssignment = setting(RPNLabelAssignment, "which anchors carry loss")
     train_proposal: Proposal = setting(Proposal, "how proposals are chosen in training")
@@ -91,8 +94,8 @@ class BoxFCHead:
     """The two fully connected layers."""
 
     name: str = setting("RCNNBBoxTwoFCHead", "kind of head", choices=("RCNNBBoxTwoFCHead",))
-    in_channel: int = setting(256, "channels of the pooled features; equals backbone.out_channels", low=1)
-    out_channel: int = setting(1024, "width of the two layers", low=1)
+    in_channel: int = setting(256, "channels of the pooled features; equals backbone.out_channels", low=1, high=MOST_CHANNELS)
+    out_channel: int = setting(1024, "width of the two layers", low=1, high=65_536)
 
 
 @dataclass
@@ -101,7 +104,7 @@ class RoIExtractor:
 
     featmap_strides: list[int] = setting([4, 8, 16, 32], "strides of the levels that are pooled from, in pixels",
                                          low=1, ascending=True)
-    sampling_ratio: int = setting(2, "samples along each side of a pooled cell", low=1)
+    sampling_ratio: int = setting(2, "samples along each side of a pooled cell", low=1, high=16)
     aligned: bool = setting(True, "shift by half a pixel so that cell centres meet pixel centres")
 
 
@@ -121,11 +124,11 @@ class BBoxAssigner:
 class BBoxHead:
     """The second stage: classes and boxes of proposals."""
 
-    resolution: int = setting(7, "cells along each side of the pooled features", low=1)
+    resolution: int = setting(7, "cells along each side of the pooled features", low=1, high=64)
     add_gt_as_proposals: bool = setting(True, "add the annotated boxes to the proposals in training")
-    smooth_l1_beta: float = setting(1.0, "where its smooth L1 turns from square to straight", above=0)
+    smooth_l1_beta: float = setting(1.0, "where its smooth L1 turns from square to straight", low=1e-6)
     bbox_weights: list[float] = setting([10.0, 10.0, 5.0, 5.0], "factors of the deltas dx, dy, dw, dh",
-                                        length=4, above=0)
+                                        length=4, low=0.01, high=1000)
     head: BoxFCHead = setting(BoxFCHead, "the two fully connected layers")
     roi_extractor: RoIExtractor = setting(RoIExtractor, "pooling of features for each proposal")
     bbox_assigner: BBoxAssigner = setting(BBoxAssigner, "which proposals carry loss")
@@ -151,10 +154,10 @@ class EvalTransforms:
 class DrawShapes:
     """The data set of coloured shapes that the program draws itself."""
 
-    train_images: int = setting(600, "training images", low=1)
-    val_images: int = setting(100, "validation images", low=1)
-    height: int = setting(160, "height of an image, in pixels", low=32)
-    width: int = setting(160, "width of an image, in pixels", low=32)
+    train_images: int = setting(600, "training images", low=1, high=1_000_000)
+    val_images: int = setting(100, "validation images", low=1, high=1_000_000)
+    height: int = setting(160, "height of an image, in pixels", low=32, high=4096)
+    width: int = setting(160, "width of an image, in pixels", low=32, high=4096)
     seed: int = setting(0, "seed of the drawing", low=0, high=2**32 - 1)
 
 
@@ -169,7 +172,8 @@ class Data:
     val_anno_path: str = setting("annotations/instances_val2017.json", "annotation file for evaluation")
     nc: Optional[int] = setting(None, "number of classes; None: as many as the annotation file has", low=1)
     names: Optional[list[str]] = setting(None, "class names; None: those of the annotation file")
-    target_size: list[int] = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32", length=2, low=1)
+    target_size: list[int] = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32", length=2, low=1,
+                                     high=16_384)
     draw_shapes: Optional[DrawShapes] = setting(None, "draw this data set into dataset_dir; None: it is there")
     train_transforms: TrainTransforms = setting(TrainTransforms, "what happens to a training image")
     eval_transforms: EvalTransforms = setting(EvalTransforms, "what happens to an image in evaluation")
@@ -180,7 +184,7 @@ class Optimizer:
     """How weights are updated."""
 
     type: str = setting("momentum", "stochastic gradient descent with momentum, under either name", choices=("momentum", "sgd"))
-    weight_decay: float = setting(5e-5, "factor of the L2 penalty", low=0)
+    weight_decay: float = setting(5e-5, "factor of the L2 penalty", **FRACTION)
     momentum: float = setting(0.9, "share of the last update that is kept", **FRACTION)
     nesterov: bool = setting(False, "Nesterov's form of momentum")
     filter_bias_and_bn: bool = setting(True, "no weight decay on biases and BatchNorm")
@@ -215,20 +219,20 @@ class Config:
     ms_mode: int = setting(0, "0: compiled graph; 1: PyNative, operator by operator", choices=(0, 1))
     mix: bool = setting(True, "fp16 mixed precision")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", low=0, high=2**32 - 1)
-    batch_size: int = setting(2, "images a step and device", low=1)
-    lr_init: float = setting(0.02, "learning rate for lr.base_batch_size images a step", above=0)
+    batch_size: int = setting(2, "images a step and device", low=1, high=1024)
+    lr_init: float = setting(0.02, "learning rate for lr.base_batch_size images a step", above=0, high=1000)
     epochs: int = setting(12, "passes over the training images", low=1)
     ms_loss_scaler: str = setting("static", "loss scaling", choices=("static", "dynamic", "none"))
-    ms_loss_scaler_value: float = setting(256.0, "loss scale (dynamic: the first one)", low=1)
+    ms_loss_scaler_value: float = setting(256.0, "loss scale (dynamic: the first one)", low=1, high=2**30)
     clip_grads: Union[bool, float] = setting(False, "largest global norm of the gradients; False: off; True: 10",
-                                             above=0)
+                                             above=0, high=1_000_000)
     log_interval: int = setting(100, "steps between two log lines", low=1)
     run_eval: bool = setting(False, "evaluate during training")
     eval_interval: int = setting(1, "epochs between two evaluations", low=1)
     save_dir: str = setting("output", "folder of checkpoints, logs and results")
     compile_cache: str = setting("", "folder of compiled graphs that later runs with the same settings take up; empty: none")
     num_workers: int = setting(2, "processes that read images", low=1)
-    prefetch_size: int = setting(4, "depth of the pipeline's queues, in batches", low=1)
+    prefetch_size: int = setting(4, "depth of the pipeline's queues, in batches", low=1, high=1024)
     max_rowsize: int = setting(64, "shared memory that a batch of the pipeline, or a row of it where a batch "
                                "takes more, may take, in MB", low=1)
     resume_ckpt: str = setting("", "checkpoint to continue from")

@@ -38,8 +38,8 @@ class NormalizeImage:
 
     is_scale: bool = setting(True, "divide the pixels by 255 first")
     norm_type: str = setting("mean_std", "mean_std, or none to leave mean and std out", choices=("mean_std", "none"))
-    mean: list[float] = setting(IMAGENET_MEAN, "by channel, red first", length=3)
-    std: list[float] = setting(IMAGENET_STD, "by channel, red first", length=3, above=0)
+    mean: list[float] = setting(IMAGENET_MEAN, "by channel, red first", length=3, low=-1000, high=1000)
+    std: list[float] = setting(IMAGENET_STD, "by channel, red first", length=3, low=1e-4, high=1000)
 
 
 @dataclass
@@ -54,7 +54,7 @@ class TransposeImage:
 class LabelsPadding:
     """Pad the boxes of an image to one count."""
 
-    padding_size: int = setting(160, "boxes an image; grows to what the data need", low=1)
+    padding_size: int = setting(160, "boxes an image; grows to what the data need", low=1, high=10_000)
     padding_value: int = setting(-1, "label of the padding", choices=(-1,))
 
 

@@ -3,6 +3,7 @@ import math
 import os
 import stat
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND"
+PNG_CHUNK_EXTRA = 12  # bytes of a chunk's length, name and checksum
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 START_OF_SCAN = 0xDA
 END_OF_IMAGE = b"\xff\xd9"
@@ -99,14 +101,29 @@ def _checked_header(data):
     Raises UnreadableImageError when its end is missing: some decoders fill what is missing with grey and say nothing.
     """
     if data.startswith(PNG_START):
-        end = data.rfind(PNG_END)
-        if end < 24 or len(data) < end + len(PNG_END) + 4:  # a checksum follows the end's name
-            raise UnreadableImageError("the file is truncated")
-        width, height = struct.unpack(">II", data[16:24])
-        return height, width
+        return _checked_png(data)
     if data.startswith(JPEG_START):
         return _checked_jpeg(data)
     return None
+
+
+def _checked_png(data):
+    """Walk the chunks up to the end's. Of those that a decoder needs (an upper-case letter comes first) the checksums must hold:
+    of damaged ones libpng speaks on standard error, once an epoch, and names no file."""
+    position, size = len(PNG_START), None
+    while position + PNG_CHUNK_EXTRA <= len(data):
+        length, kind = struct.unpack(">I4s", data[position:position + 8])
+        end = position + 8 + length
+        if end + 4 > len(data):
+            break
+        if kind[:1].isupper() and zlib.crc32(memoryview(data)[position + 4:end]) != struct.unpack(">I", data[end:end + 4])[0]:
+            raise UnreadableImageError("the PNG file is damaged (a checksum does not hold)")
+        if kind == b"IHDR" and length == 13:
+            size = struct.unpack(">II", data[position + 8:position + 16])[::-1]
+        if kind == PNG_END:
+            return size
+        position = end + 4
+    raise UnreadableImageError("the file is truncated")
 
 
 def _checked_jpeg(data):

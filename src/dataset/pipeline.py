@@ -15,6 +15,9 @@ from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
 
+# MindSpore keeps the number of every item of a run, 8 bytes each. A thousand epochs of COCO are fewer.
+MOST_ROWS = 2**27
+
 
 class _WaitingQueue(datasets_user_defined._SharedQueue):
     """A worker's queue in which `empty` waits for a row to come.
@@ -45,7 +48,8 @@ class TrainPipeline:
 
     Attributes: records: those with boxes, the ones that train; padding_size: G; steps_per_epoch; start_step: where
     iteration begins, which may be set once steps_per_epoch is known.
-    Raises UserError when no record has a box, a batch is larger than the data set, or there is too little shared memory.
+    Raises UserError when no record has a box, a batch is larger than the data set, the run is beyond reason, or
+    there is too little shared memory.
     """
 
     def __init__(self, dataset, cfg, start_step=0, rank=0, size=1):
@@ -55,6 +59,10 @@ class TrainPipeline:
             processes = f" for each of {size} processes" if size > 1 else ""
             raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
                             f"{len(self.records)} images to train on: choose a smaller batch_size.")
+        rows = self.steps_per_epoch * cfg.batch_size * cfg.epochs
+        if rows > MOST_ROWS:
+            raise UserError(f"epochs is {cfg.epochs}, which makes {rows} images for a process, more than {MOST_ROWS}: choose a "
+                            "smaller number of epochs.")
         self._cfg = cfg
         self.start_step = start_step
         maker = _sample_maker(self.records, cfg, cfg.data.train_transforms)
