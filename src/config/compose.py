@@ -12,8 +12,18 @@ MAX_DEPTH = 20
 MAX_FILES = 100
 
 
+class _BeyondReasonError(Exception):
+    """Something is nested too deeply or would become too large."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses merge keys (<<) that multiply beyond reason before it carries them out."""
+    """PyYAML's safe loader. It refuses merge keys (<<) that multiply beyond reason before it carries them out, and brackets in
+    brackets at once: their number squared would be the time it takes."""
+
+    def fetch_flow_collection_start(self, token_class):
+        if self.flow_level > MAX_DEPTH:
+            raise _BeyondReasonError
+        super().fetch_flow_collection_start(token_class)
 
     def flatten_mapping(self, node):
         count = 0
@@ -24,7 +34,7 @@ class _Loader(yaml.SafeLoader):
                         self.flatten_mapping(merged)
                         count += len(merged.value)
                     if count > MAX_VALUES:
-                        raise RecursionError
+                        raise _BeyondReasonError
         super().flatten_mapping(node)
 
 
@@ -92,12 +102,12 @@ def parse_yaml(text, where):
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{where}: invalid YAML{place}: {error.problem or error.context}") from error
-    except RecursionError as error:
+        raise UserError(f"{where}: invalid YAML{place}: {_short(error.problem or error.context)}") from error
+    except (RecursionError, _BeyondReasonError) as error:
         raise UserError(_beyond_reason(where)) from error
     except Exception as error:
         # Malformed scalars such as '!!bool x' or 2001-99-99 escape PyYAML as KeyError, ValueError and others.
-        raise UserError(f"{where}: invalid YAML: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{where}: invalid YAML: {type(error).__name__}: {_short(str(error))}") from error
     _check_size(value, where)
     return value
 
@@ -116,6 +126,12 @@ def _check_size(root, where):
             pending += [(item, depth + 1) for pair in value.items() for item in pair]
         elif isinstance(value, (list, tuple, set)):
             pending += [(item, depth + 1) for item in value]
+
+
+def _short(text):
+    """What PyYAML says, in one line and without the end of what it quotes."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _beyond_reason(where):

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from src.config.assign import assign, setting_names
 from src.config.checks import check_config
 from src.config.compat import modernise
-from src.config.compose import read_layers
+from src.config.compose import MAX_DEPTH, read_layers
 from src.config.schema import Config
+from src.errors import UserError, show
 
 
 def load_config(path, overrides=()) -> Config:
@@ -21,7 +22,7 @@ def load_config(path, overrides=()) -> Config:
         UserError: a file that is missing or invalid, an unknown name, or a value that does not fit.
     """
     cfg, origins, names = Config(config_file=str(path)), {}, setting_names(Config)
-    layers = read_layers(str(path)) + [(_nest(dotted, value), where) for dotted, value, where in overrides]
+    layers = read_layers(str(path)) + [(_nest(dotted, value, where), where) for dotted, value, where in overrides]
     for mapping, where in layers:
         assign(cfg, modernise(mapping, where), where, names, origins=origins)
     check_config(cfg, origins)
@@ -35,7 +36,9 @@ def config_to_dict(cfg: Config) -> dict:
     return settings
 
 
-def _nest(dotted, value):
+def _nest(dotted, value, where):
+    if dotted.count(".") > MAX_DEPTH:
+        raise UserError(f"{where}: unknown key {show(dotted)}; no key has more than {MAX_DEPTH} dots")
     for name in reversed(dotted.split(".")):
         value = {name: value}
     return value
