@@ -6,14 +6,19 @@ import os
 import re
 import sys
 
-import src  # noqa: F401 sets MindSpore's environment before it is imported
+from src.stop import StopSignals
+
+if __name__ == "__main__":
+    StopSignals().watch()  # before MindSpore is imported, which starts threads
+
 from src.cli import parse_eval_args, run_together
 from src.compile_cache import use_compile_cache
 from src.dataset.pipeline import EvalPipeline
 from src.detector import Predictor, build_detector
 from src.device import set_up_device
 from src.errors import UserError
-from src.evaluation.evaluate import evaluate
+from src.evaluation.evaluate import evaluate, write_results
+from src.files import make_folder
 from src.log import set_up_logging
 from src.together import check_program, open_dataset_together
 from src.train.checkpoint import load_weights, read_checkpoint
@@ -32,22 +37,27 @@ def main(group):
     pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
     use_compile_cache(cfg, group, "eval", len(dataset.names), pipeline.padding_size)
     results = os.path.join(cfg.save_dir, "eval")
+    if group.rank == 0:
+        make_folder(results)
     scores = {}
     for path in checkpoints:
         logger.info("evaluating %s on %d images", path, len(dataset.records))
         if group.rank == 0:
             load_weights(network, read_checkpoint(path), path)
         share_parameters(group, list(network.get_parameters()))
-        name = os.path.splitext(os.path.basename(path))[0]
-        folder = results if len(checkpoints) == 1 else os.path.join(results, name)
-        scores[path] = evaluate(predictor, pipeline, dataset, cfg, folder, checkpoint=path, group=group)
-    if len(checkpoints) > 1 and group.rank == 0:
+        metrics, detections = evaluate(predictor, pipeline, dataset, cfg, group)
+        if group.rank == 0:
+            name = os.path.splitext(os.path.basename(path))[0]
+            folder = results if len(checkpoints) == 1 else os.path.join(results, name)
+            write_results(folder, {**metrics, "checkpoint": path}, detections)
+            scores[path] = metrics
+    if len(checkpoints) > 1:
         for path, metrics in scores.items():
             logger.info("AP %.4f  AP50 %.4f  %s", metrics["AP"], metrics["AP50"], path)
 
 
 def find_checkpoints(path):
-    """The checkpoint `path`, or all of the folder `path`, epochs in their order.
+    """The checkpoint `path`, or all of the folder `path` in the order of their epochs and steps.
 
     Raises:
         UserError: there is none.
@@ -59,8 +69,13 @@ def find_checkpoints(path):
     names = [name for name in os.listdir(path) if name.endswith(".ckpt") and not name.startswith(".")]
     if not names:
         raise UserError(f"the folder {path!r} has no .ckpt file; give the folder that training wrote them to.")
-    names.sort(key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    names.sort(key=_order)
     return [os.path.join(path, name) for name in names]
+
+
+def _order(name):
+    # The checkpoint of a whole epoch, which has no step in its name, comes after those inside it.
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.replace("_rank", "_~rank"))]
 
 
 if __name__ == "__main__":

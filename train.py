@@ -2,9 +2,16 @@
 
 With several devices: mpirun -n 8 python train.py ...
 """
+import logging
 import sys
 
-import src  # noqa: F401 sets MindSpore's environment before it is imported
+from src.stop import Stopped, StopSignals
+
+logger = logging.getLogger("faster_rcnn")
+stop = StopSignals()
+if __name__ == "__main__":
+    stop.watch()  # before MindSpore is imported, which starts threads
+
 from src.cli import parse_train_args, run_together
 from src.compile_cache import use_compile_cache
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
@@ -12,32 +19,32 @@ from src.dataset.unreadable import UnreadableLog
 from src.detector import Predictor, build_detector
 from src.device import norm_layer, set_up_device
 from src.errors import UserError
-from src.evaluation.evaluate import evaluate
+from src.evaluation.evaluate import evaluate, write_results
 from src.kernels.use import use_kernels
 from src.log import set_up_logging
 from src.models.faster_rcnn import TrainingForward
 from src.together import check_program, open_dataset_together
-from src.train.checkpoint import progress_of, read_checkpoint
-from src.train.exchange import build_exchange, share_parameters
+from src.train.exchange import build_exchange
 from src.train.lock import claim_folder
 from src.train.loop import Trainer
 from src.train.optimizer import build_optimizer
 from src.train.priorities import Priorities
-from src.train.state import TrainingState, load_run
+from src.train.resume import checkpoint_of_run, take_up
+from src.train.saver import Saver
+from src.train.state import TrainingState
 from src.train.step import TrainOneStepCell, build_scaler
 
 
 def main(group):
     cfg = parse_train_args()
-    logger = set_up_logging(group.rank)
+    set_up_logging(group.rank)
     check_program(group, cfg)
     claim = claim_folder(cfg.save_dir) if group.rank == 0 else None  # noqa: F841 kept until this run ends
     set_up_device(cfg, group)
-    stored = read_checkpoint(cfg.resume_ckpt) if cfg.resume_ckpt and group.rank == 0 else {}
-    progress = group.broadcast(progress_of(stored, cfg.resume_ckpt))
-    if progress and progress["seed"] != cfg.seed:
-        logger.info("seed %d of %s is used instead of %d", progress["seed"], cfg.resume_ckpt, cfg.seed)
-        cfg.seed = progress["seed"]
+    checkpoint = checkpoint_of_run(cfg, group)
+    if checkpoint.progress and checkpoint.progress["seed"] != cfg.seed:
+        logger.info("seed %d of %s is used instead of %d", checkpoint.progress["seed"], checkpoint.path, cfg.seed)
+        cfg.seed = checkpoint.progress["seed"]
 
     dataset = open_dataset_together(cfg, "train", group)
     pipeline = TrainPipeline(dataset, cfg, rank=group.rank, size=group.size)
@@ -52,24 +59,29 @@ def main(group):
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     scaler = build_scaler(cfg)
     state = TrainingState(cfg.seed, scaler)
-    if stored:
-        progress = load_run(network, optimizer, stored, progress, cfg.resume_ckpt)
-    share_parameters(group, [*network.get_parameters(), *optimizer.moments])
-    progress = group.broadcast(progress)
-    if progress:
-        state.take_up(progress, pipeline.steps_per_epoch)
-        pipeline.start_step = state.global_step
+    take_up(checkpoint, cfg, network, optimizer, state, pipeline.steps_per_epoch, group)
+    del checkpoint  # hundreds of megabytes
+    pipeline.start_step = state.global_step
 
     exchange = build_exchange(group, cfg.device_target, optimizer.parameters)
     step = TrainOneStepCell(forward, optimizer, scaler, cfg.clip_grads, exchange)
     priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
-    trainer = Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, group,
-                      build_evaluation(cfg, network, dataset, group))
-    trainer.run()
+    saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch)
+    trainer = Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, saver, stop,
+                      group, build_evaluation(cfg, network, dataset, stop, group))
+    try:
+        trainer.run()
+    except Stopped as stopped:
+        return stopped.status
+    return 0
 
 
-def build_evaluation(cfg, network, training_set, group):
-    """A function of a results folder that scores the network on the validation images, or None without run_eval."""
+def build_evaluation(cfg, network, training_set, stop, group):
+    """A function of a results folder that scores the network on the validation images and gives the metrics, on rank 0; None
+    without run_eval.
+
+    It raises Stopped where the run is to end: what it computes is computed again later.
+    """
     if not cfg.run_eval:
         return None
     dataset = open_dataset_together(cfg, "val", group)
@@ -78,9 +90,18 @@ def build_evaluation(cfg, network, training_set, group):
                         f"has {training_set.names}; both must list the same categories.")
     pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
 
+    def predict(*batch):
+        stop.raise_if_asked()
+        return predictor(*batch)
+
     def run(folder):
-        metrics = evaluate(predictor, pipeline, dataset, cfg, folder, group=group)
+        metrics, results = evaluate(predict, pipeline, dataset, cfg, group)
         network.set_train()
+        if group.rank == 0:
+            try:
+                write_results(folder, metrics, results)
+            except UserError as error:
+                logger.error("%s; training goes on", error)
         return metrics
 
     return run

@@ -18,7 +18,8 @@ from src.together import program_digest
 
 # Settings that no graph depends on.
 WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "compile_cache", "epochs", "log_interval", "run_eval",
-                  "eval_interval", "num_workers", "prefetch_size", "max_rowsize", "skip_bad_images")
+                  "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
+                  "skip_bad_images")
 
 
 def use_compile_cache(cfg, group, script, num_classes, padding_size):

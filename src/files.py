@@ -1,20 +1,46 @@
 """Output files and folders."""
 import contextlib
+import glob
 import os
 
 from src.errors import UserError
 
+PARTIAL = ".partial_"  # how the names of unfinished files begin
+
 
 @contextlib.contextmanager
 def whole_file(path):
-    """The temporary path to write the file `path` to: it gets its name when the block is complete.
+    """The temporary path to write the file `path` to: it gets its name when the block is complete and the disk has it.
 
-    A crash leaves an earlier file of that name as it was.
+    Whatever happens, an earlier file of that name stays as it was until then. What was written by a block that fails is
+    removed.
     """
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".partial_{name}")
-    yield temporary
-    os.replace(temporary, path)
+    temporary = os.path.join(folder, PARTIAL + name)
+    try:
+        yield temporary
+        flush_to_disk(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        remove_partial(folder, os.path.splitext(name)[0])
+        raise
+    if os.name == "posix":  # elsewhere folders cannot be opened
+        flush_to_disk(folder or ".")
+
+
+def flush_to_disk(path):
+    """Return when the disk has what was written to the file, or which names are in the folder."""
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_partial(folder, stem=""):
+    """Remove the unfinished files of a folder whose final names begin with `stem`, as a killed process leaves them."""
+    for path in glob.glob(os.path.join(glob.escape(folder), PARTIAL + glob.escape(stem) + "*")):
+        os.remove(path)
 
 
 def require_folder_of(path):

@@ -44,6 +44,9 @@ class Alone:
     def gather(self, value):
         return [value]
 
+    def largest(self, number):
+        return number
+
     def check_same(self, describe):
         pass
 
@@ -87,6 +90,10 @@ class Ranks:
     def gather(self, value):
         """The values of all in the order of their ranks, on rank 0; None elsewhere."""
         return self._comm.gather(value)
+
+    def largest(self, number):
+        """The largest of the numbers of all."""
+        return self._comm.allreduce(number, op=self._mpi.MAX)
 
     def sum_in_place(self, array):
         """Replace an array of numbers by its sum over all processes."""

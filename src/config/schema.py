@@ -228,6 +228,8 @@ class Config:
                                              above=0, high=1_000_000)
     log_interval: int = setting(100, "steps between two log lines", low=1)
     run_eval: bool = setting(False, "evaluate during training")
+    save_interval_steps: int = setting(0, "steps between two checkpoints inside an epoch; 0: only at its end", low=0)
+    keep_checkpoint_max: int = setting(5, "checkpoints kept, the newest ones; the best is kept besides", low=1)
     eval_interval: int = setting(1, "epochs between two evaluations", low=1)
     save_dir: str = setting("output", "folder of checkpoints, logs and results")
     compile_cache: str = setting("", "folder of compiled graphs that later runs with the same settings take up; empty: none")
@@ -235,7 +237,7 @@ class Config:
     prefetch_size: int = setting(4, "depth of the pipeline's queues, in batches", low=1, high=1024)
     max_rowsize: int = setting(64, "shared memory that a batch of the pipeline, or a row of it where a batch "
                                "takes more, may take, in MB", low=1)
-    resume_ckpt: str = setting("", "checkpoint to continue from")
+    resume_ckpt: str = setting("", "checkpoint to continue from; auto: the newest intact one in save_dir, or none")
     checkpoint_path: str = setting("", "checkpoint file or folder to evaluate")
     skip_bad_images: bool = setting(False, "count unreadable images in evaluation instead of stopping")
     backbone: Backbone = setting(Backbone, "the network that computes the features")

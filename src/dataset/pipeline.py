@@ -7,7 +7,6 @@ import mindspore.dataset as ds
 from mindspore.dataset.engine import datasets_user_defined
 
 from src.dataset.annotations import training_records
-from src.dataset.forking import out_of_reach
 from src.dataset.shared_memory import megabytes_of_queues, megabytes_of_rows, require_shared_memory
 from src.dataset.sources import COLUMNS, BatchSource, EvalSource, SampleMaker, TrainSource
 from src.dataset.transforms import padding_of
@@ -136,8 +135,7 @@ def _batches(source, start, cfg):
                                num_parallel_workers=workers, python_multiprocessing=workers > 1, max_rowsize=megabytes)
     if size != cfg.batch_size:
         rows = rows.batch(cfg.batch_size, drop_remainder=True)
-    with out_of_reach():
-        iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
+    iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
     try:
         for batch in iterator:
             yield tuple(batch)

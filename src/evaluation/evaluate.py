@@ -21,11 +21,10 @@ PROGRESS_SECONDS = 10.0
 ALONE = Alone()
 
 
-def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None, group=ALONE):
-    """Detect on every image of the set exactly once; write the detections and their COCO numbers.
+def evaluate(predict, pipeline, dataset, cfg, group=ALONE):
+    """Detect on every image of the set exactly once, and score the detections.
 
-    Writes bbox_results.json (COCO's result format) and metrics.json into `folder`. Of several processes each detects on its
-    part of the images, and rank 0 scores and writes.
+    Of several processes each detects on its part of the images, and rank 0 scores.
 
     Args:
         predict: function of a batch's image and valid_size columns; gives numpy boxes (B, R, K, 4) float32 canvas
@@ -33,33 +32,39 @@ def evaluate(predict, pipeline, dataset, cfg, folder, checkpoint=None, group=ALO
         pipeline: EvalPipeline, or anything with num_images that yields the same batches.
         dataset: the CocoDataset that the pipeline reads.
         cfg: configuration; read are infer.* and skip_bad_images.
-        folder: where to write; created where missing.
-        checkpoint: name of what is evaluated, for metrics.json; left out when None.
         group: the processes, see src.parallel.
 
     Returns:
-        dict: coco.score's keys, `skipped_images`, and `checkpoint` where given; None on other ranks than 0.
+        (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys and `skipped_images`, and the
+        detections in COCO's result format.
 
     Raises:
-        UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read; the folder is not
-            writable.
+        UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
         RuntimeError: the pipeline did not deliver every image exactly once.
     """
-    if group.rank == 0:
-        make_folder(folder)
     parts = group.gather(_detect(predict, pipeline, dataset, cfg))
     if parts is None:
-        return None
+        return None, None
     results, image_ids, skipped = _merge(parts, dataset.records)
     if not image_ids:
         raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
-    _write_json(os.path.join(folder, "bbox_results.json"), results)
     metrics = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
     metrics["skipped_images"] = len(skipped)
-    if checkpoint is not None:
-        metrics["checkpoint"] = str(checkpoint)
-    _write_json(os.path.join(folder, "metrics.json"), metrics)
-    return metrics
+    return metrics, results
+
+
+def write_results(folder, metrics, results):
+    """Write metrics.json and bbox_results.json (COCO's result format) into `folder`, which is made where missing.
+
+    Raises:
+        UserError: they could not be written, for example because the disk is full.
+    """
+    make_folder(folder)
+    try:
+        _write_json(os.path.join(folder, "bbox_results.json"), results)
+        _write_json(os.path.join(folder, "metrics.json"), metrics)
+    except OSError as error:
+        raise UserError(f"the results could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
 def _detect(predict, pipeline, dataset, cfg):

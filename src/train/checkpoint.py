@@ -1,12 +1,13 @@
-"""Checkpoints: MindSpore files with the weights, the momenta and where training stood."""
+"""Checkpoints: MindSpore files with the weights, the momenta, where training stood, and a checksum at the end."""
 import logging
 import os
+import zlib
 
 import mindspore as ms
 from mindspore import Tensor
 
 from src.errors import UserError
-from src.files import whole_file
+from src.files import flush_to_disk, whole_file
 from src.interchange.torchvision_weights import CLASSES, DELTAS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
@@ -14,39 +15,67 @@ logger = logging.getLogger("faster_rcnn")
 # Cells whose shapes depend on the number of classes.
 CLASS_LAYERS = (CLASSES, DELTAS)
 MOMENTS = "moments."
+# BatchNorm's statistics of the other ranks, see src.train.statistics.
+STATISTICS = "statistics."
 # The numbers that tell where training stood.
-PROGRESS = {"epoch", "global_step", "skipped_steps", "best_ap", "seed", "loss_scale"}
+PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
+# With crc_check, MindSpore ends a file with this name and the CRC-32 of all before it, 10 bytes.
+CRC_NAME, CRC_SIZE = b"crc_num", 10
 
 
-def save_checkpoint(path, network, optimizer, progress):
-    """Write weights, momenta and `progress`, a dict of numbers, to `path`; see `write_checkpoint`."""
-    write_checkpoint(path, {p.name: p for p in [*network.get_parameters(), *optimizer.moments]}, progress)
+def save_checkpoint(path, network, optimizer, progress, statistics=None):
+    """Write weights, momenta, `progress`, a dict of numbers, and other ranks' `statistics`; see `write_checkpoint`."""
+    tensors = {p.name: p for p in [*network.get_parameters(), *optimizer.moments]}
+    write_checkpoint(path, {**tensors, **(statistics or {})}, progress)
 
 
 def write_checkpoint(path, tensors, numbers=None):
     """Write a dict of name -> tensor, and a dict of name -> number, to `path`.
 
-    The file gets its name when it is complete, so that a crash leaves the previous one as it was.
+    The file gets its name when it is complete, on the disk and found to agree with its checksum, so that a crash or a full
+    disk leaves the previous one as it was.
+
+    Raises:
+        OSError: it could not be written.
     """
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     with whole_file(path) as temporary:
-        ms.save_checkpoint(entries, temporary, append_dict=numbers)
+        ms.save_checkpoint(entries, temporary, append_dict=numbers, crc_check=True)
         os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
+        flush_to_disk(temporary)
+        if not agrees_with_checksum(temporary):
+            raise OSError(f"what the disk gives back of {path} is not what was written")
     logger.info("saved %s", path)
+
+
+def agrees_with_checksum(path):
+    """Whether a file agrees with the checksum at its end; None where it has none, as those of other programs."""
+    crc, end = 0, b""
+    with open(path, "rb") as file:
+        while block := file.read(1 << 24):
+            # The last bytes so far may be the checksum: they wait until more come.
+            block = end + block
+            end = block[-len(CRC_NAME) - CRC_SIZE:]
+            crc = zlib.crc32(block[:-len(end)], crc)
+    if not end.startswith(CRC_NAME):
+        return None
+    return crc == int.from_bytes(end[len(CRC_NAME):], "big")
 
 
 def read_checkpoint(path):
     """The contents of a checkpoint file, a dict of name -> MindSpore parameter.
 
     Raises:
-        UserError: there is no such file or it is not a MindSpore checkpoint.
+        UserError: there is no such file, it does not agree with its checksum or is not a MindSpore checkpoint.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
-        return ms.load_checkpoint(path)
+        if agrees_with_checksum(path) is not False:
+            return ms.load_checkpoint(path)
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint.") from error
+    raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
 
 
 def load_weights(network, stored, path, allow_other_classes=False):
@@ -74,7 +103,8 @@ def load_weights(network, stored, path, allow_other_classes=False):
         else:
             raise UserError(f"{path}: weight {name} has shape {stored[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")
-    unknown = [n for n, p in stored.items() if n not in parameters and p.ndim > 0 and not n.startswith((MOMENTS, UNUSED))]
+    unknown = [n for n, p in stored.items()
+               if n not in parameters and p.ndim > 0 and not n.startswith((MOMENTS, STATISTICS, UNUSED))]
     if unknown:
         raise UserError(f"{path} has weight {unknown[0]}, which this network does not: use the config it was trained with.")
     if skipped:

@@ -95,15 +95,3 @@ def share_parameters(group, parameters):
     if group.rank > 0:
         for parameter, array in zip(parameters, arrays):
             parameter.set_data(Tensor(array))
-
-
-def average_statistics(group, network):
-    """Make BatchNorm's running statistics, where they are each process's own, their mean over all processes."""
-    if group.size == 1:
-        return
-    for _, cell in network.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d) and cell.use_batch_statistics is not False:
-            for parameter in (cell.moving_mean, cell.moving_variance):
-                mean = parameter.asnumpy().copy()
-                group.sum_in_place(mean)
-                parameter.set_data(Tensor(mean / np.float32(group.size)))

@@ -2,12 +2,12 @@
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from run_files import wait_until
 
 from src.dataset.shapes import ensure_shapes
 
@@ -100,10 +100,46 @@ def run_and_kill(command):
 
 def wait_for_step(program, path, step, log):
     """Return as soon as the file of JSON lines `path` has the step."""
-    deadline = time.monotonic() + 300
-    while f'"global_step": {step},' not in (path.read_text() if path.exists() else ""):
-        assert program.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() and f'"global_step": {step},' in path.read_text(), program, log)
+
+
+@pytest.fixture(scope="session")
+def start(command):
+    """A function like `command` that starts the command, as the leader of a group of processes: (process, path of its output).
+
+    What it started ends with the tests.
+    """
+    started = []
+
+    def start_one(script, save_dir, *flags, **settings):
+        log = Path(f"{save_dir}.{len(started)}.log")
+        with open(log, "w") as output:
+            program = psutil.Popen(command(script, save_dir, *flags, **settings), cwd=ROOT, stdout=output,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+        started.append(program)
+        return program, log
+
+    yield start_one
+    for program in started:
+        if program.poll() is None:
+            program.kill()
+            program.wait()
+
+
+@pytest.fixture(scope="session")
+def quick(workspace, run):
+    """Flags with which runs start quickly: in fp32, with compiled graphs that are there."""
+    flags = ["--mix", "False", "--compile_cache", workspace / "graphs"]
+    run("train.py", workspace / "compiling", *flags, "--run_eval", "True", epochs=1)
+    return flags
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(workspace, run, quick):
+    """The folder of a run of ten epochs in one go, with the flags `quick` and no checkpoints but those of the epochs."""
+    folder = workspace / "uninterrupted"
+    run("train.py", folder, *quick, epochs=10)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
-"""What a run leaves behind, read for comparison."""
+"""What a run leaves behind, read for comparison, and while it runs."""
 import json
 import os
+import time
+import zlib
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 
 MEASURED = {"images_per_second", "data_wait", "eta_seconds"}  # in metrics.jsonl: what a clock gives
 
@@ -27,3 +30,26 @@ def contents(path):
 def read_json(*parts):
     """The JSON file whose path `parts` make."""
     return json.loads(Path(*parts).read_text())
+
+
+def assert_same_checkpoint(path, other, but=()):
+    """Bit by bit, but for the numbers `but`."""
+    found, expected = contents(path), contents(other)
+    assert found.keys() == expected.keys()
+    different = [name for name in found if found[name].dtype != expected[name].dtype
+                 or not np.array_equal(found[name], expected[name])]
+    assert set(different) <= set(but)
+
+
+def is_intact(path):
+    """Whether the file ends with the CRC-32 of all before it."""
+    data = Path(path).read_bytes()
+    return data[-17:-10] == b"crc_num" and int.from_bytes(data[-10:], "big") == zlib.crc32(data[:-17])
+
+
+def wait_until(condition, program, log, pause=0.01):
+    """Wait for a condition while a program runs; it fails with the end of its output where the program ends before."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert program.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(pause)

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from src.errors import UserError
 from src.evaluation.coco import KEYS
-from src.evaluation.evaluate import evaluate
+from src.evaluation.evaluate import evaluate, write_results
 
 CATEGORY_IDS = [2, 5, 40]
 CANVAS = (96, 128)
@@ -83,7 +83,13 @@ def case(tmp_path):
         boxes = boxes + rng.normal(0, 1, boxes.shape) * result.noise
         return boxes.astype(np.float32), np.stack([scores for _, scores in picked]).astype(np.float32)
 
-    result.run = lambda **more: evaluate(predict, result.pipeline, dataset, result.cfg, str(result.folder), **more)
+    def run(**more):
+        metrics, results = evaluate(predict, result.pipeline, dataset, result.cfg)
+        metrics.update(more)
+        write_results(str(result.folder), metrics, results)
+        return metrics
+
+    result.run = run
     return result
 
 

@@ -1,6 +1,7 @@
 """src/train/checkpoint.py and src/train/state.py: what is saved comes back, and what does not fit is refused."""
 import logging
 import os
+import zlib
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -9,9 +10,18 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.errors import UserError
-from src.train.checkpoint import load_moments, load_weights, progress_of, read_checkpoint, save_checkpoint
+from src.parallel import Alone
+from src.train.checkpoint import (
+    agrees_with_checksum,
+    load_moments,
+    load_weights,
+    progress_of,
+    read_checkpoint,
+    save_checkpoint,
+)
 from src.train.optimizer import build_optimizer, set_learning_rate
-from src.train.state import TrainingState, load_run
+from src.train.resume import checkpoint_of_run, take_up
+from src.train.state import TrainingState
 from src.train.step import build_scaler
 
 
@@ -86,7 +96,8 @@ def log(caplog):
 
 
 def at_epoch(epoch):
-    return {"epoch": epoch, "global_step": 10 * epoch, "best_ap": 0.5, "loss_scale": 1.0, "seed": 7, "skipped_steps": 0}
+    return {"epoch": epoch, "epoch_images": 0, "global_step": 10 * epoch, "evaluated": 0, "best_ap": 0.5, "loss_scale": 1.0,
+            "seed": 7, "skipped_steps": 0}
 
 
 def test_a_checkpoint_that_lost_its_end_is_damaged(path):
@@ -100,8 +111,8 @@ def test_a_checkpoint_that_lost_its_end_is_damaged(path):
 
 def test_weights_momenta_and_progress_come_back(path, tmp_path):
     network, optimizer = build(0)
-    progress = {"epoch": 3, "global_step": 2**33, "best_ap": 0.375, "loss_scale": 65536.0, "seed": 2**32 - 1,
-                "skipped_steps": 4}
+    progress = {"epoch": 3, "epoch_images": 12, "global_step": 2**33, "evaluated": 2, "best_ap": 0.375, "loss_scale": 65536.0,
+                "seed": 2**32 - 1, "skipped_steps": 4}
     save_checkpoint(path, network, optimizer, progress)
     assert os.listdir(tmp_path) == ["a.ckpt"]
     stored = read_checkpoint(path)
@@ -228,42 +239,111 @@ def test_a_missing_momentum(path):
     assert "moments.conv.weight" in sentence
 
 
+def taken_up(path, network, optimizer, state, steps_per_epoch=20, images_per_step=2, resume_ckpt=None):
+    """Take up the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
+    cfg = SimpleNamespace(resume_ckpt=resume_ckpt or path, batch_size=images_per_step, save_dir=os.path.dirname(path), net="net",
+                          backbone=SimpleNamespace(name="b"))
+    take_up(checkpoint_of_run(cfg, Alone()), cfg, network, optimizer, state, steps_per_epoch, Alone())
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
-def test_state_is_taken_up_after_the_last_epoch(path, log, kind):
+@pytest.mark.parametrize("step", [60, 67])
+def test_state_is_taken_up_at_the_next_step(path, log, kind, step):
     network, optimizer = build(0)
     state = TrainingState(9, scaler(kind))
-    state.global_step, state.skipped_steps, state.best_ap = 60, 5, 0.25
+    state.global_step, state.skipped_steps, state.evaluated, state.best_ap = step, 5, 2, 0.25
     if kind == "dynamic":
         state.scaler.scale_value.set_data(Tensor(1024.0, ms.float32))
         state.scaler.counter.set_data(Tensor(17, ms.int32))
-    save_checkpoint(path, network, optimizer, state.to_dict(epoch=3))
+    save_checkpoint(path, network, optimizer, state.to_dict(20, images_per_step=2))
 
     other, other_optimizer = build(1)
     resumed = TrainingState(9, scaler(kind))
-    stored = read_checkpoint(path)
-    progress = load_run(other, other_optimizer, stored, progress_of(stored, path), path)
-    resumed.take_up(progress, steps_per_epoch=20)
-    assert resumed.to_dict(3) == state.to_dict(3)
-    assert resumed.loss_scale == (1024 if kind == "dynamic" else 256)
+    taken_up(path, other, other_optimizer, resumed)
+    assert resumed.to_dict(20, 2) == state.to_dict(20, 2)
+    assert resumed.global_step == step and resumed.loss_scale == (1024 if kind == "dynamic" else 256)
     assert_equal(contents(other, other_optimizer), contents(network, optimizer))
-    assert "after epoch 3" in log()
-    # With twice as many steps an epoch, the fourth epoch starts at step 120.
-    resumed.take_up(progress, steps_per_epoch=40)
-    assert resumed.global_step == 120
+    assert "resuming after epoch 3 " + ("and 14 images of" if step == 67 else "of") in log()
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "images_per_step", "step"), [(40, 1, 120 + 14), (10, 4, 30 + 3), (2, 5, 6 + 1)])
+def test_another_number_of_images_a_step_goes_on_behind_the_same_image(path, steps_per_epoch, images_per_step, step):
+    """14 images of the fourth epoch are done. Where they are no whole number of steps, some come again; none is left out."""
+    network, optimizer = build(0)
+    state = TrainingState(9, scaler("static"))
+    state.global_step = 67
+    save_checkpoint(path, network, optimizer, state.to_dict(20, images_per_step=2))
+    taken_up(path, network, optimizer, state, steps_per_epoch, images_per_step)
+    assert state.global_step == step
 
 
 @pytest.mark.parametrize("why", ["weights alone", "other classes"])
 def test_weights_that_training_starts_from(path, log, why):
     network, optimizer = build(0, classes=7 if why == "other classes" else 3)
     if why == "other classes":
-        save_checkpoint(path, network, optimizer, TrainingState(9, scaler("static")).to_dict(epoch=3))
+        save_checkpoint(path, network, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2))
     else:
         ms.save_checkpoint(network, path)
     other, other_optimizer = build(1)
     momenta = [m.asnumpy().copy() for m in other_optimizer.moments]
-    stored = read_checkpoint(path)
-    assert load_run(other, other_optimizer, stored, progress_of(stored, path), path) == {}
+    state = TrainingState(9, scaler("static"))
+    taken_up(path, other, other_optimizer, state)
+    assert state.global_step == 0
     np.testing.assert_array_equal(other.box_head.fc.weight.asnumpy(), network.box_head.fc.weight.asnumpy())
     for moment, value in zip(other_optimizer.moments, momenta):
         np.testing.assert_array_equal(moment.asnumpy(), value)
     assert "step 0" in log()
+
+
+def test_the_newest_checkpoint_of_other_classes_is_not_taken_up(tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    path = str(folder / "net_b_epoch1_rank0.ckpt")
+    trained, optimizer = build(0, classes=7)
+    save_checkpoint(path, trained, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2))
+    network, other_optimizer = build(1)
+    sentence = refusal(taken_up, str(tmp_path / "x"), network, other_optimizer, None, resume_ckpt="auto")
+    assert path in sentence and "other classes" in sentence and "--save_dir" in sentence
+
+
+def flip(path, position):
+    with open(path, "r+b") as file:
+        file.seek(position, os.SEEK_SET if position >= 0 else os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def test_the_checksum_is_that_of_mindspore_and_of_zlib(path, tmp_path):
+    save_checkpoint(path, *build(0), at_epoch(1))
+    data = (tmp_path / "a.ckpt").read_bytes()
+    assert data[-17:-10] == b"crc_num" and int.from_bytes(data[-10:], "big") == zlib.crc32(data[:-17])
+    assert agrees_with_checksum(path) is True
+    assert set(ms.load_checkpoint(path, crc_check=True)) == set(read_checkpoint(path))
+
+
+@pytest.mark.parametrize("position", [0, 100, 1000, -18, -17, -10, -1])
+def test_one_flipped_bit_is_found(path, position):
+    save_checkpoint(path, *build(0), at_epoch(1))
+    flip(path, position)
+    assert agrees_with_checksum(path) is (None if position == -17 else False)
+    sentence = refusal(read_checkpoint, path)
+    assert path in sentence and "damaged" in sentence
+
+
+def test_the_checksum_of_files_larger_than_a_block(path):
+    """Also where the checksum lies across the end of a block of 16 MiB."""
+    for extra in (0, 8, 16, 24):
+        size = (1 << 24) - 8 + extra
+        with open(path, "wb") as file:
+            body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+            file.write(body + b"crc_num" + zlib.crc32(body).to_bytes(10, "big"))
+        assert agrees_with_checksum(path) is True
+        flip(path, 5)
+        assert agrees_with_checksum(path) is False
+
+
+def test_files_without_a_checksum_say_nothing_of_themselves(path):
+    ms.save_checkpoint(build(0)[0], path)
+    assert agrees_with_checksum(path) is None
+    assert "conv.weight" in read_checkpoint(path)

@@ -1,0 +1,49 @@
+"""BatchNorm's running statistics where each of several processes has its own: everywhere but with synchronised BatchNorm.
+
+They become their mean at the end of each epoch. Inside an epoch a checkpoint holds those of every rank, so that a run that
+goes on from it computes what it would have without the stop.
+"""
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.train.checkpoint import STATISTICS
+
+
+def average_statistics(group, network):
+    """Make the statistics of each process their mean over all."""
+    if group.size == 1:
+        return
+    for parameter in _own_statistics(network):
+        mean = parameter.asnumpy().copy()
+        group.sum_in_place(mean)
+        parameter.set_data(Tensor(mean / np.float32(group.size)))
+
+
+def gather_statistics(group, network):
+    """The statistics of the ranks from 1 on as a checkpoint holds them, {name: Tensor}, on rank 0; nothing elsewhere."""
+    if group.size == 1:
+        return {}
+    ranks = group.gather({parameter.name: parameter.asnumpy() for parameter in _own_statistics(network)}) or []
+    return {f"{STATISTICS}rank{rank}.{name}": Tensor(array)
+            for rank, own in enumerate(ranks) if rank > 0 for name, array in own.items()}
+
+
+def share_statistics(group, network, stored):
+    """Give each rank its own statistics of a checkpoint; those that it does not have stay as they are.
+
+    Args:
+        stored: the contents of the checkpoint on rank 0.
+    """
+    if group.size == 1:
+        return
+    arrays = group.broadcast({name: tensor.asnumpy() for name, tensor in stored.items() if name.startswith(STATISTICS)})
+    for parameter in _own_statistics(network):
+        own = arrays.get(f"{STATISTICS}rank{group.rank}.{parameter.name}")
+        if own is not None:
+            parameter.set_data(Tensor(own))
+
+
+def _own_statistics(network):
+    return [parameter for _, cell in network.cells_and_names()
+            if isinstance(cell, nn.BatchNorm2d) and cell.use_batch_statistics is not False
+            for parameter in (cell.moving_mean, cell.moving_variance)]

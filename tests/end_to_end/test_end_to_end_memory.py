@@ -1,0 +1,58 @@
+"""The memory of a run does not grow."""
+import re
+import time
+
+import pytest
+from run_files import checkpoint, wait_until
+
+from src.dataset.shapes import ensure_shapes
+
+MOST_GROWTH = 1.05
+
+
+@pytest.fixture(scope="module")
+def many_pictures(workspace):
+    """A data set of 200 pictures to train on and 2,000 to evaluate on."""
+    folder = workspace / "many"
+    ensure_shapes(str(folder), train_images=200, val_images=2000, height=64, width=64, seed=1)
+    return folder
+
+
+def resident(program):
+    """Resident memory in MB of the process and of each that it started."""
+    return [process.memory_info().rss / 2**20 for process in (program, *program.children(recursive=True))]
+
+
+def assert_flat(program, log, done, warm, end):
+    """Compare the memory when `done()`, steps or images, is `warm` with what it is at any time until `end`."""
+    wait_until(lambda: done() >= warm, program, log, pause=0.05)
+    before = resident(program)
+    assert len(before) >= 3  # at least two processes read pictures
+    growth = [1.0] * len(before)
+    while done() < end:
+        assert program.poll() is None, log.read_text()[-4000:]
+        growth = [max(pair) for pair in zip(growth, (now / first for now, first in zip(resident(program), before)))]
+        time.sleep(0.2)
+    assert max(growth) < MOST_GROWTH, (before, growth)
+    print(before, growth)
+
+
+@pytest.mark.slow
+def test_two_thousand_training_steps(start, quick, workspace, many_pictures):
+    folder = workspace / "many_steps"
+    program, log = start("train.py", folder, *quick, "--num_workers", "2", "--batch_size", "1", "--log_interval", "50",
+                         data__dataset_dir=many_pictures, data__draw_shapes=None, epochs=11)
+    assert_flat(program, log, lambda: len(log.read_text().split(" INFO epoch ")) * 50, warm=200, end=2200)
+
+
+@pytest.mark.slow
+def test_two_thousand_evaluated_images(start, quick, uninterrupted, workspace, many_pictures):
+    program, log = start("eval.py", workspace / "many_images", *quick, "--num_workers", "2",
+                         "--checkpoint_path", checkpoint(uninterrupted, "epoch10_rank0"),
+                         data__dataset_dir=many_pictures, data__draw_shapes=None, infer__conf_threshold=0.05)
+
+    def done():
+        reported = re.findall(r"evaluated (\d+) of 2000", log.read_text())
+        return int(reported[-1]) if reported else 0
+
+    assert_flat(program, log, done, warm=200, end=2000)
