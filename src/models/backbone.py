@@ -3,11 +3,11 @@ import difflib
 import functools
 import os
 
-import mindspore as ms
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
 from mindspore import nn
 
+from src.checkpoint_file import load_checkpoint_file
 from src.errors import UserError
 from src.models.residual import NORMS, chain
 
@@ -98,8 +98,8 @@ def _load_pretrained(model, path):
     if not os.path.isfile(path):
         raise UserError(f"backbone.pretrained: there is no file {path!r}.")
     try:
-        stored = ms.load_checkpoint(path)
-    except ValueError as error:
+        stored = load_checkpoint_file(path)
+    except (ValueError, OSError) as error:
         raise UserError(f"backbone.pretrained: {path} is not a MindSpore checkpoint.") from error
     body = {p.name: p for p in model.get_parameters() if not p.name.startswith(("classifier", "head", "fc"))}
     for name, parameter in body.items():
