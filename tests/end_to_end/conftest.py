@@ -127,18 +127,10 @@ def start(command):
 
 
 @pytest.fixture(scope="session")
-def quick(workspace, run):
-    """Flags with which runs start quickly: in fp32, with compiled graphs that are there."""
-    flags = ["--mix", "False", "--compile_cache", workspace / "graphs"]
-    run("train.py", workspace / "compiling", *flags, "--run_eval", "True", epochs=1)
-    return flags
-
-
-@pytest.fixture(scope="session")
-def uninterrupted(workspace, run, quick):
-    """The folder of a run of ten epochs in one go, with the flags `quick` and no checkpoints but those of the epochs."""
+def uninterrupted(workspace, run):
+    """The folder of a run of ten epochs in one go in fp32, without checkpoints but those of the epochs."""
     folder = workspace / "uninterrupted"
-    run("train.py", folder, *quick, epochs=10)
+    run("train.py", folder, "--mix", "False", epochs=10, keep_checkpoint_max=10)
     return folder
 
 

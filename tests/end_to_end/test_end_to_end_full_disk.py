@@ -32,10 +32,10 @@ def disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_checkpoints_on_a_full_disk(disk, start, run, quick, uninterrupted):
+def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
     """The disk has room for one checkpoint of 91 MB, and nothing but this test shows in the folder what was cut off."""
     folder = disk(150) / "out"
-    program, log = start("train.py", folder, *quick, epochs=3)
+    program, log = start("train.py", folder, "--mix", "False", epochs=3)
     assert program.wait(timeout=120) == 1
     output = log.read_text()
     for epoch in (2, 3):
@@ -50,14 +50,14 @@ def test_checkpoints_on_a_full_disk(disk, start, run, quick, uninterrupted):
     assert read_lines(folder) == read_lines(uninterrupted)[:18]
 
     disk(400)
-    assert "resuming after epoch 1 of" in run("train.py", folder, *quick, "--resume_ckpt", "auto", epochs=3)
+    assert "resuming after epoch 1 of" in run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=3)
     assert_same_checkpoint(checkpoint(folder, "epoch3_rank0"), checkpoint(uninterrupted, "epoch3_rank0"))
 
 
-def test_a_disk_that_is_full_for_a_while(workspace, start, quick, uninterrupted):
+def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
     """A limit to the size of files stands in for the disk."""
     folder = workspace / "full_for_a_while"
-    program, log = start("train.py", folder, *quick, epochs=10, save_interval_steps=1)
+    program, log = start("train.py", folder, "--mix", "False", epochs=10, save_interval_steps=1)
     wait_until(lambda: "saved" in log.read_text(), program, log)
     process = psutil.Process(program.pid)
     process.rlimit(psutil.RLIMIT_FSIZE, (50_000_000, resource.RLIM_INFINITY))

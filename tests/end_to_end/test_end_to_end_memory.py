@@ -38,16 +38,16 @@ def assert_flat(program, log, done, warm, end):
 
 
 @pytest.mark.slow
-def test_two_thousand_training_steps(start, quick, workspace, many_pictures):
+def test_two_thousand_training_steps(start, workspace, many_pictures):
     folder = workspace / "many_steps"
-    program, log = start("train.py", folder, *quick, "--num_workers", "2", "--batch_size", "1", "--log_interval", "50",
+    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", "--batch_size", "1", "--log_interval", "50",
                          data__dataset_dir=many_pictures, data__draw_shapes=None, epochs=11)
     assert_flat(program, log, lambda: len(log.read_text().split(" INFO epoch ")) * 50, warm=200, end=2200)
 
 
 @pytest.mark.slow
-def test_two_thousand_evaluated_images(start, quick, uninterrupted, workspace, many_pictures):
-    program, log = start("eval.py", workspace / "many_images", *quick, "--num_workers", "2",
+def test_two_thousand_evaluated_images(start, uninterrupted, workspace, many_pictures):
+    program, log = start("eval.py", workspace / "many_images", "--mix", "False", "--num_workers", "2",
                          "--checkpoint_path", checkpoint(uninterrupted, "epoch10_rank0"),
                          data__dataset_dir=many_pictures, data__draw_shapes=None, infer__conf_threshold=0.05)
 

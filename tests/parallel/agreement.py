@@ -8,8 +8,8 @@ from mindspore import Tensor, nn
 
 from src.parallel import join_processes
 from src.train.exchange import build_exchange, share_parameters
-from src.train.statistics import average_statistics
 from src.train.optimizer import build_optimizer, set_learning_rate
+from src.train.statistics import average_statistics
 from src.train.step import TrainOneStepCell, build_scaler
 
 
