@@ -1,0 +1,33 @@
+"""VOC's XML files for tests, and tools/voc_to_coco.py on them."""
+import logging
+import sys
+from xml.sax.saxutils import escape
+
+from src.cli import run_main
+from tools import voc_to_coco
+
+
+def voc_xml(objects, filename="a.jpg", size=(64, 48)):
+    """The text of an annotation file. `objects` are (name, (xmin, ymin, xmax, ymax)) or (name, corners, text of further
+    elements); `filename` and `size` (width, height) None leave these out."""
+    parts = ["<annotation>"]
+    if filename is not None:
+        parts.append(f"<filename>{escape(filename)}</filename>")
+    if size is not None:
+        parts.append("<size><width>{}</width><height>{}</height><depth>3</depth></size>".format(*size))
+    for name, corners, *more in objects:
+        box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), corners))
+        parts.append(f"<object><name>{escape(name)}</name>{''.join(more)}<bndbox>{box}</bndbox></object>")
+    return "\n".join([*parts, "</annotation>"])
+
+
+def run_tool(words, monkeypatch, capfd):
+    """Run the tool with the words of a command line, in this process; returns status, standard output and error."""
+    logger = logging.getLogger("faster_rcnn")
+    before = logger.handlers, logger.propagate, logger.level
+    monkeypatch.setattr(sys, "argv", ["voc_to_coco.py", *map(str, words)])
+    try:
+        status = run_main(voc_to_coco.main)
+    finally:
+        logger.handlers, logger.propagate, logger.level = before
+    return status, *capfd.readouterr()

@@ -1,0 +1,183 @@
+"""Make a COCO annotation file of Pascal VOC's XML files: python tools/voc_to_coco.py --annotations FOLDER --output FILE (--help
+lists all).
+
+VOC counts pixels from 1, and xmax is the last pixel of a box; COCO has [x, y, w, h] from the picture's corner:
+x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Labelling tools mostly write edges, counted from 0; for them
+stands --zero_based: x = xmin, y = ymin, w = xmax - xmin, h = ymax - ymin.
+
+COCO does not know VOC's `difficult`. Such objects get `iscrowd` 1, which comes nearest to what VOC does: training leaves them
+out, and an evaluation neither asks for them nor counts a detection on them as wrong. `truncated` becomes a key of that name.
+"""
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
+from src.cli import run_main  # noqa: E402
+from src.dataset.voc import CORNERS, read_voc  # noqa: E402
+from src.dataset.voc_pictures import PictureFolder  # noqa: E402
+from src.errors import UserError, is_plain, show  # noqa: E402
+from src.files import require_folder_of, whole_file  # noqa: E402
+from src.log import set_up_logging  # noqa: E402
+
+SHOWN = 5  # names of missing pictures
+
+
+def main():
+    args = parse_args()
+    logger = set_up_logging()
+    check_output(args.output)
+    paths = annotation_paths(args.annotations)
+    chosen = set(paths if args.split is None else split_paths(args.split, paths, args.annotations))
+    # The classes are those of all files: a part of the data may lack one, and training and validation must have the same.
+    files = [read_voc(path) for path in paths.values()]
+    names = class_names(args.names, files)
+    files = [voc for stem, voc in zip(paths, files) if stem in chosen]
+    images, missing = image_entries(files, PictureFolder(args.images or ""))
+    annotations = annotation_entries(files, images, names, args.zero_based)
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    write(args.output, {"images": images, "annotations": annotations, "categories": categories})
+    if args.images and missing:
+        logger.warning("%d of %d pictures are not in %s: %s%s", len(missing), len(images), args.images,
+                       ", ".join(missing[:SHOWN]), ", ..." if len(missing) > SHOWN else "")
+    logger.info("%s: %d images, %d boxes, %d of them difficult (iscrowd), %d classes: %s", args.output, len(images),
+                len(annotations), sum(entry["iscrowd"] for entry in annotations), len(names), ", ".join(names))
+
+
+def annotation_paths(folder):
+    """Name without .xml -> path, of the XML files in a folder, sorted by name."""
+    if not os.path.isdir(folder):
+        raise UserError(f"there is no folder {folder!r}; give --annotations the folder with the XML files.")
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".xml") and not name.startswith("."))
+    if not names:
+        raise UserError(f"the folder {folder} has no .xml file; give --annotations the folder with the XML files.")
+    return {name[:-len(".xml")]: os.path.join(folder, name) for name in names}
+
+
+def split_paths(split, paths, folder):
+    """The names, keys of `paths`, that a file lists, one a line; a line may end with VOC's flag of a class, or the extension."""
+    try:
+        with open(split, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the list {split} cannot be read ({error}); give --split a text file.") from error
+    if not lines:
+        raise UserError(f"the list {split} is empty: it must name at least one annotation.")
+    chosen = []
+    for line in lines:
+        name, _, flag = line.rpartition(" ")
+        forms = [line, os.path.splitext(line)[0], *[name.strip()] * (flag in ("-1", "0", "1"))]
+        found = [form for form in forms if form in paths]
+        if not found:
+            raise UserError(f"{split} lists {show(line)}, but {folder} has no {forms[-1]}.xml.")
+        chosen.append(found[0])
+    return chosen
+
+
+def class_names(given, files):
+    """The classes in the order of their ids: those of --names, or all of the files by alphabet."""
+    if given is None:
+        found = sorted({item.name for voc in files for item in voc.objects})
+        if not found:
+            raise UserError(f"none of the {len(files)} annotation files has an object; name the classes with --names.")
+        return found
+    names = [name.strip() for name in given.split(",")]
+    if not all(names) or len(set(names)) < len(names) or not all(map(is_plain, names)):
+        raise UserError(f"--names is {given!r}: different names between commas are needed, for example cat,dog.")
+    for voc in files:
+        for item in voc.objects:
+            if item.name not in names:
+                raise UserError(f"{voc.path} has an object of the class {item.name!r}, which --names does not list; add it or "
+                                "correct the file.")
+    return names
+
+
+def image_entries(files, pictures):
+    """COCO's images, with ids in the order of `files`, and the names of those that are not there."""
+    images, missing, owners = [], [], {}
+    for number, voc in enumerate(files, 1):
+        name, is_there = pictures.find(voc)
+        if name in owners:
+            raise UserError(f"{owners[name]} and {voc.path} are both for the picture {name}; remove one, or correct its "
+                            "<filename>.")
+        owners[name] = voc.path
+        width, height = pictures.size_of(voc, name, is_there)
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        if not is_there:
+            missing.append(name)
+    return images, missing
+
+
+def annotation_entries(files, images, names, zero_based):
+    """COCO's annotations, with ids in the order of the files and of the objects in them."""
+    ids = {name: number for number, name in enumerate(names, 1)}
+    entries = []
+    for voc, image in zip(files, images):
+        for number, item in enumerate(voc.objects, 1):
+            bbox = coco_box(item.corners, zero_based, f"{voc.path}: object {number} ({item.name})")
+            entry = {"id": len(entries) + 1, "image_id": image["id"], "category_id": ids[item.name], "bbox": bbox,
+                     "area": bbox[2] * bbox[3], "iscrowd": item.difficult, "segmentation": []}
+            if item.truncated is not None:
+                entry["truncated"] = item.truncated
+            entries.append(entry)
+    return entries
+
+
+def coco_box(corners, zero_based, where):
+    """[x, y, w, h] in pixels of a box with `corners` (xmin, ymin, xmax, ymax), see above.
+
+    Raises:
+        UserError: it begins before the first pixel, or ends before it begins.
+    """
+    xmin, ymin, xmax, ymax = corners
+    first = 0 if zero_based else 1
+    box = [xmin - first, ymin - first, xmax - xmin + first, ymax - ymin + first]
+    shown = ", ".join(f"{name} {value:g}" for name, value in zip(CORNERS, corners))
+    if min(box[:2]) < 0:
+        hint = "correct it" if zero_based else "if these boxes count from 0, as those of many tools do, give --zero_based"
+        raise UserError(f"{where} has {shown}, but the first pixel is {first}: {hint}.")
+    if min(box[2:]) < 0:
+        raise UserError(f"{where} has {shown}: it ends before it begins; correct it.")
+    return box
+
+
+def check_output(path):
+    require_folder_of(path)
+    if os.path.isdir(path):
+        raise UserError(f"cannot write {path}: it is a folder; give --output a file's path.")
+
+
+def write(path, coco):
+    try:
+        with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            json.dump(coco, file)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); give --output another path.") from error
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description="Make a COCO annotation file of Pascal VOC's XML files.", allow_abbrev=False,
+        epilog="Objects marked difficult get iscrowd 1: they do not train, and an evaluation ignores them.")
+    parser.add_argument("--annotations", required=True, metavar="FOLDER", help="folder with the XML files, VOC's Annotations")
+    parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write, .json")
+    parser.add_argument("--images", metavar="FOLDER",
+                        help="folder with the pictures, VOC's JPEGImages: their sizes are compared with the XML files', or taken "
+                             "where these have none (default: they are not looked at)")
+    parser.add_argument("--split", metavar="FILE",
+                        help="list of the annotations to take, one name a line, such as VOC's ImageSets/Main/train.txt "
+                             "(default: all of the folder)")
+    parser.add_argument("--names", metavar="A,B,...",
+                        help="classes in the order of their ids (default: those of all XML files of the folder, by alphabet)")
+    parser.add_argument("--zero_based", action="store_true",
+                        help="boxes are edges counted from 0, as LabelImg, CVAT and others write them (w = xmax - xmin), not "
+                             "VOC's pixels counted from 1 (w = xmax - xmin + 1)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
