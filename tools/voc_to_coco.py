@@ -9,7 +9,6 @@ COCO does not know VOC's `difficult`. Such objects get `iscrowd` 1, which comes 
 out, and an evaluation neither asks for them nor counts a detection on them as wrong. `truncated` becomes a key of that name.
 """
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.cli import run_main  # noqa: E402
+from src.dataset.annotation_output import check_output, write_annotations  # noqa: E402
 from src.dataset.voc import CORNERS, read_voc  # noqa: E402
 from src.dataset.voc_pictures import PictureFolder  # noqa: E402
 from src.errors import UserError, is_plain, show  # noqa: E402
-from src.files import require_folder_of, whole_file  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
 
 SHOWN = 5  # names of missing pictures
@@ -40,7 +39,7 @@ def main():
     images, missing = image_entries(files, PictureFolder(args.images or ""))
     annotations = annotation_entries(files, images, names, args.zero_based)
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
-    write(args.output, {"images": images, "annotations": annotations, "categories": categories})
+    write_annotations(args.output, images, annotations, categories)
     if args.images and missing:
         logger.warning("%d of %d pictures are not in %s: %s%s", len(missing), len(images), args.images,
                        ", ".join(missing[:SHOWN]), ", ..." if len(missing) > SHOWN else "")
@@ -143,20 +142,6 @@ def coco_box(corners, zero_based, where):
     if min(box[2:]) < 0:
         raise UserError(f"{where} has {shown}: it ends before it begins; correct it.")
     return box
-
-
-def check_output(path):
-    require_folder_of(path)
-    if os.path.isdir(path):
-        raise UserError(f"cannot write {path}: it is a folder; give --output a file's path.")
-
-
-def write(path, coco):
-    try:
-        with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            json.dump(coco, file)
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); give --output another path.") from error
 
 
 def parse_args():

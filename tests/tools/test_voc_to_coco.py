@@ -14,6 +14,7 @@ from voc_files import run_tool, voc_xml
 
 from src.dataset.annotations import load_coco
 from src.dataset.shapes import ensure_shapes
+from tools import voc_to_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 # As VOC2007 has them: difficult and truncated objects, parts with boxes of their own, elements in another order.
@@ -51,7 +52,7 @@ def convert(folder, monkeypatch, capfd):
     """A function that runs the tool on the folder with further flags, and returns what it wrote and its standard output."""
     def run(*flags, images=True):
         words = ["--annotations", folder / "xml", "--output", folder / "out.json", *flags]
-        status, out, err = run_tool(words + ["--images", folder / "jpg"] * images, monkeypatch, capfd)
+        status, out, err = run_tool(voc_to_coco, words + ["--images", folder / "jpg"] * images, monkeypatch, capfd)
         assert (status, err) == (0, "")
         return json.loads((folder / "out.json").read_text()), out
     return run
@@ -62,7 +63,7 @@ def refused(folder, monkeypatch, capfd):
     """A function that runs the tool on the folder with further flags, and returns the sentence that it is refused with."""
     def run(*flags):
         words = ["--annotations", folder / "xml", "--output", folder / "out.json", *flags]
-        status, out, err = run_tool(words, monkeypatch, capfd)
+        status, out, err = run_tool(voc_to_coco, words, monkeypatch, capfd)
         assert status == 1 and err.startswith("error: ") and err.endswith("\n") and len(err.splitlines()) == 1
         assert out == "" and not list(folder.glob("*out*"))
         return err[len("error: "):-1]
@@ -268,7 +269,7 @@ def test_what_else_is_refused(folder, refused):
     assert "b.xml has an object of the class 'cat', which --names does not list" in refused("--names", "dog")
     assert "different names between commas are needed" in refused("--names", "cat,,dog")
     assert "there is no folder 'gone'" in refused("--images", "gone")
-    assert "it is a folder; give --output" in refused("--output", folder)
+    assert "it is a folder; give a file's path" in refused("--output", folder)
     assert "there is no folder 'gone'; make it first" in refused("--output", "gone/out.json")
     (folder / "jpg" / "a.jpg").write_text("no picture")
     assert "a.jpg cannot be read as a picture" in refused("--images", folder / "jpg")
@@ -282,7 +283,7 @@ def test_an_earlier_file_stays_when_the_tool_fails(folder, monkeypatch, capfd):
     (folder / "xml" / "a.xml").write_text("<broken")
     (folder / "out.json").write_text("earlier")
     words = ["--annotations", folder / "xml", "--output", folder / "out.json"]
-    assert run_tool(words, monkeypatch, capfd)[0] == 1
+    assert run_tool(voc_to_coco, words, monkeypatch, capfd)[0] == 1
     assert (folder / "out.json").read_text() == "earlier"
 
 

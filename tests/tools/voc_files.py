@@ -1,10 +1,9 @@
-"""VOC's XML files for tests, and tools/voc_to_coco.py on them."""
+"""VOC's XML files for tests, and the tools for annotation files run in this process."""
 import logging
 import sys
 from xml.sax.saxutils import escape
 
 from src.cli import run_main
-from tools import voc_to_coco
 
 
 def voc_xml(objects, filename="a.jpg", size=(64, 48)):
@@ -21,13 +20,13 @@ def voc_xml(objects, filename="a.jpg", size=(64, 48)):
     return "\n".join([*parts, "</annotation>"])
 
 
-def run_tool(words, monkeypatch, capfd):
-    """Run the tool with the words of a command line, in this process; returns status, standard output and error."""
+def run_tool(tool, words, monkeypatch, capfd):
+    """Run the main of a tool, a module, with the words of a command line; returns status, standard output and error."""
     logger = logging.getLogger("faster_rcnn")
     before = logger.handlers, logger.propagate, logger.level
-    monkeypatch.setattr(sys, "argv", ["voc_to_coco.py", *map(str, words)])
+    monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, words)])
     try:
-        status = run_main(voc_to_coco.main)
+        status = run_main(tool.main)
     finally:
         logger.handlers, logger.propagate, logger.level = before
     return status, *capfd.readouterr()
