@@ -107,5 +107,6 @@ def suggestion(dotted, names) -> str:
     else:
         near = siblings.get(beside) or nearest(dotted, [name for name in names if not dotted.startswith(name + ".")])
     if near is None:
-        return "valid names here are " + ", ".join(siblings or names)
+        outermost = min(name.count(".") for name in names)
+        return "valid names here are " + ", ".join(siblings or [name for name in names if name.count(".") == outermost])
     return f"did you mean '{near}' ({names[near]})?"

@@ -41,6 +41,7 @@ YAML = {
     "a list for the whole": ("- seed: 1\n- epochs: 2", "must be a mapping of 'key: value' lines"),
     "a misspelt section": ("optimiser: {momentum: 0.9}", "unknown key 'optimiser'; did you mean 'optimizer'"),
     "a key of 100,000 letters": ("x" * 100_000 + "y: 1", "invalid YAML"),
+    "a key of dots": ("'..': 1", "unknown key '..'; valid names here are net, device_target, ms_mode, mix, seed, "),
     "a key of 1,000 letters": ("x" * 1000 + ": 1", "unknown key 'xxxxx"),
     "a quoted key of two lines": ('"a\\nb": 1', [r"unknown key 'a\nb'", "valid names here are"]),
     "a folder of two lines": ('save_dir: "a\\nb"', [r"save_dir must be text, not 'a\nb'; leave out line ends"]),
@@ -121,11 +122,11 @@ def test_bad_configurations(name, tmp_path, capfd):
     content, parts = YAML[name]
     path, proof = tmp_path / "bad.yml", tmp_path / "proof"
     path.write_bytes(content if isinstance(content, bytes) else content.replace("PROOF", str(proof)).encode())
-    start = time.perf_counter()
+    start = time.process_time()
     sentence = refusal(lambda: load_config(path), capfd)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 4
     assert_says(sentence, parts)
-    assert str(path) in sentence and not proof.exists()
+    assert str(path) in sentence and len(sentence) < 1000 and not proof.exists()
 
 
 @pytest.mark.parametrize("parse", [parse_train_args, parse_eval_args])

@@ -31,7 +31,7 @@ def outcome(path, load, tmp_path):
         warnings.simplefilter("error")
         status = run_main(lambda: loaded.append(load(path)))
     if status:
-        assert len(sentence_of(err.getvalue())) < 2000
+        assert len(sentence_of(err.getvalue())) < 50_000  # it may quote long paths
         return
     assert err.getvalue() == ""
     [cfg] = loaded
