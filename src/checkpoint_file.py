@@ -4,6 +4,7 @@
 memory, and the process dies or goes on with a damaged heap.
 """
 import itertools
+import json
 import math
 
 import mindspore as ms
@@ -11,11 +12,16 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
+from src.errors import is_plain
+
 TYPES = {"Bool": np.bool_, "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "UInt16": np.uint16, "Int32": np.int32,
          "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64, "Float16": np.float16, "Float32": np.float32,
          "Float64": np.float64}
 # With crc_check, MindSpore ends a file with this name and the CRC-32 of all before it, 10 bytes.
 CRC_NAME, CRC_SIZE = b"crc_num", 10
+TEXT = "str"  # the type of a text, whose data are 4 bytes a character
+# The entry of a checkpoint that holds the names of the classes by label, a JSON list.
+CLASS_NAMES = "class_names"
 
 
 def load_checkpoint_file(path):
@@ -25,6 +31,35 @@ def load_checkpoint_file(path):
         ValueError: it is no checkpoint, or a tensor's type is unknown or its data do not have the size of its shape.
         OSError: it cannot be read.
     """
+    # Large tensors stand in several entries of one name.
+    entries = [entry for entry in _entries(path) if entry.tensor.tensor_type != TEXT]
+    stored = {name: ms.Parameter(ms.Tensor(_array([entry.tensor for entry in parts])), name=name)
+              for name, parts in itertools.groupby(entries, lambda entry: entry.tag)}
+    if not stored:
+        raise ValueError("a checkpoint without a tensor")
+    return stored
+
+
+def class_names_of(path):
+    """The names of the classes by label that a checkpoint file holds, a list of str, or None where it holds none.
+
+    Raises:
+        ValueError: it is no checkpoint, or what it holds under CLASS_NAMES is no list of names.
+        OSError: it cannot be read.
+    """
+    found = [entry.tensor for entry in _entries(path) if entry.tag == CLASS_NAMES and entry.tensor.tensor_type == TEXT]
+    if not found:
+        return None
+    try:
+        names = json.loads(b"".join(tensor.tensor_content for tensor in found).decode("utf-32-le"))
+    except RecursionError as error:
+        raise ValueError("class names that are nested too deeply") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
+        raise ValueError("class names that are no list of names")
+    return names
+
+
+def _entries(path):
     with open(path, "rb") as file:
         data = file.read()
     if data[-len(CRC_NAME) - CRC_SIZE:].startswith(CRC_NAME):
@@ -34,13 +69,7 @@ def load_checkpoint_file(path):
         checkpoint.ParseFromString(data)
     except DecodeError as error:
         raise ValueError("no checkpoint of MindSpore") from error
-    # Large tensors stand in several entries of one name.
-    entries = [entry for entry in checkpoint.value if entry.tensor.tensor_type != "str"]
-    stored = {name: ms.Parameter(ms.Tensor(_array([entry.tensor for entry in parts])), name=name)
-              for name, parts in itertools.groupby(entries, lambda entry: entry.tag)}
-    if not stored:
-        raise ValueError("a checkpoint without a tensor")
-    return stored
+    return checkpoint.value
 
 
 def _array(parts):

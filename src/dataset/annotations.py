@@ -88,6 +88,15 @@ def training_records(dataset):
     return records
 
 
+def read_class_names(annotation_path):
+    """The names of the classes by label, a list of str, that `load_coco` would find in the file, without the rest of it.
+
+    Raises UserError when the file is missing or no COCO detection JSON.
+    """
+    path = existing_annotation_path(annotation_path)
+    return _classes(parse_annotations(path)["categories"], path)[0]
+
+
 def _is_int(value):
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 

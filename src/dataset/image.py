@@ -41,8 +41,6 @@ def read_image(path, height, width):
     Returns (height, width, 3) uint8 RGB. Raises UnreadableImageError with the reason.
     """
     data = _read_file(path)
-    if not data:
-        raise UnreadableImageError("the file is empty")
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
     _check_size(_checked_header(data), height, width)
     image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION)
@@ -54,6 +52,16 @@ def read_image(path, height, width):
     return image
 
 
+def read_picture(path):
+    """Decode an image file that no annotation describes, with its EXIF orientation applied; otherwise as `read_image`.
+
+    Returns (h, w, 3) uint8 RGB. Raises UnreadableImageError with the reason.
+    """
+    data = _read_file(path)
+    _check_pixels(_checked_header(data))
+    return _decode(data)
+
+
 def _read_file(path):
     try:
         status = os.stat(path)
@@ -62,9 +70,12 @@ def _read_file(path):
         if status.st_size > MAX_FILE_BYTES:
             raise UnreadableImageError(f"has {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read")
         with open(path, "rb") as file:
-            return file.read(status.st_size)
+            data = file.read(status.st_size)
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
+    if not data:
+        raise UnreadableImageError("the file is empty")
+    return data
 
 
 def _decode(data, flags=0):
@@ -87,10 +98,14 @@ def _size_reason(stored, height, width):
     return f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {height}x{width}"
 
 
-def _check_size(stored, height, width):
+def _check_pixels(stored):
     if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
         raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
                                    "are decoded")
+
+
+def _check_size(stored, height, width):
+    _check_pixels(stored)
     if stored not in (None, (height, width), (width, height)):
         raise UnreadableImageError(_size_reason(stored, height, width))
 

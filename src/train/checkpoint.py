@@ -1,4 +1,5 @@
 """Checkpoints: MindSpore files with the weights, the momenta, where training stood, and a checksum at the end."""
+import json
 import logging
 import os
 import zlib
@@ -6,6 +7,7 @@ import zlib
 import mindspore as ms
 from mindspore import Tensor
 
+from src.checkpoint_file import CLASS_NAMES, CRC_NAME, CRC_SIZE, load_checkpoint_file
 from src.errors import UserError
 from src.files import flush_to_disk, whole_file
 from src.interchange.torchvision_weights import CLASSES, DELTAS, UNUSED
@@ -19,18 +21,18 @@ MOMENTS = "moments."
 STATISTICS = "statistics."
 # The numbers that tell where training stood.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
-# With crc_check, MindSpore ends a file with this name and the CRC-32 of all before it, 10 bytes.
-CRC_NAME, CRC_SIZE = b"crc_num", 10
 
 
-def save_checkpoint(path, network, optimizer, progress, statistics=None):
-    """Write weights, momenta, `progress`, a dict of numbers, and other ranks' `statistics`; see `write_checkpoint`."""
+def save_checkpoint(path, network, optimizer, progress, statistics=None, class_names=None):
+    """Write weights, momenta, `progress`, a dict of numbers, other ranks' `statistics`, and the names of the classes, a list
+    of str, which `src.checkpoint_file.class_names_of` reads; see `write_checkpoint`."""
     tensors = {p.name: p for p in [*network.get_parameters(), *optimizer.moments]}
-    write_checkpoint(path, {**tensors, **(statistics or {})}, progress)
+    texts = {CLASS_NAMES: json.dumps(class_names)} if class_names else {}
+    write_checkpoint(path, {**tensors, **(statistics or {})}, {**progress, **texts})
 
 
-def write_checkpoint(path, tensors, numbers=None):
-    """Write a dict of name -> tensor, and a dict of name -> number, to `path`.
+def write_checkpoint(path, tensors, values=None):
+    """Write a dict of name -> tensor, and a dict of name -> number or text, to `path`.
 
     The file gets its name when it is complete, on the disk and found to agree with its checksum, so that a crash or a full
     disk leaves the previous one as it was.
@@ -40,7 +42,7 @@ def write_checkpoint(path, tensors, numbers=None):
     """
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     with whole_file(path) as temporary:
-        ms.save_checkpoint(entries, temporary, append_dict=numbers, crc_check=True)
+        ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=True)
         os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
         flush_to_disk(temporary)
         if not agrees_with_checksum(temporary):
@@ -63,7 +65,7 @@ def agrees_with_checksum(path):
 
 
 def read_checkpoint(path):
-    """The contents of a checkpoint file, a dict of name -> MindSpore parameter.
+    """The contents of a checkpoint file but for its texts, a dict of name -> MindSpore parameter.
 
     Raises:
         UserError: there is no such file, it does not agree with its checksum or is not a MindSpore checkpoint.
@@ -72,7 +74,7 @@ def read_checkpoint(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
         if agrees_with_checksum(path) is not False:
-            return ms.load_checkpoint(path)
+            return load_checkpoint_file(path)
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint.") from error
     raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")

@@ -23,8 +23,9 @@ def checkpoint(folder, suffix):
 
 
 def contents(path):
-    """A checkpoint file as {name: array}."""
-    return {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(path)).items()}
+    """A checkpoint file but for its texts as {name: array}."""
+    stored = ms.load_checkpoint(str(path))
+    return {name: value.asnumpy() for name, value in stored.items() if not isinstance(value, str)}
 
 
 def read_json(*parts):

@@ -1,0 +1,120 @@
+"""Detect objects on pictures: python infer.py --config CONFIG --checkpoint_path FILE --image PICTURE_FOLDER_OR_PATTERN
+--device_target ... (--help lists all).
+"""
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+
+from src.stop import StopSignals
+
+if __name__ == "__main__":
+    StopSignals().watch()  # before MindSpore is imported, which starts threads
+
+from src.cli import parse_infer_args, run_together
+from src.compile_cache import use_compile_cache
+from src.dataset.image import UnreadableImageError, read_picture
+from src.detector import Predictor, build_detector
+from src.device import set_up_device
+from src.errors import UserError
+from src.evaluation.coco import result_rows
+from src.files import make_folder, remove_partial, whole_file
+from src.inference.classes import count_classes, names_of_classes
+from src.inference.detect import detect
+from src.inference.inputs import drawing_names, find_pictures
+from src.log import set_up_logging
+from src.pictures.boxes import draw_boxes
+from src.pictures.files import write_picture
+from src.progress_bar import progress_bar
+from src.train.checkpoint import load_weights, read_checkpoint
+
+logger = logging.getLogger("faster_rcnn")
+
+PROGRESS_SECONDS = 10.0
+
+
+def main(group):
+    cfg = parse_infer_args()
+    set_up_logging()
+    if group.size > 1:
+        raise UserError("infer.py is one process; start it without mpirun.")
+    paths = find_pictures(cfg.image)
+    drawings = [os.path.join(cfg.save_dir, name) for name in drawing_names(paths, cfg.save_dir)]
+    remove_partial(make_folder(cfg.save_dir))
+    set_up_device(cfg, group)
+    predictor, names = open_detector(cfg, group)
+    listing = os.path.join(cfg.save_dir, "detections.json")
+    try:
+        found = [detect_and_draw(predictor, cfg, names, *picture) for picture in read_all(paths, drawings)]
+        with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
+    except OSError as error:
+        raise UserError(f"the results could not be written into {cfg.save_dir} ({error.strerror}); make room on the "
+                        "disk.") from error
+    counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
+    logger.info("%d detections with a score above %g%s", sum(counts.values()), cfg.infer.conf_threshold,
+                "".join(f", {count} {name}" for name, count in counts.most_common()))
+    logger.info("drawn into %s, listed in %s", cfg.save_dir, listing)
+
+
+def open_detector(cfg, group):
+    """-> the detector in the checkpoint of cfg, a Predictor, and the names of its classes.
+
+    Raises:
+        UserError: the checkpoint cannot be read or does not fit the configuration.
+    """
+    path = cfg.checkpoint_path
+    stored = read_checkpoint(path)
+    num_classes = count_classes(stored, path)
+    names = names_of_classes(cfg.data, path, num_classes)
+    cfg.backbone.pretrained, cfg.batch_size = False, 1
+    network = build_detector(cfg, num_classes)
+    load_weights(network, stored, path)
+    use_compile_cache(cfg, group, "infer", num_classes, 0)
+    return Predictor(network, cfg), names
+
+
+def read_all(paths, drawings):
+    """Yield (path, drawing, image) of each picture that can be read; show and log how far the work is.
+
+    Raises:
+        UserError: at the end, if no picture could be read.
+    """
+    start = last_report = time.perf_counter()
+    unreadable = 0
+    with progress_bar("detecting", "picture", len(paths)) as bar:
+        for number, (path, drawing) in enumerate(zip(paths, drawings)):
+            try:
+                image = read_picture(path)
+            except UnreadableImageError as error:
+                logger.warning("%s %s", path, error)
+                unreadable += 1
+            else:
+                yield path, drawing, image
+            bar.update()
+            now = time.perf_counter()
+            if bar.disable and now - last_report >= PROGRESS_SECONDS:
+                logger.info("%d of %d pictures, %.2f pictures/s", number + 1, len(paths), (number + 1) / (now - start))
+                last_report = now
+    if unreadable == len(paths):
+        raise UserError(f"not one of the {len(paths)} pictures can be read; above is the reason for each.")
+    logger.info("detected on %d pictures%s", len(paths) - unreadable, f"; {unreadable} could not be read" * (unreadable > 0))
+
+
+def detect_and_draw(predictor, cfg, names, path, drawing, image):
+    """Detect on one picture (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
+    detections.json, a dict."""
+    boxes, scores, labels, finite = detect(predictor, cfg, image)
+    if not finite:
+        logger.warning("%s: the network gave scores that are not finite", path)
+    write_picture(drawing, draw_boxes(image, boxes, labels, names, scores))
+    rows = result_rows(path, boxes, scores, labels, range(len(names)))
+    return {"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1], "detections": [
+        {"bbox": row["bbox"], "category": names[row["category_id"]], "label": row["category_id"], "score": row["score"]}
+        for row in rows]}
+
+
+if __name__ == "__main__":
+    sys.exit(run_together(main))

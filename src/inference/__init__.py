@@ -1,0 +1,1 @@
+"""Detection on pictures that no annotation describes."""

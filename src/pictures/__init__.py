@@ -1,0 +1,1 @@
+"""Pictures for people: boxes with names and scores, samples of an evaluation, contact sheets."""
