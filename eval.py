@@ -20,6 +20,7 @@ from src.errors import UserError
 from src.evaluation.evaluate import evaluate, write_results
 from src.files import make_folder
 from src.log import set_up_logging
+from src.pictures.samples import write_samples
 from src.together import check_program, open_dataset_together
 from src.train.checkpoint import load_weights, read_checkpoint
 from src.train.exchange import share_parameters
@@ -50,6 +51,7 @@ def main(group):
             name = os.path.splitext(os.path.basename(path))[0]
             folder = results if len(checkpoints) == 1 else os.path.join(results, name)
             write_results(folder, {**metrics, "checkpoint": path}, detections)
+            write_samples(folder, dataset, detections)
             scores[path] = metrics
     if len(checkpoints) > 1:
         for path, metrics in scores.items():

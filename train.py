@@ -23,6 +23,7 @@ from src.evaluation.evaluate import evaluate, write_results
 from src.kernels.use import use_kernels
 from src.log import set_up_logging
 from src.models.faster_rcnn import TrainingForward
+from src.pictures.samples import write_samples
 from src.together import check_program, open_dataset_together
 from src.train.exchange import build_exchange
 from src.train.lock import claim_folder
@@ -66,7 +67,7 @@ def main(group):
     exchange = build_exchange(group, cfg.device_target, optimizer.parameters)
     step = TrainOneStepCell(forward, optimizer, scaler, cfg.clip_grads, exchange)
     priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
-    saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch)
+    saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch, dataset.names)
     trainer = Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, saver, stop,
                       group, build_evaluation(cfg, network, dataset, stop, group))
     try:
@@ -100,6 +101,7 @@ def build_evaluation(cfg, network, training_set, stop, group):
         if group.rank == 0:
             try:
                 write_results(folder, metrics, results)
+                write_samples(folder, dataset, results)
             except UserError as error:
                 logger.error("%s; training goes on", error)
         return metrics

@@ -1,5 +1,7 @@
-"""The command line of train.py and eval.py."""
+"""The command line of train.py, eval.py and infer.py."""
 import argparse
+import functools
+import os
 import sys
 import traceback
 import typing
@@ -13,12 +15,16 @@ from src.parallel import Alone, join_processes
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
-# A flag sets the key of its name. Its aliases, where it has any, are in the list.
+# A flag sets the key of its name, or of that behind the last dot. Its aliases, where it has any, are in the list.
 COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
                 "num_workers": ["num_parallel_workers"], "save_dir": [], "compile_cache": [], "skip_bad_images": []}
 TRAIN_FLAGS = {**COMMON_FLAGS, "resume_ckpt": [], "lr_init": [], "ms_loss_scaler": [], "ms_loss_scaler_value": [],
                "log_interval": [], "run_eval": []}
 EVAL_FLAGS = {**COMMON_FLAGS, "checkpoint_path": ["ckpt_path"]}
+INFER_FLAGS = {"device_target": [], "mix": [], "ms_mode": [], "compile_cache": [], "checkpoint_path": ["ckpt_path"], "image": [],
+               "save_dir": [], "infer.conf_threshold": []}
+# What infer.py uses whatever the YAML file says: that is about evaluations, which want every detection that may count.
+INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
@@ -35,6 +41,12 @@ def parse_train_args(argv=None) -> Config:
 def parse_eval_args(argv=None) -> Config:
     """The configuration of an evaluation from `argv`; see `parse_train_args`."""
     return _parse("Evaluate a checkpoint, or all of a folder.", EVAL_FLAGS, argv)
+
+
+def parse_infer_args(argv=None) -> Config:
+    """The configuration for infer.py from `argv`; see `parse_train_args`."""
+    return _parse("Detect objects on pictures: draw them, and list them in detections.json. The defaults of --save_dir and "
+                  "--conf_threshold win over the YAML file.", INFER_FLAGS, argv, INFER_DEFAULTS)
 
 
 def run_main(main) -> int:
@@ -71,42 +83,58 @@ def run_together(main) -> int:
     return group.fail(status) if status else 0
 
 
-def _parse(description, flags, argv):
-    args = vars(_build_parser(description, flags).parse_args(argv))
-    overrides = [(key, _parse_flag(key, args[key]), f"--{key}") for key in flags if args[key] is not None]
-    taken = {key for key, _, _ in overrides}
+def _parse(description, flags, argv, defaults=None):
+    defaults = defaults or {}
+    args = vars(_build_parser(description, flags, defaults).parse_args(argv))
+    given = [(key, _parse_flag(key, args[key]), _flag(key)) for key in flags if args[key] is not None]
+    overrides = [(key, value, "default settings") for key, value in defaults.items()] + given
+    taken = {key for key, _, _ in given}
     for text in args["override"]:
         key, value, where = _parse_override(text)
         if key in taken:
-            raise UserError(f"{where}: --{key} is given as well; give one of them")
+            raise UserError(f"{where}: {_flag(key)} is given as well; give one of them")
         overrides.append((key, value, where))
     return load_config(args["config"], overrides)
 
 
-def _build_parser(description, flags):
+def _build_parser(description, flags, defaults):
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, epilog=(
         "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
     parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE",
                         help="YAML file (default: %(default)s)")
     for key, aliases in flags.items():
-        field = Config.__dataclass_fields__[key]
-        choices = field.metadata["limits"].choices or (("True", "False") if isinstance(field.default, bool) else ())
-        parser.add_argument(*[f"--{name}" for name in (key, *aliases)], dest=key,
-                            metavar="{" + ",".join(map(str, choices)) + "}" if choices else key.upper(),
-                            help=f"{field.metadata['doc']} (default: {_show_default(field.default)})")
+        metadata, kind = _declaration(key)
+        default = defaults.get(key, functools.reduce(getattr, key.split("."), Config()))
+        choices = metadata["limits"].choices or (("True", "False") if kind is bool else ())
+        parser.add_argument(_flag(key), *[f"--{name}" for name in aliases], dest=key,
+                            nargs="+" if typing.get_origin(kind) is list else None,
+                            metavar="{" + ",".join(map(str, choices)) + "}" if choices else _flag(key)[2:].upper(),
+                            help=f"{metadata['doc']} (default: {_show_default(default)})")
     parser.add_argument("-o", dest="override", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="set any key of the YAML by its dotted name, for example -o data.target_size=[320,320] "
                              "epochs=2 (default: nothing)")
     return parser
 
 
+def _flag(key):
+    return f"--{key.rpartition('.')[2]}"
+
+
+def _declaration(key):
+    """The metadata and the type of the setting with a dotted name."""
+    kind = Config
+    for name in key.split("."):
+        metadata, kind = kind.__dataclass_fields__[name].metadata, typing.get_type_hints(kind)[name]
+    return metadata, kind
+
+
 def _show_default(value):
-    return "none" if value == "" else value
+    return "none" if value in ("", []) else value
 
 
 def _parse_flag(key, text):
     """`text` as the type of `key`; text that does not fit stays text, which the schema then refuses in its words."""
-    kind = typing.get_type_hints(Config)[key]
+    _, kind = _declaration(key)
     if kind is bool:
         return BOOLEANS.get(text, text)
     if kind is int:

@@ -238,7 +238,8 @@ class Config:
     max_rowsize: int = setting(64, "shared memory that a batch of the pipeline, or a row of it where a batch "
                                "takes more, may take, in MB", low=1)
     resume_ckpt: str = setting("", "checkpoint to continue from; auto: the newest intact one in save_dir, or none")
-    checkpoint_path: str = setting("", "checkpoint file or folder to evaluate")
+    checkpoint_path: str = setting("", "checkpoint file to use, or folder of them to evaluate")
+    image: list[str] = setting([], "pictures to detect on: files, folders or patterns such as 'folder/*.jpg'", shortest=0)
     skip_bad_images: bool = setting(False, "count unreadable images in evaluation instead of stopping")
     backbone: Backbone = setting(Backbone, "the network that computes the features")
     rpn_head: RPNHead = setting(RPNHead, "the region proposal network")

@@ -15,7 +15,8 @@ class Saver:
 
     Args:
         cfg: the configuration; network: FasterRCNN; optimizer: MindSpore optimizer; state: TrainingState;
-        group: the processes, see src.parallel, of which rank 0 writes; steps_per_epoch: of the run.
+        group: the processes, see src.parallel, of which rank 0 writes; steps_per_epoch: of the run;
+        class_names: which each checkpoint keeps, or None.
 
     Attributes:
         saved_step: of the last checkpoint, or None; failure: on rank 0, why that could not be written, or None.
@@ -24,7 +25,7 @@ class Saver:
         UserError: the folder cannot be made or written to.
     """
 
-    def __init__(self, cfg, network, optimizer, state, group, steps_per_epoch):
+    def __init__(self, cfg, network, optimizer, state, group, steps_per_epoch, class_names=None):
         self.folder, self.name = folder_and_name(cfg)
         self.keep = cfg.keep_checkpoint_max
         self.network = network
@@ -32,6 +33,7 @@ class Saver:
         self.state = state
         self.group = group
         self.steps_per_epoch = steps_per_epoch
+        self.class_names = class_names
         self.images_per_step = cfg.batch_size * group.size
         self.saved_step = self.failure = None
         if group.rank == 0:
@@ -63,7 +65,7 @@ class Saver:
         path = os.path.join(self.folder, f"{self.name}_{suffix}.ckpt")
         try:
             progress = self.state.to_dict(self.steps_per_epoch, self.images_per_step)
-            save_checkpoint(path, self.network, self.optimizer, progress, statistics)
+            save_checkpoint(path, self.network, self.optimizer, progress, statistics, self.class_names)
         except OSError as error:
             self.failure = f"{path} could not be written ({error.strerror or error})"
             logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
