@@ -17,6 +17,7 @@ from src.dataset.pipeline import EvalPipeline
 from src.detector import Predictor, build_detector
 from src.device import set_up_device
 from src.errors import UserError
+from src.evaluation.analysis import write_analysis
 from src.evaluation.evaluate import evaluate, write_results
 from src.files import make_folder
 from src.log import set_up_logging
@@ -50,6 +51,7 @@ def main(group):
         if group.rank == 0:
             name = os.path.splitext(os.path.basename(path))[0]
             folder = results if len(checkpoints) == 1 else os.path.join(results, name)
+            metrics["errors"] = write_analysis(folder, dataset, metrics, detections)
             write_results(folder, {**metrics, "checkpoint": path}, detections)
             write_samples(folder, dataset, detections)
             scores[path] = metrics

@@ -19,7 +19,7 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcn
 COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
                 "num_workers": ["num_parallel_workers"], "save_dir": [], "compile_cache": [], "skip_bad_images": []}
 TRAIN_FLAGS = {**COMMON_FLAGS, "resume_ckpt": [], "lr_init": [], "ms_loss_scaler": [], "ms_loss_scaler_value": [],
-               "log_interval": [], "run_eval": []}
+               "log_interval": [], "run_eval": [], "tensorboard": []}
 EVAL_FLAGS = {**COMMON_FLAGS, "checkpoint_path": ["ckpt_path"]}
 INFER_FLAGS = {"device_target": [], "mix": [], "ms_mode": [], "compile_cache": [], "checkpoint_path": ["ckpt_path"], "image": [],
                "save_dir": [], "infer.conf_threshold": []}

@@ -18,6 +18,7 @@ from src.together import program_digest
 
 # Settings that no graph depends on.
 WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "image", "compile_cache", "epochs", "log_interval", "run_eval",
+                  "tensorboard",
                   "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
                   "skip_bad_images")
 

@@ -2,6 +2,18 @@
 import logging
 import sys
 
+from tqdm import tqdm
+
+from src.progress_bar import is_terminal
+
+
+class _BesideBars(logging.StreamHandler):
+    """Takes progress bars off the terminal while it writes a line, and draws them again below."""
+
+    def emit(self, record):
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
 
 def set_up_logging(rank=0):
     """Send the records of the logger `faster_rcnn` to standard output, one line each with the time of day.
@@ -16,7 +28,7 @@ def set_up_logging(rank=0):
     logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     logging.getLogger("faster_rcnn.share").setLevel(logging.INFO)
     logger.propagate = False
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _BesideBars(sys.stdout) if is_terminal(sys.stdout) else logging.StreamHandler(sys.stdout)
     sender = f"rank {rank} " if rank else ""
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {sender}%(message)s", "%Y-%m-%d %H:%M:%S"))
     logger.handlers = [handler]

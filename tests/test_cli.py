@@ -27,6 +27,7 @@ ms_loss_scaler: dynamic
 ms_loss_scaler_value: 32
 log_interval: 14
 run_eval: True
+tensorboard: True
 checkpoint_path: yaml_eval.ckpt
 """
 
@@ -62,7 +63,8 @@ def test_flags_that_are_not_given_override_nothing(config, parse):
     ("batch_size", "3", 3), ("num_workers", "4", 4), ("save_dir", "2024", "2024"), ("compile_cache", "graphs", "graphs"),
     ("skip_bad_images", "False", False),
     ("resume_ckpt", "x=y.ckpt", "x=y.ckpt"), ("lr_init", "5e-5", 5e-5), ("ms_loss_scaler", "none", "none"),
-    ("ms_loss_scaler_value", "1024", 1024.0), ("log_interval", "1", 1), ("run_eval", "false", False)])
+    ("ms_loss_scaler_value", "1024", 1024.0), ("log_interval", "1", 1), ("run_eval", "false", False),
+    ("tensorboard", "False", False)])
 def test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else(config, flag, text, value):
     expected = config_to_dict(load_config(config))
     assert expected[flag] != value

@@ -228,6 +228,7 @@ class Config:
                                              above=0, high=1_000_000)
     log_interval: int = setting(100, "steps between two log lines", low=1)
     run_eval: bool = setting(False, "evaluate during training")
+    tensorboard: bool = setting(False, "write TensorBoard's event files into <save_dir>/tensorboard (needs tensorboardX)")
     save_interval_steps: int = setting(0, "steps between two checkpoints inside an epoch; 0: only at its end", low=0)
     keep_checkpoint_max: int = setting(5, "checkpoints kept, the newest ones; the best is kept besides", low=1)
     eval_interval: int = setting(1, "epochs between two evaluations", low=1)

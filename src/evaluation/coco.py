@@ -36,17 +36,35 @@ def score(coco_json, results, image_ids, names, category_ids):
         categories becomes "name (category id)".
     """
     evaluation = COCOeval(iouType="bbox")
-    images, categories = _places(image_ids), _places(category_ids)
-    precision, recall = precision_and_recall(_ground_truth(coco_json, images, categories),
-                                             _detections(results, images, categories), len(categories), evaluation.params)
+    truth, found, bad = boxes_of(coco_json, results, image_ids, category_ids)
+    if bad:
+        logger.warning("%d annotations without a valid box (four finite numbers, no negative side) are not scored", bad)
+    precision, recall = precision_and_recall(truth, found, len(set(category_ids)), evaluation.params)
     evaluation.eval = {"precision": precision, "recall": recall}
     with contextlib.redirect_stdout(io.StringIO()) as summary:
         evaluation.summarize()
     logger.info("COCO numbers of %d images:\n%s", len(image_ids), summary.getvalue().rstrip())
     metrics = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
-    metrics["per_class"] = _per_class(precision, names, category_ids, categories)
+    metrics["per_class"] = _per_class(precision, names, category_ids)
     return metrics
+
+
+def boxes_of(coco_json, results, image_ids, category_ids):
+    """Ground truth and detections of the given images and categories, for `score`'s arguments.
+
+    Returns:
+        (truth, found, bad): Boxes, Boxes, and the number of annotations that are left out as their box is none.
+    """
+    images, categories = _places(image_ids), _places(category_ids)
+    truth, bad = _ground_truth(coco_json, images, categories)
+    return truth, _detections(results, images, categories), bad
+
+
+def class_names(names, category_ids):
+    """By label, a name for each class that is its alone: "name (category id)" where several share a name."""
+    uses = Counter(names)
+    return [name if uses[name] == 1 else f"{name} ({category})" for name, category in zip(names, category_ids)]
 
 
 def result_rows(image_id, boxes, scores, labels, category_ids):
@@ -74,7 +92,7 @@ def _places(ids):
 
 
 def _ground_truth(coco_json, images, categories):
-    """The annotations of the given images and categories {id: place}, as Boxes."""
+    """The annotations of the given images and categories {id: place}, as Boxes, and how many have no valid box."""
     rows, bad = [], 0
     for annotation in coco_json.get("annotations") or []:
         if annotation["image_id"] not in images:
@@ -83,12 +101,10 @@ def _ground_truth(coco_json, images, categories):
             bad += 1
         elif annotation["category_id"] in categories:
             rows.append(annotation)
-    if bad:
-        logger.warning("%d annotations without a valid box (four finite numbers, no negative side) are not scored", bad)
     image, category, xywh = _columns(rows, images, categories)
     area = np.array([row["area"] if _is_finite(row.get("area")) else np.nan for row in rows], np.float64)
     return Boxes(image, category, xywh, np.where(np.isnan(area), xywh[:, 2] * xywh[:, 3], area),
-                 score=np.zeros(len(rows)), crowd=np.array([bool(row.get("iscrowd")) for row in rows], bool))
+                 score=np.zeros(len(rows)), crowd=np.array([bool(row.get("iscrowd")) for row in rows], bool)), bad
 
 
 def _detections(results, images, categories):
@@ -115,12 +131,12 @@ def _is_box(box):
     return isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0
 
 
-def _per_class(precision, names, category_ids, places):
+def _per_class(precision, names, category_ids):
     """{name: AP} over all IoU thresholds, areas and the 100 best detections; -1 for a class without ground truth."""
-    uses = Counter(names)
+    places = _places(category_ids)
     per_class = {}
-    for name, category in zip(names, category_ids):
+    for name, category in zip(class_names(names, category_ids), category_ids):
         values = precision[:, :, places[category], 0, -1]
         found = values[values > -1]
-        per_class[name if uses[name] == 1 else f"{name} ({category})"] = float(found.mean()) if found.size else -1.0
+        per_class[name] = float(found.mean()) if found.size else -1.0
     return per_class

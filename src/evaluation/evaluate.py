@@ -13,6 +13,7 @@ from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
 from src.files import make_folder, whole_file
 from src.parallel import Alone
+from src.progress_bar import progress_bar
 
 logger = logging.getLogger("faster_rcnn")
 share_logger = logging.getLogger("faster_rcnn.share")
@@ -35,14 +36,16 @@ def evaluate(predict, pipeline, dataset, cfg, group=ALONE):
         group: the processes, see src.parallel.
 
     Returns:
-        (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys and `skipped_images`, and the
-        detections in COCO's result format.
+        (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys, `skipped_images` and
+        `skipped_image_ids`, and the detections in COCO's result format.
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
         RuntimeError: the pipeline did not deliver every image exactly once.
     """
-    parts = group.gather(_detect(predict, pipeline, dataset, cfg))
+    with progress_bar("evaluation", "image", pipeline.num_images, group.rank) as bar:
+        own = _detect(predict, pipeline, dataset, cfg, bar)
+    parts = group.gather(own)
     if parts is None:
         return None, None
     results, image_ids, skipped = _merge(parts, dataset.records)
@@ -50,6 +53,7 @@ def evaluate(predict, pipeline, dataset, cfg, group=ALONE):
         raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
     metrics = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
     metrics["skipped_images"] = len(skipped)
+    metrics["skipped_image_ids"] = skipped
     return metrics, results
 
 
@@ -67,7 +71,7 @@ def write_results(folder, metrics, results):
         raise UserError(f"the results could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
-def _detect(predict, pipeline, dataset, cfg):
+def _detect(predict, pipeline, dataset, cfg, bar):
     """-> (image id, result rows) of each image, ids of those that could not be read, number of those not finite."""
     found, skipped, not_finite = [], [], 0
     start = last_report = time.perf_counter()
@@ -90,8 +94,9 @@ def _detect(predict, pipeline, dataset, cfg):
             own = to_original(own, scales[j], sizes[j])
             found.append((image_id, result_rows(image_id, own, values, labels, dataset.category_ids)))
         row += count
+        bar.update(count)
         now = time.perf_counter()
-        if now - last_report >= PROGRESS_SECONDS or row == pipeline.num_images:
+        if bar.disable and now - last_report >= PROGRESS_SECONDS or row == pipeline.num_images:
             logger.info("evaluated %d of %d images, %.2f images/s", row, pipeline.num_images, row / (now - start))
             last_report = now
     return found, skipped, not_finite

@@ -20,8 +20,11 @@ class Boxes(NamedTuple):
 
     def sorted(self):
         """By category, image and falling score; of equal ones in the order of before."""
-        order = np.lexsort((-self.score, self.image, self.category))
-        return Boxes(*(column[order] for column in self))
+        return self.select(np.lexsort((-self.score, self.image, self.category)))
+
+    def select(self, rows):
+        """Those of the given rows, (m,) int, in that order."""
+        return Boxes(*(column[rows] for column in self))
 
     def runs(self):
         """{(category, image): slice of its rows}; the rows must be sorted."""

@@ -9,6 +9,7 @@ from src.errors import UserError
 from src.stop import Stopped
 from src.train.metrics import Progress
 from src.train.optimizer import set_learning_rate
+from src.train.reports import Reports
 from src.train.schedule import learning_rate, scaled_base_rate
 from src.train.statistics import average_statistics
 from src.train.watch import Watch
@@ -55,12 +56,14 @@ class Trainer:
                 checkpoint could not be written.
             Stopped: after a signal, when the state is saved.
         """
-        with self.stop:
+        with self.stop, contextlib.closing(Reports(self.cfg, self.state, self.group.rank)) as self.reports:
             self._evaluate_if_due()
             if self.state.global_step >= self.cfg.epochs * self.pipeline.steps_per_epoch:
                 logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", self.cfg.epochs)
                 return
             self._train()
+            if self.evaluate is None:
+                self.reports.draw()
         if self.unreadable.count:
             logger.warning("%d of %d training images could not be read and were skipped", self.unreadable.count,
                            len(self.pipeline.records))
@@ -71,7 +74,7 @@ class Trainer:
         steps_per_epoch = self.pipeline.steps_per_epoch
         path = os.path.join(self.cfg.save_dir, "metrics.jsonl") if self.group.rank == 0 else os.devnull
         progress = Progress(path, self.state.global_step, steps_per_epoch, self.cfg.epochs, self.images_per_step,
-                            self.cfg.log_interval)
+                            self.cfg.log_interval, self.reports.events, self.group.rank)
         with contextlib.closing(progress):
             self.stop.idle = True
             waiting_since = time.perf_counter()
@@ -128,6 +131,7 @@ class Trainer:
         metrics = self.evaluate(os.path.join(self.cfg.save_dir, "eval"))
         self.stop.idle = False
         self.state.evaluated = epoch
+        self.reports.add_evaluation(epoch, self.state.global_step, metrics)
         best = self.group.broadcast(metrics is not None and metrics["AP"] > self.state.best_ap)
         if best and metrics is not None:
             self.state.best_ap = metrics["AP"]
@@ -135,3 +139,4 @@ class Trainer:
         self.saver.save()
         if best:
             self.saver.save_best()
+        self.reports.draw()

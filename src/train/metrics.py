@@ -1,49 +1,44 @@
 """What training reports: one log line and one JSON line every `log_interval` steps."""
-import contextlib
-import json
 import logging
-import os
 import time
 from collections import Counter
 
 import numpy as np
 
-from src.errors import UserError
-from src.files import whole_file
 from src.models.faster_rcnn import LOSS_NAMES
+from src.progress_bar import LONG_PAUSE, progress_bar
+from src.train.json_lines import JsonLines
 
 logger = logging.getLogger("faster_rcnn")
 
 # What parts of a step are called in the log.
 SHARES = {"data_wait": "waiting for data", "rank_wait": "waiting for other ranks", "exchange": "exchange"}
+# What TensorBoard calls the figures of a line.
+EVENT_TAGS = {**{name: f"loss/{name}" for name in LOSS_NAMES[1:]}, LOSS_NAMES[0]: "loss/total", "lr": "training/learning_rate",
+              "loss_scale": "training/loss_scale", "images_per_second": "training/images_per_second"}
 
 
 class Progress:
     """Collects the figures of single steps and reports their means.
 
-    Where the disk is full the log says so, and the lines wait for room.
-
     Args:
         path: of the JSON-lines file; start_step: where the run begins: lines of earlier steps stay in the file;
-        steps_per_epoch, epochs: of the run; images_per_step; log_interval: steps a line.
+        steps_per_epoch, epochs: of the run; images_per_step; log_interval: steps a line;
+        events: EventFile that gets the figures as well, or None; rank: only 0 has a progress bar.
 
     Raises:
         UserError: the file cannot be written to.
     """
 
-    def __init__(self, path, start_step, steps_per_epoch, epochs, images_per_step, log_interval):
-        try:
-            if os.path.isfile(path):
-                _drop_lines_after(path, start_step)
-            self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 open as long as the run
-        except OSError as error:
-            raise UserError(f"cannot write {path} ({error.strerror}); choose another --save_dir.") from error
-        self.path = path
+    def __init__(self, path, start_step, steps_per_epoch, epochs, images_per_step, log_interval, events=None, rank=0):
+        self.lines = JsonLines(path, "global_step", start_step)
+        self.events = events
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * epochs
         self.epochs = epochs
         self.images_per_step = images_per_step
         self.log_interval = log_interval
+        self.bar = progress_bar("training", "step", self.total_steps, rank, initial=start_step)
         self._start_interval()
 
     def _start_interval(self):
@@ -52,6 +47,8 @@ class Progress:
     def pause(self, seconds):
         """Leave time that was not training (an evaluation, a checkpoint) out of the speed."""
         self.started += seconds
+        if seconds > LONG_PAUSE:
+            self.bar.unpause()
 
     def add(self, step, losses, seconds, rate, loss_scale, skipped):
         """Report if an interval ends with this step.
@@ -63,6 +60,8 @@ class Progress:
         """
         self.losses.append(losses)
         self.seconds.update(seconds)
+        self.bar.set_postfix_str(f"loss {losses[0]:.4f}", refresh=False)
+        self.bar.update()
         done = step + 1
         if done % self.log_interval and done % self.steps_per_epoch:
             return
@@ -74,8 +73,9 @@ class Progress:
         line.update(lr=rate, loss_scale=loss_scale, skipped_steps=skipped,
                     images_per_second=steps * self.images_per_step / interval, **shares,
                     eta_seconds=(self.total_steps - done) * interval / steps)
-        # JSON has no NaN.
-        self._write(json.dumps({k: v if np.isfinite(v) else None for k, v in line.items()}) + "\n")
+        self.lines.write(line)
+        if self.events:
+            self.events.add(done, {tag: line[name] for name, tag in EVENT_TAGS.items()})
         logger.info(
             "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
             "skipped %d  %.2f images/s  %s  left %s", line["epoch"], self.epochs, line["step"],
@@ -84,41 +84,8 @@ class Progress:
         self._start_interval()
 
     def close(self):
-        self._write("")
-        # What still does not fit on the disk is lost now: a second failure has nothing to add to the log.
-        with contextlib.suppress(OSError):
-            self.file.close()
-
-    def _write(self, text):
-        # What the disk does not take stays in the buffer of the file, for the next time.
-        try:
-            self.file.write(text)
-            self.file.flush()
-        except OSError as error:
-            logger.error("%s could not be written (%s); training goes on", self.path, error.strerror)
-
-
-def _drop_lines_after(path, step):
-    """Leave only the lines that report steps up to number `step`: the others will be written again."""
-    if step == 0:
-        os.remove(path)
-        return
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = file.readlines()
-    steps = [_global_step(line) for line in lines]
-    damaged = steps.count(None)
-    if damaged:
-        logger.warning("%s: %d lines that cannot be read are left out", path, damaged)
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.writelines(line for line, reported in zip(lines, steps) if reported is not None and reported <= step)
-
-
-def _global_step(line):
-    """The step that a line reports, or None where a crash has cut it off or it is none of this program's."""
-    try:
-        return int(json.loads(line)["global_step"]) if line.endswith("\n") else None
-    except (ValueError, KeyError, TypeError):
-        return None
+        self.bar.close()
+        self.lines.close()
 
 
 def _clock(seconds):

@@ -36,7 +36,7 @@ def detections(rows):
 
 def test_result_files(trained, pictures):
     metrics, rows = trained
-    assert set(metrics) == {*NUMBERS, "images", "per_class", "skipped_images"}
+    assert set(metrics) == {*NUMBERS, "images", "per_class", "skipped_images", "skipped_image_ids"}
     assert metrics["images"] == 6 and metrics["skipped_images"] == 0 and list(metrics["per_class"]) == CLASSES
     truth = read_json(pictures, "annotations", "instances_val2017.json")
     assert rows and {row["category_id"] for row in rows} <= {category["id"] for category in truth["categories"]}
@@ -49,6 +49,7 @@ def test_result_files(trained, pictures):
 
 def test_a_folder_of_checkpoints_gives_the_numbers_of_training(straight, scored_folder, trained):
     metrics, rows = scored_folder["epoch4_rank0"]
+    assert metrics.pop("errors")["ground_truth"]["found"] > 0
     assert metrics == {**trained[0], "checkpoint": checkpoint(straight[0], "epoch4_rank0")}
     assert rows == trained[1]
 
