@@ -2,6 +2,7 @@
 
 With several devices: mpirun -n 8 python eval.py ...
 """
+import logging
 import os
 import re
 import sys
@@ -21,16 +22,27 @@ from src.evaluation.analysis import write_analysis
 from src.evaluation.evaluate import evaluate, write_results
 from src.files import make_folder
 from src.log import set_up_logging
+from src.modelarts import Outputs, bring_checkpoints_to_score, bring_in
 from src.pictures.samples import write_samples
 from src.together import check_program, open_dataset_together
 from src.train.checkpoint import load_weights, read_checkpoint
 from src.train.exchange import share_parameters
 
+logger = logging.getLogger("faster_rcnn")
+
 
 def main(group):
     cfg = parse_eval_args()
-    logger = set_up_logging(group.rank)
+    set_up_logging(group.rank)
     check_program(group, cfg)
+    bring_in(cfg, group)
+    bring_checkpoints_to_score(cfg, group)
+    with Outputs(cfg, group):
+        score_all(cfg, group)
+
+
+def score_all(cfg, group):
+    """Score each checkpoint that cfg names."""
     checkpoints = group.broadcast(find_checkpoints(cfg.checkpoint_path) if group.rank == 0 else [])
     set_up_device(cfg, group)
     dataset = open_dataset_together(cfg, "val", group)

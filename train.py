@@ -2,6 +2,7 @@
 
 With several devices: mpirun -n 8 python train.py ...
 """
+import contextlib
 import logging
 import sys
 
@@ -22,6 +23,7 @@ from src.errors import UserError
 from src.evaluation.evaluate import evaluate, write_results
 from src.kernels.use import use_kernels
 from src.log import set_up_logging
+from src.modelarts import Outputs, bring_checkpoint, bring_in
 from src.models.faster_rcnn import TrainingForward
 from src.pictures.samples import write_samples
 from src.together import check_program, open_dataset_together
@@ -30,6 +32,7 @@ from src.train.lock import claim_folder
 from src.train.loop import Trainer
 from src.train.optimizer import build_optimizer
 from src.train.priorities import Priorities
+from src.train.profiling import profiled
 from src.train.resume import checkpoint_of_run, take_up
 from src.train.saver import Saver
 from src.train.state import TrainingState
@@ -40,7 +43,15 @@ def main(group):
     cfg = parse_train_args()
     set_up_logging(group.rank)
     check_program(group, cfg)
-    claim = claim_folder(cfg.save_dir) if group.rank == 0 else None  # noqa: F841 kept until this run ends
+    with claim_folder(cfg.save_dir) if group.rank == 0 else contextlib.nullcontext():
+        bring_in(cfg, group)
+        bring_checkpoint(cfg, group)
+        with Outputs(cfg, group) as outputs:
+            return train(cfg, group, outputs)
+
+
+def train(cfg, group, outputs):
+    """Train from the checkpoint that cfg asks for to the end, or to a signal; returns the status to exit with."""
     set_up_device(cfg, group)
     checkpoint = checkpoint_of_run(cfg, group)
     if checkpoint.progress and checkpoint.progress["seed"] != cfg.seed:
@@ -67,11 +78,12 @@ def main(group):
     exchange = build_exchange(group, cfg.device_target, optimizer.parameters)
     step = TrainOneStepCell(forward, optimizer, scaler, cfg.clip_grads, exchange)
     priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
-    saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch, dataset.names)
-    trainer = Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, saver, stop,
-                      group, build_evaluation(cfg, network, dataset, stop, group))
+    saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch, outputs, dataset.names)
+    evaluation = build_evaluation(cfg, network, dataset, stop, group)
     try:
-        trainer.run()
+        with profiled(step, cfg, group) as step:
+            Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, saver, stop,
+                    group, evaluation).run()
     except Stopped as stopped:
         return stopped.status
     return 0

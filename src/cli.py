@@ -1,4 +1,4 @@
-"""The command line of train.py, eval.py and infer.py."""
+"""The command line of train.py, eval.py, infer.py and export.py."""
 import argparse
 import functools
 import os
@@ -17,14 +17,18 @@ DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcn
 
 # A flag sets the key of its name, or of that behind the last dot. Its aliases, where it has any, are in the list.
 COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
-                "num_workers": ["num_parallel_workers"], "save_dir": [], "compile_cache": [], "skip_bad_images": []}
+                "num_workers": ["num_parallel_workers"], "save_dir": [], "compile_cache": [], "skip_bad_images": [],
+                "enable_modelarts": [], "data_url": [], "train_url": [], "ckpt_url": [], "data_dir": []}
 TRAIN_FLAGS = {**COMMON_FLAGS, "resume_ckpt": [], "lr_init": [], "ms_loss_scaler": [], "ms_loss_scaler_value": [],
-               "log_interval": [], "run_eval": [], "tensorboard": []}
+               "log_interval": [], "run_eval": [], "tensorboard": [], "run_profiler": ["run_profilor"]}
 EVAL_FLAGS = {**COMMON_FLAGS, "checkpoint_path": ["ckpt_path"]}
 INFER_FLAGS = {"device_target": [], "mix": [], "ms_mode": [], "compile_cache": [], "checkpoint_path": ["ckpt_path"], "image": [],
                "save_dir": [], "infer.conf_threshold": []}
 # What infer.py uses whatever the YAML file says: that is about evaluations, which want every detection that may count.
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
+EXPORT_FLAGS = {"device_target": [], "mix": [], "batch_size": [], "checkpoint_path": ["ckpt_path"], "file_format": [],
+                "output": [], "image": []}
+EXPORT_DEFAULTS = {"batch_size": 1}
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
@@ -47,6 +51,13 @@ def parse_infer_args(argv=None) -> Config:
     """The configuration for infer.py from `argv`; see `parse_train_args`."""
     return _parse("Detect objects on pictures: draw them, and list them in detections.json. The defaults of --save_dir and "
                   "--conf_threshold win over the YAML file.", INFER_FLAGS, argv, INFER_DEFAULTS)
+
+
+def parse_export_args(argv=None) -> Config:
+    """The configuration for export.py from `argv`; see `parse_train_args`."""
+    return _parse("Export a detector to a file that computes without this program. It is compared with the network on the "
+                  "pictures of --image, or on drawn ones. The default of --batch_size wins over the YAML file.", EXPORT_FLAGS,
+                  argv, EXPORT_DEFAULTS)
 
 
 def run_main(main) -> int:

@@ -17,10 +17,10 @@ from src.kernels.library import library
 from src.together import program_digest
 
 # Settings that no graph depends on.
-WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "image", "compile_cache", "epochs", "log_interval", "run_eval",
-                  "tensorboard",
+WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output",
+                  "compile_cache", "epochs", "log_interval", "run_eval", "tensorboard",
                   "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
-                  "skip_bad_images")
+                  "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir")
 
 
 def use_compile_cache(cfg, group, script, num_classes, padding_size):

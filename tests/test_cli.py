@@ -61,10 +61,12 @@ def test_flags_that_are_not_given_override_nothing(config, parse):
 @pytest.mark.parametrize(("flag", "text", "value"), [
     ("device_target", "CPU", "CPU"), ("mix", "True", True), ("seed", "7", 7), ("ms_mode", "0", 0),
     ("batch_size", "3", 3), ("num_workers", "4", 4), ("save_dir", "2024", "2024"), ("compile_cache", "graphs", "graphs"),
-    ("skip_bad_images", "False", False),
+    ("skip_bad_images", "False", False), ("enable_modelarts", "True", True), ("data_url", "obs://a", "obs://a"),
+    ("train_url", "obs://b", "obs://b"), ("ckpt_url", "obs://c", "obs://c"), ("data_dir", "/cache", "/cache"),
     ("resume_ckpt", "x=y.ckpt", "x=y.ckpt"), ("lr_init", "5e-5", 5e-5), ("ms_loss_scaler", "none", "none"),
     ("ms_loss_scaler_value", "1024", 1024.0), ("log_interval", "1", 1), ("run_eval", "false", False),
-    ("tensorboard", "False", False)])
+    ("tensorboard", "False", False),
+    ("run_profiler", "True", True)])
 def test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else(config, flag, text, value):
     expected = config_to_dict(load_config(config))
     assert expected[flag] != value
@@ -81,6 +83,8 @@ def test_the_list_above_is_complete():
 
 def test_aliases(config):
     assert parse_train_args(["--config", config, "--num_parallel_workers", "9"]).num_workers == 9
+    assert parse_train_args(["--config", config, "--run_profilor", "True"]).run_profiler is True
+    assert parse_train_args(["--config", config, "-o", "run_profilor=True"]).run_profiler is True
     for flag in ("--checkpoint_path", "--ckpt_path"):
         assert parse_eval_args(["--config", config, flag, "out/x.ckpt"]).checkpoint_path == "out/x.ckpt"
 

@@ -26,6 +26,8 @@ def modernise(layer: dict, where: str) -> dict:
     layer = copy.deepcopy(layer)
     _drop_single_valued(layer, where)
     _move_workers(layer, where)
+    if "run_profilor" in layer:
+        _set_once(layer, "run_profiler", layer.pop("run_profilor"), "run_profiler", "run_profilor", where)
     _move_target_size(layer, where)
     return layer
 

@@ -1,4 +1,5 @@
 """One run a results folder: two would overwrite each other's checkpoints and mix their logs."""
+import contextlib
 import os
 import socket
 
@@ -19,13 +20,16 @@ def claim_folder(path):
     The claim ends with the process, however that ends, or when what is returned is closed.
 
     Returns:
-        The open file that holds the claim; to be kept.
+        The open file that holds the claim, as a context.
 
     Raises:
         UserError: another run has the folder, or it cannot be written to.
     """
     path = make_folder(path)
-    file = open(os.path.join(path, NAME), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
+    try:
+        file = open(os.path.join(path, NAME), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be written to ({error.strerror}); choose another --save_dir.") from error
     if fcntl is None:
         return file
     try:
@@ -38,7 +42,8 @@ def claim_folder(path):
                         "--save_dir.") from error
     except OSError:  # a file system without locks
         return file
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
+    # On a full disk the claim holds all the same, without a name.
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file

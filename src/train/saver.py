@@ -16,7 +16,7 @@ class Saver:
     Args:
         cfg: the configuration; network: FasterRCNN; optimizer: MindSpore optimizer; state: TrainingState;
         group: the processes, see src.parallel, of which rank 0 writes; steps_per_epoch: of the run;
-        class_names: which each checkpoint keeps, or None.
+        outputs: what copies each checkpoint elsewhere, see src.modelarts; class_names: which each checkpoint keeps, or None.
 
     Attributes:
         saved_step: of the last checkpoint, or None; failure: on rank 0, why that could not be written, or None.
@@ -25,7 +25,7 @@ class Saver:
         UserError: the folder cannot be made or written to.
     """
 
-    def __init__(self, cfg, network, optimizer, state, group, steps_per_epoch, class_names=None):
+    def __init__(self, cfg, network, optimizer, state, group, steps_per_epoch, outputs, class_names=None):
         self.folder, self.name = folder_and_name(cfg)
         self.keep = cfg.keep_checkpoint_max
         self.network = network
@@ -33,6 +33,7 @@ class Saver:
         self.state = state
         self.group = group
         self.steps_per_epoch = steps_per_epoch
+        self.outputs = outputs
         self.class_names = class_names
         self.images_per_step = cfg.batch_size * group.size
         self.saved_step = self.failure = None
@@ -50,10 +51,12 @@ class Saver:
             for path in newest_first(self.folder, self.name)[self.keep:]:
                 os.remove(path)
                 logger.info("removed %s (keep_checkpoint_max is %d)", path, self.keep)
+        self.outputs.copy()
 
     def save_best(self):
         """Write the state's checkpoint also as the best one; all ranks call this together."""
         self._write("best")
+        self.outputs.copy()
 
     def _write(self, suffix):
         """-> whether it was written, which all ranks wait for: any of them may end the run next."""

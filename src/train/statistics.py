@@ -20,12 +20,12 @@ def average_statistics(group, network):
 
 
 def gather_statistics(group, network):
-    """The statistics of the ranks from 1 on as a checkpoint holds them, {name: Tensor}, on rank 0; nothing elsewhere."""
+    """The statistics that differ from those of rank 0 as a checkpoint holds them, {name: Tensor}, on rank 0; {} elsewhere."""
     if group.size == 1:
         return {}
     ranks = group.gather({parameter.name: parameter.asnumpy() for parameter in _own_statistics(network)}) or []
     return {f"{STATISTICS}rank{rank}.{name}": Tensor(array)
-            for rank, own in enumerate(ranks) if rank > 0 for name, array in own.items()}
+            for rank, own in enumerate(ranks) for name, array in own.items() if (array != ranks[0][name]).any()}
 
 
 def share_statistics(group, network, stored):

@@ -1,5 +1,6 @@
 """Several processes train what one does: gradients, weights, running statistics, data shards, resuming on another number."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -65,3 +66,27 @@ def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ra
 def test_what_ranks_agree_on(run):
     output = run(2, "tests/parallel/agreement.py")
     assert "rank 0 agrees" in output and "rank 1 agrees" in output
+
+
+def contents(folder, suffix):
+    path = str(folder / "checkpoint" / f"FasterRCNN_det_resnet18_{suffix}.ckpt")
+    return {name: tensor.asnumpy() for name, tensor in read_checkpoint(path).items()}
+
+
+def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, config):
+    """Each rank has running statistics of its own there."""
+    whole, resumed = workspace / "whole", workspace / "from_inside"
+    flags = ["--config", config, "--mix", "False", "-o", "backbone.frozen_bn=False", "epochs=2", "save_interval_steps=1"]
+    run(2, "train.py", "--save_dir", whole, *flags)
+    (resumed / "checkpoint").mkdir(parents=True)
+    inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"
+    shutil.copy(whole / "checkpoint" / inside, resumed / "checkpoint")
+    output = run(2, "train.py", "--save_dir", resumed, "--resume_ckpt", "auto", *flags)
+    assert "resuming after epoch 1 and 4 images" in output and "epoch 2/2 step 1/2" not in output
+
+    stored = contents(whole, "epoch2_step1_rank0")
+    others = {name: stored[name] for name in stored if name.startswith("statistics.rank1.")}
+    assert others and any((others[name] != stored[name[len("statistics.rank1."):]]).any() for name in others)
+    found, expected = (contents(folder, "epoch2_rank0") for folder in (resumed, whole))
+    assert found.keys() == expected.keys() and not any(name.startswith("statistics.") for name in found)
+    assert [name for name in found if not np.array_equal(found[name], expected[name])] == []
