@@ -169,3 +169,12 @@ def test_refusals_are_one_sentence(folder, monkeypatch, capfd, flags, sentence):
     assert run_together(infer.main) == 1
     error = capfd.readouterr().err
     assert error.startswith("error: ") and len(error.splitlines()) == 1 and sentence in error
+
+
+def test_help_shows_the_flags_and_their_own_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        parse_infer_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--checkpoint_path CHECKPOINT_PATH, --ckpt_path" in text and "--image IMAGE [IMAGE ...]" in text
+    assert "(default: output/infer)" in text and "--conf_threshold CONF_THRESHOLD" in text and "(default: 0.3)" in text

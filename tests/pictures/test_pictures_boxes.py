@@ -57,6 +57,14 @@ def test_lines_are_where_the_box_is(height, width, factor, label):
     assert (drawn[round(box[3] * factor) + line + 2:] == GREY).all()
 
 
+def test_the_whole_line_is_inside():
+    """Of a box as large as the picture, and of a larger one, away from the label."""
+    for beyond in (0, 70):
+        drawn = draw_boxes(blank(2000, 3000), [[-beyond, -beyond, 3000 + beyond, 2000 + beyond]], [1], NAMES)
+        inside = (drawn[1000] == colour_of(1)).all(axis=1)
+        assert inside[:8].all() and inside[-8:].all() and (drawn[-8:, 2000] == colour_of(1)).all()
+
+
 @pytest.mark.parametrize("box", [
     [0, 0, 640, 480], [0, 0, 30, 30], [610, 0, 640, 30], [0, 450, 30, 480], [610, 450, 640, 480], [300, 200, 300.4, 200.4],
     [0, 0, 640, 20], [620, 0, 640, 480], [-50, -50, 700, 500]])
@@ -77,9 +85,9 @@ def test_letters_are_legible_and_grow():
 
 
 def test_labels_make_way_for_each_other():
-    boxes = [[100, 100, 300, 300], [102, 101, 305, 300]]
+    boxes = [[100, 100, 300, 300], [102, 101, 305, 300], [103, 102, 302, 301], [99, 100, 306, 300]]
     alone = [text_pixels(draw_boxes(blank(480, 640), [box], [0], NAMES)) for box in boxes]
-    assert text_pixels(draw_boxes(blank(480, 640), boxes, [0, 0], NAMES)) == sum(alone)
+    assert text_pixels(draw_boxes(blank(480, 640), boxes, [0] * 4, NAMES)) == sum(alone)
 
 
 def test_the_first_box_is_over_the_others():
