@@ -51,11 +51,11 @@ def _pictures_of(place):
     if os.path.isfile(place):
         return [place]
     if os.path.isdir(place):
-        return _pictures_among([os.path.join(place, name) for name in sorted(os.listdir(place))], f"the folder {place}")
+        return _pictures_among([os.path.join(place, name) for name in sorted(os.listdir(place))], f"in the folder {place}")
     matches = sorted(glob.glob(place, recursive=True))
     if not matches:
         raise UserError(f"there is no file, folder or match for a pattern {place!r}; correct --image.")
-    return _pictures_among(matches, f"what {place} matches")
+    return _pictures_among(matches, f"among the matches of {place}")
 
 
 def _pictures_among(paths, where):
@@ -63,6 +63,6 @@ def _pictures_among(paths, where):
     pictures = [path for path in files if path.lower().endswith(EXTENSIONS) and not os.path.basename(path).startswith(".")]
     others = f"{len(files) - len(pictures)} other files and {len(paths) - len(files)} folders, which are not searched"
     if not pictures:
-        raise UserError(f"there is no picture in {where}, only {others}; give --image files that end in {', '.join(EXTENSIONS)}.")
-    logger.info("%d pictures in %s%s", len(pictures), where, f", beside {others}" if len(pictures) < len(paths) else "")
+        raise UserError(f"there is no picture {where}, only {others}; give --image files that end in {', '.join(EXTENSIONS)}.")
+    logger.info("%d pictures %s%s", len(pictures), where, f", beside {others}" if len(pictures) < len(paths) else "")
     return pictures

@@ -41,7 +41,7 @@ def test_pictures_are_found(folder, monkeypatch, places, found):
 @pytest.mark.parametrize(("places", "sentence"), [
     ([], "there is nothing to detect on; give --image"), (["gone"], "there is no file, folder or match for a pattern 'gone'"),
     (["*.gif"], "no file, folder or match for a pattern '*.gif'"),
-    (["*.txt"], "there is no picture in what *.txt matches, only 1 other files and 0 folders"),
+    (["*.txt"], "there is no picture among the matches of *.txt, only 1 other files and 0 folders"),
     (["empty"], "there is no picture in the folder empty, only 0 other files and 0 folders"), ([""], "pattern ''")])
 def test_no_picture(folder, monkeypatch, places, sentence):
     monkeypatch.chdir(folder)
