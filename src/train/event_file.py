@@ -60,5 +60,5 @@ class EventFile:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         writer = EventsWriter(os.path.join(self.folder, "events"))
         # What earlier files have from this step on is void.
-        writer.write_event(Event(step=self.next_step, session_log=SessionLog(status=SessionLog.START)))
+        writer.write_event(Event(wall_time=time.time(), step=self.next_step, session_log=SessionLog(status=SessionLog.START)))
         return writer

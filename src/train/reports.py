@@ -37,7 +37,8 @@ class Reports:
         scores = {key: metrics[key] for key in KEYS}
         self.evaluations.write({"epoch": epoch, "global_step": step, **scores})
         if self.events:
-            self.events.add(step, {f"evaluation/{key}": value for key, value in scores.items()})
+            # COCO's -1 means that there was nothing to find.
+            self.events.add(step, {f"evaluation/{key}": value for key, value in scores.items() if value >= 0})
 
     def draw(self):
         """Draw the curves of the run so far; where that fails, the log says so."""
