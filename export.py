@@ -1,0 +1,118 @@
+"""Export a detector: python export.py --config CONFIG --checkpoint_path FILE --file_format MINDIR_OR_ONNX --output FILE
+--device_target ... (--help lists all).
+
+The file takes pictures as the data pipeline makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
+boxes float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
+src/evaluation/detections.py makes detections of these. It is written only if it computes what the network does.
+"""
+import logging
+import sys
+
+from src.stop import StopSignals
+
+if __name__ == "__main__":
+    StopSignals().watch()  # before MindSpore is imported, which starts threads
+
+from src.cli import parse_export_args, run_main
+from src.detector import build_detector
+from src.device import set_up_device
+from src.errors import UserError
+from src.files import require_folder_of, whole_file
+from src.inference.classes import count_classes
+from src.interchange import mindir, onnx_file
+from src.interchange.agreement import agreement, require_agreement
+from src.interchange.sample_inputs import batches_of, sample_pictures
+from src.log import set_up_logging
+from src.models.faster_rcnn import InferenceForward
+from src.parallel import Alone
+from src.train.checkpoint import load_weights, read_checkpoint
+
+logger = logging.getLogger("faster_rcnn")
+
+ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+LARGEST = 10**9  # bytes of weights: MindSpore writes more than that in several files, and ONNX takes little more
+
+
+def main():
+    cfg = parse_export_args()
+    set_up_logging()
+    check_output(cfg)
+    pictures = sample_pictures(cfg.image, cfg.batch_size)
+    cfg.ms_mode = 0  # a file holds a graph
+    set_up_device(cfg, Alone())
+    forward = open_forward(cfg)
+    batches = batches_of(pictures, cfg)
+    result = export(cfg.output, cfg.file_format, forward, batches)
+    logger.info("%s written and compared with the network on %s: %s", cfg.output,
+                "the pictures of --image" if cfg.image else "drawn pictures", result)
+    describe(forward, cfg)
+
+
+def check_output(cfg):
+    """Check, before anything takes time, that the file can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    ending = ENDINGS[cfg.file_format]
+    if not cfg.output.endswith(ending):
+        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {ending}, or the other "
+                        "--file_format.")
+    require_folder_of(cfg.output)
+    if cfg.file_format == "MINDIR":
+        mindir.check_name(cfg.output)
+    else:
+        onnx_file.check_possible(cfg)
+
+
+def open_forward(cfg):
+    """The detector in the checkpoint of cfg, an `InferenceForward` of plain operators.
+
+    Raises:
+        UserError: the checkpoint cannot be read, does not fit the configuration or is too large.
+    """
+    path = cfg.checkpoint_path
+    stored = read_checkpoint(path)
+    cfg.backbone.pretrained = False
+    network = build_detector(cfg, count_classes(stored, path))
+    load_weights(network, stored, path)
+    size = sum(parameter.nbytes for parameter in network.get_parameters())
+    if size > LARGEST:
+        raise UserError(f"the weights of {path} take {size} bytes, but only up to {LARGEST} can be exported to one file.")
+    return InferenceForward(network, cfg).set_train(False)
+
+
+def export(path, file_format, forward, batches):
+    """Write the file `path`, which has its name only when it computes what `forward` does.
+
+    Args:
+        file_format: MINDIR or ONNX; forward: InferenceForward; batches: list of (image, valid_size) numpy arrays of one shape.
+
+    Returns:
+        Agreement on the batches.
+
+    Raises:
+        UserError: it computes something else, or cannot be written.
+    """
+    writer = mindir if file_format == "MINDIR" else onnx_file
+    try:
+        with whole_file(path) as temporary:
+            writer.write(temporary, forward, *batches[0])
+            result = agreement(writer.run(temporary, batches), mindir.run_cell(forward, batches))
+            require_agreement(path, result)
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror}); make room on the disk, or give another "
+                        "--output.") from error
+    return result
+
+
+def describe(forward, cfg):
+    """Log what the file takes and gives."""
+    batch, (height, width) = cfg.batch_size, cfg.data.target_size
+    proposals, classes = forward.propose.number, forward.network.box_head.classes.out_channels - 1
+    logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
+                (batch, height, width, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

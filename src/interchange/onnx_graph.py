@@ -1,0 +1,63 @@
+"""An ONNX graph that grows operator by operator."""
+import numpy as np
+
+# Read by ONNX Runtime 1.15 and later, and by what is of its age.
+OPSET, IR_VERSION = 17, 8
+
+
+class Graph:
+    """Operators in the order in which they run, and the constants that they read.
+
+    Tensors go by their names. Wherever an operator takes a tensor, a numpy array may stand, which becomes a constant.
+    """
+
+    def __init__(self):
+        self.nodes = []
+        self.constants = {}
+
+    def add(self, operator, *inputs, outputs=1, **attributes):
+        """Append an operator of ONNX; an input of None is left out. Returns the name of its output, or a tuple of several."""
+        names = [self._name(tensor) for tensor in inputs]
+        number = len(self.nodes)
+        results = tuple(f"{operator.lower()}_{number}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
+        self.nodes.append((operator, names, list(results), attributes))
+        return results if outputs > 1 else results[0]
+
+    def reshape(self, tensor, *shape):
+        """The tensor in another shape, in which one side may be -1."""
+        return self.add("Reshape", tensor, np.array(shape, np.int64))
+
+    def model(self, inputs, outputs):
+        """The onnx.ModelProto, checked, with the tensors `outputs`.
+
+        Args:
+            inputs, outputs: {name: (numpy type, shape)}; the keys of `outputs` are names that `rename` gave.
+        """
+        import onnx
+        from onnx import helper, numpy_helper
+
+        def describe(values):
+            return [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
+                    for name, (kind, shape) in values.items()]
+
+        nodes = [helper.make_node(operator, names, results, name=results[0], **attributes)
+                 for operator, names, results, attributes in self.nodes]
+        constants = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
+        graph = helper.make_graph(nodes, "FasterRCNN", describe(inputs), describe(outputs), constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+                                  producer_name="faster_rcnn")
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def rename(self, tensor, name):
+        """Give a tensor a name of its own."""
+        self.nodes.append(("Identity", [tensor], [name], {}))
+
+    def _name(self, tensor):
+        if tensor is None:
+            return ""
+        if isinstance(tensor, str):
+            return tensor
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = np.ascontiguousarray(tensor)
+        return name
