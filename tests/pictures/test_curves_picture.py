@@ -14,7 +14,7 @@ from src.pictures.curves import LOSSES, MOST_POINTS, column, draw_curves, epochs
 @pytest.fixture(autouse=True)
 def _no_warnings():
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", module=r"src\.")
         yield
 
 

@@ -15,7 +15,7 @@ RECALLS = np.linspace(0, 1, 101)
 @pytest.fixture(autouse=True)
 def _no_warnings():
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", module=r"src\.")
         yield
 
 
