@@ -34,7 +34,6 @@ def assert_flat(program, log, done, warm, end):
         growth = [max(pair) for pair in zip(growth, (now / first for now, first in zip(resident(program), before)))]
         time.sleep(0.2)
     assert max(growth) < MOST_GROWTH, (before, growth)
-    print(before, growth)
 
 
 @pytest.mark.slow
@@ -42,8 +41,9 @@ def test_two_thousand_training_steps(start, workspace, many_pictures):
     folder = workspace / "many_steps"
     program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", "--batch_size", "1", "--log_interval", "50",
                          data__dataset_dir=many_pictures, data__draw_shapes=None, data__target_size="[32,32]",
-                         backbone__frozen=True, epochs=11)
-    assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, warm=200, end=2200)
+                         backbone__frozen=True, epochs=12)
+    # The first 200 steps make an epoch, whose end writes the first checkpoint.
+    assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, warm=300, end=2300)
 
 
 @pytest.mark.slow
