@@ -12,6 +12,7 @@ from src.stop import StopSignals
 if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
+from src.checkpoint_file import class_names_of
 from src.cli import parse_eval_args, run_together
 from src.compile_cache import use_compile_cache
 from src.dataset.pipeline import EvalPipeline
@@ -58,6 +59,10 @@ def score_all(cfg, group):
         logger.info("evaluating %s on %d images", path, len(dataset.records))
         if group.rank == 0:
             load_weights(network, read_checkpoint(path), path)
+            names = class_names_of(path)
+            if names not in (None, dataset.names):
+                logger.warning("%s was trained with the classes %s, but %s has %s: they are taken for the same, in this order",
+                               path, ", ".join(names), dataset.annotation_path, ", ".join(dataset.names))
         share_parameters(group, list(network.get_parameters()))
         metrics, detections = evaluate(predictor, pipeline, dataset, cfg, group)
         if group.rank == 0:

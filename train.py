@@ -71,7 +71,7 @@ def train(cfg, group, outputs):
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     scaler = build_scaler(cfg)
     state = TrainingState(cfg.seed, scaler)
-    take_up(checkpoint, cfg, network, optimizer, state, pipeline.steps_per_epoch, group)
+    take_up(checkpoint, cfg, dataset.names, network, optimizer, state, pipeline.steps_per_epoch, group)
     del checkpoint  # hundreds of megabytes
     pipeline.start_step = state.global_step
 

@@ -80,12 +80,13 @@ def read_checkpoint(path):
     raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
 
 
-def load_weights(network, stored, path, allow_other_classes=False):
+def load_weights(network, stored, path, allow_other_classes=False, renamed_classes=False):
     """Copy the weights of a checkpoint into the network.
 
     Args:
         stored: from `read_checkpoint`; path: for messages;
-        allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log.
+        allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log;
+        renamed_classes: leave the layers of the classes as they are even where their number is the same.
 
     Returns:
         Names of the parameters left as they were.
@@ -98,7 +99,9 @@ def load_weights(network, stored, path, allow_other_classes=False):
     for name, parameter in parameters.items():
         if name not in stored:
             raise UserError(f"{path} has no weight {name}: it belongs to another network; use the config it was trained with.")
-        if stored[name].shape == parameter.shape:
+        if renamed_classes and name.startswith(CLASS_LAYERS):
+            skipped.append(name)
+        elif stored[name].shape == parameter.shape:
             parameter.set_data(Tensor(stored[name].asnumpy(), parameter.dtype))
         elif allow_other_classes and name.startswith(CLASS_LAYERS):
             skipped.append(name)

@@ -3,6 +3,7 @@ import logging
 import os
 from typing import NamedTuple
 
+from src.checkpoint_file import class_names_of
 from src.errors import UserError
 from src.train.checkpoint import agrees_with_checksum, load_moments, load_weights, progress_of, read_checkpoint
 from src.train.exchange import share_parameters
@@ -61,15 +62,16 @@ def _newest_intact(folder, name):
     return RunCheckpoint("", {}, {})
 
 
-def take_up(checkpoint, cfg, network, optimizer, state, steps_per_epoch, group):
+def take_up(checkpoint, cfg, class_names, network, optimizer, state, steps_per_epoch, group):
     """Put network, optimizer and state where a checkpoint stands; all ranks begin with what rank 0 has.
 
-    A checkpoint of weights alone, or one of a network with other classes, gives its weights only.
+    A checkpoint of weights alone, or one of a network with other classes (in number, or by the names that it keeps), gives its
+    weights only.
 
     Raises:
         UserError: the checkpoint does not fit the network.
     """
-    progress = _load(checkpoint, cfg, network, optimizer) if checkpoint.contents else {}
+    progress = _load(checkpoint, cfg, class_names, network, optimizer) if checkpoint.contents else {}
     share_parameters(group, [*network.get_parameters(), *optimizer.moments])
     share_statistics(group, network, checkpoint.contents)
     progress = group.broadcast(progress)
@@ -77,10 +79,11 @@ def take_up(checkpoint, cfg, network, optimizer, state, steps_per_epoch, group):
         state.take_up(progress, steps_per_epoch, cfg.batch_size * group.size)
 
 
-def _load(checkpoint, cfg, network, optimizer):
+def _load(checkpoint, cfg, class_names, network, optimizer):
     """-> `progress`, or an empty dict where training starts at step 0."""
     path, contents, progress = checkpoint
-    skipped = load_weights(network, contents, path, allow_other_classes=True)
+    renamed = class_names_of(path) not in (None, class_names)
+    skipped = load_weights(network, contents, path, allow_other_classes=True, renamed_classes=renamed)
     if progress and not skipped:
         load_moments(optimizer, contents, path)
         logger.info("resuming after epoch %d%s of %s", progress["epoch"],

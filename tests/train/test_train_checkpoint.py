@@ -243,7 +243,7 @@ def taken_up(path, network, optimizer, state, steps_per_epoch=20, images_per_ste
     """Take up the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
     cfg = SimpleNamespace(resume_ckpt=resume_ckpt or path, batch_size=images_per_step, save_dir=os.path.dirname(path), net="net",
                           backbone=SimpleNamespace(name="b"))
-    take_up(checkpoint_of_run(cfg, Alone()), cfg, network, optimizer, state, steps_per_epoch, Alone())
+    take_up(checkpoint_of_run(cfg, Alone()), cfg, ["a", "b", "c"], network, optimizer, state, steps_per_epoch, Alone())
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
@@ -277,19 +277,23 @@ def test_another_number_of_images_a_step_goes_on_behind_the_same_image(path, ste
     assert state.global_step == step
 
 
-@pytest.mark.parametrize("why", ["weights alone", "other classes"])
+@pytest.mark.parametrize("why", ["weights alone", "other classes", "other names"])
 def test_weights_that_training_starts_from(path, log, why):
     network, optimizer = build(0, classes=7 if why == "other classes" else 3)
-    if why == "other classes":
-        save_checkpoint(path, network, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2))
-    else:
+    if why == "weights alone":
         ms.save_checkpoint(network, path)
+    else:
+        save_checkpoint(path, network, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2),
+                        class_names=["a", "b", "d"] if why == "other names" else None)
     other, other_optimizer = build(1)
     momenta = [m.asnumpy().copy() for m in other_optimizer.moments]
+    initial = other.box_head.classes.weight.asnumpy().copy()
     state = TrainingState(9, scaler("static"))
     taken_up(path, other, other_optimizer, state)
     assert state.global_step == 0
     np.testing.assert_array_equal(other.box_head.fc.weight.asnumpy(), network.box_head.fc.weight.asnumpy())
+    kept = network.box_head.classes.weight.asnumpy() if why == "weights alone" else initial
+    np.testing.assert_array_equal(other.box_head.classes.weight.asnumpy(), kept)
     for moment, value in zip(other_optimizer.moments, momenta):
         np.testing.assert_array_equal(moment.asnumpy(), value)
     assert "step 0" in log()
