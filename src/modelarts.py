@@ -77,6 +77,9 @@ class Outputs:
         self.rank = group.rank
         self.storage = _storage() if cfg.enable_modelarts else None
         self.copied = {}
+        if self.storage and self.rank == 0 and cfg.resume_ckpt == AUTO:
+            # What `bring_checkpoint` has brought from there.
+            self.copied = {path: _state(path) for path in self._changed() if self.storage.exists(self._target(path))}
 
     def copy(self):
         """Copy what is new, and remove the checkpoints there that have been removed here; the log tells what fails."""

@@ -35,29 +35,28 @@ def disk(tmp_path):
 def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
     """The disk has room for one checkpoint of 91 MB, and nothing but this test shows in the folder what was cut off."""
     folder = disk(150) / "out"
-    program, log = start("train.py", folder, "--mix", "False", epochs=3)
+    program, log = start("train.py", folder, "--mix", "False", epochs=2)
     assert program.wait(timeout=120) == 1
     output = log.read_text()
-    for epoch in (2, 3):
-        path = checkpoint(folder, f"epoch{epoch}_rank0")
-        assert (f"ERROR {path} could not be written (No space left on device); training goes on, and earlier checkpoints are "
-                "as they were") in output
+    path = checkpoint(folder, "epoch2_rank0")
+    assert (f"ERROR {path} could not be written (No space left on device); training goes on, and earlier checkpoints are as "
+            "they were") in output
     assert output.splitlines()[-1] == (f"error: training is done, but {path} could not be written (No space left on device); "
                                        "make room and go on with --resume_ckpt auto.")
     assert "Traceback" not in output
     assert os.listdir(folder / "checkpoint") == ["FasterRCNN_det_resnet18_epoch1_rank0.ckpt"]
     assert_same_checkpoint(checkpoint(folder, "epoch1_rank0"), checkpoint(uninterrupted, "epoch1_rank0"))
-    assert read_lines(folder) == read_lines(uninterrupted)[:18]
+    assert read_lines(folder) == read_lines(uninterrupted)[:12]
 
     disk(400)
-    assert "resuming after epoch 1 of" in run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=3)
-    assert_same_checkpoint(checkpoint(folder, "epoch3_rank0"), checkpoint(uninterrupted, "epoch3_rank0"))
+    assert "resuming after epoch 1 of" in run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=2)
+    assert_same_checkpoint(path, checkpoint(uninterrupted, "epoch2_rank0"))
 
 
 def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
     """A limit to the size of files stands in for the disk."""
     folder = workspace / "full_for_a_while"
-    program, log = start("train.py", folder, "--mix", "False", epochs=10, save_interval_steps=1)
+    program, log = start("train.py", folder, "--mix", "False", epochs=3, save_interval_steps=1)
     wait_until(lambda: "saved" in log.read_text(), program, log)
     process = psutil.Process(program.pid)
     process.rlimit(psutil.RLIMIT_FSIZE, (50_000_000, resource.RLIM_INFINITY))
@@ -65,7 +64,7 @@ def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
     assert all(is_intact(path) for path in (folder / "checkpoint").glob("*.ckpt"))
     process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert program.wait(timeout=120) == 0
-    assert_same_checkpoint(checkpoint(folder, "epoch10_rank0"), checkpoint(uninterrupted, "epoch10_rank0"))
+    assert_same_checkpoint(checkpoint(folder, "epoch3_rank0"), checkpoint(uninterrupted, "epoch3_rank0"))
 
 
 def fill(folder):

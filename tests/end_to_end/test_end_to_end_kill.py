@@ -1,4 +1,5 @@
 """A run that is killed again and again ends with the weights of one that was not."""
+import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines,
 # The ends of ten lives: at any time after the start, while the run trains, and while it writes a checkpoint.
 MOMENTS = ["anywhere"] * 3 + ["training"] * 3 + ["writing"] * 4
 FLAGS = ["--mix", "False", "--resume_ckpt", "auto"]
-SAVING = {"epochs": 10, "save_interval_steps": 1, "keep_checkpoint_max": 3}
+SAVING = {"epochs": 5, "save_interval_steps": 1, "keep_checkpoint_max": 3}
 
 
 def partial_files(folder):
@@ -61,38 +62,34 @@ def test_twenty_kills(workspace, start, run, uninterrupted):
     with ThreadPoolExecutor() as pool:
         assert sum(pool.map(run_with_kills, folders, (5, 6), [start] * 2, [run] * 2)) >= 5
     for folder in folders:
-        assert_same_checkpoint(checkpoint(folder, "epoch10_rank0"), checkpoint(uninterrupted, "epoch10_rank0"))
+        assert_same_checkpoint(checkpoint(folder, "epoch5_rank0"), checkpoint(uninterrupted, "epoch5_rank0"))
         assert read_lines(folder) == read_lines(uninterrupted)
         names = [path.name for path in (folder / "checkpoint").iterdir()]
         assert len(names) == 3 and all(name.endswith(".ckpt") for name in names)
 
 
-@pytest.fixture(scope="module")
-def six_steps(workspace, run):
-    """A folder with the checkpoints of steps 2, 4 and 6, which is the end of the first epoch."""
-    folder = workspace / "six_steps"
-    run("train.py", folder, "--mix", "False", epochs=1, save_interval_steps=2)
-    return folder
-
-
-def test_damaged_checkpoints_are_named_and_passed_over(run, six_steps, uninterrupted):
-    step_2, step_4, step_6 = (checkpoint(six_steps, suffix) for suffix in
-                              ("epoch1_step2_rank0", "epoch1_step4_rank0", "epoch1_rank0"))
-    with open(step_6, "r+b") as file:  # one bit, in the middle
-        file.seek(40_000_000)
+def flip_a_bit(path):
+    with open(path, "r+b") as file:
+        file.seek(40_000_000)  # in the middle
         byte = file.read(1)[0]
         file.seek(40_000_000)
         file.write(bytes([byte ^ 1]))
-    with open(step_4, "r+b") as file:
-        file.truncate(50_000_000)
-    output = run("train.py", six_steps, "--mix", "False", "--resume_ckpt", "auto", epochs=1)
+
+
+def test_damaged_checkpoints_are_named_and_passed_over(workspace, run, uninterrupted):
+    folder, settings = workspace / "damaged_run", {"epochs": 1, "save_interval_steps": 2}
+    run("train.py", folder, "--mix", "False", **settings)
+    step_2, step_4, step_6 = (checkpoint(folder, suffix) for suffix in
+                              ("epoch1_step2_rank0", "epoch1_step4_rank0", "epoch1_rank0"))
+    flip_a_bit(step_6)
+    os.truncate(step_4, 50_000_000)
+    output = run("train.py", folder, *FLAGS, **settings)
     assert f"passed over: {step_6} is damaged: it does not agree with its checksum" in output
     assert f"passed over: {step_4} is damaged" in output
     assert f"resuming after epoch 0 and 4 images of {step_2}" in output
     assert_same_checkpoint(step_6, checkpoint(uninterrupted, "epoch1_rank0"))
 
     for path in (step_2, step_4, step_6):
-        with open(path, "r+b") as file:
-            file.truncate(60_000_000)
-    message = run("train.py", six_steps, "--mix", "False", "--resume_ckpt", "auto", status=1, epochs=1)
+        os.truncate(path, 60_000_000)
+    message = run("train.py", folder, *FLAGS, status=1, **settings)
     assert "error: not one of the 3 checkpoints in" in message and "move them away to start anew" in message

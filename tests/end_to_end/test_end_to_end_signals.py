@@ -13,11 +13,9 @@ def after_step(program, log, step):
     wait_until(lambda: f" step {step}/6 " in log.read_text(), program, log)
 
 
-@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
-def test_the_step_is_finished_and_saved(workspace, start, run, uninterrupted, number, to_all):
-    """Also where the signal goes to the processes that read pictures, too, as from a cluster or a terminal."""
-    folder = workspace / f"stopped_{number}"
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=10)
+def stop_after_step_4(folder, start, number, to_all):
+    """Start a run, stop it with a signal; returns how many steps it has saved."""
+    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=2)
     after_step(program, log, 4)
     os.killpg(program.pid, number) if to_all else program.send_signal(number)
     assert program.wait(timeout=60) == STATUS[number]
@@ -26,11 +24,21 @@ def test_the_step_is_finished_and_saved(workspace, start, run, uninterrupted, nu
     steps = len(read_lines(folder))
     assert output.splitlines()[-1].endswith("saved " + checkpoint(folder, f"epoch1_step{steps}_rank0"))
     assert 4 <= steps <= 5  # the log may be a step behind
+    return steps
 
+
+def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted):
+    """Also where the signal goes to the processes that read pictures, too, as from a cluster or a terminal."""
+    folder = workspace / "terminated"
+    steps = stop_after_step_4(folder, start, signal.SIGTERM, to_all=True)
     output = run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=2)
     assert f"resuming after epoch 0 and {2 * steps} images" in output
     assert_same_checkpoint(checkpoint(folder, "epoch2_rank0"), checkpoint(uninterrupted, "epoch2_rank0"))
     assert read_lines(folder) == read_lines(uninterrupted)[:12]
+
+
+def test_ctrl_c(workspace, start):
+    stop_after_step_4(workspace / "interrupted_by_user", start, signal.SIGINT, to_all=False)
 
 
 def test_a_second_signal_ends_the_run_at_once(workspace, start):
@@ -47,7 +55,7 @@ def test_a_second_signal_ends_the_run_at_once(workspace, start):
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_before_there_is_anything_to_save_the_first_signal_ends_the_run_at_once(workspace, start, uninterrupted, script):
-    flags = ["--checkpoint_path", checkpoint(uninterrupted, "epoch10_rank0")] if script == "eval.py" else []
+    flags = ["--checkpoint_path", checkpoint(uninterrupted, "epoch5_rank0")] if script == "eval.py" else []
     program, log = start(script, workspace / "stopped_early", "--mix", "False", *flags)
     wait_until(lambda: "instruction set" in log.read_text(), program, log)
     program.send_signal(signal.SIGINT)
