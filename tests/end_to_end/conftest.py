@@ -128,9 +128,9 @@ def start(command):
 
 @pytest.fixture(scope="session")
 def uninterrupted(workspace, run):
-    """The folder of a run of five epochs in one go in fp32, without checkpoints but those of the epochs."""
+    """The folder of a run of six epochs in one go in fp32, without checkpoints but those of the epochs."""
     folder = workspace / "uninterrupted"
-    run("train.py", folder, "--mix", "False", epochs=5)
+    run("train.py", folder, "--mix", "False", epochs=6, keep_checkpoint_max=6)
     return folder
 
 

@@ -10,7 +10,7 @@ from run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines,
 # The ends of ten lives: at any time after the start, while the run trains, and while it writes a checkpoint.
 MOMENTS = ["anywhere"] * 3 + ["training"] * 3 + ["writing"] * 4
 FLAGS = ["--mix", "False", "--resume_ckpt", "auto"]
-SAVING = {"epochs": 5, "save_interval_steps": 1, "keep_checkpoint_max": 3}
+SAVING = {"epochs": 6, "save_interval_steps": 1, "keep_checkpoint_max": 3}
 
 
 def partial_files(folder):
@@ -22,9 +22,12 @@ def wait_for(moment, rng, folder, program, log):
     if moment == "anywhere":
         time.sleep(rng.uniform(0, 12))
     elif moment == "training":
-        wait_until(lambda: " INFO epoch " in log.read_text(), program, log)
-        time.sleep(rng.uniform(0, 1))
+        steps = rng.randint(2, 3)
+        wait_until(lambda: log.read_text().count(" INFO epoch ") >= steps, program, log)
+        time.sleep(rng.uniform(0, 0.3))
     else:
+        complete = rng.randint(0, 2)
+        wait_until(lambda: log.read_text().count(" INFO saved ") >= complete, program, log, pause=0.001)
         wait_until(lambda: partial_files(folder), program, log, pause=0.001)
         time.sleep(rng.uniform(0, 0.1))
 
@@ -62,7 +65,7 @@ def test_twenty_kills(workspace, start, run, uninterrupted):
     with ThreadPoolExecutor() as pool:
         assert sum(pool.map(run_with_kills, folders, (5, 6), [start] * 2, [run] * 2)) >= 5
     for folder in folders:
-        assert_same_checkpoint(checkpoint(folder, "epoch5_rank0"), checkpoint(uninterrupted, "epoch5_rank0"))
+        assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(uninterrupted, "epoch6_rank0"))
         assert read_lines(folder) == read_lines(uninterrupted)
         names = [path.name for path in (folder / "checkpoint").iterdir()]
         assert len(names) == 3 and all(name.endswith(".ckpt") for name in names)

@@ -49,7 +49,7 @@ def test_two_thousand_training_steps(start, workspace, many_pictures):
 @pytest.mark.slow
 def test_two_thousand_evaluated_images(start, uninterrupted, workspace, many_pictures):
     program, log = start("eval.py", workspace / "many_images", "--mix", "False", "--num_workers", "2",
-                         "--checkpoint_path", checkpoint(uninterrupted, "epoch5_rank0"),
+                         "--checkpoint_path", checkpoint(uninterrupted, "epoch6_rank0"),
                          data__dataset_dir=many_pictures, data__draw_shapes=None, data__target_size="[32,32]",
                          infer__conf_threshold=0.05)
 

@@ -55,7 +55,7 @@ def test_a_second_signal_ends_the_run_at_once(workspace, start):
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_before_there_is_anything_to_save_the_first_signal_ends_the_run_at_once(workspace, start, uninterrupted, script):
-    flags = ["--checkpoint_path", checkpoint(uninterrupted, "epoch5_rank0")] if script == "eval.py" else []
+    flags = ["--checkpoint_path", checkpoint(uninterrupted, "epoch6_rank0")] if script == "eval.py" else []
     program, log = start(script, workspace / "stopped_early", "--mix", "False", *flags)
     wait_until(lambda: "instruction set" in log.read_text(), program, log)
     program.send_signal(signal.SIGINT)

@@ -44,7 +44,7 @@ def test_the_pipeline_alone(run_benchmark, tmp_path):
     (["--steps", "0"], "--steps must be a whole number of at least 1, not '0'"),
     (["--height", "0"], "--height must be a whole number of at least 1, not '0'"),
     (["--width", "wide"], "--width must be a whole number of at least 1, not 'wide'"),
-    (["--batch", "0"], "--batch_size: batch_size must be a whole number of at least 1, not 0"),
+    (["--batch", "0"], "--batch_size: batch_size must be a whole number from 1 to 1024, not 0"),
     (["--json", "gone/results.json"], "cannot write gone/results.json: there is no folder 'gone'; make it first."),
 ])
 def test_what_is_refused(run_benchmark, flags, sentence):
