@@ -13,24 +13,24 @@ def after_step(program, log, step):
     wait_until(lambda: f" step {step}/6 " in log.read_text(), program, log)
 
 
-def stop_after_step_4(folder, start, number, to_all):
+def stop_in_first_epoch(folder, start, number, to_all):
     """Start a run, stop it with a signal; returns how many steps it has saved."""
     program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=2)
-    after_step(program, log, 4)
+    after_step(program, log, 2)
     os.killpg(program.pid, number) if to_all else program.send_signal(number)
     assert program.wait(timeout=60) == STATUS[number]
     output = log.read_text()
     assert output.count(f"{signal.Signals(number).name}: training ends after this step") == 1 and "Traceback" not in output
     steps = len(read_lines(folder))
     assert output.splitlines()[-1].endswith("saved " + checkpoint(folder, f"epoch1_step{steps}_rank0"))
-    assert 4 <= steps <= 5  # the log may be a step behind
+    assert 2 <= steps <= 5
     return steps
 
 
 def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted):
     """Also where the signal goes to the processes that read pictures, too, as from a cluster or a terminal."""
     folder = workspace / "terminated"
-    steps = stop_after_step_4(folder, start, signal.SIGTERM, to_all=True)
+    steps = stop_in_first_epoch(folder, start, signal.SIGTERM, to_all=True)
     output = run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=2)
     assert f"resuming after epoch 0 and {2 * steps} images" in output
     assert_same_checkpoint(checkpoint(folder, "epoch2_rank0"), checkpoint(uninterrupted, "epoch2_rank0"))
@@ -38,7 +38,7 @@ def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, star
 
 
 def test_ctrl_c(workspace, start):
-    stop_after_step_4(workspace / "interrupted_by_user", start, signal.SIGINT, to_all=False)
+    stop_in_first_epoch(workspace / "interrupted_by_user", start, signal.SIGINT, to_all=False)
 
 
 def test_a_second_signal_ends_the_run_at_once(workspace, start):
