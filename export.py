@@ -14,18 +14,16 @@ if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
 from src.cli import parse_export_args, run_main
-from src.detector import build_detector
 from src.device import set_up_device
 from src.errors import UserError
 from src.files import require_folder_of, whole_file
-from src.inference.classes import count_classes
+from src.inference.load import load_detector
 from src.interchange import mindir, onnx_file
 from src.interchange.agreement import agreement, require_agreement
 from src.interchange.sample_inputs import batches_of, sample_pictures
 from src.log import set_up_logging
 from src.models.faster_rcnn import InferenceForward
 from src.parallel import Alone
-from src.train.checkpoint import load_weights, read_checkpoint
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -71,14 +69,11 @@ def open_forward(cfg):
     Raises:
         UserError: the checkpoint cannot be read, does not fit the configuration or is too large.
     """
-    path = cfg.checkpoint_path
-    stored = read_checkpoint(path)
-    cfg.backbone.pretrained = False
-    network = build_detector(cfg, count_classes(stored, path))
-    load_weights(network, stored, path)
+    network, _ = load_detector(cfg)
     size = sum(parameter.nbytes for parameter in network.get_parameters())
     if size > LARGEST:
-        raise UserError(f"the weights of {path} take {size} bytes, but only up to {LARGEST} can be exported to one file.")
+        raise UserError(f"the weights of {cfg.checkpoint_path} take {size} bytes, but only up to {LARGEST} can be exported to "
+                        "one file.")
     return InferenceForward(network, cfg).set_train(False)
 
 

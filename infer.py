@@ -16,19 +16,19 @@ if __name__ == "__main__":
 from src.cli import parse_infer_args, run_together
 from src.compile_cache import use_compile_cache
 from src.dataset.image import UnreadableImageError, read_picture
-from src.detector import Predictor, build_detector
+from src.detector import Predictor
 from src.device import set_up_device
 from src.errors import UserError
 from src.evaluation.coco import result_rows
-from src.files import make_folder, remove_partial, whole_file
-from src.inference.classes import count_classes, names_of_classes
+from src.files import make_folder, remove_partial, whole_file, writing_into
+from src.inference.classes import names_of_classes
 from src.inference.detect import detect
 from src.inference.inputs import drawing_names, find_pictures
+from src.inference.load import load_detector
 from src.log import set_up_logging
 from src.pictures.boxes import draw_boxes
 from src.pictures.files import write_picture
 from src.progress_bar import progress_bar
-from src.train.checkpoint import load_weights, read_checkpoint
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -46,13 +46,10 @@ def main(group):
     set_up_device(cfg, group)
     predictor, names = open_detector(cfg, group)
     listing = os.path.join(cfg.save_dir, "detections.json")
-    try:
+    with writing_into(cfg.save_dir, "the results"):
         found = [detect_and_draw(predictor, cfg, names, *picture) for picture in read_all(paths, drawings)]
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
-    except OSError as error:
-        raise UserError(f"the results could not be written into {cfg.save_dir} ({error.strerror}); make room on the "
-                        "disk.") from error
     counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
     logger.info("%d detections with a score above %g%s", sum(counts.values()), cfg.infer.conf_threshold,
                 "".join(f", {count} {name}" for name, count in counts.most_common()))
@@ -65,13 +62,9 @@ def open_detector(cfg, group):
     Raises:
         UserError: the checkpoint cannot be read or does not fit the configuration.
     """
-    path = cfg.checkpoint_path
-    stored = read_checkpoint(path)
-    num_classes = count_classes(stored, path)
-    names = names_of_classes(cfg.data, path, num_classes)
-    cfg.backbone.pretrained, cfg.batch_size = False, 1
-    network = build_detector(cfg, num_classes)
-    load_weights(network, stored, path)
+    cfg.batch_size = 1
+    network, num_classes = load_detector(cfg)
+    names = names_of_classes(cfg.data, cfg.checkpoint_path, num_classes)
     use_compile_cache(cfg, group, "infer", num_classes, 0)
     return Predictor(network, cfg), names
 

@@ -6,6 +6,8 @@ memory, and the process dies or goes on with a damaged heap.
 import itertools
 import json
 import math
+import os
+import zlib
 
 import mindspore as ms
 import numpy as np
@@ -18,7 +20,9 @@ TYPES = {"Bool": np.bool_, "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16
          "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64, "Float16": np.float16, "Float32": np.float32,
          "Float64": np.float64}
 # With crc_check, MindSpore ends a file with this name and the CRC-32 of all before it, 10 bytes.
-CRC_NAME, CRC_SIZE = b"crc_num", 10
+CRC_NAME = b"crc_num"
+CHECKSUM_SIZE = len(CRC_NAME) + 10
+BLOCK = 1 << 24  # bytes that are read at a time
 TEXT = "str"  # the type of a text, whose data are 4 bytes a character
 # The entry of a checkpoint that holds the names of the classes by label, a JSON list.
 CLASS_NAMES = "class_names"
@@ -59,11 +63,49 @@ def class_names_of(path):
     return names
 
 
+def has_checksum(path):
+    """Whether a checkpoint file ends with a checksum, as those of other programs may not.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return _is_checksum(_last_bytes(file))
+
+
+def agrees_with_checksum(path):
+    """Whether a file agrees with the checksum at its end; None where it has none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        end = _last_bytes(file)
+        if not _is_checksum(end):
+            return None
+        left, crc = os.path.getsize(path) - len(end), 0
+        file.seek(0)
+        while block := file.read(min(left, BLOCK)):
+            crc = zlib.crc32(block, crc)
+            left -= len(block)
+    return crc == int.from_bytes(end[len(CRC_NAME):], "big")
+
+
+def _last_bytes(file):
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - CHECKSUM_SIZE, 0))
+    return file.read()
+
+
+def _is_checksum(end):
+    return len(end) == CHECKSUM_SIZE and end.startswith(CRC_NAME)
+
+
 def _entries(path):
     with open(path, "rb") as file:
         data = file.read()
-    if data[-len(CRC_NAME) - CRC_SIZE:].startswith(CRC_NAME):
-        data = data[:-len(CRC_NAME) - CRC_SIZE]
+    if _is_checksum(data[-CHECKSUM_SIZE:]):
+        data = data[:-CHECKSUM_SIZE]
     checkpoint = Checkpoint()
     try:
         checkpoint.ParseFromString(data)

@@ -43,6 +43,19 @@ def remove_partial(folder, stem=""):
         os.remove(path)
 
 
+@contextlib.contextmanager
+def writing_into(folder, what):
+    """A block that writes files into `folder`; `what` they are begins the sentence if it fails.
+
+    Raises:
+        UserError: the system has refused something, for example because the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} could not be written into {folder} ({error.strerror}); make room on the disk.") from error
+
+
 def require_folder_of(path):
     """Check that the folder exists into which the file `path` is to be written.
 

@@ -11,7 +11,7 @@ from src.dataset.image import UnreadableImageError, read_image
 from src.errors import UserError
 from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
-from src.files import make_folder, whole_file
+from src.files import make_folder, whole_file, writing_into
 from src.parallel import Alone
 from src.progress_bar import progress_bar
 
@@ -64,11 +64,9 @@ def write_results(folder, metrics, results):
         UserError: they could not be written, for example because the disk is full.
     """
     make_folder(folder)
-    try:
+    with writing_into(folder, "the results"):
         _write_json(os.path.join(folder, "bbox_results.json"), results)
         _write_json(os.path.join(folder, "metrics.json"), metrics)
-    except OSError as error:
-        raise UserError(f"the results could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
 def _detect(predict, pipeline, dataset, cfg, bar):

@@ -5,8 +5,7 @@ import os
 import numpy as np
 
 from src.dataset.image import UnreadableImageError, read_image
-from src.errors import UserError
-from src.files import make_folder
+from src.files import make_folder, writing_into
 from src.pictures.boxes import draw_boxes
 from src.pictures.files import write_picture
 from src.pictures.sheet import contact_sheet, fit
@@ -32,12 +31,10 @@ def write_samples(folder, dataset, results):
     for row in results:
         if row["score"] >= LEAST_SCORE and row["image_id"] in rows_of:
             rows_of[row["image_id"]].append(row)
-    try:
+    with writing_into(folder, "the samples"):
         written = [_write_sample(folder, dataset.records[number], rows_of, dataset) for number in chosen]
         for path in set(glob.glob(os.path.join(glob.escape(folder), "*.jpg"))).difference(written):
             os.remove(path)
-    except OSError as error:
-        raise UserError(f"the samples could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
 def _write_sample(folder, record, rows_of, dataset):

@@ -2,12 +2,11 @@
 import json
 import logging
 import os
-import zlib
 
 import mindspore as ms
 from mindspore import Tensor
 
-from src.checkpoint_file import CLASS_NAMES, CRC_NAME, CRC_SIZE, load_checkpoint_file
+from src.checkpoint_file import CLASS_NAMES, agrees_with_checksum, load_checkpoint_file
 from src.errors import UserError
 from src.files import flush_to_disk, whole_file
 from src.interchange.torchvision_weights import CLASSES, DELTAS, UNUSED
@@ -48,20 +47,6 @@ def write_checkpoint(path, tensors, values=None):
         if not agrees_with_checksum(temporary):
             raise OSError(f"what the disk gives back of {path} is not what was written")
     logger.info("saved %s", path)
-
-
-def agrees_with_checksum(path):
-    """Whether a file agrees with the checksum at its end; None where it has none, as those of other programs."""
-    crc, end = 0, b""
-    with open(path, "rb") as file:
-        while block := file.read(1 << 24):
-            # The last bytes so far may be the checksum: they wait until more come.
-            block = end + block
-            end = block[-len(CRC_NAME) - CRC_SIZE:]
-            crc = zlib.crc32(block[:-len(end)], crc)
-    if not end.startswith(CRC_NAME):
-        return None
-    return crc == int.from_bytes(end[len(CRC_NAME):], "big")
 
 
 def read_checkpoint(path):

@@ -3,9 +3,9 @@ import logging
 import os
 from typing import NamedTuple
 
-from src.checkpoint_file import class_names_of
+from src.checkpoint_file import class_names_of, has_checksum
 from src.errors import UserError
-from src.train.checkpoint import agrees_with_checksum, load_moments, load_weights, progress_of, read_checkpoint
+from src.train.checkpoint import load_moments, load_weights, progress_of, read_checkpoint
 from src.train.exchange import share_parameters
 from src.train.saver import folder_and_name, newest_first
 from src.train.statistics import share_statistics
@@ -50,7 +50,7 @@ def _newest_intact(folder, name):
         try:
             contents = read_checkpoint(path)
             progress = progress_of(contents, path)
-            if progress and agrees_with_checksum(path):
+            if progress and has_checksum(path):  # with which it agrees: it has been read
                 return RunCheckpoint(path, contents, progress)
             logger.warning("%s is passed over: it has no checksum, or is of weights alone", path)
         except UserError as error:

@@ -1,6 +1,5 @@
 """A data set of four tiny pictures, and the scripts on it."""
 import json
-import logging
 
 import pytest
 from sentences import QUICK_START, refused_script
@@ -22,15 +21,6 @@ def pictures(tmp_path_factory):
 def coco(pictures):
     """The content of the training annotations, to be spoilt."""
     return json.loads((pictures / "annotations" / "instances_train2017.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def own_logging():
-    """Give the program's logger back as it was: the scripts send it to standard output."""
-    logger = logging.getLogger("faster_rcnn")
-    before = logger.handlers, logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate, logger.level = before
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """A tiny detector of the command line, trained for some steps, and what eval.py and infer.py find with it."""
-import logging
 import shutil
 import subprocess
 import sys
@@ -12,15 +11,6 @@ from src.dataset.shapes import ensure_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = {"train_images": 8, "val_images": 4, "height": 64, "width": 64, "seed": 0}
-
-
-@pytest.fixture(autouse=True)
-def own_logging():
-    """Give the program's logger back as it was: the scripts send it to standard output."""
-    logger = logging.getLogger("faster_rcnn")
-    before = logger.handlers, logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate, logger.level = before
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """src/pictures/curves.py: which numbers are drawn where."""
 import json
-import warnings
 
 import cv2
 import numpy as np
@@ -9,13 +8,6 @@ import pytest
 from src.models.faster_rcnn import LOSS_NAMES
 from src.pictures import curves
 from src.pictures.curves import LOSSES, MOST_POINTS, column, draw_curves, epochs_of, group_means
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", module=r"src\.")
-        yield
 
 
 @pytest.fixture

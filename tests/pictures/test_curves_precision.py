@@ -1,5 +1,4 @@
 """The pictures of an evaluation: src/pictures/precision_recall.py and error_chart.py."""
-import warnings
 
 import cv2
 import numpy as np
@@ -10,13 +9,6 @@ from src.pictures.error_chart import draw_errors
 from src.pictures.precision_recall import draw_precision_recall, short
 
 RECALLS = np.linspace(0, 1, 101)
-
-
-@pytest.fixture(autouse=True)
-def _no_warnings():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", module=r"src\.")
-        yield
 
 
 @pytest.fixture

@@ -1,0 +1,11 @@
+"""Warnings in the program's own drawing are errors."""
+import warnings
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module=r"src\.")
+        yield
