@@ -172,4 +172,4 @@ def test_the_table_of_keys_tells_which_have_a_flag(path, yes):
 def test_the_second_shell_block_is_the_test_command():
     """.ci/run runs it."""
     for path in (README, README_CN):
-        assert code_blocks(path, "shell")[1].endswith(" && .venv/bin/python -m pytest tests -q")
+        assert code_blocks(path, "shell")[1].endswith(" && .venv/bin/python -m pytest tests -q -n 2")
