@@ -109,7 +109,8 @@ def _parse(description, flags, argv, defaults=None):
 
 
 def _build_parser(description, flags, defaults):
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, epilog=(
+    usage = "%(prog)s [FLAG VALUE ...] [-o KEY=VALUE ...], see --help"  # argparse's own would list all flags with each error
+    parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False, epilog=(
         "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
     parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE",
                         help="YAML file (default: %(default)s)")

@@ -157,7 +157,8 @@ def test_unknown_flags_end_with_usage(parse, argv, capsys):
     with pytest.raises(SystemExit) as error:
         parse(argv)
     assert error.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: ") and ": error: " in error
 
 
 @pytest.mark.parametrize(("parse", "flags"), [(parse_train_args, TRAIN_FLAGS), (parse_eval_args, EVAL_FLAGS)])
