@@ -10,16 +10,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import src  # noqa: E402, F401
 
+# Folders whose files share runs of the scripts that take long.
+SHARING = ("tests/end_to_end", "tests/parallel")
 
-class FolderScheduling(LoadScopeScheduling):
-    """With -n, a folder's tests stay in one process, for the runs that they share."""
+
+class SharingScheduling(LoadScopeScheduling):
+    """With -n, the tests of a file stay in one process, and so do those of a folder that shares runs."""
 
     def _split_scope(self, nodeid):
-        return nodeid.partition("::")[0].rpartition("/")[0]
+        file = nodeid.partition("::")[0]
+        return next((folder for folder in SHARING if file.startswith(folder)), file)
 
 
 def pytest_xdist_make_scheduler(config, log):
-    return FolderScheduling(config, log)
+    return SharingScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,10 @@ ON_A_CPU = {"resnet50": "resnet18", "--device_target Ascend --mix True": "--devi
 FEW_SHAPES = {"train_images": 10, "val_images": 2, "height": 64, "width": 64, "seed": 0}
 # A part of a command -> what is added to it.
 SMALL = {
-    "resnet50": "-o data.dataset_dir=coco2017 data.target_size=[64,64] backbone.pretrained=False epochs=1",
-    "resnet18_fpn_shapes": "-o data.target_size=[64,64] " + " ".join(f"data.draw_shapes.{k}={v}" for k, v in FEW_SHAPES.items()),
-    "resnet18_fpn_finetune": "-o data.target_size=[64,64] epochs=1",
+    "--config": "-o data.target_size=[64,64] backbone.frozen=True",
+    "resnet50": "data.dataset_dir=coco2017 backbone.pretrained=False epochs=1",
+    "resnet18_fpn_shapes": " ".join(f"data.draw_shapes.{key}={value}" for key, value in FEW_SHAPES.items()),
+    "resnet18_fpn_finetune": "epochs=1",
     "tools/benchmark.py": "--height 64 --width 64 --steps 1",
 }
 # Program -> the flag or the pattern that gives its most important file.
