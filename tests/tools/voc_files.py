@@ -1,5 +1,4 @@
 """VOC's XML files for tests, and the tools for annotation files run in this process."""
-import logging
 import sys
 from xml.sax.saxutils import escape
 
@@ -22,11 +21,5 @@ def voc_xml(objects, filename="a.jpg", size=(64, 48)):
 
 def run_tool(tool, words, monkeypatch, capfd):
     """Run the main of a tool, a module, with the words of a command line; returns status, standard output and error."""
-    logger = logging.getLogger("faster_rcnn")
-    before = logger.handlers, logger.propagate, logger.level
     monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, words)])
-    try:
-        status = run_main(tool.main)
-    finally:
-        logger.handlers, logger.propagate, logger.level = before
-    return status, *capfd.readouterr()
+    return run_main(tool.main), *capfd.readouterr()
