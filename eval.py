@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from src.checkpoint_file import class_names_of
 from src.cli import parse_eval_args, run_together
-from src.compile_cache import use_compile_cache
+from src.compile_cache import INFERENCE, use_compile_cache
 from src.dataset.pipeline import EvalPipeline
 from src.detector import Predictor, build_detector
 from src.device import set_up_device
@@ -50,7 +50,7 @@ def score_all(cfg, group):
     cfg.backbone.pretrained = False  # every weight comes from the checkpoint
     network = build_detector(cfg, len(dataset.names))
     pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
-    use_compile_cache(cfg, group, "eval", len(dataset.names), pipeline.padding_size)
+    use_compile_cache(cfg, group, "eval", INFERENCE, len(dataset.names), pipeline.padding_size)
     results = os.path.join(cfg.save_dir, "eval")
     if group.rank == 0:
         make_folder(results)

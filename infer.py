@@ -14,7 +14,7 @@ if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
 from src.cli import parse_infer_args, run_together
-from src.compile_cache import use_compile_cache
+from src.compile_cache import INFERENCE, use_compile_cache
 from src.dataset.image import UnreadableImageError, read_picture
 from src.detector import Predictor
 from src.device import set_up_device
@@ -65,7 +65,7 @@ def open_detector(cfg, group):
     cfg.batch_size = 1
     network, num_classes = load_detector(cfg)
     names = names_of_classes(cfg.data, cfg.checkpoint_path, num_classes)
-    use_compile_cache(cfg, group, "infer", num_classes, 0)
+    use_compile_cache(cfg, group, "infer", INFERENCE, num_classes, 0)
     return Predictor(network, cfg), names
 
 

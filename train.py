@@ -14,7 +14,7 @@ if __name__ == "__main__":
     stop.watch()  # before MindSpore is imported, which starts threads
 
 from src.cli import parse_train_args, run_together
-from src.compile_cache import use_compile_cache
+from src.compile_cache import TRAINING, use_compile_cache
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.unreadable import UnreadableLog
 from src.detector import Predictor, build_detector
@@ -63,7 +63,7 @@ def train(cfg, group, outputs):
     num_classes = len(dataset.names)
     logger.info("%d training images, %d classes: %s", len(pipeline.records), num_classes, ", ".join(dataset.names))
 
-    use_compile_cache(cfg, group, "train", num_classes, pipeline.padding_size)
+    use_compile_cache(cfg, group, "train", TRAINING, num_classes, pipeline.padding_size)
     if group.rank > 0:
         cfg.backbone.pretrained = False  # rank 0 gives its weights to all
     network = build_detector(cfg, num_classes, norm_layer(cfg, group))

@@ -2,6 +2,7 @@
 import mindspore as ms
 from mindspore import nn
 
+from src.compile_cache import stored_graph
 from src.kernels.use import use_kernels
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
@@ -32,5 +33,6 @@ class Predictor:
     def __call__(self, image, valid_size):
         """image uint8 (B, H, W, 3), valid_size (B, 2): returns numpy boxes (B, R, K, 4) and scores (B, R, K)."""
         self.forward.set_train(False)
-        boxes, scores = self.forward(image, valid_size)
+        with stored_graph("inference"):
+            boxes, scores = self.forward(image, valid_size)
         return boxes.asnumpy(), scores.asnumpy()

@@ -10,12 +10,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import src  # noqa: E402, F401
 
-# Folders whose files share runs of the scripts that take long.
-SHARING = ("tests/end_to_end", "tests/parallel")
+# Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
+SHARING = ("tests/end_to_end", "tests/parallel", "tests/parity")
 
 
 class SharingScheduling(LoadScopeScheduling):
-    """With -n, the tests of a file stay in one process, and so do those of a folder that shares runs."""
+    """With -n, the tests of a file stay in one process, and so do those of the folders SHARING."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]

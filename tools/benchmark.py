@@ -22,7 +22,7 @@ from src.benchmark.inputs import noise_batch, padding_size  # noqa: E402
 from src.benchmark.pipeline import measure_pipeline  # noqa: E402
 from src.benchmark.steps import InferenceBatch, TrainingStep, median_seconds  # noqa: E402
 from src.cli import parse_train_args, run_together  # noqa: E402
-from src.compile_cache import use_compile_cache  # noqa: E402
+from src.compile_cache import INFERENCE, TRAINING, use_compile_cache  # noqa: E402
 from src.detector import build_detector  # noqa: E402
 from src.device import norm_layer, set_up_device  # noqa: E402
 from src.errors import UserError  # noqa: E402
@@ -71,7 +71,8 @@ def main(group):
 def measure_network(args, cfg, group):
     """The figures of training and inference that args.what asks for, a dict."""
     results = {}
-    use_compile_cache(cfg, group, f"benchmark {args.what}", args.classes, padding_size(cfg))
+    graphs = TRAINING if "train" in args.what else INFERENCE
+    use_compile_cache(cfg, group, f"benchmark {args.what}", graphs, args.classes, padding_size(cfg))
     batch = noise_batch(cfg, args.classes)
     network = build_detector(cfg, args.classes, norm_layer(cfg, group))
     step = None

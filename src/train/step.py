@@ -1,6 +1,8 @@
 """One training step: losses, gradients, overflow check, update."""
 from mindspore import Tensor, amp, nn, ops
 
+from src.compile_cache import stored_graph
+
 
 class LossAndGradients(nn.Cell):
     """A batch -> the losses, the gradients scaled by the loss scale, and their sums.
@@ -14,6 +16,7 @@ class LossAndGradients(nn.Cell):
         super().__init__(auto_prefix=False)
         self.forward = forward
         self.scaler = scaler
+        self.loss_scale = scaler.scale_value  # a parameter that no cell has is not set in a graph of the compile cache
         self.reduce = reduce
         self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, weights, has_aux=True)
 
@@ -42,6 +45,7 @@ class Update(nn.Cell):
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
         self.scaler = scaler
+        self.loss_scale = scaler.scale_value  # see LossAndGradients
         self.max_norm = max_norm
 
     # One argument a gradient: a tuple would be a constant of the graph, which would be compiled anew at every step.
@@ -70,7 +74,8 @@ class TrainOneStepCell:
 
     def __call__(self, *batch):
         """Returns the losses as a numpy array and whether the weights changed: they do not after an overflow."""
-        losses, gradients, sums = self.gradients(*batch)
+        with stored_graph("gradients"):
+            losses, gradients, sums = self.gradients(*batch)
         gradients, losses, sums = self.exchange.on_host(gradients, losses, sums)
         # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
         # as long.
@@ -78,7 +83,8 @@ class TrainOneStepCell:
         self.scaler.adjust(finite)
         applied = bool(finite.asnumpy())
         if applied:
-            self.update(*gradients)
+            with stored_graph("update"):
+                self.update(*gradients)
         return losses, applied
 
 

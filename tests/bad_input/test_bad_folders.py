@@ -103,13 +103,6 @@ def test_a_second_run_in_the_same_folder(refused, tmp_path):
     claim_folder(tmp_path).close()
 
 
-def test_stored_graphs_in_mixed_precision(refused, tmp_path):
-    graphs = tmp_path / "graphs"
-    sentence = refused("train.py", "--mix", "True", "--compile_cache", graphs)
-    assert "compile_cache does not work with mixed precision on the CPU" in sentence and "--mix False" in sentence
-    assert not graphs.exists()
-
-
 def test_batches_larger_than_the_data_set(refused, pictures):
     assert refused("train.py", "--batch_size", "4") == (
         f"batch_size is 4, but {pictures}/annotations/instances_train2017.json has only 3 images to train on: choose a "
@@ -162,7 +155,7 @@ def test_a_file_in_the_place_of_the_results_folder(refused, tmp_path):
 
 def test_a_folder_for_graphs_that_cannot_be_made(refused, tmp_path):
     (tmp_path / "file").write_text("")
-    sentence = refused("train.py", "--mix", "False", "--compile_cache", tmp_path / "file")
+    sentence = refused("train.py", "--compile_cache", tmp_path / "file")
     assert f"cannot create the folder {tmp_path}/file" in sentence
 
 

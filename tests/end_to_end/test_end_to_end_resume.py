@@ -1,4 +1,8 @@
-"""Four epochs in one go against two, two more that are killed in the last one, and that one again."""
+"""Four epochs in one go against two, two more that are killed in the last one, and that one again.
+
+The first part of the second run stores its compiled graphs, the later ones take them up; the first run has nothing to do with
+them.
+"""
 import numpy as np
 import pytest
 from run_files import assert_same_checkpoint, checkpoint, contents, read_lines

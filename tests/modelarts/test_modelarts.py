@@ -37,7 +37,8 @@ def run(obs):
         machine.mkdir(exist_ok=True)
         config = machine / "tiny.yml"
         config.write_text(yaml.safe_dump({"__BASE__": str(ROOT / "tests" / "tiny_detector.yml"), "mix": False,
-                                          "enable_modelarts": True, "data": {"draw_shapes": None}}))
+                                          "enable_modelarts": True, "compile_cache": str(obs.parent / "compiled"),
+                                          "data": {"draw_shapes": None}}))
         words = [*launcher, sys.executable, script, "--config", config, "--save_dir", machine / "out", "--data_dir",
                  machine / "data", *flags, "-o", "keep_checkpoint_max=2", *(f"{key}={value}" for key, value in settings.items())]
         env = {**os.environ, "STAND_IN_OBS": str(obs), "PYTHONPATH": str(STAND_IN) if moxing else ""}

@@ -76,7 +76,8 @@ def contents(folder, suffix):
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, config):
     """Each rank has running statistics of its own there."""
     whole, resumed = workspace / "whole", workspace / "from_inside"
-    flags = ["--config", config, "--mix", "False", "-o", "backbone.frozen_bn=False", "epochs=2", "save_interval_steps=1"]
+    flags = ["--config", config, "--mix", "False", "--compile_cache", workspace / "compiled", "-o", "backbone.frozen_bn=False",
+             "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
     inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"

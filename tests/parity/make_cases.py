@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import torch
-from cases import CASES, annotations_of, pictures_of
+from cases import CASES, LEARNING_RATE, annotations_of, pictures_of
 from drawn_weights import draw_tensor
 from torchvision.models import resnet50
 from torchvision.models.detection import FasterRCNN
@@ -41,7 +41,7 @@ def run(name):
             stored.update({f"boxes_{i}": found["boxes"], f"scores_{i}": found["scores"], f"labels_{i}": found["labels"] - 1})
     network.train()
     trained = {key: value for key, value in network.named_parameters() if value.requires_grad}
-    optimizer = torch.optim.SGD(trained.values(), lr=0.001, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(trained.values(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
     losses = []
     for step in range(3):
         parts = network(images, targets)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from apart import apart
-from cases import CASES, annotations_of, pictures_of
+from cases import CASES, LEARNING_RATE, annotations_of, pictures_of
 from comparison import share_of_equal_detections
 from drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config
 from mindspore import Tensor
@@ -24,7 +24,7 @@ def computed(name):
     infer = cfg.infer
     detections = [select_detections(*one, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
                   for one in zip(boxes, scores)]
-    return detections, train_three_steps(network, cfg, num_classes, pictures, annotations_of(name))
+    return detections, train_three_steps(network, cfg, num_classes, pictures, annotations_of(name), LEARNING_RATE)
 
 
 @pytest.fixture(scope="module", params=list(CASES))

@@ -12,7 +12,7 @@ def computed(stored):
     num_classes = int(stored["num_classes"])
     network = drawn_network(cfg, num_classes, int(stored["salt"]))
     annotations = [(stored[f"gt_boxes_{i}"], stored[f"gt_labels_{i}"]) for i in range(2)]
-    return train_three_steps(network, cfg, num_classes, stored["image"], annotations)
+    return train_three_steps(network, cfg, num_classes, stored["image"], annotations, learning_rate=0.001)
 
 
 @pytest.fixture(scope="module")
