@@ -23,8 +23,7 @@ ON_A_CPU = {"resnet50": "resnet18", "--device_target Ascend --mix True": "--devi
 FEW_SHAPES = {"train_images": 10, "val_images": 2, "height": 64, "width": 64, "seed": 0}
 # A part of a command -> what is added to it.
 SMALL = {
-    **dict.fromkeys(("train.py", "eval.py", "infer.py"), "--compile_cache graphs"),
-    "--config": "-o data.target_size=[64,64] backbone.frozen=True",
+    "--config": "-o data.target_size=[64,64] backbone.frozen=True compile_cache=graphs",
     "resnet50": "data.dataset_dir=coco2017 backbone.pretrained=False epochs=1",
     "resnet18_fpn_shapes": " ".join(f"data.draw_shapes.{key}={value}" for key, value in FEW_SHAPES.items()),
     "resnet18_fpn_finetune": "epochs=1",

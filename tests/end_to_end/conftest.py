@@ -47,21 +47,20 @@ def pictures(workspace):
 
 @pytest.fixture(scope="session")
 def config(workspace, pictures):
-    """The path of the configuration."""
+    """The path of the configuration.
+
+    Runs share compiled graphs: the first with its settings makes them, later ones start in a third of the time.
+    """
     path = workspace / "tiny.yml"
-    path.write_text(yaml.safe_dump(tiny_settings(pictures)))
+    path.write_text(yaml.safe_dump({**tiny_settings(pictures), "compile_cache": str(workspace / "compiled")}))
     return path
 
 
 @pytest.fixture(scope="session")
-def command(workspace, config):
-    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list.
-
-    The commands share compiled graphs: the first with its settings makes them, later ones start in a third of the time.
-    """
+def command(config):
+    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list."""
     def build(script, save_dir, *flags, **settings):
-        words = [sys.executable, script, "--config", config, "--save_dir", save_dir, "--compile_cache", workspace / "compiled",
-                 *flags]
+        words = [sys.executable, script, "--config", config, "--save_dir", save_dir, *flags]
         if settings:
             words += ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
         return [str(word) for word in words]

@@ -26,11 +26,12 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config(workspace):
-    """The tiny detector with frozen BatchNorm, without random sampling."""
+    """The tiny detector with frozen BatchNorm, without random sampling. Its runs share compiled graphs."""
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)
     settings = {
         "__BASE__": str(TINY_DETECTOR),
+        "compile_cache": str(workspace / "compiled"),
         "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
         "backbone": {"frozen_bn": True},
         "rpn_head": {"rpn_label_assignment": {"use_random": False}},
@@ -59,11 +60,8 @@ def run():
 
 @pytest.fixture(scope="session")
 def trained(run, workspace, config):
-    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end.
-
-    Its compiled graphs are there for later runs.
-    """
+    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end."""
     folder = workspace / "trained"
     output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True",
-                 "--compile_cache", workspace / "compiled", "-o", "backbone.frozen_bn=False", "epochs=1")
+                 "-o", "backbone.frozen_bn=False", "epochs=1")
     return output, folder

@@ -7,7 +7,7 @@ import pytest
 def evaluate(run, workspace, config, checkpoint, ranks):
     folder = workspace / f"eval_{ranks}"
     output = run(ranks, "eval.py", "--config", config, "--save_dir", folder, "--checkpoint_path", checkpoint,
-                 "--compile_cache", workspace / "compiled", "-o", "backbone.frozen_bn=False")
+                 "-o", "backbone.frozen_bn=False")
     return output, folder / "eval"
 
 
