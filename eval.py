@@ -24,10 +24,10 @@ from src.evaluation.evaluate import evaluate, write_results
 from src.files import make_folder
 from src.log import set_up_logging
 from src.modelarts import Outputs, bring_checkpoints_to_score, bring_in
-from src.pictures.samples import write_samples
 from src.together import check_program, open_dataset_together
+from src.train.all_reduce import broadcast_parameters
 from src.train.checkpoint import load_weights, read_checkpoint
-from src.train.exchange import share_parameters
+from src.visualization.samples import write_samples
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -63,7 +63,7 @@ def score_all(cfg, group):
             if names not in (None, dataset.names):
                 logger.warning("%s was trained with the classes %s, but %s has %s: they are taken for the same, in this order",
                                path, ", ".join(names), dataset.annotation_path, ", ".join(dataset.names))
-        share_parameters(group, list(network.get_parameters()))
+        broadcast_parameters(group, list(network.get_parameters()))
         metrics, detections = evaluate(predictor, pipeline, dataset, cfg, group)
         if group.rank == 0:
             name = os.path.splitext(os.path.basename(path))[0]

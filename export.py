@@ -1,7 +1,7 @@
 """Export a detector: python export.py --config CONFIG --checkpoint_path FILE --file_format MINDIR_OR_ONNX --output FILE
 --device_target ... (--help lists all).
 
-The file takes pictures as the data pipeline makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
+The file takes images as the data pipeline makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
 boxes float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
 src/evaluation/detections.py makes detections of these. It is written only if it computes what the network does.
 """
@@ -14,35 +14,35 @@ if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
 from src.cli import parse_export_args, run_main
+from src.deploy import mindir, onnx_file
+from src.deploy.agreement import agreement, require_agreement
+from src.deploy.sample_inputs import batches_of, sample_images
 from src.device import set_up_device
+from src.distributed import SingleProcess
 from src.errors import UserError
 from src.files import require_folder_of, whole_file
 from src.inference.load import load_detector
-from src.interchange import mindir, onnx_file
-from src.interchange.agreement import agreement, require_agreement
-from src.interchange.sample_inputs import batches_of, sample_pictures
 from src.log import set_up_logging
 from src.models.faster_rcnn import InferenceForward
-from src.parallel import Alone
 
 logger = logging.getLogger("faster_rcnn")
 
 ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
-LARGEST = 10**9  # bytes of weights: MindSpore writes more than that in several files, and ONNX takes little more
+MAX_BYTES = 10**9  # bytes of weights: MindSpore writes more than that in several files, and ONNX takes little more
 
 
 def main():
     cfg = parse_export_args()
     set_up_logging()
     check_output(cfg)
-    pictures = sample_pictures(cfg.image, cfg.batch_size)
+    images = sample_images(cfg.image, cfg.batch_size)
     cfg.ms_mode = 0  # a file holds a graph
-    set_up_device(cfg, Alone())
+    set_up_device(cfg, SingleProcess())
     forward = open_forward(cfg)
-    batches = batches_of(pictures, cfg)
+    batches = batches_of(images, cfg)
     result = export(cfg.output, cfg.file_format, forward, batches)
     logger.info("%s written and compared with the network on %s: %s", cfg.output,
-                "the pictures of --image" if cfg.image else "drawn pictures", result)
+                "the images of --image" if cfg.image else "drawn images", result)
     describe(forward, cfg)
 
 
@@ -71,8 +71,8 @@ def open_forward(cfg):
     """
     network, _ = load_detector(cfg)
     size = sum(parameter.nbytes for parameter in network.get_parameters())
-    if size > LARGEST:
-        raise UserError(f"the weights of {cfg.checkpoint_path} take {size} bytes, but only up to {LARGEST} can be exported to "
+    if size > MAX_BYTES:
+        raise UserError(f"the weights of {cfg.checkpoint_path} take {size} bytes, but only up to {MAX_BYTES} can be exported to "
                         "one file.")
     return InferenceForward(network, cfg).set_train(False)
 

@@ -1,4 +1,4 @@
-"""Detect objects on pictures: python infer.py --config CONFIG --checkpoint_path FILE --image PICTURE_FOLDER_OR_PATTERN
+"""Detect objects on images: python infer.py --config CONFIG --checkpoint_path FILE --image IMAGE_FOLDER_OR_PATTERN
 --device_target ... (--help lists all).
 """
 import json
@@ -15,7 +15,8 @@ if __name__ == "__main__":
 
 from src.cli import parse_infer_args, run_together
 from src.compile_cache import INFERENCE, use_compile_cache
-from src.dataset.image import UnreadableImageError, read_picture
+from src.dataset.image import UnreadableImageError, read_unannotated_image
+from src.dataset.image_paths import drawing_names, find_images
 from src.detector import Predictor
 from src.device import set_up_device
 from src.errors import UserError
@@ -23,12 +24,11 @@ from src.evaluation.coco import result_rows
 from src.files import make_folder, remove_partial, whole_file, writing_into
 from src.inference.classes import names_of_classes
 from src.inference.detect import detect
-from src.inference.inputs import drawing_names, find_pictures
 from src.inference.load import load_detector
 from src.log import set_up_logging
-from src.pictures.boxes import draw_boxes
-from src.pictures.files import write_picture
 from src.progress_bar import progress_bar
+from src.visualization.boxes import draw_boxes
+from src.visualization.image_file import write_image
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -40,14 +40,14 @@ def main(group):
     set_up_logging()
     if group.size > 1:
         raise UserError("infer.py is one process; start it without mpirun.")
-    paths = find_pictures(cfg.image)
+    paths = find_images(cfg.image)
     drawings = [os.path.join(cfg.save_dir, name) for name in drawing_names(paths, cfg.save_dir)]
     remove_partial(make_folder(cfg.save_dir))
     set_up_device(cfg, group)
     predictor, names = open_detector(cfg, group)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):
-        found = [detect_and_draw(predictor, cfg, names, *picture) for picture in read_all(paths, drawings)]
+        found = [detect_and_draw(predictor, cfg, names, *image) for image in read_all(paths, drawings)]
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
     counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
@@ -70,17 +70,17 @@ def open_detector(cfg, group):
 
 
 def read_all(paths, drawings):
-    """Yield (path, drawing, image) of each picture that can be read; show and log how far the work is.
+    """Yield (path, drawing, image) of each image that can be read; show and log how far the work is.
 
     Raises:
-        UserError: at the end, if no picture could be read.
+        UserError: at the end, if no image could be read.
     """
     start = last_report = time.perf_counter()
     unreadable = 0
-    with progress_bar("detecting", "picture", len(paths)) as bar:
+    with progress_bar("detecting", "image", len(paths)) as bar:
         for number, (path, drawing) in enumerate(zip(paths, drawings)):
             try:
-                image = read_picture(path)
+                image = read_unannotated_image(path)
             except UnreadableImageError as error:
                 logger.warning("%s %s", path, error)
                 unreadable += 1
@@ -89,20 +89,20 @@ def read_all(paths, drawings):
             bar.update()
             now = time.perf_counter()
             if bar.disable and now - last_report >= PROGRESS_SECONDS:
-                logger.info("%d of %d pictures, %.2f pictures/s", number + 1, len(paths), (number + 1) / (now - start))
+                logger.info("%d of %d images, %.2f images/s", number + 1, len(paths), (number + 1) / (now - start))
                 last_report = now
     if unreadable == len(paths):
-        raise UserError(f"not one of the {len(paths)} pictures can be read; above is the reason for each.")
-    logger.info("detected on %d pictures%s", len(paths) - unreadable, f"; {unreadable} could not be read" * (unreadable > 0))
+        raise UserError(f"not one of the {len(paths)} images can be read; above is the reason for each.")
+    logger.info("detected on %d images%s", len(paths) - unreadable, f"; {unreadable} could not be read" * (unreadable > 0))
 
 
 def detect_and_draw(predictor, cfg, names, path, drawing, image):
-    """Detect on one picture (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
+    """Detect on one image (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
     detections.json, a dict."""
     boxes, scores, labels, finite = detect(predictor, cfg, image)
     if not finite:
         logger.warning("%s: the network gave scores that are not finite", path)
-    write_picture(drawing, draw_boxes(image, boxes, labels, names, scores))
+    write_image(drawing, draw_boxes(image, boxes, labels, names, scores))
     rows = result_rows(path, boxes, scores, labels, range(len(names)))
     return {"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1], "detections": [
         {"bbox": row["bbox"], "category": names[row["category_id"]], "label": row["category_id"], "score": row["score"]}

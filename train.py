@@ -15,28 +15,28 @@ if __name__ == "__main__":
 
 from src.cli import parse_train_args, run_together
 from src.compile_cache import TRAINING, use_compile_cache
+from src.cpu_kernels.replace import use_kernels
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.unreadable import UnreadableLog
 from src.detector import Predictor, build_detector
 from src.device import norm_layer, set_up_device
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate, write_results
-from src.kernels.use import use_kernels
 from src.log import set_up_logging
 from src.modelarts import Outputs, bring_checkpoint, bring_in
 from src.models.faster_rcnn import TrainingForward
-from src.pictures.samples import write_samples
 from src.together import check_program, open_dataset_together
-from src.train.exchange import build_exchange
+from src.train.all_reduce import build_all_reduce
 from src.train.lock import claim_folder
 from src.train.loop import Trainer
 from src.train.optimizer import build_optimizer
-from src.train.priorities import Priorities
 from src.train.profiling import profiled
 from src.train.resume import checkpoint_of_run, take_up
+from src.train.sampling import SamplingPriorities
 from src.train.saver import Saver
 from src.train.state import TrainingState
-from src.train.step import TrainOneStepCell, build_scaler
+from src.train.step import TrainStep, build_scaler
+from src.visualization.samples import write_samples
 
 
 def main(group):
@@ -75,9 +75,9 @@ def train(cfg, group, outputs):
     del checkpoint  # hundreds of megabytes
     pipeline.start_step = state.global_step
 
-    exchange = build_exchange(group, cfg.device_target, optimizer.parameters)
-    step = TrainOneStepCell(forward, optimizer, scaler, cfg.clip_grads, exchange)
-    priorities = Priorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
+    all_reduce = build_all_reduce(group, cfg.device_target, optimizer.parameters)
+    step = TrainStep(forward, optimizer, scaler, cfg.clip_grads, all_reduce)
+    priorities = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
     saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch, outputs, dataset.names)
     evaluation = build_evaluation(cfg, network, dataset, stop, group)
     try:

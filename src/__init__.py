@@ -9,7 +9,7 @@ import os
 os.environ.setdefault("GLOG_v", "3")
 # On CPUs with AVX-512, MindSpore 2.9 and 2.10 run 3x3 convolutions on oneDNN's reference kernel, 100 times slower.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-# A picture of more pixels is a bad one: decoded, it takes 3 bytes a pixel, and a file of some kilobytes may claim gigabytes.
+# A image of more pixels is a bad one: decoded, it takes 3 bytes a pixel, and a file of some kilobytes may claim gigabytes.
 # OpenCV's own limit is eight times as high.
 MAX_IMAGE_PIXELS = 2**27
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS))

@@ -10,8 +10,8 @@ from pathlib import Path
 from src.config.compose import parse_yaml
 from src.config.load import load_config
 from src.config.schema import Config
+from src.distributed import SingleProcess, join_processes
 from src.errors import UserError, one_line
-from src.parallel import Alone, join_processes
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
@@ -49,14 +49,14 @@ def parse_eval_args(argv=None) -> Config:
 
 def parse_infer_args(argv=None) -> Config:
     """The configuration for infer.py from `argv`; see `parse_train_args`."""
-    return _parse("Detect objects on pictures: draw them, and list them in detections.json. The defaults of --save_dir and "
+    return _parse("Detect objects on images: draw them, and list them in detections.json. The defaults of --save_dir and "
                   "--conf_threshold win over the YAML file.", INFER_FLAGS, argv, INFER_DEFAULTS)
 
 
 def parse_export_args(argv=None) -> Config:
     """The configuration for export.py from `argv`; see `parse_train_args`."""
     return _parse("Export a detector to a file that computes without this program. It is compared with the network on the "
-                  "pictures of --image, or on drawn ones. The default of --batch_size wins over the YAML file.", EXPORT_FLAGS,
+                  "images of --image, or on drawn ones. The default of --batch_size wins over the YAML file.", EXPORT_FLAGS,
                   argv, EXPORT_DEFAULTS)
 
 
@@ -76,8 +76,8 @@ def run_main(main) -> int:
 
 
 def run_together(main) -> int:
-    """`run_main` for a `main(group)` that may be one of several processes, see src.parallel: if one fails, all end."""
-    group = Alone()
+    """`run_main` for a `main(group)` that may be one of several processes, see src.distributed: if one fails, all end."""
+    group = SingleProcess()
 
     def joined():
         nonlocal group

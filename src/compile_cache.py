@@ -11,8 +11,8 @@ import os
 import mindspore as ms
 
 from src.config.load import config_to_dict
+from src.cpu_kernels.library import library
 from src.files import make_folder
-from src.kernels.library import library
 from src.together import program_digest
 
 # Settings that no graph depends on.
@@ -35,7 +35,7 @@ def use_compile_cache(cfg, group, script, graphs, num_classes, padding_size):
     Nothing is stored where that setting is empty.
 
     Args:
-        cfg: the configuration; group: the processes, see src.parallel; script: name of what runs; graphs: TRAINING or
+        cfg: the configuration; group: the processes, see src.distributed; script: name of what runs; graphs: TRAINING or
         INFERENCE; num_classes: K; padding_size: G, length of the box lists.
 
     Raises:

@@ -3,7 +3,7 @@ import mindspore as ms
 from mindspore import nn
 
 from src.compile_cache import stored_graph
-from src.kernels.use import use_kernels
+from src.cpu_kernels.replace import use_kernels
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
 

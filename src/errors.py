@@ -4,10 +4,10 @@ import reprlib
 
 # Line ends and other characters that a terminal acts upon.
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-LONGEST = 80
+MAX_LENGTH = 80
 
 _short = reprlib.Repr()
-_short.maxlevel, _short.maxlong, _short.maxstring, _short.maxother = 4, LONGEST, LONGEST, LONGEST
+_short.maxlevel, _short.maxlong, _short.maxstring, _short.maxother = 4, MAX_LENGTH, MAX_LENGTH, MAX_LENGTH
 _short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = 20
 
 
@@ -19,9 +19,9 @@ class UserError(Exception):
 
 
 def show(value):
-    """`value` as text of at most LONGEST characters, however large or deeply nested it is."""
+    """`value` as text of at most MAX_LENGTH characters, however large or deeply nested it is."""
     text = _short.repr(value)
-    return text if len(text) <= LONGEST else text[:LONGEST - 3] + "..."
+    return text if len(text) <= MAX_LENGTH else text[:MAX_LENGTH - 3] + "..."
 
 
 def one_line(text):

@@ -11,7 +11,7 @@ logger = logging.getLogger("faster_rcnn")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Seconds that a run may stand idle once it is to end. Data may never come: when a process that reads them dies, MindSpore sends
 # the program SIGTERM.
-LONGEST_IDLE = 20.0
+MAX_IDLE_SECONDS = 20.0
 
 
 class Stopped(Exception):  # noqa: N818 it is no error
@@ -68,10 +68,10 @@ class StopSignals:
             threading.Thread(target=self._end_if_idle, daemon=True).start()
 
     def _end_if_idle(self):
-        deadline = time.monotonic() + LONGEST_IDLE
+        deadline = time.monotonic() + MAX_IDLE_SECONDS
         while time.monotonic() < deadline:
             if not self.idle:
                 return
             time.sleep(0.1)
-        logger.error("the run has waited for data or evaluated for %.0f s: it ends with its last checkpoint", LONGEST_IDLE)
+        logger.error("the run has waited for data or evaluated for %.0f s: it ends with its last checkpoint", MAX_IDLE_SECONDS)
         os._exit(self.status)

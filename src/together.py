@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def program_digest():
     """A digest of the program's files and MindSpore's version."""
     digest = hashlib.sha256(ms.__version__.encode())
-    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py"), *ROOT.glob("src/kernels/*.cc"),
-                        *ROOT.glob("src/kernels/*.h")]):
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("src/**/*.py"), *ROOT.glob("src/cpu_kernels/*.cc"),
+                        *ROOT.glob("src/cpu_kernels/*.h")]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -1,17 +1,13 @@
-"""Tests import `src` from the root of the repository, and before MindSpore, for which it sets environment variables."""
+"""What all tests share."""
 import logging
-import sys
-from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import src  # noqa: E402, F401
+import src  # noqa: F401 sets environment variables for MindSpore before it is imported
 
 # Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
-SHARING = ("tests/end_to_end", "tests/parallel", "tests/parity")
+SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
 
 
 class SharingScheduling(LoadScopeScheduling):

@@ -17,10 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.benchmark.breakdown import break_down  # noqa: E402
-from src.benchmark.inputs import noise_batch, padding_size  # noqa: E402
-from src.benchmark.pipeline import measure_pipeline  # noqa: E402
-from src.benchmark.steps import InferenceBatch, TrainingStep, median_seconds  # noqa: E402
 from src.cli import parse_train_args, run_together  # noqa: E402
 from src.compile_cache import INFERENCE, TRAINING, use_compile_cache  # noqa: E402
 from src.detector import build_detector  # noqa: E402
@@ -29,6 +25,10 @@ from src.errors import UserError  # noqa: E402
 from src.files import require_folder_of, whole_file  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
 from src.together import check_program  # noqa: E402
+from tools.benchmarking.breakdown import break_down  # noqa: E402
+from tools.benchmarking.inputs import noise_batch, padding_size  # noqa: E402
+from tools.benchmarking.pipeline import measure_pipeline  # noqa: E402
+from tools.benchmarking.steps import InferenceBatch, TrainingStep, median_seconds  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
 WHAT = ("train", "predict", "data")
@@ -130,13 +130,13 @@ def parse_args():
 
 def build_parser():
     parser = argparse.ArgumentParser(
-        description="Measure the detector's speed on this machine, with random weights, on pictures of noise.",
+        description="Measure the detector's speed on this machine, with random weights, on images of noise.",
         epilog="All other flags of train.py work as well, for example --device_target CPU --mix False --num_workers 1 "
                "-o infer.conf_threshold=0.01. Started by mpirun, every process takes part and the first one reports.",
         allow_abbrev=False)
     own = {
         "--config": (str(DEFAULT_CONFIG), "YAML file"),
-        "--height": ("768", "of the pictures, rounded up to a multiple of 32"),
+        "--height": ("768", "of the images, rounded up to a multiple of 32"),
         "--width": ("1280", "as --height"),
         "--batch": ("2", "images a step and device"),
         "--steps": ("5", "training steps, and batches of inference, of which the median is taken; one before does not count"),

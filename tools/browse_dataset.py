@@ -1,4 +1,4 @@
-"""Draw training pictures as the network sees them: python tools/browse_dataset.py --config CONFIG (--help lists all).
+"""Draw training images as the network sees them: python tools/browse_dataset.py --config CONFIG (--help lists all).
 
 They come out of the pipeline that training reads, after augmentation, with the boxes that are left, on one contact sheet.
 """
@@ -20,15 +20,15 @@ from src.dataset.sources import NOTHING_READABLE  # noqa: E402
 from src.dataset.unreadable import UnreadableLog  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
-from src.pictures.boxes import draw_boxes  # noqa: E402
-from src.pictures.files import write_picture  # noqa: E402
-from src.pictures.sheet import contact_sheet, fit  # noqa: E402
+from src.visualization.boxes import draw_boxes  # noqa: E402
+from src.visualization.image_file import write_image  # noqa: E402
+from src.visualization.sheet import contact_sheet, fit  # noqa: E402
 
 logger = logging.getLogger("faster_rcnn")
 
-MOST_PICTURES = 200
+MAX_IMAGES = 200
 ENDINGS = (".jpg", ".png")
-TILE = 480  # pixels of each picture's longer side
+TILE = 480  # pixels of each image's longer side
 COLUMNS = 4
 
 
@@ -36,7 +36,7 @@ def main():
     args, cfg = parse_args()
     set_up_logging()
     dataset = open_dataset(cfg.data, "train")
-    # The pictures of an epoch come in the same order whatever the size of a batch.
+    # The images of an epoch come in the same order whatever the size of a batch.
     cfg.batch_size, cfg.epochs, cfg.run_eval = 1, args.epoch, False
     pipeline = TrainPipeline(dataset, cfg)
     pipeline.start_step = (args.epoch - 1) * pipeline.steps_per_epoch
@@ -46,18 +46,18 @@ def main():
     if NOTHING_READABLE in [row[-1] for row in rows]:
         raise UserError(f"not one of the {len(pipeline.records)} training images can be read; check {cfg.data.train_img_dir}.")
     records = {record.image_id: record for record in pipeline.records}
-    pictures, captions = zip(*(draw_row(row, dataset.names, records) for row in rows))
-    write_sheet(args.output, contact_sheet(pictures, captions, COLUMNS))
-    logger.info("%d of %d training pictures of epoch %d with seed %d: %s", len(rows), len(pipeline.records), args.epoch, cfg.seed,
+    images, captions = zip(*(draw_row(row, dataset.names, records) for row in rows))
+    write_sheet(args.output, contact_sheet(images, captions, COLUMNS))
+    logger.info("%d of %d training images of epoch %d with seed %d: %s", len(rows), len(pipeline.records), args.epoch, cfg.seed,
                 args.output)
 
 
 def draw_row(row, names, records):
-    """One row of the pipeline's columns -> its picture (h, w, 3) uint8 with its boxes, and the lines of its caption."""
+    """One row of the pipeline's columns -> its image (h, w, 3) uint8 with its boxes, and the lines of its caption."""
     canvas, _, boxes, labels, mask, image_id, original_size, scale, _ = row
-    picture, boxes = fit(canvas, boxes[mask], TILE, TILE)
+    image, boxes = fit(canvas, boxes[mask], TILE, TILE)
     height, width = original_size
-    return draw_boxes(picture, boxes, labels[mask], names), [
+    return draw_boxes(image, boxes, labels[mask], names), [
         f"{os.path.basename(records[int(image_id)].path)} (id {image_id})",
         f"boxes: {mask.sum()}; {width}x{height} pixels scaled by {scale[1]:.2f}"]
 
@@ -66,7 +66,7 @@ def write_sheet(path, sheet):
     """Write the sheet (h, w, 3) uint8; raises UserError where that fails."""
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        write_picture(path, sheet)
+        write_image(path, sheet)
     except OSError as error:
         raise UserError(f"{path} could not be written ({error.strerror}); give another --output.") from error
 
@@ -74,15 +74,15 @@ def write_sheet(path, sheet):
 def parse_args():
     """The tool's own arguments, and the configuration that they make with those of train.py."""
     parser = argparse.ArgumentParser(
-        description="Draw training pictures as the network sees them, after augmentation, with their boxes, on one sheet.",
+        description="Draw training images as the network sees them, after augmentation, with their boxes, on one sheet.",
         epilog="All flags of train.py work as well, for example --seed 7 or -o data.dataset_dir=/data/coco2017.",
         allow_abbrev=False)
-    parser.add_argument("--count", default="16", help=f"pictures, at most {MOST_PICTURES} (default: %(default)s)")
-    parser.add_argument("--epoch", default="1", help="of which the first pictures are drawn, from 1 (default: %(default)s)")
+    parser.add_argument("--count", default="16", help=f"images, at most {MAX_IMAGES} (default: %(default)s)")
+    parser.add_argument("--epoch", default="1", help="of which the first images are drawn, from 1 (default: %(default)s)")
     parser.add_argument("--output", default=os.path.join("output", "browse.jpg"), metavar="FILE",
                         help="the sheet, .jpg or .png (default: %(default)s)")
     args, others = parser.parse_known_args()
-    args.count, args.epoch = _whole("count", args.count, MOST_PICTURES), _whole("epoch", args.epoch)
+    args.count, args.epoch = _whole("count", args.count, MAX_IMAGES), _whole("epoch", args.epoch)
     if not args.output.endswith(ENDINGS):
         raise UserError(f"--output is {args.output!r}; its name must end in {' or '.join(ENDINGS)}.")
     return args, parse_train_args(others)

@@ -1,7 +1,7 @@
 """Divide a COCO annotation file at random into one for training and one for validation: python tools/split_coco.py --annotations
 FILE --images FOLDER --train FILE --val FILE (--help lists all).
 
-Pictures of one scene, patient or film are alike: where they come on both sides, the score is better than the detector. Such data
+Images of one scene, patient or film are alike: where they come on both sides, the score is better than the detector. Such data
 want to be divided by hand.
 """
 import argparse
@@ -14,10 +14,10 @@ import numpy as np  # noqa: E402
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.cli import run_main  # noqa: E402
-from src.dataset.annotation_output import check_output, write_annotations  # noqa: E402
 from src.dataset.annotations import load_coco  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
+from tools.coco_output import check_output, write_annotations  # noqa: E402
 
 
 def main():
@@ -56,8 +56,8 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description="Divide a COCO annotation file at random into one for training and one for validation.", allow_abbrev=False,
         epilog="Masks are left out, and annotations get new ids. Both files list all classes.")
-    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO annotation file of all pictures")
-    parser.add_argument("--images", required=True, metavar="FOLDER", help="folder with the pictures")
+    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO annotation file of all images")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="folder with the images")
     parser.add_argument("--train", required=True, metavar="FILE", help="annotation file to write, .json")
     parser.add_argument("--val", required=True, metavar="FILE", help="the other one")
     parser.add_argument("--val_fraction", type=float, default=0.2, metavar="FRACTION",

@@ -1,7 +1,7 @@
 """Make a COCO annotation file of Pascal VOC's XML files: python tools/voc_to_coco.py --annotations FOLDER --output FILE (--help
 lists all).
 
-VOC counts pixels from 1, and xmax is the last pixel of a box; COCO has [x, y, w, h] from the picture's corner:
+VOC counts pixels from 1, and xmax is the last pixel of a box; COCO has [x, y, w, h] from the image's corner:
 x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Labelling tools mostly write edges, counted from 0; for them
 stands --zero_based: x = xmin, y = ymin, w = xmax - xmin, h = ymax - ymin.
 
@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.cli import run_main  # noqa: E402
-from src.dataset.annotation_output import check_output, write_annotations  # noqa: E402
-from src.dataset.voc import CORNERS, read_voc  # noqa: E402
-from src.dataset.voc_pictures import PictureFolder  # noqa: E402
 from src.errors import UserError, is_plain, show  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
+from tools.coco_output import check_output, write_annotations  # noqa: E402
+from tools.voc.annotation import CORNERS, read_voc  # noqa: E402
+from tools.voc.images import ImageFolder  # noqa: E402
 
-SHOWN = 5  # names of missing pictures
+SHOWN = 5  # names of missing images
 
 
 def main():
@@ -36,12 +36,12 @@ def main():
     files = [read_voc(path) for path in paths.values()]
     names = class_names(args.names, files)
     files = [voc for stem, voc in zip(paths, files) if stem in chosen]
-    images, missing = image_entries(files, PictureFolder(args.images or ""))
+    images, missing = image_entries(files, ImageFolder(args.images or ""))
     annotations = annotation_entries(files, images, names, args.zero_based)
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     write_annotations(args.output, images, annotations, categories)
     if args.images and missing:
-        logger.warning("%d of %d pictures are not in %s: %s%s", len(missing), len(images), args.images,
+        logger.warning("%d of %d images are not in %s: %s%s", len(missing), len(images), args.images,
                        ", ".join(missing[:SHOWN]), ", ..." if len(missing) > SHOWN else "")
     logger.info("%s: %d images, %d boxes, %d of them difficult (iscrowd), %d classes: %s", args.output, len(images),
                 len(annotations), sum(entry["iscrowd"] for entry in annotations), len(names), ", ".join(names))
@@ -95,16 +95,16 @@ def class_names(given, files):
     return names
 
 
-def image_entries(files, pictures):
+def image_entries(files, folder):
     """COCO's images, with ids in the order of `files`, and the names of those that are not there."""
     images, missing, owners = [], [], {}
     for number, voc in enumerate(files, 1):
-        name, is_there = pictures.find(voc)
+        name, is_there = folder.find(voc)
         if name in owners:
-            raise UserError(f"{owners[name]} and {voc.path} are both for the picture {name}; remove one, or correct its "
+            raise UserError(f"{owners[name]} and {voc.path} are both for the image {name}; remove one, or correct its "
                             "<filename>.")
         owners[name] = voc.path
-        width, height = pictures.size_of(voc, name, is_there)
+        width, height = folder.size_of(voc, name, is_there)
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         if not is_there:
             missing.append(name)
@@ -151,7 +151,7 @@ def parse_args():
     parser.add_argument("--annotations", required=True, metavar="FOLDER", help="folder with the XML files, VOC's Annotations")
     parser.add_argument("--output", required=True, metavar="FILE", help="annotation file to write, .json")
     parser.add_argument("--images", metavar="FOLDER",
-                        help="folder with the pictures, VOC's JPEGImages: their sizes are compared with the XML files', or taken "
+                        help="folder with the images, VOC's JPEGImages: their sizes are compared with the XML files', or taken "
                              "where these have none (default: they are not looked at)")
     parser.add_argument("--split", metavar="FILE",
                         help="list of the annotations to take, one name a line, such as VOC's ImageSets/Main/train.txt "

@@ -5,7 +5,7 @@ from src.errors import UserError
 
 STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
 # Anchors are sampled by ranks up to twice their number, which fp32 must tell apart.
-MOST_ANCHORS = 2**23
+MAX_ANCHORS = 2**23
 
 
 def check_config(cfg, origins) -> None:
@@ -95,6 +95,6 @@ def _check_anchors(cfg, origins):
     cells = sum(-(-height // stride) * -(-width // stride) for stride in generator.strides)
     anchors = cells * len(generator.aspect_ratios) * len(generator.anchor_sizes[0])
     names = [f"rpn_head.anchor_generator.{name}" for name in ("strides", "aspect_ratios", "anchor_sizes")]
-    _require(anchors <= MOST_ANCHORS, origins, ["data.target_size", *names],
+    _require(anchors <= MAX_ANCHORS, origins, ["data.target_size", *names],
              f"data.target_size {cfg.data.target_size} and rpn_head.anchor_generator give {anchors} anchors an image, more than "
-             f"{MOST_ANCHORS}; choose a smaller target_size, or fewer aspect_ratios and anchor_sizes")
+             f"{MAX_ANCHORS}; choose a smaller target_size, or fewer aspect_ratios and anchor_sizes")

@@ -10,7 +10,7 @@ from src.config.values import setting
 
 FRACTION = {"low": 0, "high": 1}
 # Upper limits are far beyond use: they keep a slip of the finger from asking for all memory, and numbers within fp32.
-MOST_CHANNELS = 4096
+MAX_CHANNELS = 4096
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Backbone:
     pretrained: Union[bool, str] = setting(True, "True: mindcv's ImageNet weights; False: none; or a checkpoint file")
     in_channels: Optional[list[int]] = setting(None, "channels of the four stages; None: ask the backbone",
                                                length=4, low=1)
-    out_channels: int = setting(256, "channels of every pyramid level", low=1, high=MOST_CHANNELS)
+    out_channels: int = setting(256, "channels of every pyramid level", low=1, high=MAX_CHANNELS)
     frozen_2stage: bool = setting(True, "keep the stem and the first stage as they are")
     frozen_bn: bool = setting(False, "keep BatchNorm's statistics and weights as they are")
     frozen: bool = setting(False, "keep the whole backbone as it is")
@@ -81,7 +81,7 @@ class Proposal:
 class RPNHead:
     """The region proposal network."""
 
-    feat_channel: int = setting(256, "channels of its 3x3 convolution", low=1, high=MOST_CHANNELS)
+    feat_channel: int = setting(256, "channels of its 3x3 convolution", low=1, high=MAX_CHANNELS)
     smooth_l1_beta: float = setting(1 / 9, "where its smooth L1 turns from square to straight", low=1e-6)
     anchor_generator: AnchorGenerator = setting(AnchorGenerator, "anchors by pyramid level")
     rpn_label_assignment: RPNLabelAssignment = setting(RPNLabelAssignment, "which anchors carry loss")
@@ -94,7 +94,7 @@ class BoxFCHead:
     """The two fully connected layers."""
 
     name: str = setting("RCNNBBoxTwoFCHead", "kind of head", choices=("RCNNBBoxTwoFCHead",))
-    in_channel: int = setting(256, "channels of the pooled features; equals backbone.out_channels", low=1, high=MOST_CHANNELS)
+    in_channel: int = setting(256, "channels of the pooled features; equals backbone.out_channels", low=1, high=MAX_CHANNELS)
     out_channel: int = setting(1024, "width of the two layers", low=1, high=65_536)
 
 
@@ -240,7 +240,7 @@ class Config:
                                "takes more, may take, in MB", low=1)
     resume_ckpt: str = setting("", "checkpoint to continue from; auto: the newest intact one in save_dir, or none")
     checkpoint_path: str = setting("", "checkpoint file to use, or folder of them to evaluate")
-    image: list[str] = setting([], "pictures to detect on: files, folders or patterns such as 'folder/*.jpg'", shortest=0)
+    image: list[str] = setting([], "images to detect on: files, folders or patterns such as 'folder/*.jpg'", shortest=0)
     file_format: str = setting("MINDIR", "exported file: MindSpore's MINDIR, or ONNX", choices=("MINDIR", "ONNX"))
     output: str = setting("", "exported file to write; its name ends with .mindir or .onnx")
     run_profiler: bool = setting(False, "profile a few steps of training with MindSpore's profiler")

@@ -12,8 +12,8 @@ from src.errors import UserError, is_plain, show
 logger = logging.getLogger("faster_rcnn")
 
 # COCO writes coordinates with two decimals: a side below one unit of the last place is no side at all.
-SMALLEST_SIDE = 0.01
-LONGEST_SIDE = 2**31  # no image is longer
+MIN_SIDE = 0.01
+MAX_SIDE = 2**31  # no image is longer
 NUMBER_TYPES = frozenset((int, float))
 DROP_MEANINGS = {
     "crowd": "crowd boxes (they do not train)",
@@ -151,9 +151,9 @@ def _checked_images(entries, image_dir, path):
             raise UserError(f"{path}: image {entry['id']} has the file_name {show(name)}, which leads out of the "
                             f"image folder: names must be relative and without '..'.")
         size = (entry.get("height"), entry.get("width"))
-        if not all(_is_int(side) and 0 < side < LONGEST_SIDE for side in size):
+        if not all(_is_int(side) and 0 < side < MAX_SIDE for side in size):
             raise UserError(f"{path}: image {entry['id']} ({show(name)}) has height {show(size[0])} and width {show(size[1])}: "
-                            f"positive integers below {LONGEST_SIDE} are needed.")
+                            f"positive integers below {MAX_SIDE} are needed.")
         images.append((entry["id"], os.path.join(image_dir, name), *size))
     return images
 
@@ -169,7 +169,7 @@ def _annotation_error(annotation, where):
 
 
 def _box_array(annotations, path):
-    """All bbox values as (n, 4) float64, each at most LONGEST_SIDE or not finite."""
+    """All bbox values as (n, 4) float64, each at most MAX_SIDE or not finite."""
     rows = [annotation["bbox"] for annotation in annotations]
     for number, row in enumerate(rows):
         if not (isinstance(row, list) and len(row) == 4 and NUMBER_TYPES.issuperset(map(type, row))):
@@ -180,7 +180,7 @@ def _box_array(annotations, path):
     except OverflowError as error:
         raise UserError(f"{path}: one of 'annotations' has a bbox with a number too large for any image.") from error
     # Infinity is counted and dropped with what is no number.
-    beyond = np.flatnonzero((np.isfinite(xywh) & (np.abs(xywh) > LONGEST_SIDE)).any(axis=1))
+    beyond = np.flatnonzero((np.isfinite(xywh) & (np.abs(xywh) > MAX_SIDE)).any(axis=1))
     if len(beyond):
         raise UserError(f"{path}: number {beyond[0]} of 'annotations' has the bbox {show(rows[beyond[0]])}, with a number too "
                         "large for any image.")
@@ -188,7 +188,7 @@ def _box_array(annotations, path):
 
 
 def _is_area(value):
-    return type(value) in NUMBER_TYPES and abs(value) <= LONGEST_SIDE**2
+    return type(value) in NUMBER_TYPES and abs(value) <= MAX_SIDE**2
 
 
 def _complete(annotation, number, seen, where):
@@ -244,9 +244,9 @@ def _clip(xywh, sizes, crowd):
     whole = np.concatenate([xywh[:, :2], xywh[:, :2] + extent], axis=1)
     limits = np.concatenate([sizes, sizes], axis=1)
     clipped = np.clip(whole, 0.0, limits)
-    nothing_left = (clipped[:, 2:] - clipped[:, :2] < SMALLEST_SIDE).any(axis=1)
+    nothing_left = (clipped[:, 2:] - clipped[:, :2] < MIN_SIDE).any(axis=1)
     reasons = {"crowd": crowd, "non_finite": ~finite, "negative": (extent < 0).any(axis=1),
-               "empty": (extent < SMALLEST_SIDE).any(axis=1), "outside": nothing_left}
+               "empty": (extent < MIN_SIDE).any(axis=1), "outside": nothing_left}
     keep = np.ones(len(xywh), dtype=bool)
     drops = {}
     for reason, applies in reasons.items():

@@ -1,4 +1,4 @@
-"""One self-drawn picture: coloured shapes over a textured background, with the box of what is visible of each."""
+"""One self-drawn image: coloured shapes over a textured background, with the box of what is visible of each."""
 import cv2
 import numpy as np
 
@@ -8,7 +8,7 @@ MAX_OBJECTS = 6
 HUES = {"circle": 0, "rectangle": 60, "triangle": 120, "star": 27}  # degrees / 2, as OpenCV counts them
 HUE_SPREAD = 9
 BACKGROUND_COLOURFULNESS = 0.4   # 0 is grey
-SMALLEST, LARGEST = 0.08, 0.55   # extent of a shape, relative to the picture's shorter side
+MIN_EXTENT, MAX_EXTENT = 0.08, 0.55   # extent of a shape, relative to the image's shorter side
 MAX_COVERED = 0.6                # no shape hides more than this part of another
 SHIFT = 4                        # fractional bits of OpenCV's polygon coordinates
 
@@ -21,14 +21,14 @@ def draw_background(rng, height, width):
     shades = rng.uniform(30, 225, (2, 3)).astype(np.float32)
     grey = shades.mean(axis=1, keepdims=True)
     dark, light = grey + BACKGROUND_COLOURFULNESS * (shades - grey)
-    picture = dark + (light - dark) * ramp[..., None].astype(np.float32)
+    image = dark + (light - dark) * ramp[..., None].astype(np.float32)
     period = rng.uniform(5, 30)
     stripes = np.sin((x * np.cos(stripe_angle) + y * np.sin(stripe_angle)) * (2 * np.pi / period))
-    picture += stripes[..., None] * rng.uniform(-18, 18, 3)
+    image += stripes[..., None] * rng.uniform(-18, 18, 3)
     coarse = rng.normal(0, 14, (height // 8 + 2, width // 8 + 2, 3)).astype(np.float32)
-    picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture += rng.normal(0, rng.uniform(2, 8), (height, width, 1))
-    return np.clip(picture, 0, 255)
+    image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image += rng.normal(0, rng.uniform(2, 8), (height, width, 1))
+    return np.clip(image, 0, 255)
 
 
 def outline(name, rng):
@@ -49,11 +49,11 @@ def outline(name, rng):
 
 
 def _place(name, rng, height, width):
-    """Corners (n, 2) in pixels of a shape of random extent, turn and place; its middle is well inside the picture."""
+    """Corners (n, 2) in pixels of a shape of random extent, turn and place; its middle is well inside the image."""
     corners = outline(name, rng)
     turn = rng.uniform(-0.5, 0.5)
     corners = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    extent = min(height, width) * np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST)))
+    extent = min(height, width) * np.exp(rng.uniform(np.log(MIN_EXTENT), np.log(MAX_EXTENT)))
     corners *= extent / np.ptp(corners, axis=0).max()
     margin = 0.35 * extent
     return corners + rng.uniform((margin, margin), (width - margin, height - margin))
@@ -77,12 +77,12 @@ def _colours(name, rng, surroundings):
 
 
 def draw_scene(rng, height, width):
-    """Draw a picture with 1 to 6 shapes.
+    """Draw a image with 1 to 6 shapes.
 
     Returns image (height, width, 3) uint8 RGB, boxes (n, 4) int xyxy around the visible pixels of each shape, category
     ids (n,) and areas (n,) in visible pixels.
     """
-    picture = draw_background(rng, height, width)
+    image = draw_background(rng, height, width)
     names = list(CLASSES)
     sizes, visible, ids = [], [], []
     wanted = rng.integers(1, MAX_OBJECTS + 1)
@@ -96,23 +96,23 @@ def draw_scene(rng, height, width):
         remaining = [old & ~mask for old in visible]
         if mask.sum() < 12 or any(left.sum() < (1 - MAX_COVERED) * size for left, size in zip(remaining, sizes)):
             continue
-        fill, edge = _colours(name, rng, picture[mask].mean(axis=0))
-        _paint(picture, corners, coverage, fill, edge)
+        fill, edge = _colours(name, rng, image[mask].mean(axis=0))
+        _paint(image, corners, coverage, fill, edge)
         visible = remaining + [mask]
         sizes.append(mask.sum())
         ids.append(CLASSES[name])
     boxes = np.array([_box_around(mask) for mask in visible])
-    return np.round(picture).astype(np.uint8), boxes, np.array(ids), np.array([mask.sum() for mask in visible])
+    return np.round(image).astype(np.uint8), boxes, np.array(ids), np.array([mask.sum() for mask in visible])
 
 
-def _paint(picture, corners, coverage, fill, edge):
-    """Blend a shape with a thin edge into the picture (h, w, 3) float32 in place."""
+def _paint(image, corners, coverage, fill, edge):
+    """Blend a shape with a thin edge into the image (h, w, 3) float32 in place."""
     middle = corners.mean(axis=0)
-    inner = covered_part(middle + (corners - middle) * 0.86, *picture.shape[:2])
+    inner = covered_part(middle + (corners - middle) * 0.86, *image.shape[:2])
     left, top, right, bottom = _box_around(coverage > 0)
     window = np.s_[top:bottom, left:right]
     shape = edge + inner[window][..., None] * (fill - edge)
-    picture[window] += coverage[window][..., None] * (shape - picture[window])
+    image[window] += coverage[window][..., None] * (shape - image[window])
 
 
 def _box_around(mask):

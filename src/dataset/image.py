@@ -16,7 +16,7 @@ cv2.setNumThreads(0)
 # Unreadable files are reported by name, once; OpenCV's own lines about them would come once an epoch and name nothing.
 cv2.setLogLevel(0)  # silent
 
-# What the largest picture takes without compression, with four channels of 16 bits each.
+# What the largest image takes without compression, with four channels of 16 bits each.
 MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -34,9 +34,9 @@ class UnreadableImageError(Exception):
 def read_image(path, height, width):
     """Decode an image file.
 
-    Grey, palette, CMYK, 16-bit and transparent pictures become 8-bit RGB (transparency is ignored). The orientation in
-    EXIF data is applied only when the stored picture does not have the annotated size and the rotated one has.
-    Pictures of more than MAX_IMAGE_PIXELS are not decoded, whatever the annotation file says.
+    Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is ignored). The orientation in
+    EXIF data is applied only when the stored image does not have the annotated size and the rotated one has.
+    Images of more than MAX_IMAGE_PIXELS are not decoded, whatever the annotation file says.
 
     Returns (height, width, 3) uint8 RGB. Raises UnreadableImageError with the reason.
     """
@@ -52,7 +52,7 @@ def read_image(path, height, width):
     return image
 
 
-def read_picture(path):
+def read_unannotated_image(path):
     """Decode an image file that no annotation describes, with its EXIF orientation applied; otherwise as `read_image`.
 
     Returns (h, w, 3) uint8 RGB. Raises UnreadableImageError with the reason.
@@ -142,7 +142,7 @@ def _checked_png(data):
 
 
 def _checked_jpeg(data):
-    """Walk the segments up to the first scan. An end marker inside the scans cannot be picture data (there 0xFF is
+    """Walk the segments up to the first scan. An end marker inside the scans cannot be image data (there 0xFF is
     always followed by 0), and one before them belongs to a thumbnail."""
     position, size = 2, None
     while position + 4 <= len(data):

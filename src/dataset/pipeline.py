@@ -15,7 +15,7 @@ from src.errors import UserError
 logger = logging.getLogger("faster_rcnn")
 
 # MindSpore keeps the number of every item of a run, 8 bytes each. A thousand epochs of COCO are fewer.
-MOST_ROWS = 2**27
+MAX_ROWS = 2**27
 
 
 class _WaitingQueue(datasets_user_defined._SharedQueue):
@@ -59,8 +59,8 @@ class TrainPipeline:
             raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
                             f"{len(self.records)} images to train on: choose a smaller batch_size.")
         rows = self.steps_per_epoch * cfg.batch_size * cfg.epochs
-        if rows > MOST_ROWS:
-            raise UserError(f"epochs is {cfg.epochs}, which makes {rows} images for a process, more than {MOST_ROWS}: choose a "
+        if rows > MAX_ROWS:
+            raise UserError(f"epochs is {cfg.epochs}, which makes {rows} images for a process, more than {MAX_ROWS}: choose a "
                             "smaller number of epochs.")
         self._cfg = cfg
         self.start_step = start_step
@@ -78,7 +78,7 @@ class EvalPipeline:
     """Batches of every record once, in order, also of those without boxes; columns as in TrainPipeline.
 
     Of several processes, number `rank` of `size` gets every size-th batch. The last batch is filled up with repeats of the
-    last record: rows from `num_images` (of this process) on are to be ignored. Where `unreadable` is not -1 the picture is
+    last record: rows from `num_images` (of this process) on are to be ignored. Where `unreadable` is not -1 the image is
     black.
 
     Raises UserError when there is too little shared memory.

@@ -13,14 +13,14 @@ from src.errors import UserError
 logger = logging.getLogger("faster_rcnn")
 
 PARAMETERS_FILE = "shapes.json"
-DRAWING_VERSION = 1   # to be raised when the same parameters give other pictures
+DRAWING_VERSION = 1   # to be raised when the same parameters give other images
 
 
 def ensure_shapes(root, train_images, val_images, height, width, seed):
     """Draw the data set into the folder `root`, unless it is there already with the same parameters.
 
     It is drawn into a temporary folder beside `root` and renamed when complete, so `root` is never half a data set.
-    Deterministic by `seed`; training and validation pictures differ.
+    Deterministic by `seed`; training and validation images differ.
 
     Raises UserError when `root` holds something else or cannot be written.
     """
@@ -30,7 +30,7 @@ def ensure_shapes(root, train_images, val_images, height, width, seed):
     if _is_drawn(root, parameters):
         return
     partial = f"{root}.partial-{os.getpid()}"
-    logger.info("drawing %d + %d pictures into %s", train_images, val_images, root)
+    logger.info("drawing %d + %d images into %s", train_images, val_images, root)
     try:
         for number, (split, count) in enumerate((("train2017", train_images), ("val2017", val_images))):
             _draw_split(partial, split, count, height, width, [seed, number])
@@ -69,7 +69,7 @@ def _is_drawn(root, parameters):
 
 
 def _draw_split(root, split, count, height, width, seed):
-    """Draw one split's pictures and write its annotation file."""
+    """Draw one split's images and write its annotation file."""
     os.makedirs(os.path.join(root, split))
     os.makedirs(os.path.join(root, "annotations"), exist_ok=True)
     images, annotations = [], []

@@ -6,7 +6,7 @@ from src.errors import UserError
 
 FOLDER = "/dev/shm"
 # MindSpore refuses to start workers that would take more of what is free.
-LARGEST_PART = 0.8
+MAX_SHARE = 0.8
 MEGABYTE = 2**20
 
 
@@ -46,7 +46,7 @@ def require_shared_memory(megabytes):
         free = status.f_bavail * status.f_frsize / MEGABYTE
     except OSError:  # some containers have none
         free = 0
-    if megabytes >= LARGEST_PART * free:
-        raise UserError(f"the worker processes need {megabytes} MB of shared memory, which must be less than {LARGEST_PART:.0%} "
+    if megabytes >= MAX_SHARE * free:
+        raise UserError(f"the worker processes need {megabytes} MB of shared memory, which must be less than {MAX_SHARE:.0%} "
                         f"of the {free:.0f} MB that are free in {FOLDER}: give --num_workers 1, a smaller prefetch_size or "
                         "batch_size, or make it larger (docker run --shm-size).")

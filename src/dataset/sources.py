@@ -33,11 +33,11 @@ class SampleMaker:
     padding_value: int
 
     def canvas(self, *rows):
-        """Uninitialised memory for a picture, or for an array of them."""
+        """Uninitialised memory for a image, or for an array of them."""
         return np.empty((*rows, *self.target_size, 3), dtype=np.uint8)
 
     def sample(self, canvas, epoch, index, image, unreadable=-1):
-        """The row of record number `index` with the given picture (h, w, 3) uint8 RGB, which is drawn onto `canvas`."""
+        """The row of record number `index` with the given image (h, w, 3) uint8 RGB, which is drawn onto `canvas`."""
         rng = np.random.default_rng([self.seed, epoch, index])
         return self._row(canvas, index, apply(self.item_transforms, image, self.records[index].boxes, rng, canvas), unreadable)
 
@@ -49,7 +49,7 @@ class SampleMaker:
                 np.array([record.height, record.width], dtype=np.int32), scale, np.int32(unreadable))
 
     def read(self, index):
-        """The picture of record number `index`, or None when its file cannot be read."""
+        """The image of record number `index`, or None when its file cannot be read."""
         record = self.records[index]
         try:
             return read_image(record.path, record.height, record.width)
@@ -57,7 +57,7 @@ class SampleMaker:
             return None  # the consumer of the column `unreadable` names the file and asks for the reason
 
     def blank(self, canvas, index, unreadable):
-        """The row of record number `index` with a black picture, which takes no memory whatever size is annotated."""
+        """The row of record number `index` with a black image, which takes no memory whatever size is annotated."""
         record = self.records[index]
         size = record.height, record.width
         canvas[:] = 0
@@ -90,7 +90,7 @@ class TrainSource:
         return self.row(position, self.maker.canvas())
 
     def row(self, position, canvas):
-        """The sample, with its picture on `canvas`."""
+        """The sample, with its image on `canvas`."""
         epoch, place = divmod(int(position), self.samples_per_epoch)
         count = len(self.maker.records)
         if self._order[0] != epoch:
@@ -105,9 +105,9 @@ class TrainSource:
 
 
 class EvalSource:
-    """Records in their order; positions past the last one repeat it. An unreadable file becomes a black picture.
+    """Records in their order; positions past the last one repeat it. An unreadable file becomes a black image.
 
-    Of several processes each takes every size-th batch: a picture has the same neighbours whatever their number.
+    Of several processes each takes every size-th batch: a image has the same neighbours whatever their number.
 
     Args: maker: SampleMaker; batch_size: of one process; rank, size: of the processes.
     """
@@ -131,7 +131,7 @@ class EvalSource:
         return self.row(position, self.maker.canvas())
 
     def row(self, position, canvas):
-        """The sample, with its picture on `canvas`."""
+        """The sample, with its image on `canvas`."""
         index = min(self.record_of(position), len(self.maker.records) - 1)
         image = self.maker.read(index)
         if image is None:
@@ -140,7 +140,7 @@ class EvalSource:
 
 
 class BatchSource:
-    """Number of a batch -> its columns. Pictures are drawn where they stay; MindSpore's batching would copy each once more.
+    """Number of a batch -> its columns. Images are drawn where they stay; MindSpore's batching would copy each once more.
 
     Args: source: TrainSource or EvalSource; batch_size: of which its length is a multiple.
     """

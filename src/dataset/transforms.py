@@ -24,7 +24,7 @@ def random_hsv(image, rng, hgain, sgain, vgain):
 
 
 def fitted_size(size, canvas_size):
-    """The (height, width) in whole pixels of a picture of `size` (height, width), scaled to just fit into `canvas_size`."""
+    """The (height, width) in whole pixels of a image of `size` (height, width), scaled to just fit into `canvas_size`."""
     scale = min(canvas_size[0] / size[0], canvas_size[1] / size[1])
     return tuple(max(1, round(side * scale)) for side in size)
 

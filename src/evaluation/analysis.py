@@ -1,4 +1,4 @@
-"""What eval.py tells beyond COCO's numbers: precision-recall curves and the kinds of errors, as pictures and as numbers."""
+"""What eval.py tells beyond COCO's numbers: precision-recall curves and the kinds of errors, as images and as numbers."""
 import logging
 import os
 
@@ -6,11 +6,11 @@ import numpy as np
 from pycocotools.cocoeval import Params
 
 from src.evaluation.coco import boxes_of, class_names
-from src.evaluation.errors import error_breakdown
+from src.evaluation.error_analysis import error_breakdown
 from src.evaluation.matching import precision_and_recall
 from src.files import make_folder
-from src.pictures.error_chart import draw_errors
-from src.pictures.precision_recall import draw_precision_recall
+from src.visualization.error_chart import draw_errors
+from src.visualization.precision_recall import draw_precision_recall
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -20,13 +20,13 @@ CURVE_IOU = (0.5, 0.75)
 def write_analysis(folder, dataset, metrics, results):
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and count the kinds of errors.
 
-    A picture that cannot be written is reported in the log.
+    A image that cannot be written is reported in the log.
 
     Args:
         folder: made where missing; dataset: the CocoDataset that was evaluated; metrics, results: what `evaluate` gave.
 
     Returns:
-        dict: see src.evaluation.errors.
+        dict: see src.evaluation.error_analysis.
 
     Raises:
         UserError: the folder cannot be made.

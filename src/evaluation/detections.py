@@ -63,15 +63,15 @@ def nms_per_class(boxes, scores, labels, threshold):
 
 
 def to_original(boxes, scale, original_size):
-    """Canvas pixels to the original picture's, clipped to the picture.
+    """Canvas pixels to the original image's, clipped to the image.
 
     Args:
         boxes: (n, 4) float32, xyxy canvas pixels.
         scale: (2,) (sy, sx), canvas pixels per original pixel.
-        original_size: (2,) (height, width) of the original picture.
+        original_size: (2,) (height, width) of the original image.
 
     Returns:
-        (n, 4) float32, xyxy pixels of the original picture.
+        (n, 4) float32, xyxy pixels of the original image.
     """
     scale, size = np.asarray(scale, np.float32), np.asarray(original_size, np.float32)
     return np.clip(boxes / scale[[1, 0, 1, 0]], 0, size[[1, 0, 1, 0]])

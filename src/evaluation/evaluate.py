@@ -8,21 +8,21 @@ from collections import Counter
 import numpy as np
 
 from src.dataset.image import UnreadableImageError, read_image
+from src.distributed import SingleProcess
 from src.errors import UserError
 from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
 from src.files import make_folder, whole_file, writing_into
-from src.parallel import Alone
 from src.progress_bar import progress_bar
 
 logger = logging.getLogger("faster_rcnn")
 share_logger = logging.getLogger("faster_rcnn.share")
 
 PROGRESS_SECONDS = 10.0
-ALONE = Alone()
+SINGLE_PROCESS = SingleProcess()
 
 
-def evaluate(predict, pipeline, dataset, cfg, group=ALONE):
+def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
     """Detect on every image of the set exactly once, and score the detections.
 
     Of several processes each detects on its part of the images, and rank 0 scores.
@@ -33,7 +33,7 @@ def evaluate(predict, pipeline, dataset, cfg, group=ALONE):
         pipeline: EvalPipeline, or anything with num_images that yields the same batches.
         dataset: the CocoDataset that the pipeline reads.
         cfg: configuration; read are infer.* and skip_bad_images.
-        group: the processes, see src.parallel.
+        group: the processes, see src.distributed.
 
     Returns:
         (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys, `skipped_images` and

@@ -1,1 +1,1 @@
-"""Detection on pictures that no annotation describes."""
+"""Detection on images that no annotation describes."""

@@ -1,4 +1,4 @@
-"""From one picture of any size to its detections."""
+"""From one image of any size to its detections."""
 import numpy as np
 from mindspore import Tensor
 
@@ -7,14 +7,14 @@ from src.evaluation.detections import select_detections, to_original
 
 
 def detect(predictor, cfg, image):
-    """Find the objects on a picture, as an evaluation with a batch of one does.
+    """Find the objects on a image, as an evaluation with a batch of one does.
 
     Args:
         predictor: src.detector.Predictor; cfg: the configuration, of which the canvas, the transforms for evaluation and
         infer.* are read; image: (h, w, 3) uint8 RGB.
 
     Returns:
-        boxes (n, 4) float32 xyxy in pixels of the picture, scores (n,) float32, labels (n,) int64, by falling score, and
+        boxes (n, 4) float32 xyxy in pixels of the image, scores (n,) float32, labels (n,) int64, by falling score, and
         whether all that the network gave is finite.
     """
     canvas = np.empty((*cfg.data.target_size, 3), np.uint8)

@@ -3,10 +3,10 @@ import math
 
 from mindspore import ops
 
-# exp() of a larger size delta would leave any picture: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
+# exp() of a larger size delta would leave any image: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
 MAX_SIZE_DELTA = math.log(1000.0 / 16)
 # Keeps the logarithm finite for boxes without area, which only padding has.
-SMALLEST_SIDE = 1e-6
+MIN_SIDE = 1e-6
 
 
 def area(boxes):
@@ -23,7 +23,7 @@ def pairwise_iou(boxes, others):
     height = ops.relu(_overlap_end(boxes, others, 3, shape) - _overlap_start(boxes, others, 1, shape))
     intersection = width * height
     union = area(boxes).expand_dims(2) + area(others).expand_dims(1) - intersection
-    return intersection / ops.maximum(union, SMALLEST_SIDE**2)
+    return intersection / ops.maximum(union, MIN_SIDE**2)
 
 
 # Minimum and Maximum are five times slower on the CPU when they have to stretch their inputs themselves.
@@ -53,8 +53,8 @@ def encode(boxes, reference, weights):
     """
     x, y, width, height = _centre_and_size(boxes)
     xr, yr, wr, hr = _centre_and_size(reference)
-    width, height = ops.maximum(width, SMALLEST_SIDE), ops.maximum(height, SMALLEST_SIDE)
-    wr, hr = ops.maximum(wr, SMALLEST_SIDE), ops.maximum(hr, SMALLEST_SIDE)
+    width, height = ops.maximum(width, MIN_SIDE), ops.maximum(height, MIN_SIDE)
+    wr, hr = ops.maximum(wr, MIN_SIDE), ops.maximum(hr, MIN_SIDE)
     dx, dy = weights[0] * (x - xr) / wr, weights[1] * (y - yr) / hr
     dw, dh = weights[2] * ops.log(width / wr), weights[3] * ops.log(height / hr)
     return ops.stack((dx, dy, dw, dh), -1)
@@ -78,7 +78,7 @@ def _exp(x):
 
 
 def clip(boxes, size):
-    """Boxes (B, N, 4) cut at the border of their picture; size (B, 2) is its height and width in pixels."""
+    """Boxes (B, N, 4) cut at the border of their image; size (B, 2) is its height and width in pixels."""
     height, width = size[:, :1], size[:, 1:]
     zero = ops.zeros_like(boxes[..., 0])
     x1, y1 = ops.minimum(ops.maximum(boxes[..., 0], zero), width), ops.minimum(ops.maximum(boxes[..., 1], zero), height)

@@ -1,4 +1,4 @@
-"""Faster R-CNN with a feature pyramid: how the parts make losses from annotated pictures, and boxes from pictures."""
+"""Faster R-CNN with a feature pyramid: how the parts make losses from annotated images, and boxes from images."""
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -8,7 +8,7 @@ from src.models.fpn import FPN
 from src.models.patches import Patches
 from src.models.preprocess import Preprocess
 from src.models.proposals import ProposalGenerator
-from src.models.roi_align import PyramidRoIAlign
+from src.models.roi_align import MultiScaleRoIAlign
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
 from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
 
@@ -38,7 +38,7 @@ class FasterRCNN(nn.Cell):
         self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
         strides = head.roi_extractor.featmap_strides
         self.num_roi_levels = len(strides)
-        self.roi_align = PyramidRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
+        self.roi_align = MultiScaleRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
                                          head.roi_extractor.aligned)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
 
@@ -65,7 +65,7 @@ class TrainingFeatures(nn.Cell):
     """What a training step takes from the pyramid: the RoIs pooled, and the patches around the sampled anchors.
 
     Args:
-        roi_align: PyramidRoIAlign.
+        roi_align: MultiScaleRoIAlign.
     """
 
     def __init__(self, roi_align):
@@ -74,12 +74,12 @@ class TrainingFeatures(nn.Cell):
         self.patches = Patches()
 
     def construct(self, levels, rois, level, y, x):
-        """Returns (B * R, C, 7, 7) and (B, C, 3, 3 * S): see `PyramidRoIAlign` and `Patches`."""
+        """Returns (B * R, C, 7, 7) and (B, C, 3, 3 * S): see `MultiScaleRoIAlign` and `Patches`."""
         return self.roi_align(levels, rois), self.patches(levels, level, y, x)
 
 
 class TrainingForward(nn.Cell):
-    """Annotated pictures -> losses.
+    """Annotated images -> losses.
 
     Args:
         network: FasterRCNN; cfg: the configuration; num_classes: K.
@@ -106,7 +106,7 @@ class TrainingForward(nn.Cell):
 
         Args:
             image uint8 (B, H, W, 3), valid_size (B, 2), boxes (B, G, 4), labels (B, G), mask (B, G): a batch of the pipeline;
-            anchor_priority, roi_priority: see `src.models.matching.sample`.
+            anchor_priority, roi_priority: see `src.models.matcher.subsample`.
         """
         net = self.network
         levels = net.pyramid(self.preprocess(image, valid_size))
@@ -123,7 +123,7 @@ class TrainingForward(nn.Cell):
 
 
 class InferenceForward(nn.Cell):
-    """Pictures -> boxes (B, R, K, 4) canvas pixels and scores (B, R, K) of every proposal and class.
+    """Images -> boxes (B, R, K, 4) canvas pixels and scores (B, R, K) of every proposal and class.
 
     Args:
         network: FasterRCNN; cfg: the configuration.

@@ -26,7 +26,7 @@ class Patches(nn.Cell):
 
 
 def side_by_side(patches, batch):
-    """Patches (B * S, 3, 3) as the rows and columns of one picture each: (B, 3, 3 * S)."""
+    """Patches (B * S, 3, 3) as the rows and columns of one image each: (B, 3, 3 * S)."""
     return patches.reshape(batch, -1, 3, 3).transpose(0, 2, 1, 3).reshape(batch, 3, -1)
 
 

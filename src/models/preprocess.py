@@ -1,11 +1,11 @@
-"""The network's first layer: 8-bit pictures to normalised network input."""
+"""The network's first layer: 8-bit images to normalised network input."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 
 class Preprocess(nn.Cell):
-    """uint8 RGB (B, H, W, 3) -> float32 (B, 3, H, W), normalised, zero outside each picture's valid area.
+    """uint8 RGB (B, H, W, 3) -> float32 (B, 3, H, W), normalised, zero outside each image's valid area.
 
     Args:
         normalize: parameters of `NormalizeImage`: pixels / 255 if is_scale, then (pixels - mean) / std if norm_type is mean_std.
@@ -21,7 +21,7 @@ class Preprocess(nn.Cell):
             values = (values - np.float32(normalize["mean"])) / np.float32(normalize["std"])
         # (3, 256): what each channel makes of the values that a pixel may have.
         self.tables = Tensor(np.broadcast_to(values, (256, 3)).T.copy())
-        # Which channel of the picture each channel of the input is.
+        # Which channel of the image each channel of the input is.
         self.channels = (0, 1, 2) if transpose["bgr2rgb"] else (2, 1, 0)
 
     def construct(self, image, valid_size):

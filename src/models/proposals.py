@@ -26,7 +26,7 @@ class GroupedNMS(nn.Cell):
         for image in range(boxes.shape[0]):
             first = 0
             for end in ends:
-                # Ranks for scores: the operator sorts again, and would leave equal scores in any order.
+                # MpiGroup for scores: the operator sorts again, and would leave equal scores in any order.
                 ranks = ops.arange(end - first, 0, -1).astype(boxes.dtype).expand_dims(1)
                 _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
                 # The operator has no gradient, and none is wanted.
@@ -36,7 +36,7 @@ class GroupedNMS(nn.Cell):
 
 
 class ProposalGenerator(nn.Cell):
-    """The best boxes of each level, clipped to the picture, without near-duplicates, then the best of all levels.
+    """The best boxes of each level, clipped to the image, without near-duplicates, then the best of all levels.
 
     Args:
         cfg: the section `rpn_head.train_proposal` or `rpn_head.test_proposal`.

@@ -3,18 +3,18 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.boxes import SMALLEST_SIDE, area
+from src.models.boxes import MIN_SIDE, area
 
-# A RoI of 224 x 224 pixels, the size of an ImageNet picture, belongs to P4, whose stride is 16.
+# A RoI of 224 x 224 pixels, the size of an ImageNet image, belongs to P4, whose stride is 16.
 CANONICAL_SIZE = 224
 CANONICAL_LEVEL = 4
 
 
-class PyramidRoIAlign(nn.Cell):
+class MultiScaleRoIAlign(nn.Cell):
     """Pools each RoI from the level of its size.
 
     Args:
-        strides: of the levels that RoIs are pooled from, finest first; resolution, sampling_ratio, aligned: see `LevelPool`.
+        strides: of the levels that RoIs are pooled from, finest first; resolution, sampling_ratio, aligned: see `RoIAlign`.
     """
 
     def __init__(self, strides, resolution, sampling_ratio, aligned):
@@ -22,14 +22,14 @@ class PyramidRoIAlign(nn.Cell):
         self.inverse_stride = Tensor(1 / np.asarray(strides, np.float32))
         self.num_levels = len(strides)
         self.finest = int(np.log2(strides[0]))
-        self.pool = LevelPool(resolution, sampling_ratio, aligned)
+        self.pool = RoIAlign(resolution, sampling_ratio, aligned)
 
     def assign_levels(self, rois):
         """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid.
 
         1e-6 is added to the level, so that a size of exactly 224 times a power of 2 does not fall below its level by rounding.
         """
-        size = ops.maximum(ops.sqrt(area(rois)), SMALLEST_SIDE)
+        size = ops.maximum(ops.sqrt(area(rois)), MIN_SIDE)
         level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
         return ops.clamp(level, 0, self.num_levels - 1).astype(ms.int32)
 
@@ -43,7 +43,7 @@ class PyramidRoIAlign(nn.Cell):
         return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
 
-class LevelPool(nn.Cell):
+class RoIAlign(nn.Cell):
     """RoIAlign of boxes whose level is known, by gathering rows of the flattened levels.
 
     Every output bin is a weighted mean of (2 x samples)^2 feature vectors, so that a gather and a small matrix product

@@ -5,7 +5,7 @@ from mindspore.common.initializer import HeUniform, Normal
 
 from src.models.boxes import clip, decode, encode, gather_rows
 from src.models.losses import cross_entropy_sum, smooth_l1_sum
-from src.models.matching import Match, sample
+from src.models.matcher import Matcher, subsample
 
 
 class BoxHead(nn.Cell):
@@ -46,21 +46,21 @@ class RoISampler(nn.Cell):
         self.bg_thresh = cfg.bg_thresh
         self.add_boxes = add_boxes
         self.background = num_classes
-        self.match = Match()
+        self.match = Matcher()
 
     def construct(self, proposals, valid, boxes, labels, mask, priority):
         """Returns rois (B, S, 4), their target boxes (B, S, 4), labels (B, S) int32, sampled (B, S) bool.
 
         Args:
             proposals (B, R, 4), valid (B, R) bool; boxes (B, G, 4), labels (B, G) int32, mask (B, G) bool;
-            priority (B, R + G) float32, or (B, R) without added boxes, see `sample`.
+            priority (B, R + G) float32, or (B, R) without added boxes, see `subsample`.
         """
         if self.add_boxes:
             proposals, valid = ops.concat((proposals, boxes), 1), ops.concat((valid, mask), 1)
         overlap, box_index, _ = self.match(proposals, boxes, mask)
         positive = ops.logical_and(overlap >= self.fg_thresh, valid)
         negative = ops.logical_and(overlap < self.bg_thresh, ops.logical_and(valid, ops.logical_not(positive)))
-        index, is_positive, is_sampled = sample(positive, negative, priority, self.number, self.max_positive)
+        index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
 
         box_index = ops.gather_elements(box_index, 1, index)
         label = ops.gather_elements(labels, 1, box_index)
@@ -99,7 +99,7 @@ class RoILoss(nn.Cell):
 
 
 class RoIPredictor(nn.Cell):
-    """Class probabilities and boxes of every proposal, decoded and clipped to the picture.
+    """Class probabilities and boxes of every proposal, decoded and clipped to the image.
 
     Args:
         bbox_weights: factors of the deltas.

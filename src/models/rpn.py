@@ -5,7 +5,7 @@ from mindspore.common.initializer import Normal
 
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
-from src.models.matching import Match, sample
+from src.models.matcher import Matcher, subsample
 from src.models.patches import cells_of_anchors
 
 # The RPN's deltas are learnt as they are; the box head scales its own.
@@ -87,19 +87,19 @@ class AnchorSampler(nn.Cell):
         self.max_positive = int(cfg.rnp_sample_batch * cfg.fg_fraction)
         self.positive_overlap = cfg.positive_overlap
         self.negative_overlap = cfg.negative_overlap
-        self.match = Match()
+        self.match = Matcher()
 
     def construct(self, anchors, boxes, mask, priority):
         """Returns index (B, S) int32, target deltas (B, S, 4) float32, is_positive and is_sampled (B, S) bool.
 
         Args:
-            anchors (N, 4), boxes (B, G, 4) float32 pixels; mask (B, G) bool; priority (B, N) float32, see `sample`.
+            anchors (N, 4), boxes (B, G, 4) float32 pixels; mask (B, G) bool; priority (B, N) float32, see `subsample`.
         """
         batch = boxes.shape[0]
         overlap, box_index, is_best = self.match(anchors.expand_dims(0), boxes, mask)
         positive = ops.logical_or(overlap >= self.positive_overlap, is_best)
         negative = ops.logical_and(overlap < self.negative_overlap, ops.logical_not(positive))
-        index, is_positive, is_sampled = sample(positive, negative, priority, self.number, self.max_positive)
+        index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
 
         target_boxes = gather_rows(boxes, ops.gather_elements(box_index, 1, index))
         # Slots without a positive anchor encode the anchor itself, which is finite and counts for nothing.

@@ -7,9 +7,9 @@ import mindspore as ms
 from mindspore import Tensor
 
 from src.checkpoint_file import CLASS_NAMES, agrees_with_checksum, load_checkpoint_file
+from src.convert.torchvision_weights import CLASSES, DELTAS, UNUSED
 from src.errors import UserError
 from src.files import flush_to_disk, whole_file
-from src.interchange.torchvision_weights import CLASSES, DELTAS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
 

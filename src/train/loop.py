@@ -7,12 +7,12 @@ import time
 from src.dataset.sources import NOTHING_READABLE
 from src.errors import UserError
 from src.stop import Stopped
+from src.train.divergence import Watch
 from src.train.metrics import Progress
 from src.train.optimizer import set_learning_rate
 from src.train.reports import Reports
 from src.train.schedule import learning_rate, scaled_base_rate
 from src.train.statistics import average_statistics
-from src.train.watch import Watch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -24,10 +24,10 @@ class Trainer:
     """Trains from a given state to the last epoch.
 
     Args:
-        cfg: the configuration; network: FasterRCNN; step: TrainOneStepCell; optimizer: MindSpore optimizer;
+        cfg: the configuration; network: FasterRCNN; step: TrainStep; optimizer: MindSpore optimizer;
         priorities: the random draws; pipeline: TrainPipeline that starts where `state` stands;
         unreadable: UnreadableLog; state: TrainingState; saver: Saver of that state; stop: StopSignals;
-        group: the processes, see src.parallel, of which rank 0 writes;
+        group: the processes, see src.distributed, of which rank 0 writes;
         evaluate: function of a results folder that returns the metrics (on rank 0), or None.
     """
 
@@ -117,7 +117,7 @@ class Trainer:
         losses, applied = self.step(*inputs, *draws)
         self.state.global_step += 1
         self.state.skipped_steps += not applied
-        seconds = {"data_wait": waited, **self.step.exchange.take_seconds()}
+        seconds = {"data_wait": waited, **self.step.all_reduce.take_seconds()}
         progress.add(index, losses, seconds, rate, self.state.loss_scale, self.state.skipped_steps)
         self.watch.check(index + 1, losses[0], applied, rate, batch[TRAINING_COLUMNS].asnumpy())
 

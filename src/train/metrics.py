@@ -12,7 +12,7 @@ from src.train.json_lines import JsonLines
 logger = logging.getLogger("faster_rcnn")
 
 # What parts of a step are called in the log.
-SHARES = {"data_wait": "waiting for data", "rank_wait": "waiting for other ranks", "exchange": "exchange"}
+SHARES = {"data_wait": "waiting for data", "rank_wait": "waiting for other ranks", "all_reduce": "all-reduce"}
 # What TensorBoard calls the figures of a line.
 EVENT_TAGS = {**{name: f"loss/{name}" for name in LOSS_NAMES[1:]}, LOSS_NAMES[0]: "loss/total", "lr": "training/learning_rate",
               "loss_scale": "training/loss_scale", "images_per_second": "training/images_per_second"}

@@ -16,12 +16,12 @@ class ProfiledStep:
     """A training step that runs under the profiler from the FIRST to the LAST call.
 
     Args:
-        step: TrainOneStepCell; profile: mindspore.profiler.profile that has not started; folder: for messages.
+        step: TrainStep; profile: mindspore.profiler.profile that has not started; folder: for messages.
     """
 
     def __init__(self, step, profile, folder):
         self.step = step
-        self.exchange = step.exchange
+        self.all_reduce = step.all_reduce
         self.profile = profile
         self.folder = folder
         self.calls = 0

@@ -3,9 +3,9 @@ import logging
 import os
 
 from src.evaluation.coco import KEYS
-from src.pictures.curves import draw_curves
 from src.train.event_file import open_event_file
 from src.train.json_lines import JsonLines
+from src.visualization.curves import draw_curves
 
 logger = logging.getLogger("faster_rcnn")
 

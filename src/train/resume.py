@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from src.checkpoint_file import class_names_of, has_checksum
 from src.errors import UserError
+from src.train.all_reduce import broadcast_parameters
 from src.train.checkpoint import load_moments, load_weights, progress_of, read_checkpoint
-from src.train.exchange import share_parameters
 from src.train.saver import folder_and_name, newest_first
 from src.train.statistics import share_statistics
 
@@ -72,7 +72,7 @@ def take_up(checkpoint, cfg, class_names, network, optimizer, state, steps_per_e
         UserError: the checkpoint does not fit the network.
     """
     progress = _load(checkpoint, cfg, class_names, network, optimizer) if checkpoint.contents else {}
-    share_parameters(group, [*network.get_parameters(), *optimizer.moments])
+    broadcast_parameters(group, [*network.get_parameters(), *optimizer.moments])
     share_statistics(group, network, checkpoint.contents)
     progress = group.broadcast(progress)
     if progress:

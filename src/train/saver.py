@@ -15,7 +15,7 @@ class Saver:
 
     Args:
         cfg: the configuration; network: FasterRCNN; optimizer: MindSpore optimizer; state: TrainingState;
-        group: the processes, see src.parallel, of which rank 0 writes; steps_per_epoch: of the run;
+        group: the processes, see src.distributed, of which rank 0 writes; steps_per_epoch: of the run;
         outputs: what copies each checkpoint elsewhere, see src.modelarts; class_names: which each checkpoint keeps, or None.
 
     Attributes:

@@ -9,7 +9,7 @@ class LossAndGradients(nn.Cell):
 
     Args:
         forward: cell whose output's first element is the loss; weights: what is trained; scaler: mindspore.amp's;
-        reduce: cell of the gradients, see `src.train.exchange`.
+        reduce: cell of the gradients, see `src.train.all_reduce`.
     """
 
     def __init__(self, forward, weights, scaler, reduce):
@@ -56,18 +56,18 @@ class Update(nn.Cell):
         return self.optimizer(gradients)
 
 
-class TrainOneStepCell:
+class TrainStep:
     """A mixed-precision training step, in two graphs: between them the host decides whether the step counts.
 
     Args:
         forward: `TrainingForward`; optimizer: MindSpore optimizer over its weights; scaler: mindspore.amp's;
-        max_norm: see `Update`; exchange: with other processes, see `src.train.exchange`.
+        max_norm: see `Update`; exchange: with other processes, see `src.train.all_reduce`.
     """
 
-    def __init__(self, forward, optimizer, scaler, max_norm, exchange):
+    def __init__(self, forward, optimizer, scaler, max_norm, all_reduce):
         self.scaler = scaler
-        self.exchange = exchange
-        self.gradients = LossAndGradients(forward, optimizer.parameters, scaler, exchange.in_graph)
+        self.all_reduce = all_reduce
+        self.gradients = LossAndGradients(forward, optimizer.parameters, scaler, all_reduce.in_graph)
         self.update = Update(optimizer, scaler, max_norm)
         self.gradients.set_train()
         self.update.set_train()
@@ -76,7 +76,7 @@ class TrainOneStepCell:
         """Returns the losses as a numpy array and whether the weights changed: they do not after an overflow."""
         with stored_graph("gradients"):
             losses, gradients, sums = self.gradients(*batch)
-        gradients, losses, sums = self.exchange.on_host(gradients, losses, sums)
+        gradients, losses, sums = self.all_reduce.on_host(gradients, losses, sums)
         # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
         # as long.
         finite = amp.all_finite((Tensor(sums),))

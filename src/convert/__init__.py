@@ -1,0 +1,1 @@
+"""Weights of other programs, under the names of this project and back."""

@@ -1,0 +1,243 @@
+"""The C++ kernels as MindSpore cells, each with the signature of the cell whose place it takes."""
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.models.patches import inside_level, side_by_side
+from src.models.residual import Convolution
+from src.models.roi_align import RoIAlign
+
+
+def _custom(library, name, shape, dtype, bprop=None):
+    return ops.Custom(f"{library}:{name}", shape, dtype, func_type="aot", bprop=bprop)
+
+
+class KernelMatcher(nn.Cell):
+    """`src.models.matcher.Matcher` in two passes over the candidates, without the (B, N, G) table of overlaps.
+
+    Args:
+        library: path of the kernels.
+    """
+
+    def __init__(self, library, _):
+        super().__init__()
+        self.match = _custom(library, "Match",
+                             lambda candidates, boxes, mask: ([boxes[0], candidates[1]],) * 3,
+                             lambda candidates, boxes, mask: (ms.float32, ms.int32, ms.bool_))
+
+    def construct(self, candidates, boxes, mask):
+        """See `Matcher`; without a gradient, as nothing that is chosen by overlap has one."""
+        overlap, index, is_best = self.match(candidates, boxes, mask)
+        return ops.stop_gradient(overlap), index, is_best
+
+
+class KernelRoIAlign(nn.Cell):
+    """`src.models.roi_align.RoIAlign` on the levels as they are, without a table of the vectors that the bins take.
+
+    For inference: it has no gradient.
+    """
+
+    def __init__(self, library, plain):
+        super().__init__()
+        self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
+        self.geometry = _geometry(plain)
+        self.pool = _pool_operator(library, plain.resolution)
+
+    def construct(self, levels, boxes, level):
+        """See `RoIAlign`."""
+        return self.pool(boxes, level, self.geometry, *levels)
+
+
+class KernelRoIAlignPair(nn.Cell):
+    """Two pools of the same levels, of which the levels get one gradient: each of its own would be as large as the levels.
+
+    Args:
+        library: path of the kernels; plain, other: RoIAlign.
+    """
+
+    def __init__(self, library, plain, other):
+        super().__init__()
+        self.geometries = _geometry(plain), _geometry(other)
+        self.pool = _pool_operator(library, plain.resolution)
+        self.other_pool = _pool_operator(library, other.resolution)
+        self.gradient = _custom(library, "RoIAlignGrad",
+                                lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
+                                lambda *inputs: (ms.float32,) * (len(inputs) - 8))
+
+    # The levels come last, as PyNative mode takes a tuple in the first place of the gradients for something else.
+    def construct(self, boxes, level, other_boxes, other_level, levels):
+        """What the two pools give; arguments as those of `RoIAlign`; boxes have no gradient."""
+        return (self.pool(boxes, level, self.geometries[0], *levels),
+                self.other_pool(other_boxes, other_level, self.geometries[1], *levels))
+
+    def bprop(self, boxes, level, other_boxes, other_level, levels, out, dout):
+        """Gradients of the arguments of `construct`."""
+        # Tensors that stand for the levels, which would otherwise have to be kept until the backward pass.
+        sizes = ()
+        for feature in levels:
+            sizes += (ops.zeros(feature.shape[2:], ms.bool_),)
+        gradients = self.gradient(boxes, level, self.geometries[0], dout[0], other_boxes, other_level, self.geometries[1],
+                                  dout[1], *sizes)
+        return (ops.zeros_like(boxes), ops.zeros_like(level), ops.zeros_like(other_boxes), ops.zeros_like(other_level),
+                gradients)
+
+
+def _geometry(pool):
+    return Tensor([pool.resolution, pool.samples, int(pool.aligned)], ms.int32)
+
+
+def _pool_operator(library, side):
+    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
+                   lambda *_: ms.float32)
+
+
+# Three samples on a side of three cells fall on the cells themselves.
+PATCH = RoIAlign(resolution=3, sampling_ratio=1, aligned=False)
+
+
+class KernelTrainingFeatures(nn.Cell):
+    """`src.models.faster_rcnn.TrainingFeatures`, whose two parts share one gradient of the levels."""
+
+    def __init__(self, library, plain):
+        super().__init__(auto_prefix=False)
+        self.roi_align = plain.roi_align
+        self.pools = KernelRoIAlignPair(library, plain.roi_align.pool, PATCH)
+
+    def construct(self, levels, rois, level, y, x):
+        """See `TrainingFeatures`."""
+        boxes, roi_level = self.roi_align.locate(rois)
+        pooled, patches = self.pools(boxes, roi_level, _patch_boxes(y, x), level.reshape(-1), levels)
+        return pooled, _side_by_side(patches, levels, level, y, x)
+
+
+def _patch_boxes(y, x):
+    """Boxes (B, S, 4) of three cells a side around cells (B, S)."""
+    left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
+    return ops.stack((left, top, left + 3, top + 3), 2)
+
+
+def _side_by_side(patches, levels, level, y, x):
+    """Patches (B * S, C, 3, 3) as `Patches` gives them: zero outside the level, where RoIAlign repeats the border."""
+    batch, number = level.shape
+    heights, widths = (), ()
+    for feature in levels:
+        heights, widths = heights + (feature.shape[2],), widths + (feature.shape[3],)
+    around = Tensor((-1, 0, 1), ms.int32)
+    inside_y = inside_level(y.expand_dims(2) + around, ops.gather(Tensor(heights, ms.int32), level, 0).expand_dims(2))
+    inside_x = inside_level(x.expand_dims(2) + around, ops.gather(Tensor(widths, ms.int32), level, 0).expand_dims(2))
+    inside = side_by_side(inside_y.expand_dims(3) * inside_x.expand_dims(2), batch)
+    channels = levels[0].shape[1]
+    patches = patches.reshape(batch, number, channels, 3, 3).transpose(0, 2, 3, 1, 4).reshape(batch, channels, 3, -1)
+    return patches * inside.expand_dims(1)
+
+
+class KernelScaledWeight(nn.Cell):
+    """`src.models.residual.ScaledWeight` without the index lists that MindSpore's product with a stretched factor keeps."""
+
+    def __init__(self, library, _):
+        super().__init__()
+        scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, lambda *_: ms.float32)
+
+        def bprop(weight, scale, out, dout):
+            return scale_rows(dout, scale), ops.zeros_like(scale)
+
+        self.scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, lambda *_: ms.float32, bprop)
+
+    def construct(self, weight, scale):
+        """See `ScaledWeight`."""
+        return self.scale_rows(weight, scale)
+
+
+class KernelConvolution(nn.Cell):
+    """A 3x3 convolution with padding 1, and its gradients, by Winograd's F(4x4, 3x3) (arXiv:1509.09308).
+
+    One of stride 2 is computed at stride 1. With four times fewer products that takes no longer than the definition, and spares
+    the memory, several times the input, that MindSpore's operators keep for it.
+    """
+
+    # With fewer 4x4 tiles than this in a batch, by stride, transforming the weights takes longer than the products that it saves.
+    MIN_TILES = {1: 40, 2: 1000}
+
+    def __init__(self, library, plain):
+        super().__init__(auto_prefix=False)
+        self.plain = plain
+        stride = plain.conv2d.stride[-1]
+        self.min_tiles = self.MIN_TILES[stride]
+        input_gradient = _custom(library, "ConvolutionInputGrad", lambda dout, weight, size: [dout[0], weight[1], *size],
+                                 lambda *_: ms.float32)
+        weight_gradient = _custom(library, "ConvolutionWeightGrad", lambda x, dout: [dout[1], x[1], 3, 3],
+                                  lambda *_: ms.float32)
+
+        def bprop(x, weight, bias, out, dout):
+            size = ops.zeros(x.shape[2:], ms.bool_)
+            return input_gradient(dout, weight, size), weight_gradient(x, dout), dout.sum((0, 2, 3))
+
+        self.convolve = _custom(library, "Convolution",
+                                lambda x, weight, bias: [x[0], weight[0], *(-(-side // stride) for side in x[2:])],
+                                lambda *_: ms.float32, bprop)
+
+    def construct(self, x, weight, bias):
+        """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H', W') float32."""
+        batch, _, height, width = x.shape
+        if batch * (-(-height // 4)) * (-(-width // 4)) < self.min_tiles:
+            return self.plain(x, weight, bias)
+        return self.convolve(x, weight, bias)
+
+
+class KernelConv2d(nn.Cell):
+    """nn.Conv2d through `KernelConvolution`; weight and bias stay the parameters that they are."""
+
+    def __init__(self, library, conv):
+        super().__init__(auto_prefix=False)
+        self.weight = conv.weight
+        self.bias = conv.bias if conv.has_bias else Tensor(np.zeros(conv.out_channels, np.float32))
+        self.convolution = KernelConvolution(library, Convolution(conv))
+
+    def construct(self, x):
+        """See nn.Conv2d."""
+        return self.convolution(x, self.weight, self.bias)
+
+
+class KernelPreprocess(nn.Cell):
+    """`src.models.preprocess.Preprocess` in one pass."""
+
+    def __init__(self, library, plain):
+        super().__init__()
+        self.tables, self.channels = plain.tables, Tensor(plain.channels, ms.int32)
+        self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]],
+                                  lambda *_: ms.float32)
+
+    def construct(self, image, valid_size):
+        """See `Preprocess`."""
+        return ops.stop_gradient(self.preprocess(image, valid_size, self.tables, self.channels))
+
+
+class KernelNMS(nn.Cell):
+    """`src.models.proposals.GroupedNMS` of all groups at once, each box compared with the surviving ones alone."""
+
+    def __init__(self, library, plain):
+        super().__init__()
+        self.threshold = Tensor([plain.threshold], ms.float32)
+        self.nms = _custom(library, "NMS", lambda boxes, *_: boxes[:2], lambda *_: ms.bool_)
+
+    def construct(self, boxes, ends):
+        """See `GroupedNMS`."""
+        return ops.stop_gradient(self.nms(boxes, Tensor(ends, ms.int32), self.threshold))
+
+
+class KernelBilinearUpsample(nn.Cell):
+    """`src.models.fpn.BilinearUpsample`, whose gradient in MindSpore takes ten times as long."""
+
+    def __init__(self, library, _):
+        super().__init__()
+        gradient = _custom(library, "ResizeBilinearGrad", lambda dout, size: [*dout[:2], *size], lambda *_: ms.float32)
+
+        def bprop(feature, size, out, dout):
+            return gradient(dout, ops.zeros(feature.shape[2:], ms.bool_)), ops.zeros_like(size)
+
+        self.resize = _custom(library, "ResizeBilinear", lambda feature, size: [*feature[:2], *size], lambda *_: ms.float32,
+                              bprop)
+
+    def construct(self, feature, size):
+        """See `BilinearUpsample`."""
+        return self.resize(feature, ops.zeros(size, ms.bool_))

@@ -1,0 +1,70 @@
+"""Putting the C++ kernels in the place of the cells that they speed up."""
+from mindspore import nn
+
+from src.cpu_kernels.library import library
+from src.cpu_kernels.operators import (
+    KernelBilinearUpsample,
+    KernelConv2d,
+    KernelConvolution,
+    KernelMatcher,
+    KernelNMS,
+    KernelPreprocess,
+    KernelRoIAlign,
+    KernelScaledWeight,
+    KernelTrainingFeatures,
+)
+from src.models.faster_rcnn import TrainingFeatures
+from src.models.fpn import BilinearUpsample
+from src.models.matcher import Matcher
+from src.models.preprocess import Preprocess
+from src.models.proposals import GroupedNMS
+from src.models.residual import Convolution, ScaledWeight
+from src.models.roi_align import RoIAlign
+
+KERNELS = {BilinearUpsample: KernelBilinearUpsample, GroupedNMS: KernelNMS, RoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
+           Preprocess: KernelPreprocess, ScaledWeight: KernelScaledWeight, TrainingFeatures: KernelTrainingFeatures}
+
+
+def use_kernels(forward, cfg):
+    """Make `forward`, a cell of plain operators, run on the kernels where they can: on the CPU, with a compiler.
+
+    The results agree with the plain operators' up to rounding. In mixed precision convolutions stay as they are.
+
+    Args:
+        forward: TrainingForward or InferenceForward; cfg: the configuration.
+
+    Returns:
+        forward.
+    """
+    path = library() if cfg.device_target == "CPU" else None
+    if path is None:
+        return forward
+    # A kernel may keep the plain cell for what it does not do.
+    for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelConvolution)]:
+        for name, cell in list(parent.name_cells().items()):
+            if type(cell) in KERNELS:
+                _replace(parent, name, KERNELS[type(cell)](path, cell))
+            elif not cfg.mix and type(cell) is Convolution and _is_plain_3x3(cell.conv2d):
+                _replace(parent, name, KernelConvolution(path, cell))
+            elif not cfg.mix and type(cell) is nn.Conv2d and _is_plain_3x3(cell.conv2d):
+                _replace(parent, name, KernelConv2d(path, cell))
+    return forward
+
+
+def _is_plain_3x3(conv2d):
+    """Whether the operator convolves with 3x3 weights and one row of zeros around, at stride 1 or 2."""
+    stride = set(conv2d.stride[-2:])
+    one_around = set(conv2d.padding) == {1} if conv2d.pad_mode == "pad" else conv2d.pad_mode == "same" and stride == {1}
+    return (tuple(conv2d.kernel_size) == (3, 3) and stride in ({1}, {2}) and set(conv2d.dilation) == {1}
+            and conv2d.group == 1 and one_around)
+
+
+def _replace(parent, name, cell):
+    """Make `cell` the child `name` of `parent`; its parameters keep their names, which MindSpore would prefix again."""
+    names = [(parameter, parameter.name) for parameter in cell.get_parameters()]
+    if isinstance(parent, nn.CellList):
+        parent[int(name)] = cell
+    else:
+        setattr(parent, name, cell)
+    for parameter, kept in names:
+        parameter.name = kept

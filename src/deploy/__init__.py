@@ -1,0 +1,1 @@
+"""Files that run without this program: the detector as MindIR and ONNX."""

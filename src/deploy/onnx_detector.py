@@ -1,0 +1,162 @@
+"""A detector as operators of ONNX: what `InferenceForward` computes, in its order and with its shapes."""
+import numpy as np
+
+from src.deploy.onnx_backbone import pyramid, rpn_outputs
+from src.deploy.onnx_graph import Graph
+from src.models.boxes import MAX_SIZE_DELTA, MIN_SIDE
+from src.models.proposals import REJECTED
+from src.models.roi_align import CANONICAL_LEVEL, CANONICAL_SIZE
+from src.models.rpn import UNIT_WEIGHTS
+
+
+def detector_model(forward, batch, height, width):
+    """The onnx.ModelProto of an `InferenceForward` for inputs of one shape.
+
+    Args:
+        forward: InferenceForward of plain operators; batch: B; height, width: of the canvas.
+
+    Raises:
+        UserError: the backbone is none of mindcv's ResNets.
+    """
+    graph, net = Graph(), forward.network
+    levels = pyramid(graph, net, _preprocess(graph, forward.preprocess, height, width))
+    limit = graph.add("Gather", "valid_size", np.array([1, 0, 1, 0]), axis=1)  # (B, 4): x, y, x, y
+    proposals, valid = _propose(graph, forward.propose, net, rpn_outputs(graph, net.rpn_head, levels, batch), limit, batch)
+    pooled = _roi_align(graph, net.roi_align, levels, proposals, batch, forward.propose.number)
+    shape = (batch, forward.propose.number, net.box_head.classes.out_channels - 1)
+    logits, deltas = _box_head(graph, net.box_head, pooled, shape)
+    boxes, scores = _predict(graph, forward.predict, logits, deltas, proposals, valid, limit, shape)
+    graph.rename(boxes, "boxes")
+    graph.rename(scores, "scores")
+    return graph.model({"image": (np.uint8, (batch, height, width, 3)), "valid_size": (np.float32, (batch, 2))},
+                       {"boxes": (np.float32, (*shape, 4)), "scores": (np.float32, shape)})
+
+
+def _preprocess(graph, cell, height, width):
+    """The image (B, 3, H, W), normalised: a look-up for each channel, and zeros outside the valid area."""
+    channels = graph.add("Gather", "image", np.array(cell.channels), axis=3)
+    index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=_type(np.int32))
+    tables = cell.tables.asnumpy()
+    index = graph.add("Add", index, np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(tables.shape[1]))
+    values = graph.add("Gather", tables.reshape(-1), index)
+    ends = graph.add("Split", "valid_size", np.array([1, 1]), axis=1, outputs=2)
+    for end, shape in zip(ends, ((1, 1, height, 1), (1, 1, 1, width))):
+        place = np.arange(max(shape), dtype=np.float32).reshape(shape)
+        inside = graph.add("Less", place, graph.reshape(end, -1, 1, 1, 1))
+        values = graph.add("Mul", values, graph.add("Cast", inside, to=_type(np.float32)))
+    return values
+
+
+def _propose(graph, cell, net, outputs, limit, batch):
+    """Proposals (B, R, 4) by falling score, and which of them are valid, (B, R, 1) float32."""
+    first, boxes, scores = 0, [], []
+    for size, (logits, deltas) in zip(net.level_sizes, outputs):
+        anchors = net.anchors.asnumpy()[first:first + size]
+        level_boxes, level_scores = _best_of_level(graph, cell, anchors, logits, deltas, limit, batch)
+        boxes, scores, first = [*boxes, level_boxes], [*scores, level_scores], first + size
+    scores, best = graph.add("TopK", graph.add("Concat", *scores, axis=1), np.array([cell.number]), axis=1, outputs=2)
+    valid = graph.add("Greater", graph.add("Unsqueeze", scores, np.array([2])), np.float32(REJECTED))
+    valid = graph.add("Cast", valid, to=_type(np.float32))
+    return graph.add("Mul", _rows(graph, graph.add("Concat", *boxes, axis=1), best), valid), valid
+
+
+def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
+    """Boxes (B, n, 4) of one level, by falling logit, and their scores (B, n): REJECTED for those that are out."""
+    kept = min(cell.pre_nms_top_n, len(anchors))
+    scores, index = graph.add("TopK", logits, np.array([kept]), axis=1, outputs=2)
+    boxes = _decode(graph, _rows(graph, deltas, index), graph.add("Gather", anchors, index), UNIT_WEIGHTS)
+    boxes = _clip(graph, boxes, graph.reshape(limit, batch, 1, 4))
+    low, high = _halves(graph, boxes)
+    shortest = graph.add("ReduceMin", graph.add("Sub", high, low), axes=[2])
+    large = graph.add("Not", graph.add("Less", shortest, np.float32(cell.min_size)))
+    boxes = graph.add("Mul", boxes, graph.add("Cast", large, to=_type(np.float32)))
+    # MpiGroup for scores, as in the network: rows (image, 0, box) of those that stay.
+    ranks = np.broadcast_to(np.arange(kept, 0, -1, dtype=np.float32), (batch, 1, kept))
+    chosen = graph.add("NonMaxSuppression", boxes, ranks, np.array([kept]), np.array([cell.suppress.threshold], np.float32))
+    places = graph.add("Gather", chosen, np.array([0, 2]), axis=1)
+    out = np.full((batch, kept, 1), REJECTED, np.float32)
+    chosen_scores = graph.add("GatherND", graph.add("Unsqueeze", scores, np.array([2])), places)
+    kept_scores = graph.add("ScatterND", out, places, chosen_scores)
+    return boxes, graph.add("Squeeze", graph.add("Where", large, kept_scores, np.float32(REJECTED)), np.array([2]))
+
+
+def _roi_align(graph, cell, levels, rois, batch, number):
+    """Pooled features (B * R, C, h, w), each from the level of its RoI's size.
+
+    The RoIs of a level are pooled together; then the rows go back to where they were.
+    """
+    rois = graph.reshape(rois, -1, 4)
+    low, high = _halves(graph, rois)
+    width, height = graph.add("Split", graph.add("Relu", graph.add("Sub", high, low)), np.array([1, 1]), axis=1, outputs=2)
+    size = graph.add("Max", graph.add("Sqrt", graph.add("Mul", width, height)), np.float32(MIN_SIDE))
+    log2 = graph.add("Div", graph.add("Log", graph.add("Div", size, np.float32(CANONICAL_SIZE))), np.log(np.float32(2)))
+    level = graph.add("Floor", graph.add("Add", graph.add("Add", log2, np.float32(CANONICAL_LEVEL)), np.float32(1e-6)))
+    level = graph.add("Clip", graph.add("Sub", level, np.float32(cell.finest)), np.float32(0), np.float32(cell.num_levels - 1))
+    level = graph.reshape(level, -1)
+
+    pool, image_of = cell.pool, np.repeat(np.arange(batch), number)
+    mode = "half_pixel" if pool.aligned else "output_half_pixel"
+    members, pooled = [], []
+    for i, scale in enumerate(cell.inverse_stride.asnumpy()):
+        member = graph.reshape(graph.add("NonZero", graph.add("Equal", level, np.float32(i))), -1)
+        members.append(member)
+        pooled.append(graph.add("RoiAlign", levels[i], graph.add("Gather", rois, member), graph.add("Gather", image_of, member),
+                                output_height=pool.resolution, output_width=pool.resolution, sampling_ratio=pool.samples,
+                                spatial_scale=float(scale), coordinate_transformation_mode=mode))
+    row_of = graph.add("ScatterElements", np.zeros(batch * number, np.int64), graph.add("Concat", *members, axis=0),
+                       np.arange(batch * number))
+    return graph.add("Gather", graph.add("Concat", *pooled, axis=0), row_of)
+
+
+def _box_head(graph, head, pooled, shape):
+    """Logits (B, R, K + 1) and deltas (B, R, K, 4) of pooled features (B * R, C, h, w); shape: (B, R, K)."""
+    batch, number, classes = shape
+    hidden = graph.reshape(pooled, batch * number, -1)
+    for layer in (head.fc1, head.fc2):
+        hidden = graph.add("Relu", _dense(graph, layer, hidden))
+    return (graph.reshape(_dense(graph, head.classes, hidden), batch, number, classes + 1),
+            graph.reshape(_dense(graph, head.deltas, hidden), batch, number, classes, 4))
+
+
+def _predict(graph, cell, logits, deltas, proposals, valid, limit, shape):
+    """Boxes (B, R, K, 4) and scores (B, R, K)."""
+    batch, number, classes = shape
+    scores, _ = graph.add("Split", graph.add("Softmax", logits, axis=2), np.array([classes, 1]), axis=2, outputs=2)
+    boxes = _decode(graph, deltas, graph.reshape(proposals, batch, number, 1, 4), cell.bbox_weights)
+    return _clip(graph, boxes, graph.reshape(limit, batch, 1, 1, 4)), graph.add("Mul", scores, valid)
+
+
+def _dense(graph, layer, x):
+    return graph.add("Gemm", x, layer.weight.asnumpy(), layer.bias.asnumpy(), transB=1)
+
+
+def _rows(graph, table, index):
+    """Rows (B, S, C) of table (B, N, C) at index (B, S)."""
+    return graph.add("GatherND", table, graph.add("Unsqueeze", index, np.array([2])), batch_dims=1)
+
+
+def _halves(graph, boxes):
+    """The left upper and the right lower corners (..., 2) of boxes (..., 4)."""
+    return graph.add("Split", boxes, np.array([2, 2]), axis=-1, outputs=2)
+
+
+def _decode(graph, deltas, reference, weights):
+    """As `src.models.boxes.decode`, x and y together."""
+    low, high = _halves(graph, reference)
+    side = graph.add("Sub", high, low)
+    centre = graph.add("Add", low, graph.add("Mul", side, np.float32(0.5)))
+    shift, growth = _halves(graph, graph.add("Div", deltas, np.array(weights, np.float32)))
+    centre = graph.add("Add", graph.add("Mul", shift, side), centre)
+    growth = graph.add("Exp", graph.add("Min", growth, np.float32(MAX_SIZE_DELTA)))
+    half = graph.add("Mul", graph.add("Mul", growth, side), np.float32(0.5))
+    return graph.add("Concat", graph.add("Sub", centre, half), graph.add("Add", centre, half), axis=-1)
+
+
+def _clip(graph, boxes, limit):
+    """Boxes cut at 0 and at `limit`, of a shape that spreads over theirs."""
+    return graph.add("Min", graph.add("Max", boxes, np.float32(0)), limit)
+
+
+def _type(kind):
+    """ONNX's number of a numpy type."""
+    return {np.float32: 1, np.int32: 6}[kind]

@@ -1,1 +1,0 @@
-"""Weights of other frameworks, under the names of this project and back."""

@@ -1,1 +1,0 @@
-"""Pictures for people: boxes with names and scores, samples of an evaluation, contact sheets."""

@@ -1,0 +1,39 @@
+"""Stopping a run that has gone wrong, while its last checkpoint is good."""
+import math
+
+from src.errors import UserError
+
+MAX_SKIPPED_STEPS = 20  # in a row
+
+
+class Watch:
+    """Looks at the outcome of each step.
+
+    Args:
+        mix: whether training is in mixed precision, where a single loss that is not finite is only a skipped step.
+    """
+
+    def __init__(self, mix):
+        self.mix = mix
+        self.skipped_in_a_row = 0
+
+    def check(self, step, loss, applied, rate, image_ids):
+        """Take note of a step.
+
+        Args:
+            step: its number, from 1; loss: a number; applied: whether the weights changed; rate: the learning rate;
+            image_ids: of the batch.
+
+        Raises:
+            UserError: the loss is not finite, or the gradients have overflowed in too many steps in a row.
+        """
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+        diverged = not self.mix and not math.isfinite(loss)
+        if not diverged and self.skipped_in_a_row <= MAX_SKIPPED_STEPS:
+            return
+        where = f"at step {step}, with learning rate {rate:.3g} and the images {', '.join(map(str, image_ids))}"
+        if diverged:
+            raise UserError(f"the loss is {loss} {where}; the weights were not changed by it: look at the boxes of these images, "
+                            "and resume from the last checkpoint with a smaller lr_init.")
+        raise UserError(f"{self.skipped_in_a_row} steps in a row had gradients that are not finite, the last one {where}; "
+                        "resume from the last checkpoint with a smaller ms_loss_scaler_value or lr_init.")

@@ -1,0 +1,40 @@
+"""The random numbers of a training step, drawn on the host.
+
+They are a function of (seed, step, row of the batch), so that a resumed run draws what an uninterrupted one would have drawn,
+on any device, and several processes draw what one would for their rows of the common batch.
+"""
+import numpy as np
+from mindspore import Tensor
+
+
+class SamplingPriorities:
+    """Draws the sampling priorities of a step, see `src.models.matcher.subsample`.
+
+    Args:
+        cfg: the configuration; num_anchors, num_proposals: of an image; rank: of this process.
+    """
+
+    def __init__(self, cfg, num_anchors, num_proposals, rank=0):
+        self.seed = cfg.seed
+        self.rows = range(rank * cfg.batch_size, (rank + 1) * cfg.batch_size)
+        self.num_anchors = num_anchors
+        self.random_anchors = cfg.rpn_head.rpn_label_assignment.use_random
+        self.random_rois = cfg.bbox_head.bbox_assigner.use_random
+        self.add_boxes = cfg.bbox_head.add_gt_as_proposals
+        self.num_proposals = num_proposals
+
+    def draw(self, step, padded_boxes):
+        """Tensors (B, anchors) and (B, RoI candidates) float32 for step number `step`.
+
+        Args:
+            padded_boxes: G, the length of the box lists of the batch.
+        """
+        rngs = [np.random.default_rng([self.seed, step, row]) for row in self.rows]
+        num_rois = self.num_proposals + (padded_boxes if self.add_boxes else 0)
+        anchors = _permutations(rngs, self.num_anchors, self.random_anchors)
+        return anchors, _permutations(rngs, num_rois, self.random_rois)
+
+
+def _permutations(rngs, length, random):
+    falling = np.arange(length, 0, -1, dtype=np.float32) - 1
+    return Tensor(np.stack([rng.permutation(falling) if random else falling for rng in rngs]))

@@ -1,0 +1,1 @@
+"""Images for people: boxes with names and scores, samples of an evaluation, contact sheets."""

@@ -1,0 +1,46 @@
+"""One colour for each class, the same in every program and for every data set."""
+import functools
+
+import cv2
+import numpy as np
+
+COUNT = 256  # labels from here on take the colours from the start again
+STEP = 17  # between the levels of red, green and blue that are tried: 0, 17, ..., 255
+FIRST = (221, 51, 34)
+# Lightness in CIELAB, of 255, and distance from grey. Darker, lighter and greyer colours look alike as thin lines.
+LIGHTNESS = (85, 215)
+MIN_CHROMA = 35
+
+
+def colour_of(label):
+    """The colour of the class number `label`, three ints RGB."""
+    return _palette()[label % COUNT]
+
+
+def text_colour(colour):
+    """Black or white, whichever stands out more from an RGB colour, by the contrast ratio of WCAG 2."""
+    linear = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in colour]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return (0, 0, 0) if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else (255, 255, 255)
+
+
+@functools.cache
+def _palette():
+    """Each colour is, of all that are tried, the one that is farthest in CIELAB from its nearest one so far."""
+    levels = np.arange(0, 256, STEP, dtype=np.uint8)
+    tried = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    places = _lab(tried)
+    vivid = ((places[:, 0] >= LIGHTNESS[0]) & (places[:, 0] <= LIGHTNESS[1])
+             & (np.linalg.norm(places[:, 1:] - 128, axis=1) >= MIN_CHROMA))
+    tried, places = tried[vivid], places[vivid]
+    chosen = [FIRST]
+    nearest = np.full(len(tried), np.inf)
+    while len(chosen) < COUNT:
+        nearest = np.minimum(nearest, np.linalg.norm(places - _lab([chosen[-1]]), axis=1))
+        chosen.append(tuple(tried[nearest.argmax()].tolist()))
+    return chosen
+
+
+def _lab(colours):
+    """(n, 3) RGB -> (n, 3) float64 CIELAB as OpenCV has it in 8 bits."""
+    return cv2.cvtColor(np.array(colours, np.uint8)[None], cv2.COLOR_RGB2LAB)[0].astype(np.float64)

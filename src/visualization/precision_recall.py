@@ -1,0 +1,68 @@
+"""Precision-recall curves as a image."""
+import numpy as np
+
+from src.visualization.figure import new_figure, save_figure
+
+ALL_NAMED = 8  # up to so many classes each has a colour and a name
+EXTREMES = 4  # of more classes, so many of the best and of the worst have
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
+MAX_NAME_LENGTH = 30
+
+
+def draw_precision_recall(path, recalls, precision, names):
+    """Draw the means over the classes at an IoU of 0.5 and of 0.75, and each class at 0.5.
+
+    Args:
+        path: of the PNG file; recalls: (R,); precision: (2, R, K), -1 for a class without ground truth; names: of the classes.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    classes = np.flatnonzero((precision[0] > -1).all(axis=0))
+    curves = precision[:, :, classes]
+    ap50 = curves[0].mean(axis=0)
+    classes, curves, ap50 = (part[..., np.argsort(-ap50, kind="stable")] for part in (classes, curves, ap50))
+    figure = new_figure(10, 6.5)
+    axes = figure.subplots()
+    colours = _colours(len(classes))
+    for place, number in enumerate(classes):
+        named = place in colours
+        axes.plot(recalls, curves[0, :, place], color=colours.get(place, "tab:gray"), linewidth=1.3 if named else 0.6,
+                  alpha=0.9 if named else 0.35, label=f"{ap50[place]:.3f}  {short(names[number])}" if named else None)
+    if len(classes):
+        for curve, iou, style in zip(curves.mean(axis=2), ("0.50", "0.75"), ("-", "--")):
+            axes.plot(recalls, curve, "black", linestyle=style, linewidth=2.4, label=f"{curve.mean():.3f}  mean, IoU {iou}")
+    else:
+        axes.text(0.5, 0.5, "no ground truth", ha="center", va="center", color="tab:gray")
+    _label(axes, len(classes), len(colours))
+    save_figure(figure, path)
+
+
+def _colours(count):
+    """{place: colour} of the curves that are named, of `count` from the best to the worst."""
+    if count <= ALL_NAMED:
+        return dict(enumerate(COLOURS[:count]))
+    return dict(zip([*range(EXTREMES), *range(count - EXTREMES, count)], COLOURS))
+
+
+def _label(axes, count, named):
+    title = "Precision and recall, by class at IoU 0.50"
+    if count > named:
+        title += f" (named: the {EXTREMES} best and the {EXTREMES} worst of {count}; grey: the others)"
+    axes.set_title(title, fontsize="medium")
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-0.01, 1.02)
+    axes.grid(True, alpha=0.4)
+    handles, labels = axes.get_legend_handles_labels()
+    # The means, which are drawn last and on top, come first.
+    order = [*range(len(labels) - 2, len(labels)), *range(len(labels) - 2)] if labels else []
+    if labels:
+        axes.legend([handles[i] for i in order], [labels[i] for i in order], title="average precision", loc="upper left",
+                    bbox_to_anchor=(1.01, 1), fontsize="small")
+
+
+def short(name):
+    """A name with at most MAX_NAME_LENGTH characters, in which matplotlib sees no formula."""
+    return (name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH - 1] + "…").replace("$", r"\$")

@@ -1,0 +1,62 @@
+"""Some images of an evaluation, what is annotated beside what was detected."""
+import glob
+import os
+
+import numpy as np
+
+from src.dataset.image import UnreadableImageError, read_image
+from src.files import make_folder, writing_into
+from src.visualization.boxes import draw_boxes
+from src.visualization.image_file import write_image
+from src.visualization.sheet import contact_sheet, fit
+
+SAMPLES = 8
+MIN_SCORE = 0.3  # of the detections that are drawn
+SIDE = 640  # pixels of each image's longer side
+
+
+def write_samples(folder, dataset, results):
+    """Draw up to SAMPLES images, spread evenly over the set, to <folder>/samples/<image id>.jpg: what is annotated on the
+    left, the detections with a score of at least MIN_SCORE on the right. Images of an earlier evaluation go.
+
+    Args:
+        dataset: CocoDataset; results: its detections in COCO's result format. An unreadable image is left out.
+
+    Raises:
+        UserError: they could not be written, for example because the disk is full.
+    """
+    folder = make_folder(os.path.join(folder, "samples"))
+    chosen = np.unique(np.linspace(0, len(dataset.records) - 1, SAMPLES).round().astype(int))
+    rows_of = {dataset.records[number].image_id: [] for number in chosen}
+    for row in results:
+        if row["score"] >= MIN_SCORE and row["image_id"] in rows_of:
+            rows_of[row["image_id"]].append(row)
+    with writing_into(folder, "the samples"):
+        written = [_write_sample(folder, dataset.records[number], rows_of, dataset) for number in chosen]
+        for path in set(glob.glob(os.path.join(glob.escape(folder), "*.jpg"))).difference(written):
+            os.remove(path)
+
+
+def _write_sample(folder, record, rows_of, dataset):
+    """-> path of the file, or None for an unreadable image."""
+    try:
+        image = read_image(record.path, record.height, record.width)
+    except UnreadableImageError:
+        return None  # which the evaluation has named
+    path = os.path.join(folder, f"{record.image_id}.jpg")
+    write_image(path, _side_by_side(image, record, rows_of[record.image_id], dataset))
+    return path
+
+
+def _side_by_side(image, record, rows, dataset):
+    label_of = {category_id: label for label, category_id in enumerate(dataset.category_ids)}
+    found = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    found[:, 2:] += found[:, :2]
+    scaled, boxes = fit(image, np.concatenate([record.boxes, found]), SIDE, SIDE)
+    count = len(record.boxes)
+    annotated = draw_boxes(scaled, boxes[:count], record.labels, dataset.names)
+    detected = draw_boxes(scaled, boxes[count:], [label_of[row["category_id"]] for row in rows], dataset.names,
+                          [row["score"] for row in rows])
+    name = os.path.basename(record.path)
+    return contact_sheet([annotated, detected], [[f"{name} (id {record.image_id}): {count} annotated"],
+                                                 [f"{len(rows)} detected with a score of {MIN_SCORE} or more"]], columns=2)

@@ -1,0 +1,66 @@
+"""Several images of different sizes on one."""
+import cv2
+import numpy as np
+
+from src.visualization.text import MIN_TEXT_HEIGHT, draw_text, plain_text, shortened, text_size
+
+BACKGROUND, CAPTION = (245, 245, 245), (20, 20, 20)
+GAP = 10  # pixels between images
+LETTERS = 11  # height of a caption's capital letters, in pixels
+
+
+def fit(image, boxes, width, height):
+    """Scale a image (h, w, 3) uint8 and its boxes (n, 4) by one factor, up or down, so that it just fits into width x height
+    pixels."""
+    scale = min(width / image.shape[1], height / image.shape[0])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return resized, np.asarray(boxes, np.float64).reshape(-1, 4) * (np.array(size * 2) / ([*image.shape[1::-1]] * 2))
+
+
+def contact_sheet(images, captions, columns):
+    """Images in rows of `columns`, each with its caption below.
+
+    Args:
+        images: list of (h, w, 3) uint8 RGB, which keep their sizes; captions: a list of lines of text for each.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    columns = min(columns, len(images))
+    cells = [_cell(image, lines, max(other.shape[1] for other in images)) for image, lines in zip(images, captions)]
+    rows = [cells[start:start + columns] for start in range(0, len(cells), columns)]
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    width = cells[0].shape[1]
+    sheet = np.full((sum(heights) + GAP * (len(rows) + 1), width * columns + GAP * (columns + 1), 3), BACKGROUND, np.uint8)
+    top = GAP
+    for row, height in zip(rows, heights):
+        for number, cell in enumerate(row):
+            left = GAP + number * (width + GAP)
+            sheet[top:top + cell.shape[0], left:left + width] = cell
+        top += height + GAP
+    return sheet
+
+
+def _cell(image, lines, width):
+    """A image at the left of an area of the given width, and the lines below."""
+    line_height = text_size("", LETTERS)[1]
+    height = image.shape[0]
+    cell = np.full((height + line_height * len(lines), width, 3), BACKGROUND, np.uint8)
+    cell[:height, :image.shape[1]] = image
+    for number, line in enumerate(lines):
+        text, letters = _fitted(line, width)
+        draw_text(cell, text, 0, height + number * line_height, letters, CAPTION)
+    return cell
+
+
+def _fitted(line, width):
+    """-> as much of the line as fits into the width in smaller letters where need be, and their height."""
+    line = "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)
+    for letters in range(LETTERS, MIN_TEXT_HEIGHT - 1, -1):
+        if text_size(line, letters)[0] <= width:
+            return line, letters
+    length = len(line)
+    while length > 1 and text_size(shortened(line, length), MIN_TEXT_HEIGHT)[0] > width:
+        length -= 1
+    return shortened(line, length), MIN_TEXT_HEIGHT

@@ -1,0 +1,154 @@
+"""The commands of README.md and docs/your_own_data.md that need no other hardware, run as they are written.
+
+They run in their order in one folder, with tiny data, and with words at their ends that make the work small. Those for one's own
+data are written for Ascend; here they run as the README says for a CPU.
+"""
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.dataset.shapes import ensure_shapes
+from tests.helpers.markdown_blocks import ROOT
+from tests.helpers.shell_commands import commands, marks_of
+
+TREE = ["config", "src", "tools", "train.py", "eval.py", "infer.py", "export.py"]
+ON_A_CPU = {"resnet50": "resnet18", "--device_target Ascend --mix True": "--device_target CPU --mix False"}
+FEW_SHAPES = {"train_images": 10, "val_images": 2, "height": 64, "width": 64, "seed": 0}
+# A part of a command -> what is added to it.
+SMALL = {
+    "--config": "-o data.target_size=[64,64] backbone.frozen=True compile_cache=graphs",
+    "resnet50": "data.dataset_dir=coco2017 backbone.pretrained=False epochs=1",
+    "resnet18_fpn_shapes": " ".join(f"data.draw_shapes.{key}={value}" for key, value in FEW_SHAPES.items()),
+    "resnet18_fpn_finetune": "epochs=1",
+    "tools/benchmark.py": "--height 64 --width 64 --steps 1",
+}
+# Program -> the flag or the pattern that gives its most important file.
+WRITES = {
+    "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "infer/detections.json",
+    "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
+    "tools/voc_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt", "tools/benchmark.py": "--json",
+}
+PROGRAM = re.compile(r"python (\S+\.py)")
+
+
+def runnable():
+    """The commands once each; those for one's own data, which name a finetune configuration, for a CPU."""
+    found = []
+    for command in commands():
+        if "_finetune.yml" in command:
+            for old, new in ON_A_CPU.items():
+                command = command.replace(old, new)
+        if not marks_of(command) and command not in found:
+            found.append(command)
+    return found
+
+
+def small(command):
+    """The command with the words at its end."""
+    return " ".join([command, *(words for part, words in SMALL.items() if part in command.partition(" --checkpoint_path ")[0])])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The folder of the commands, with what they find there: the project, its environment and the data."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in TREE:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    for name in ("coco2017", "data/bccd", "drawn"):
+        ensure_shapes(str(folder / name), **FEW_SHAPES)
+    for split in ("train2017", "val2017"):
+        edit_categories(folder / "coco2017/annotations" / f"instances_{split}.json", lambda old: old + more_than(old, 80))
+        edit_categories(folder / "data/bccd/annotations" / f"instances_{split}.json", lambda old: [
+            {**category, "name": f"cell {category['id']}"} for category in old])
+    write_voc(folder / "drawn", folder / "VOCdevkit/VOC2007")
+    (folder / "data/own/annotations").mkdir(parents=True)
+    (folder / "data/own/images").symlink_to(folder / "VOCdevkit/VOC2007/JPEGImages")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def edit_categories(path, edit):
+    """Put edit(list of categories) in the place of the categories of a COCO annotation file."""
+    contents = json.loads(path.read_text())
+    path.write_text(json.dumps({**contents, "categories": edit(contents["categories"])}))
+
+
+def more_than(categories, count):
+    """The categories that are missing to so many."""
+    return [{"id": 1000 + number, "name": f"thing {number}"} for number in range(len(categories), count)]
+
+
+def write_voc(coco, voc):
+    """Write the training part of a COCO data set as VOC's XML and images."""
+    contents = json.loads((coco / "annotations/instances_train2017.json").read_text())
+    names = {category["id"]: category["name"] for category in contents["categories"]}
+    (voc / "Annotations").mkdir(parents=True)
+    shutil.copytree(coco / "train2017", voc / "JPEGImages")
+    for image in contents["images"]:
+        objects = [(names[row["category_id"]], row["bbox"]) for row in contents["annotations"] if row["image_id"] == image["id"]]
+        text = "".join(
+            f"<object><name>{name}</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin><xmax>{x + w}</xmax>"
+            f"<ymax>{y + h}</ymax></bndbox></object>" for name, (x, y, w, h) in objects)
+        (voc / "Annotations" / f"{Path(image['file_name']).stem}.xml").write_text(
+            f"<annotation><filename>{image['file_name']}</filename><size><width>{image['width']}</width>"
+            f"<height>{image['height']}</height></size>{text}</annotation>")
+
+
+def run(home, command):
+    """The finished process of a command, whose output has both streams."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(["bash", "-c", command], cwd=home, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=300)
+
+
+def bring(home, command):
+    """Put in its place what a user has by then, a checkpoint of the 12th epoch or torchvision's weights; returns the command."""
+    epoch12 = home / "output/checkpoint/FasterRCNN_det_resnet50_epoch12_rank0.ckpt"
+    if epoch12.name in command and not epoch12.exists():
+        os.link(epoch12.with_name("FasterRCNN_det_resnet50_epoch1_rank0.ckpt"), epoch12)
+    if "convert_torchvision.py" in command:
+        done = run(home, f"python tools/export_torchvision.py {epoch12} {home}/weights.safetensors")
+        assert done.returncode == 0, done.stdout
+    # PyTorch is not among the packages of the tests.
+    return command.replace("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "weights.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(home):
+    """Command -> (finished process, the main files that it has written)."""
+    results = {}
+    for command in runnable():
+        before = {path: path.stat().st_mtime_ns for path in home.rglob("*") if path.is_file()}
+        done = run(home, small(bring(home, command)))
+        script = PROGRAM.search(command)[1]
+        pattern = WRITES[script]
+        if pattern.startswith("--"):
+            words = shlex.split(command)
+            pattern = words[words.index(pattern) + 1]
+        results[command] = done, [path for path in home.rglob(pattern) if before.get(path) != path.stat().st_mtime_ns]
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", runnable(), ids=lambda command: command[:60])
+def test_the_command_runs_and_writes_what_it_promises(finished, command):
+    done, written = finished[command]
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert written
+
+
+@pytest.mark.slow
+def test_own_images_become_drawn_detections(home, finished):
+    sides = [json.loads((home / f"data/own/annotations/instances_{side}2017.json").read_text()) for side in ("train", "val")]
+    assert [len(side["images"]) for side in sides] == [8, 2]
+    listed = json.loads((home / "output/infer/detections.json").read_text())
+    assert len(listed) == FEW_SHAPES["train_images"]
+    assert all((home / entry["drawing"]).is_file() for entry in listed)

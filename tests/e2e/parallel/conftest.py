@@ -1,0 +1,67 @@
+"""mpirun, a tiny data set and a tiny detector."""
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from src.dataset.shapes import ensure_shapes
+from tests.helpers.launching import MPIRUN, ROOT, launch
+from tests.helpers.paths import TINY_DETECTOR
+
+SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder that goes with its checkpoints when the tests are over."""
+    if MPIRUN is None:
+        pytest.skip("there is no mpirun; requirements-dev.txt installs one")
+    folder = tmp_path_factory.mktemp("parallel")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def config(workspace):
+    """The tiny detector with frozen BatchNorm, without random sampling. Its runs share compiled graphs."""
+    folder = workspace / "shapes"
+    ensure_shapes(str(folder), **SHAPES)
+    settings = {
+        "__BASE__": str(TINY_DETECTOR),
+        "compile_cache": str(workspace / "compiled"),
+        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
+        "backbone": {"frozen_bn": True},
+        "rpn_head": {"rpn_label_assignment": {"use_random": False}},
+        "bbox_head": {"bbox_assigner": {"use_random": False}},
+        "lr": {"base_batch_size": 4},
+    }
+    path = workspace / "tiny.yml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="session")
+def run():
+    """A function that runs a Python program as several processes to their end and returns what they print.
+
+    It gives a single process for 1.
+    """
+    def run_to_end(ranks, *words, status=0):
+        command = launch(ranks, *words) if ranks > 1 else [sys.executable, *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert (done.returncode == 0) == (status == 0), done.stdout[-6000:]
+        return done.stdout
+    return run_to_end
+
+
+@pytest.fixture(scope="session")
+def trained(run, workspace, config):
+    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end."""
+    folder = workspace / "trained"
+    output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True",
+                 "-o", "backbone.frozen_bn=False", "epochs=1")
+    return output, folder

@@ -1,0 +1,83 @@
+"""If one of several processes fails, all end at once with its message."""
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.helpers.launching import ROOT, launch
+
+PATIENCE = 30  # seconds until all must have ended
+
+
+@pytest.mark.usefixtures("workspace")
+@pytest.mark.parametrize(("how", "message"), [
+    ("user", "error: the disk of rank 1 is full; make room."),
+    ("defect", "ZeroDivisionError: a defect on rank 1"),
+    ("kill", "signal 9"),
+])
+def test_one_rank_fails_while_the_others_wait(run, how, message):
+    started = time.monotonic()
+    assert message in run(3, "tests/programs/one_fails.py", how, status=1)
+    assert time.monotonic() - started < PATIENCE
+
+
+def ranks_of(program, script):
+    """The processes of a started mpirun that run the script, by rank."""
+    ranks = [process for process in program.children(recursive=True)
+             if "OMPI_COMM_WORLD_RANK" in process.environ() and script in " ".join(process.cmdline()[:3])
+             and process.parent().environ().get("OMPI_COMM_WORLD_RANK") is None]
+    return sorted(ranks, key=lambda process: int(process.environ()["OMPI_COMM_WORLD_RANK"]))
+
+
+def kill_one(command, script, rank, log, sign):
+    """Start the command, kill -9 one rank when the log shows the sign; the exit status and seconds until the end."""
+    with open(log, "w") as output:
+        program = psutil.Popen([str(word) for word in command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 300
+    while sign not in Path(log).read_text():
+        assert program.poll() is None and time.monotonic() < deadline, Path(log).read_text()[-4000:]
+        time.sleep(0.05)
+    family = program.children(recursive=True)
+    ranks_of(program, script)[rank].send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    status = program.wait(timeout=PATIENCE)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    return status, time.monotonic() - started
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.usefixtures("trained")
+def test_a_rank_is_killed_in_training(config, workspace, rank):
+    command = launch(2, "train.py", "--config", config, "--save_dir", workspace / f"killed_{rank}",
+                     "-o", "epochs=1000", "backbone.frozen_bn=False")
+    status, seconds = kill_one(command, "train.py", rank, workspace / "train.log", "epoch 1/1000 step 2/2")
+    assert status != 0 and seconds < PATIENCE
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_is_killed_in_evaluation(config, workspace, trained, rank):
+    # While it compiles, it lasts long enough to be killed.
+    command = launch(2, "eval.py", "--config", config, "--save_dir", workspace / "killed", "--compile_cache", "",
+                     "--checkpoint_path", trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt")
+    status, seconds = kill_one(command, "eval.py", rank, workspace / "eval.log", "evaluating")
+    assert status != 0 and seconds < PATIENCE
+
+
+def test_ranks_that_disagree(config, workspace):
+    one = [sys.executable, "eval.py", "--config", config, "--checkpoint_path", "none", "--save_dir", workspace / "out"]
+    words = [*launch(1)[:-1], *one, ":", "-n", "1", *one, "-o", "infer.max_box_num=7"]
+    done = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "has another configuration than rank 0" in done.stdout + done.stderr
+
+
+def test_a_single_process_imports_no_mpi():
+    program = ("import sys\nimport train\nfrom src.cli import run_together\n"
+               "run_together(lambda group: print(group.size, 'mpi4py' in sys.modules))")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "1 False", done.stderr

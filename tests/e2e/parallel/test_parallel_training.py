@@ -1,0 +1,92 @@
+"""Several processes train what one does: gradients, weights, running statistics, data shards, resuming on another number."""
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from src.train.checkpoint import progress_of, read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def ten_steps(run, workspace, config):
+    """First gradients and last weights of one process with two images a step, and of two with one each."""
+    results = []
+    for ranks, batch_size in ((1, 2), (2, 1)):
+        out = workspace / f"ten_steps_{ranks}.npz"
+        run(ranks, "tests/programs/ten_steps.py", config, batch_size, out)
+        with np.load(out) as file:
+            results.append(dict(file))
+    return results
+
+
+def test_gradients_of_two_ranks_are_those_of_one(ten_steps):
+    one, two = ten_steps
+    names = [name for name in one if name.startswith("gradient")]
+    assert len(names) > 40 and one.keys() == two.keys()
+    for name in names:
+        assert np.linalg.norm(two[name] - one[name]) <= 1e-5 * np.linalg.norm(one[name]), name
+
+
+def test_weights_after_ten_steps_are_those_of_one(ten_steps):
+    one, two = ten_steps
+    for name in one:
+        if name.startswith("weight"):
+            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-3)
+
+
+def test_only_rank_0_writes_and_logs(trained):
+    output, folder = trained
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == [
+        "FasterRCNN_det_resnet18_best.ckpt", "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"]
+    assert output.count("9 training images") == output.count("epoch 1/1 step 1/2") == 1
+    assert "learning rate: 0.02 for 4 images a step, scaled to 0.02 for 4 images a step" in output
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["global_step"] for line in lines] == [1, 2]
+    assert all(0 < line["all_reduce"] < 1 and 0 <= line["rank_wait"] < 1 for line in lines)
+    assert json.loads((folder / "eval" / "metrics.json").read_text())["images"] == 37
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ranks):
+    """Nine images in batches of 2 a rank make 2 steps an epoch for two ranks, 4 for one and 1 for four."""
+    checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
+    folder = workspace / f"resumed_{ranks}"
+    output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint,
+                 "-o", "backbone.frozen_bn=False", "epochs=2")
+    steps = {1: 4, 4: 1}[ranks]
+    assert f"for 4 images a step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images a step" in output
+    assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
+    saved = str(folder / "checkpoint" / "FasterRCNN_det_resnet18_epoch2_rank0.ckpt")
+    assert progress_of(read_checkpoint(saved), saved)["global_step"] == 2 * steps
+
+
+@pytest.mark.usefixtures("workspace")
+def test_what_ranks_agree_on(run):
+    output = run(2, "tests/programs/agreement.py")
+    assert "rank 0 agrees" in output and "rank 1 agrees" in output
+
+
+def contents(folder, suffix):
+    path = str(folder / "checkpoint" / f"FasterRCNN_det_resnet18_{suffix}.ckpt")
+    return {name: tensor.asnumpy() for name, tensor in read_checkpoint(path).items()}
+
+
+def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, config):
+    """Each rank has running statistics of its own there."""
+    whole, resumed = workspace / "whole", workspace / "from_inside"
+    flags = ["--config", config, "--mix", "False", "-o", "backbone.frozen_bn=False", "epochs=2", "save_interval_steps=1"]
+    run(2, "train.py", "--save_dir", whole, *flags)
+    (resumed / "checkpoint").mkdir(parents=True)
+    inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"
+    shutil.copy(whole / "checkpoint" / inside, resumed / "checkpoint")
+    output = run(2, "train.py", "--save_dir", resumed, "--resume_ckpt", "auto", *flags)
+    assert "resuming after epoch 1 and 4 images" in output and "epoch 2/2 step 1/2" not in output
+
+    stored = contents(whole, "epoch2_step1_rank0")
+    others = {name: stored[name] for name in stored if name.startswith("statistics.rank1.")}
+    assert others and any((others[name] != stored[name[len("statistics.rank1."):]]).any() for name in others)
+    found, expected = (contents(folder, "epoch2_rank0") for folder in (resumed, whole))
+    assert found.keys() == expected.keys() and not any(name.startswith("statistics.") for name in found)
+    assert [name for name in found if not np.array_equal(found[name], expected[name])] == []

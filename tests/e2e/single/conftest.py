@@ -1,0 +1,143 @@
+"""A tiny detector and a tiny data set, trained by the command line once for all tests of this folder."""
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from src.dataset.shapes import ensure_shapes
+from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.run_files import wait_until
+
+SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
+DAMAGED = "000005.jpg"  # of the 13 training images: a batch of 2 makes 6 steps an epoch
+
+
+def tiny_settings(folder):
+    """The tiny detector in fp16 with a scale that adapts."""
+    return {
+        "__BASE__": str(TINY_DETECTOR), "device_target": "CPU", "seed": 1234, "mix": True, "eval_interval": 1, "clip_grads": 5.0,
+        "ms_loss_scaler": "dynamic", "ms_loss_scaler_value": 131072.0,
+        "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
+        "lr": {"base_batch_size": 0, "warmup_ratio": 0.001, "decay_rate": 0.1},
+    }
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder that goes with its checkpoints (90 MB each) when the tests are over."""
+    folder = tmp_path_factory.mktemp("end_to_end")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def data_folder(workspace):
+    """The data set; half of one training image is missing."""
+    folder = workspace / "shapes"
+    ensure_shapes(str(folder), **SHAPES)
+    damaged = folder / "train2017" / DAMAGED
+    damaged.write_bytes(damaged.read_bytes()[:damaged.stat().st_size // 2])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config(workspace, data_folder):
+    """The path of the configuration.
+
+    Runs share compiled graphs: the first with its settings makes them, later ones start in a third of the time.
+    """
+    path = workspace / "tiny.yml"
+    path.write_text(yaml.safe_dump({**tiny_settings(data_folder), "compile_cache": str(workspace / "compiled")}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def command(config):
+    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list."""
+    def build(script, save_dir, *flags, **settings):
+        words = [sys.executable, script, "--config", config, "--save_dir", save_dir, *flags]
+        if settings:
+            words += ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
+        return [str(word) for word in words]
+    return build
+
+
+@pytest.fixture(scope="session")
+def run(command):
+    """A function like `command` that runs the command to its end and returns its standard output."""
+    def run_to_end(script, save_dir, *flags, status=0, **settings):
+        done = subprocess.run(command(script, save_dir, *flags, **settings), cwd=ROOT, capture_output=True, text=True,
+                              timeout=600)
+        assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stderr if status else done.stdout
+    return run_to_end
+
+
+@pytest.fixture(scope="session")
+def run_and_kill(command):
+    """A function like `command` that kills the command once metrics.jsonl shows a global step.
+
+    It returns the standard output, and fails where worker processes outlive the killed one.
+    """
+    def start_and_kill(last_step, script, save_dir, *flags, **settings):
+        log = Path(f"{save_dir}.log")
+        with open(log, "w") as output:
+            program = psutil.Popen(command(script, save_dir, *flags, **settings), cwd=ROOT, stdout=output,
+                                   stderr=subprocess.STDOUT)
+        try:
+            wait_for_step(program, Path(save_dir) / "metrics.jsonl", last_step, log)
+            workers = program.children(recursive=True)
+        finally:
+            program.kill()
+            program.wait()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        assert [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE] == []
+        return log.read_text()
+    return start_and_kill
+
+
+def wait_for_step(program, path, step, log):
+    """Return as soon as the file of JSON lines `path` has the step."""
+    wait_until(lambda: path.exists() and f'"global_step": {step},' in path.read_text(), program, log)
+
+
+@pytest.fixture(scope="session")
+def start(command):
+    """A function like `command` that starts the command, as the leader of a group of processes: (process, path of its output).
+
+    What it started ends with the tests.
+    """
+    started = []
+
+    def start_one(script, save_dir, *flags, **settings):
+        log = Path(f"{save_dir}.{len(started)}.log")
+        with open(log, "w") as output:
+            program = psutil.Popen(command(script, save_dir, *flags, **settings), cwd=ROOT, stdout=output,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+        started.append(program)
+        return program, log
+
+    yield start_one
+    for program in started:
+        if program.poll() is None:
+            program.kill()
+            program.wait()
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(workspace, run):
+    """The folder of a run of six epochs in one go in fp32, without checkpoints but those of the epochs."""
+    folder = workspace / "uninterrupted"
+    run("train.py", folder, "--mix", "False", epochs=6, keep_checkpoint_max=6)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def straight(workspace, run):
+    """Four epochs in one go on graphs of their own, with an evaluation after each: (folder, standard output)."""
+    folder = workspace / "straight"
+    return folder, run("train.py", folder, "--run_eval", "True", "--compile_cache", "")

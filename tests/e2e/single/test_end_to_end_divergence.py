@@ -1,0 +1,35 @@
+"""Runs that go wrong stop, and leave their last checkpoint as it was."""
+import re
+
+import pytest
+
+from tests.helpers.run_files import checkpoint, contents, read_lines
+
+
+@pytest.fixture(scope="module")
+def first_epoch(workspace, run):
+    """The folder of a run of one epoch in fp32, six steps."""
+    folder = workspace / "diverging"
+    run("train.py", folder, "--mix", "False", epochs=1)
+    return folder
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(run, first_epoch):
+    path = checkpoint(first_epoch, "epoch1_rank0")
+    before = contents(path)
+    message = run("train.py", first_epoch, "--mix", "False", "--resume_ckpt", path, "--lr_init", "1000", status=1,
+                  clip_grads=False, epochs=40)
+    [line] = [line for line in message.splitlines() if line.startswith("error: ")]
+    found = re.search(r"the loss is (nan|inf|-inf) at step (\d+), with learning rate 1e\+03 and the images (\d+), (\d+);", line)
+    assert found, line
+    assert int(found[2]) > 6 and {int(found[3]), int(found[4])} <= set(range(1, 14))
+    assert read_lines(first_epoch)[-1]["global_step"] == int(found[2])
+    after = contents(path)
+    assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_gradients_that_always_overflow_end_the_run(run, first_epoch, workspace):
+    folder = workspace / "overflowing"
+    message = run("train.py", folder, "--ms_loss_scaler", "static", "--ms_loss_scaler_value", str(2**30), status=1, epochs=10)
+    assert "21 steps in a row had gradients that are not finite, the last one at step 21, " in message
+    assert read_lines(folder)[-1]["global_step"] == 21

@@ -1,0 +1,105 @@
+"""A full disk is reported, the run goes on, and what was saved before stays."""
+import logging
+import os
+import resource
+import subprocess
+
+import psutil
+import pytest
+
+from src.errors import UserError
+from src.evaluation.evaluate import write_results
+from src.train.metrics import Progress
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines, wait_until
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A function that gives an empty disk of so many megabytes, or another size to the one that is there."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(megabytes):
+        remount = ["-o", "remount"] if os.path.ismount(folder) else []
+        done = subprocess.run(["mount", "-t", "tmpfs", *remount, "-o", f"size={megabytes}m", "tmpfs", str(folder)],
+                              capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
+    """The disk has room for one checkpoint of 91 MB, and nothing but this test shows in the folder what was cut off."""
+    folder = disk(150) / "out"
+    program, log = start("train.py", folder, "--mix", "False", epochs=2)
+    assert program.wait(timeout=120) == 1
+    output = log.read_text()
+    path = checkpoint(folder, "epoch2_rank0")
+    assert (f"ERROR {path} could not be written (No space left on device); training goes on, and earlier checkpoints are as "
+            "they were") in output
+    assert output.splitlines()[-1] == (f"error: training is done, but {path} could not be written (No space left on device); "
+                                       "make room and go on with --resume_ckpt auto.")
+    assert "Traceback" not in output
+    assert os.listdir(folder / "checkpoint") == ["FasterRCNN_det_resnet18_epoch1_rank0.ckpt"]
+    assert_same_checkpoint(checkpoint(folder, "epoch1_rank0"), checkpoint(uninterrupted, "epoch1_rank0"))
+    assert read_lines(folder) == read_lines(uninterrupted)[:12]
+
+    disk(400)
+    assert "resuming after epoch 1 of" in run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=2)
+    assert_same_checkpoint(path, checkpoint(uninterrupted, "epoch2_rank0"))
+
+
+def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
+    """A limit to the size of files stands in for the disk."""
+    folder = workspace / "full_for_a_while"
+    program, log = start("train.py", folder, "--mix", "False", epochs=3, save_interval_steps=1)
+    wait_until(lambda: "saved" in log.read_text(), program, log)
+    process = psutil.Process(program.pid)
+    process.rlimit(psutil.RLIMIT_FSIZE, (50_000_000, resource.RLIM_INFINITY))
+    wait_until(lambda: log.read_text().count("could not be written (File too large)") >= 2, program, log)
+    assert all(is_intact(path) for path in (folder / "checkpoint").glob("*.ckpt"))
+    process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert program.wait(timeout=120) == 0
+    assert_same_checkpoint(checkpoint(folder, "epoch3_rank0"), checkpoint(uninterrupted, "epoch3_rank0"))
+
+
+def fill(folder):
+    """A file that takes all the room that is left."""
+    path = folder / "filler"
+    with open(path, "wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(bytes(4096))
+            except OSError:
+                return path
+
+
+def test_metrics_wait_for_room(disk, caplog):
+    folder = disk(1)
+    path = str(folder / "metrics.jsonl")
+    progress = Progress(path, 0, 100, 1, 1, 1)
+    for step in range(20):
+        if step == 5:
+            filler = fill(folder)
+        if step == 15:
+            filler.unlink()
+        progress.add(step, [float(step)] * 5, {"data_wait": 0.0}, 0.1, 1.0, 0)
+    progress.close()
+    assert [line["loss"] for line in read_lines(folder)] == list(range(20))
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors and all(error == f"{path} could not be written (No space left on device); training goes on" for error in errors)
+
+
+def test_results_on_a_full_disk(disk):
+    folder = disk(1)
+    write_results(str(folder), {"AP": 0.5}, [{"score": 1}])
+    before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+    filler = fill(folder)
+    with pytest.raises(UserError, match=r"could not be written into .* \(No space left on device\); make room"):
+        write_results(str(folder), {"AP": 0.6}, [{"score": 2}] * 1000)
+    filler.unlink()
+    assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before

@@ -1,0 +1,63 @@
+"""The memory of a run does not grow."""
+import re
+import time
+
+import pytest
+
+from src.dataset.shapes import ensure_shapes
+from tests.helpers.run_files import checkpoint, wait_until
+
+MAX_GROWTH = 1.05
+
+
+@pytest.fixture(scope="module")
+def many_images(workspace):
+    """A data set of 200 images to train on and 2,000 to evaluate on."""
+    folder = workspace / "many"
+    ensure_shapes(str(folder), train_images=200, val_images=2000, height=64, width=64, seed=1)
+    return folder
+
+
+def resident(program):
+    """Resident memory in MB of the process and of each that it started."""
+    return [process.memory_info().rss / 2**20 for process in (program, *program.children(recursive=True))]
+
+
+def assert_flat(program, log, done, warm, end):
+    """Compare the memory when `done()`, steps or images, is `warm` with what it is at any time until `end`."""
+    program.cpu_affinity(program.cpu_affinity()[:1])  # on images this small, threads that wait for each other take the time
+    wait_until(lambda: done() >= warm, program, log, pause=0.05)
+    assert done() < end / 2
+    before = resident(program)
+    assert len(before) >= 3  # at least two processes read images
+    growth = [1.0] * len(before)
+    while done() < end:
+        assert program.poll() is None, log.read_text()[-4000:]
+        growth = [max(pair) for pair in zip(growth, (now / first for now, first in zip(resident(program), before)))]
+        time.sleep(0.1)
+    assert max(growth) < MAX_GROWTH, (before, growth)
+
+
+@pytest.mark.slow
+def test_two_thousand_training_steps(start, workspace, many_images):
+    folder = workspace / "many_steps"
+    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", "--batch_size", "1", "--log_interval", "50",
+                         data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
+                         backbone__frozen=True, epochs=12)
+    # The first 200 steps make an epoch, whose end writes the first checkpoint.
+    assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, warm=300, end=2300)
+
+
+@pytest.mark.slow
+def test_two_thousand_evaluated_images(start, uninterrupted, workspace, many_images):
+    program, log = start("tests/programs/eval_often.py", workspace / "many_images", "--mix", "False",
+                         "--num_workers", "2", "--batch_size", "8",
+                         "--checkpoint_path", checkpoint(uninterrupted, "epoch6_rank0"),
+                         data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
+                         infer__conf_threshold=0.05)
+
+    def done():
+        reported = re.findall(r"evaluated (\d+) of 2000", log.read_text())
+        return int(reported[-1]) if reported else 0
+
+    assert_flat(program, log, done, warm=200, end=2000)

@@ -1,0 +1,94 @@
+"""Four epochs in one go against two, two more that are killed in the last one, and that one again.
+
+The first part of the second run stores its compiled graphs, the later ones take them up; the first run has nothing to do with
+them.
+"""
+import numpy as np
+import pytest
+
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_lines
+
+EPOCHS, STEPS_PER_EPOCH = 4, 6
+LOSSES = ["loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss"]
+PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale",
+            "loss_scale_counter"}
+
+
+@pytest.fixture(scope="module")
+def interrupted(workspace, run, run_and_kill):
+    """The folder of a run in three parts without evaluations, and what metrics.jsonl held before the last part."""
+    folder = workspace / "interrupted"
+    run("train.py", folder, epochs=2)
+    # The second part reads its images in other processes, and its flag --seed gives way to the checkpoint's seed.
+    log = run_and_kill(3 * STEPS_PER_EPOCH + 2, "train.py", folder, "--resume_ckpt", checkpoint(folder, "epoch2_rank0"),
+                       "--seed", "5", "--num_workers", "2")
+    assert "seed 1234 of" in log and "is used instead of 5" in log
+    assert not (folder / "checkpoint" / "FasterRCNN_det_resnet18_epoch4_rank0.ckpt").exists()
+    before = read_lines(folder)
+    log = run("train.py", folder, "--resume_ckpt", checkpoint(folder, "epoch3_rank0"))
+    assert "resuming after epoch 3" in log
+    return folder, before
+
+
+BUT_FOR_EVALUATION = {"best_ap", "evaluated"}  # one of the two runs is never evaluated
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_the_number_of_epochs_and_evaluations_do_not_change_the_weights(epoch, straight, interrupted):
+    assert_same_checkpoint(checkpoint(interrupted[0], f"epoch{epoch}_rank0"),
+                           checkpoint(straight[0], f"epoch{epoch}_rank0"), BUT_FOR_EVALUATION)
+
+
+def test_two_epochs_and_two_make_the_same_weights_momenta_and_losses_as_one_run(straight, interrupted):
+    folder, before = interrupted
+    assert_same_checkpoint(checkpoint(folder, "epoch3_rank0"), checkpoint(straight[0], "epoch3_rank0"), BUT_FOR_EVALUATION)
+    lines = read_lines(straight[0])
+    assert len(before) > 3 * STEPS_PER_EPOCH and before == lines[:len(before)]
+
+
+def test_a_killed_epoch_done_again_makes_the_same_weights_momenta_and_losses(straight, interrupted):
+    assert_same_checkpoint(checkpoint(interrupted[0], "epoch4_rank0"), checkpoint(straight[0], "epoch4_rank0"),
+                           BUT_FOR_EVALUATION)
+    assert read_lines(interrupted[0])[-STEPS_PER_EPOCH:] == read_lines(straight[0])[-STEPS_PER_EPOCH:]
+
+
+def test_the_metrics_of_a_run_with_a_kill_hold_every_step_once(straight, interrupted):
+    assert read_lines(interrupted[0]) == read_lines(straight[0])
+
+
+def test_metrics_lines(straight):
+    lines = read_lines(straight[0])
+    assert [line["global_step"] for line in lines] == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
+    assert [(line["epoch"], line["step"]) for line in lines] == [
+        (epoch, step) for epoch in range(1, EPOCHS + 1) for step in range(1, STEPS_PER_EPOCH + 1)]
+    assert all(set(line) == {"epoch", "step", "global_step", *LOSSES, "lr", "loss_scale", "skipped_steps"}
+               for line in lines)
+    assert np.isfinite([[line[name] for name in LOSSES] for line in lines]).all()
+    for line in lines:
+        assert line["loss"] == pytest.approx(sum(line[name] for name in LOSSES[1:]), rel=1e-6)
+    # The rate: a ramp from 0.001 of 0.02 over 4 steps, a tenth of it after the third epoch.
+    ramp = [0.02 * (0.001 + 0.999 * step / 4) for step in range(4)]
+    assert [line["lr"] for line in lines] == pytest.approx(ramp + [0.02] * 14 + [0.002] * 6)
+
+
+def test_the_loss_scale_halves_with_each_step_that_overflows_in_fp16(straight):
+    lines = read_lines(straight[0])
+    assert 0 < lines[-1]["skipped_steps"] < len(lines) / 2
+    assert all(line["loss_scale"] == 131072 / 2 ** line["skipped_steps"] for line in lines)
+
+
+def test_checkpoint_names_and_contents(straight):
+    folder, _ = straight
+    names = sorted(path.name for path in (folder / "checkpoint").iterdir())
+    assert names == [f"FasterRCNN_det_resnet18_{suffix}.ckpt"
+                     for suffix in ("best", *(f"epoch{epoch}_rank0" for epoch in range(1, EPOCHS + 1)))]
+    stored = contents(checkpoint(folder, "epoch3_rank0"))
+    weights = {name for name in stored if stored[name].ndim and not name.startswith("moments.")}
+    momenta = {name for name in stored if name.startswith("moments.")}
+    assert set(stored) - weights - momenta == PROGRESS
+    assert {name[len("moments."):] for name in momenta} == {
+        name for name in weights if not name.endswith(("moving_mean", "moving_variance"))}
+    assert any(np.any(stored[name]) for name in momenta)
+    assert stored["epoch"] == 3 and stored["global_step"] == 3 * STEPS_PER_EPOCH and stored["seed"] == 1234
+    last = read_lines(folder)[3 * STEPS_PER_EPOCH - 1]
+    assert stored["loss_scale"] == last["loss_scale"] and stored["skipped_steps"] == last["skipped_steps"]

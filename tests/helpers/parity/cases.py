@@ -1,0 +1,36 @@
+"""Images and boxes beyond the photographs: corners that a detector must get right."""
+import numpy as np
+
+# name -> classes, salt of the weights, canvas (height, width), boxes and classes of each image. With the weights of some other
+# salts, a loss differs by as much as a single proposal adds to it: one lies on a threshold, and rounding decides.
+CASES = {
+    "one_class": (1, 3, (384, 512), [
+        # At all four borders, and one within another.
+        ([[0, 0, 120, 90], [300, 284, 512, 384], [100, 100, 260, 300], [140, 150, 200, 210]], [0, 0, 0, 0])]),
+    "eighty_classes": (80, 6, (256, 256), [
+        ([], []),
+        # Smaller than a pixel; two identical boxes; the whole image.
+        ([[100.25, 60.5, 100.75, 60.9], [30, 40, 110, 170], [30, 40, 110, 170], [0, 0, 256, 256],
+          [12.5, 200, 80, 256], [150, 20, 240.5, 110.25]], [5, 79, 3, 0, 17, 42])]),
+}
+
+LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and rounding grows as much
+
+
+def draw_image(size, seed):
+    """A image uint8 RGB (height, width, 3): coloured squares of 16 pixels under noise."""
+    rng = np.random.default_rng(seed)
+    squares = rng.integers(30, 226, (-(-size[0] // 16), -(-size[1] // 16), 3))
+    image = np.kron(squares, np.ones((16, 16, 1), int))[: size[0], : size[1]]
+    return (image + rng.integers(-30, 30, image.shape)).astype(np.uint8)
+
+
+def images_of(name):
+    """The images of a case, uint8 (B, height, width, 3)."""
+    _, salt, size, annotated = CASES[name]
+    return np.stack([draw_image(size, [salt, i]) for i in range(len(annotated))])
+
+
+def annotations_of(name):
+    """Boxes (n, 4) float32 and classes (n,) int64 of each image of a case."""
+    return [(np.float32(boxes).reshape(-1, 4), np.int64(labels)) for boxes, labels in CASES[name][3]]

@@ -1,0 +1,44 @@
+"""torchvision's detector with known weights, as this project builds it."""
+
+import mindspore as ms
+
+from src.config.load import load_config
+from src.convert.torchvision_weights import from_torchvision, torchvision_names
+from src.detector import build_detector
+from src.train.checkpoint import load_weights
+from tests.helpers.parity.drawn_weights import draw_tensor
+from tests.helpers.paths import ROOT
+
+# Every anchor that is not ignored and every proposal is sampled, so that nothing is random.
+SAMPLE_ALL = [("rpn_head.rpn_label_assignment.rnp_sample_batch", 100_000), ("rpn_head.rpn_label_assignment.fg_fraction", 1.0),
+              ("bbox_head.bbox_assigner.rois_per_batch", 100_000), ("bbox_head.bbox_assigner.fg_fraction", 1.0)]
+CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
+
+
+def torchvision_config(height, width, overrides=()):
+    """torchvision's configuration for a canvas of height x width pixels, and (key, value) pairs."""
+    settings = [("backbone.pretrained", False), ("data.target_size", [height, width]), ("ms_loss_scaler", "none"), *overrides]
+    return load_config(CONFIG, [(key, value, "test") for key, value in settings])
+
+
+def torchvision_state(network, num_classes, salt):
+    """A state dict of torchvision for a network of K classes, the background first."""
+    state = {}
+    for parameter in network.get_parameters():
+        name, shape = torchvision_names(parameter.name)[0], parameter.shape
+        rows = {"cls_score": num_classes + 1, "bbox_pred": 4 * (num_classes + 1)}
+        if name.startswith("roi_heads.box_predictor."):
+            shape = (rows[name.split(".")[2]], *shape[1:])
+        state[name] = draw_tensor(name, shape, salt)
+    return state
+
+
+def drawn_network(cfg, num_classes, salt):
+    """A detector with the drawn weights, in graph mode."""
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = build_detector(cfg, num_classes)
+    state = torchvision_state(network, num_classes, salt)
+    weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, "the drawn weights")
+    load_weights(network, {name: ms.Tensor(array) for name, array in weights.items()}, "the drawn weights")
+    return network

@@ -1,0 +1,61 @@
+"""Three training steps, as the stored numbers were made: SGD with momentum 0.9 and weight decay 1e-4."""
+import numpy as np
+from mindspore import Tensor
+
+from src.convert.torchvision_weights import to_torchvision, torchvision_names
+from src.models.faster_rcnn import TrainingForward
+from src.train.all_reduce import NoAllReduce
+from src.train.optimizer import build_optimizer, set_learning_rate
+from src.train.sampling import SamplingPriorities
+from src.train.step import TrainStep, build_scaler
+
+PADDED = 16  # length of the box lists
+
+
+def pad(annotations):
+    """Boxes (B, PADDED, 4), labels (B, PADDED) and mask (B, PADDED) of a list of (boxes, labels)."""
+    batch = len(annotations)
+    boxes, labels = np.zeros((batch, PADDED, 4), np.float32), np.zeros((batch, PADDED), np.int32)
+    mask = np.zeros((batch, PADDED), bool)
+    for i, (own_boxes, own_labels) in enumerate(annotations):
+        count = len(own_boxes)
+        boxes[i, :count], labels[i, :count], mask[i, :count] = own_boxes, own_labels, True
+    return boxes, labels, mask
+
+
+class FirstGradients(NoAllReduce):
+    """Keeps the norms of the first step's gradients.
+
+    Attributes:
+        norms: list, in the order of the optimizer's weights.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.norms = []
+
+    def on_host(self, gradients, *others):
+        self.norms = self.norms or [np.linalg.norm(gradient.asnumpy().astype(np.float64)) for gradient in gradients]
+        return super().on_host(gradients, *others)
+
+
+def train_three_steps(network, cfg, num_classes, images, annotations, learning_rate):
+    """Train on uint8 images (B, H, W, 3) that fill the canvas, and their annotations, a list of (boxes, labels).
+
+    Returns:
+        losses of three steps, (3, 5); gradient norms of the first step, and the weights after the last, dicts by
+        torchvision's names.
+    """
+    cfg.batch_size = len(images)
+    forward = TrainingForward(network, cfg, num_classes)
+    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
+    set_learning_rate(optimizer, learning_rate)
+    first = FirstGradients()
+    step = TrainStep(forward, optimizer, build_scaler(cfg), cfg.clip_grads, first)
+    priorities = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals)
+    valid_size = np.float32([images.shape[1:3]] * len(images))
+    columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]
+
+    losses = np.stack([step(*columns, *priorities.draw(i, PADDED))[0] for i in range(3)])
+    norms = {torchvision_names(p.name)[0]: norm for p, norm in zip(optimizer.parameters, first.norms)}
+    return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})

@@ -1,0 +1,39 @@
+"""How the tests of bad input start the program, and the one form that every refusal has."""
+import sys
+
+import eval as evaluation_script
+import train as training_script
+from src.cli import run_main, run_together
+from tests.helpers.paths import ROOT
+
+QUICK_START = str(ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml")
+SCRIPTS = {"train.py": training_script.main, "eval.py": evaluation_script.main}
+
+
+def sentence_of(stderr):
+    """What stands behind `error: `; fails unless standard error is just one such line."""
+    assert stderr.startswith("error: ") and stderr.endswith("\n") and len(stderr.splitlines()) == 1, stderr
+    return stderr[len("error: "):-1]
+
+
+def refusal(function, capfd):
+    """Run `function` as the scripts run theirs; returns the one sentence with which it is refused."""
+    assert run_main(function) == 1
+    output = capfd.readouterr()
+    assert "Traceback" not in output.out
+    return sentence_of(output.err)
+
+
+def refused_script(script, words, monkeypatch, capfd):
+    """Run train.py or eval.py with the words of a command line, in this process; returns the sentence it ends with."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    assert run_together(SCRIPTS[script]) == 1
+    output = capfd.readouterr()
+    assert "Traceback" not in output.out
+    return sentence_of(output.err)
+
+
+def assert_says(sentence, parts):
+    """Fail unless the sentence has all of `parts`, a text or a list of texts."""
+    for part in [parts] if isinstance(parts, str) else parts:
+        assert part in sentence, sentence

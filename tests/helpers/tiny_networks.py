@@ -1,0 +1,43 @@
+"""Tiny detectors with random weights under which they find something, and images for them."""
+
+import mindspore as ms
+import numpy as np
+
+from src.config.load import load_config
+from src.dataset.drawing import draw_scene
+from src.detector import build_detector
+from tests.helpers.paths import TINY_DETECTOR
+
+NUM_CLASSES = 3
+
+
+def tiny_config(**settings):
+    """The tiny detector on the CPU in fp32; settings: dotted names with __ for the dots."""
+    settings = {"device_target": "CPU", "mix": False, "backbone__pretrained": False, **settings}
+    return load_config(TINY_DETECTOR, [(key.replace("__", "."), value, "test") for key, value in settings.items()])
+
+
+def tiny_network(cfg):
+    """A FasterRCNN whose boxes and scores differ from proposal to proposal, and whose BatchNorm does something."""
+    network = build_detector(cfg, NUM_CLASSES)
+    rng = np.random.default_rng(0)
+    for parameter in network.get_parameters():
+        name, shape = parameter.name, parameter.shape
+        if name.startswith(("rpn_head.objectness", "rpn_head.deltas", "box_head.classes", "box_head.deltas")):
+            values = rng.normal(0, 0.2, shape)
+        elif name.endswith((".moving_mean", ".beta")):
+            values = rng.normal(0, 0.1, shape)
+        elif name.endswith((".moving_variance", ".gamma")):
+            values = rng.uniform(0.5, 1.0, shape)
+        else:
+            continue
+        parameter.set_data(ms.Tensor(values.astype(np.float32)))
+    return network
+
+
+def tiny_inputs(batch, side=64):
+    """image uint8 (B, side, side, 3), of which the lowest rows are padding, and valid_size float32 (B, 2)."""
+    image, heights = np.zeros((batch, side, side, 3), np.uint8), [side * (6 + row) // 8 for row in range(batch)]
+    for row, height in enumerate(heights):
+        image[row, :height] = draw_scene(np.random.default_rng([7, row]), height, side)[0]
+    return image, np.array([[height, side] for height in heights], np.float32)

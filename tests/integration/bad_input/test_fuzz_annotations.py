@@ -1,0 +1,108 @@
+"""Random damage to a good annotation file: either a data set that trains and is scored, or one sentence."""
+import contextlib
+import io
+import itertools
+import json
+import logging
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.cli import run_main
+from src.config import load_config
+from src.dataset.annotations import load_coco
+from src.dataset.pipeline import EvalPipeline, TrainPipeline
+from src.dataset.sources import COLUMNS
+from src.dataset.unreadable import UnreadableLog
+from src.evaluation.coco import result_rows, score
+from src.log import set_up_logging
+from tests.helpers.fuzz_profile import fuzz, spoilt
+from tests.helpers.sentences import ROOT, sentence_of
+
+CFG = load_config(ROOT / "tests" / "tiny_detector.yml", [("num_workers", 1, "here"), ("batch_size", 1, "here")])
+
+
+@pytest.fixture(scope="module")
+def good(data_folder):
+    """The text of a small file of two images with three boxes, and its path, to be written over."""
+    content = json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
+    images = content["images"][:2]
+    of_first = [row for row in content["annotations"] if row["image_id"] == 1]
+    of_second = [row for row in content["annotations"] if row["image_id"] == 2]
+    content = {"images": images, "annotations": of_first[:2] + of_second[:1], "categories": content["categories"][:3],
+               "info": {"year": 2024}}
+    known = {category["id"] for category in content["categories"]}
+    for row in content["annotations"]:
+        row["category_id"] = row["category_id"] if row["category_id"] in known else min(known)
+        row["segmentation"] = [[1, 2, 3, 4, 5, 6]]
+    return json.dumps(content), data_folder / "annotations" / "fuzz.json"
+
+
+def use(path, image_dir):
+    """What training and evaluation do with a data set before and after the network."""
+    logger = set_up_logging()
+    dataset = load_coco(str(path), str(image_dir))
+    logger.info("%d classes: %s", len(dataset.names), ", ".join(dataset.names))
+    check_rows(EvalPipeline(dataset, CFG))
+    score_one_box(dataset)
+    check_rows(TrainPipeline(dataset, CFG))
+
+
+def check_rows(pipeline):
+    """Look at the pipeline's first batches, and report unreadable files as the scripts do."""
+    log = UnreadableLog(pipeline.records)
+    for batch in itertools.islice(pipeline, 3):
+        row = {name: column.asnumpy()[0] for name, column in zip(COLUMNS, batch)}
+        assert row["image"].shape == (64, 64, 3) and row["image_id"].dtype == np.int64
+        assert all(np.isfinite(row[name]).all() for name in ("boxes", "valid_size", "scale"))
+        assert (row["boxes"] >= 0).all() and (row["boxes"] <= 64.01).all() and (row["scale"] > 0).all()
+        log.update([row["unreadable"]])
+
+
+def score_one_box(dataset):
+    """Score an empty result, and one of the first image's first class; the numbers must be such as JSON has."""
+    ids = [record.image_id for record in dataset.records]
+    box = np.float32([[1, 1, 20, 30]])
+    rows = result_rows(ids[0], box, np.float32([0.5]), np.array([0]), dataset.category_ids)
+    for results in ([], rows):
+        metrics = score(dataset.coco_json, results, ids, dataset.names, dataset.category_ids)
+        json.dumps(metrics, allow_nan=False)
+
+
+def outcome(content, good, image_dir):
+    """Run `use` on a file of these bytes as the scripts run; fails unless it passes or says one sentence."""
+    good[1].write_bytes(content)
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # NumPy's would be lines on standard error
+        status = run_main(lambda: use(good[1], image_dir))
+        logging.getLogger("faster_rcnn").handlers = []
+    out.flush()
+    if status == 0:
+        assert err.getvalue() == ""
+    else:
+        assert len(sentence_of(err.getvalue())) < 2000
+
+
+@fuzz(400)
+@given(data=st.data())
+def test_random_structure(data, good, data_folder):
+    content = data.draw(spoilt(lambda: json.loads(good[0])))
+    outcome(json.dumps(content).encode(), good, data_folder / "train2017")
+
+
+BYTES = [b"9" * 5000, b"1e999", b"NaN", b"-Infinity", b"[" * 2000, b'{"a":' * 2000, b"\\ud800", b"\\u0000", b"\xef\xbb\xbf"]
+
+
+@fuzz(300)
+@given(data=st.data())
+def test_random_bytes(data, good, data_folder):
+    content = bytearray(good[0].encode())
+    for _ in range(data.draw(st.integers(1, 5))):
+        start = data.draw(st.integers(0, len(content)))
+        end = start + data.draw(st.sampled_from([0, 1, 1, 1, 2, 50]))
+        content[start:end] = data.draw(st.one_of(st.binary(max_size=4), st.sampled_from(BYTES)))
+    outcome(bytes(content), good, data_folder / "train2017")

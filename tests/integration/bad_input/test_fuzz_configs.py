@@ -1,0 +1,88 @@
+"""Random damage to the shipped configurations: either a configuration that can be written and read again, or one sentence."""
+import contextlib
+import io
+import warnings
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.cli import parse_train_args, run_main
+from src.config import config_to_dict, load_config
+from src.config.compose import read_layers
+from tests.helpers.fuzz_profile import TEXTS, VALUES, fuzz, spoilt
+from tests.helpers.sentences import ROOT, sentence_of
+
+SHIPPED = sorted((ROOT / "config").rglob("*.yml"))
+PLAIN = [config_to_dict(load_config(path)) for path in SHIPPED if path.parent.name == "faster_rcnn"]
+FRAGMENTS = [
+    "&a ", "*a", "<<: *a", "<<: [*a, *a]", "? ", ": ", "- ", "\t", "{", "}", "[", "]", "[" * 300, "!!", "!!python/object:os.x ",
+    "!!python/object/apply:os.getcwd []", "!!binary aGk=", "!!timestamp 2001-99-99", "!!set {a}", "!!omap [a: 1]", "0x1F", "0b2",
+    "1:60:99", "9" * 5000, "1e999", ".nan", "-.inf", "'", '"', "\\", "|", ">", "%YAML 9.9\n---", "---", "...", "#", "\0", "\x07",
+    "\u2028", "\n", "  ", "~", "null", "None", "yes", "__BASE__: .", "__BASE__: data.yml\n", "\ufeff", "é", '"\\ud800"', '"\\0"',
+    '"\\n"']
+
+
+def outcome(path, load, tmp_path):
+    """Load as the scripts do; fails unless the result survives being written and read, or there is one sentence."""
+    loaded, err = [], io.StringIO()
+    with contextlib.redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        status = run_main(lambda: loaded.append(load(path)))
+    if status:
+        assert len(sentence_of(err.getvalue())) < 50_000  # it may quote long paths
+        return
+    assert err.getvalue() == ""
+    [cfg] = loaded
+    again = tmp_path / "again.yml"
+    again.write_text(yaml.safe_dump(config_to_dict(cfg)), encoding="utf-8")
+    assert config_to_dict(load_config(again)) == config_to_dict(cfg)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with the shipped files, where a fuzzed one finds its bases."""
+    folder = tmp_path_factory.mktemp("configs")
+    for path in SHIPPED:
+        copy = folder / path.relative_to(ROOT / "config")
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    return folder
+
+
+@fuzz(400)
+@given(data=st.data())
+def test_random_values_and_structure(data, folder):
+    number = data.draw(st.integers(0, len(PLAIN) - 1))
+    content = data.draw(spoilt(lambda: yaml.safe_load(yaml.safe_dump(PLAIN[number]))))
+    path = folder / "faster_rcnn" / "fuzz.yml"
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    outcome(path, load_config, folder)
+
+
+@fuzz(500)
+@given(data=st.data())
+def test_random_text(data, folder):
+    source = data.draw(st.sampled_from(SHIPPED))
+    text = source.read_text(encoding="utf-8")
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        end = start + data.draw(st.sampled_from([0, 0, 1, 3, 30]))
+        text = text[:start] + data.draw(st.one_of(st.sampled_from(FRAGMENTS), TEXTS)) + text[end:]
+    path = folder / source.parent.relative_to(ROOT / "config") / "fuzz.yml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    outcome(path, load_config, folder)
+
+
+@fuzz(200)
+@given(key=st.one_of(TEXTS, st.sampled_from(["epochs", "data.names", "data.target_size", "lr.milestones", "clip_grads", "data"])),
+       value=st.one_of(TEXTS, VALUES.map(str), st.sampled_from(FRAGMENTS)))
+def test_random_overrides(key, value, folder):
+    # A word that begins with a dash is a flag, about which argparse says its own.
+    outcome(None, lambda _: parse_train_args(["-o", f"{key.lstrip('-')}={value}"]), folder)
+
+
+def test_the_shipped_files_are_what_is_fuzzed():
+    assert len(SHIPPED) >= 10 and len(PLAIN) >= 6
+    assert all(read_layers(str(path)) for path in SHIPPED)

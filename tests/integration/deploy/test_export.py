@@ -1,0 +1,192 @@
+"""export.py: the files compute what an evaluation computes, and nothing else is left behind."""
+import subprocess
+import sys
+
+import cv2
+import mindspore as ms
+import numpy as np
+import pytest
+
+import export
+from src.cli import parse_export_args
+from src.dataset.drawing import draw_scene
+from src.deploy import onnx_file
+from src.deploy.agreement import agreement, require_agreement
+from src.deploy.sample_inputs import batches_of, sample_images
+from src.detector import Predictor
+from src.errors import UserError
+from src.models.faster_rcnn import InferenceForward
+from src.train.checkpoint import write_checkpoint
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_networks import NUM_CLASSES, TINY_DETECTOR, tiny_config, tiny_inputs, tiny_network
+
+LOAD_MINDIR = """
+import mindspore as ms, numpy as np, sys
+inputs = np.load(sys.argv[2])
+boxes, scores = ms.nn.GraphCell(ms.load(sys.argv[1]))(ms.Tensor(inputs["image"]), ms.Tensor(inputs["valid_size"]))
+np.savez(sys.argv[3], boxes=boxes.asnumpy(), scores=scores.asnumpy())
+"""
+LOAD_ONNX = """
+import numpy as np, onnxruntime, sys
+inputs = np.load(sys.argv[2])
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
+    ("image", "tensor(uint8)", [1, 64, 64, 3]), ("valid_size", "tensor(float)", [1, 2])]
+boxes, scores = session.run(["boxes", "scores"], dict(inputs))
+assert not any(name.split(".")[0] in ("mindspore", "src") for name in sys.modules)
+np.savez(sys.argv[3], boxes=boxes, scores=scores)
+"""
+
+
+def run(*words, status=0):
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The path of a tiny detector's weights."""
+    ms.set_device("CPU")
+    path = str(tmp_path_factory.mktemp("export") / "tiny.ckpt")
+    write_checkpoint(path, {p.name: p for p in tiny_network(tiny_config()).get_parameters()})
+    return path
+
+
+def predicted(network, cfg, image, valid_size):
+    """What eval.py takes from the network, which sees to it that there is something to compare."""
+    boxes, scores = Predictor(network, cfg)(ms.Tensor(image), ms.Tensor(valid_size))
+    assert (scores.max(axis=2) > 0.3).sum() > 5 and (np.ptp(boxes, axis=1) > 5).all()
+    return boxes, scores
+
+
+@pytest.mark.parametrize(("file_format", "mix", "load"), [
+    ("MINDIR", False, LOAD_MINDIR), ("ONNX", False, LOAD_ONNX),
+    pytest.param("MINDIR", True, LOAD_MINDIR, marks=pytest.mark.slow)])
+def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load):
+    path = tmp_path / f"detector.{file_format.lower()}"
+    text = run("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix, "--checkpoint_path", checkpoint,
+               "--file_format", file_format, "--output", path)
+    assert "compared with the network on drawn images: boxes differ by" in text
+    assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in text
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.stat().st_mode & 0o777 == 0o644
+    image, valid_size = tiny_inputs(1)
+    np.savez(tmp_path / "in.npz", image=image, valid_size=valid_size)
+    run("-c", load, path, tmp_path / "in.npz", tmp_path / "out.npz")
+    found, cfg = np.load(tmp_path / "out.npz"), tiny_config(mix=mix)
+    boxes, scores = predicted(tiny_network(cfg), cfg, image, valid_size)
+    np.testing.assert_allclose(found["boxes"], boxes, rtol=0, atol=0.1 if mix else 1e-3)
+    np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-2 if mix else 1e-4)
+
+
+def test_onnx_of_another_detector(tmp_path):
+    """Bottlenecks, nearest upsampling, torchvision's pooling in the stem, RoIs not aligned and on two levels, two images."""
+    cfg = tiny_config(backbone__name="det_resnet50", backbone__in_channels=None, backbone__fpn__upsample_mode="nearest",
+                      backbone__stem_pool="torchvision", bbox_head__roi_extractor__aligned=False,
+                      rpn_head__test_proposal__min_size=70.0, data__target_size=[256, 256],
+                      rpn_head__anchor_generator__anchor_sizes=[[32], [64], [96], [128], [256]])
+    network, inputs = tiny_network(cfg), tiny_inputs(2, 256)
+    path = str(tmp_path / "a.onnx")
+    onnx_file.write(path, InferenceForward(network, cfg), *inputs)
+    boxes, scores = predicted(network, cfg, *inputs)
+    assert (scores.max(axis=2) == 0).any()  # of proposals that are too small
+    found_boxes, found_scores = onnx_file.run(path, [inputs])
+    np.testing.assert_allclose(found_boxes, boxes, rtol=0, atol=5e-3)
+    np.testing.assert_allclose(found_scores, scores, rtol=0, atol=1e-4)
+
+
+def test_onnx_takes_no_other_backbone_than_resnets(tmp_path):
+    cfg = tiny_config(backbone__name="mobilenet_v3_small_100", backbone__in_channels=None)
+    with pytest.raises(UserError, match=r"backbone.name: the backbone has a cell \w+, which cannot be written as ONNX operators"):
+        onnx_file.write(str(tmp_path / "a.onnx"), InferenceForward(tiny_network(cfg), cfg), *tiny_inputs(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_failed_check_leaves_the_file_of_before(tmp_path):
+    """Weights that are not finite: no output can be compared."""
+    cfg = tiny_config()
+    network, path = tiny_network(cfg), tmp_path / "a.onnx"
+    network.box_head.deltas.bias.set_data(ms.Tensor(np.full(4 * NUM_CLASSES, np.nan, np.float32)))
+    path.write_bytes(b"earlier")
+    with pytest.raises(UserError, match="a.onnx is not written, .* 80 of 80 proposals without a counterpart"):
+        export.export(str(path), "ONNX", InferenceForward(network, cfg).set_train(False), [tiny_inputs(1)])
+    assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"] and path.read_bytes() == b"earlier"
+
+
+@pytest.mark.parametrize(("argv", "sentence"), [
+    ([], "the file to write is ''; give an --output that ends with .mindir"),
+    (["--output", "a.onnx"], "'a.onnx'; give an --output that ends with .mindir"),
+    (["--output", "a.mindir", "--file_format", "ONNX", "--mix", "False"], "give an --output that ends with .onnx"),
+    (["--output", "gone/a.mindir"], "there is no folder 'gone'"),
+    (["--output", "a b.mindir"], "MindSpore cannot export to 'a b.mindir'"),
+    (["--output", "a.onnx", "--file_format", "ONNX", "--mix", "True"], "computes in fp32; give --mix False"),
+])
+def test_refused_before_anything_takes_time(argv, sentence):
+    with pytest.raises(UserError) as error:
+        export.check_output(parse_export_args(argv))
+    assert sentence in str(error.value)
+
+
+def test_a_batch_of_one_unless_a_flag_says_otherwise():
+    flags = ["--config", str(TINY_DETECTOR), "--ckpt_path", "a.ckpt", "--image", "a.jpg", "b.jpg"]
+    cfg = parse_export_args(flags)  # the file has a batch of 2 for training
+    assert (cfg.batch_size, cfg.checkpoint_path, cfg.image, cfg.file_format) == (1, "a.ckpt", ["a.jpg", "b.jpg"], "MINDIR")
+    assert parse_export_args([*flags, "--batch_size", "3"]).batch_size == 3
+    assert parse_export_args([*flags, "-o", "batch_size=4"]).batch_size == 4
+
+
+def test_images_fill_batches(tmp_path):
+    cfg = tiny_config(batch_size=2)
+    drawn = [draw_scene(np.random.default_rng(number), 48, 64)[0] for number in range(3)]
+    for number, pixels in enumerate(drawn):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), pixels[:, :, ::-1])
+    batches = batches_of(sample_images([str(tmp_path)], 2), cfg)
+    shown = [image[:48] for images, _ in batches for image in images]
+    for image, pixels in zip(shown, [*drawn, drawn[0]]):
+        np.testing.assert_array_equal(image, pixels)
+    assert len(shown) == 4 and all((valid == [[48, 64], [48, 64]]).all() for _, valid in batches)
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(UserError, match="1.png: the file is empty; give another --image"):
+        sample_images([str(tmp_path)], 2)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+def test_onnx_needs_its_packages(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"needs the package {package}, .* pip install onnx onnxruntime"):
+        onnx_file.check_possible(tiny_config())
+
+
+def outputs(rows):
+    """Boxes (1, rows, 2, 4) and scores (1, rows, 2), far apart from row to row."""
+    base = np.arange(rows, dtype=np.float32)
+    boxes = np.broadcast_to((10 * base).reshape(1, rows, 1, 1), (1, rows, 2, 4)).copy()
+    return boxes, np.broadcast_to((base / rows).reshape(1, rows, 1), (1, rows, 2)).copy()
+
+
+def test_agreement_is_blind_to_the_order_and_sees_all_else():
+    boxes, scores = outputs(100)
+    order = np.r_[1, 0, 2:100]
+    swapped = agreement((boxes[:, order], scores[:, order]), (boxes, scores))
+    assert swapped == (0, 0, 0, 200) and swapped.holds()
+    moved = boxes.copy()
+    moved[0, 3, 1, 2] += 0.005
+    assert agreement((moved, scores), (boxes, scores)).box_difference == pytest.approx(0.005, rel=1e-2)
+    moved[0, 3, 1, 2] += 1
+    result = agreement((moved, scores), (boxes, scores))
+    assert result.alone == 2 and result.holds()  # one row of each side: a tie may do that
+    moved[0, 4, 0, 0] += 1
+    assert not agreement((moved, scores), (boxes, scores)).holds()
+
+
+def test_agreement_of_few_rows_allows_no_exception():
+    boxes, scores = outputs(40)
+    other = scores.copy()
+    other[0, 39, 0] += 2e-4
+    result = agreement((boxes, other), (boxes, scores))
+    assert result.alone == 2 and not result.holds()
+    with pytest.raises(UserError, match="a.mindir is not written, .* 2 of 80 proposals without a counterpart"):
+        require_agreement("a.mindir", result)
+    # A row that stands twice in the one and once in the other.
+    doubled = np.r_[0, 0, 2:40]
+    assert agreement((boxes[:, doubled], scores[:, doubled]), (boxes, scores)).alone == 1

@@ -1,0 +1,60 @@
+"""A tiny detector of the command line, trained for some steps, and what eval.py and infer.py find with it."""
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from src.dataset.shapes import ensure_shapes
+from tests.helpers.paths import ROOT
+
+SHAPES = {"train_images": 8, "val_images": 4, "height": 64, "width": 64, "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    """A folder that goes with its checkpoints when the tests are over."""
+    folder = tmp_path_factory.mktemp("inference")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def shapes(workspace):
+    """The folder of the data set."""
+    ensure_shapes(str(workspace / "shapes"), **SHAPES)
+    return workspace / "shapes"
+
+
+@pytest.fixture(scope="session")
+def config(workspace, shapes):
+    """The path of the configuration. A batch of one has the same neighbours in an evaluation as in inference: none."""
+    path = workspace / "tiny.yml"
+    path.write_text(yaml.safe_dump({"__BASE__": str(ROOT / "tests" / "tiny_detector.yml"), "batch_size": 1, "epochs": 1,
+                                    "data": {"dataset_dir": str(shapes), "draw_shapes": SHAPES}}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def run(config):
+    """A function of a script, flags and the expected status that runs it to its end: (standard output, standard error)."""
+    def run_to_end(script, *flags, status=0):
+        words = [sys.executable, script, "--config", config, *flags]
+        done = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout, done.stderr
+    return run_to_end
+
+
+@pytest.fixture(scope="session")
+def trained(workspace, run):
+    """The folder of a run of one epoch with an evaluation at its end."""
+    run("train.py", "--save_dir", workspace / "trained", "--run_eval", "True")
+    return workspace / "trained"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained):
+    """The path of its last checkpoint."""
+    return trained / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"

@@ -1,0 +1,180 @@
+"""src/inference: which images are meant, what drawings are called, which classes there are; and how infer.py refuses."""
+import json
+import logging
+import sys
+from types import SimpleNamespace
+
+import cv2
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+from PIL import Image
+
+import infer
+from src import MAX_IMAGE_PIXELS
+from src.checkpoint_file import CLASS_NAMES, class_names_of
+from src.cli import parse_infer_args, run_together
+from src.dataset.image import UnreadableImageError, read_unannotated_image
+from src.dataset.image_paths import drawing_names, find_images
+from src.errors import UserError
+from src.inference.classes import count_classes, names_of_classes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.JPG", "a.png", "c.txt", ".d.jpg", "sub/e.jpg", "odd[1].jpg", "sub/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("places", "found"), [
+    (["."], ["a.png", "b.JPG", "odd[1].jpg"]), (["c.txt", "a.png"], ["c.txt", "a.png"]), (["*.p*"], ["a.png"]),
+    (["**/*"], ["a.png", "b.JPG", "odd[1].jpg", "sub/a.png", "sub/e.jpg"]), (["odd[1].jpg"], ["odd[1].jpg"]),
+    (["sub/*", "sub"], ["sub/a.png", "sub/e.jpg"])])
+def test_images_are_found(folder, monkeypatch, places, found):
+    monkeypatch.chdir(folder)
+    assert [path.replace("./", "") for path in find_images(places)] == found
+
+
+@pytest.mark.parametrize(("places", "sentence"), [
+    ([], "there is nothing to detect on; give --image"), (["gone"], "there is no file, folder or match for a pattern 'gone'"),
+    (["*.gif"], "no file, folder or match for a pattern '*.gif'"),
+    (["*.txt"], "there is no image among the matches of *.txt, only 1 other files and 0 folders"),
+    (["empty"], "there is no image in the folder empty, only 0 other files and 0 folders"), ([""], "pattern ''")])
+def test_no_image(folder, monkeypatch, places, sentence):
+    monkeypatch.chdir(folder)
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError) as error:
+        find_images(places)
+    assert sentence in str(error.value)
+
+
+def test_drawings_have_names_of_their_own():
+    paths = ["in/a.jpg", "in/a.png", "in/a.bmp", "in/sub/A.JPEG", "in/a_2.jpg", "in/b.PNG", "in/c"]
+    assert drawing_names(paths, "out") == ["a.jpg", "a.png", "a_2.jpg", "A_3.jpg", "a_2_2.jpg", "b.png", "c.jpg"]
+
+
+def test_drawings_do_not_go_beside_the_images(folder):
+    (folder / "link").symlink_to(folder / "sub")
+    (folder / "linked.png").symlink_to(folder / "sub" / "a.png")
+    for name, into in (("a.png", folder), ("sub/e.jpg", folder / "link"), ("linked.png", folder / "sub")):
+        with pytest.raises(UserError, match="might overwrite it; give another --save_dir"):
+            drawing_names([str(folder / name)], str(into))
+    assert drawing_names([str(folder / "a.png")], str(folder / "sub")) == ["a.png"]
+
+
+def test_images_are_read_upright(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[:10] = (250, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = 8  # to be turned to the left
+    Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    found = read_unannotated_image(str(tmp_path / "a.jpg"))
+    assert found.shape == (30, 20, 3)
+    assert np.abs(found.astype(int) - np.rot90(image)).mean() < 4
+
+
+def test_images_of_too_many_pixels_are_not_decoded(tmp_path):
+    side = int(MAX_IMAGE_PIXELS ** 0.5)
+    data = cv2.imencode(".png", np.zeros((side + 1, side + 1), np.uint8))[1]
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(UnreadableImageError, match=f"{side + 1}x{side + 1}.*more than"):
+        read_unannotated_image(str(tmp_path / "a.png"))
+
+
+def test_nothing_readable_is_an_error(folder, caplog):
+    caplog.set_level(logging.INFO, logger="faster_rcnn")
+    paths = [str(folder / name) for name in ("a.png", "gone.png")]
+    with pytest.raises(UserError, match="not one of the 2 images can be read; above is the reason for each"):
+        list(infer.read_all(paths, ["", ""]))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{paths[0]} the file is empty", f"{paths[1]} cannot be opened (No such file or directory)"]
+
+
+def save(path, names=None):
+    """A checkpoint with the bias of a box head for two classes, which keeps `names`, a text."""
+    ms.save_checkpoint([{"name": "box_head.classes.bias", "data": Tensor(np.zeros(3, np.float32))}], str(path),
+                       append_dict={"epoch": 3, **({} if names is None else {CLASS_NAMES: names})}, crc_check=True)
+    return str(path)
+
+
+def write_annotations(folder, names):
+    (folder / "annotations").mkdir()
+    coco = {"images": [{"id": 1, "file_name": "a.jpg", "height": 1, "width": 1}], "annotations": [],
+            "categories": [{"id": 9 - number, "name": name} for number, name in enumerate(names)]}
+    (folder / "annotations" / "val.json").write_text(json.dumps(coco))
+
+
+def data_section(folder="", names=None):
+    return SimpleNamespace(dataset_dir=str(folder), names=names, val_anno_path="annotations/val.json")
+
+
+def test_where_class_names_come_from(tmp_path, caplog):
+    """The configuration, then the checkpoint, then the annotations by rising category id, then numbers."""
+    caplog.set_level(logging.INFO, logger="faster_rcnn")
+    with_names, without = save(tmp_path / "a.ckpt", '["cat", "d\\u00f6g \\u732b"]'), save(tmp_path / "b.ckpt")
+    write_annotations(tmp_path, ["second", "first"])
+    assert class_names_of(with_names) == ["cat", "dög 猫"] and class_names_of(without) is None
+    assert names_of_classes(data_section(tmp_path, ["x", "y"]), with_names, 2) == ["x", "y"]
+    assert names_of_classes(data_section(tmp_path), with_names, 2) == ["cat", "dög 猫"]
+    assert names_of_classes(data_section(tmp_path), without, 2) == ["first", "second"]
+    assert not caplog.records
+    assert names_of_classes(data_section(), without, 2) == ["class 0", "class 1"]
+    assert names_of_classes(data_section(tmp_path / "gone"), without, 2) == ["class 0", "class 1"]
+    assert names_of_classes(data_section(tmp_path), without, 3) == ["class 0", "class 1", "class 2"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "WARNING"]
+    with pytest.raises(UserError, match="data.names lists 1 classes, but .*a.ckpt has 2"):
+        names_of_classes(data_section(names=["x"]), with_names, 2)
+
+
+@pytest.mark.parametrize("text", ["no JSON", "3", '["a", 3]', '["a\\n"]', "[" * 100_000, "{}"])
+def test_class_names_that_are_none(tmp_path, text):
+    with pytest.raises(UserError, match="a.ckpt is damaged: its class names cannot be read"):
+        names_of_classes(data_section(), save(tmp_path / "a.ckpt", text), 2)
+
+
+def test_classes_are_counted_by_the_box_head():
+    def stored(shape):
+        return {"box_head.classes.bias": ms.Parameter(Tensor(np.zeros(shape, np.float32)))}
+
+    assert count_classes(stored(81), "a.ckpt") == 80
+    for contents in ({}, stored(()), stored(1), stored((2, 2))):
+        with pytest.raises(UserError, match="a.ckpt has no weight box_head.classes.bias"):
+            count_classes(contents, "a.ckpt")
+
+
+def test_flags(tmp_path):
+    """The defaults of infer.py win over the YAML file, and what is given wins over them."""
+    (tmp_path / "a.yml").write_text("save_dir: x\ninfer: {conf_threshold: 0.05}\n")
+    cfg = parse_infer_args(["--config", str(tmp_path / "a.yml")])
+    assert (cfg.save_dir, cfg.infer.conf_threshold, cfg.image) == ("output/infer", 0.3, [])
+    cfg = parse_infer_args(["--conf_threshold", "0.5", "--image", "a", "b c", "-o", "save_dir=y", "infer.nms_threshold=0.4"])
+    assert (cfg.save_dir, cfg.infer.conf_threshold, cfg.image, cfg.infer.nms_threshold) == ("y", 0.5, ["a", "b c"], 0.4)
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    ([], "there is nothing to detect on; give --image a image"),
+    (["--image", "gone.jpg"], "there is no file, folder or match for a pattern 'gone.jpg'; correct --image."),
+    (["--image", "a.png"], "there is no checkpoint ''; give the path of a .ckpt file."),
+    (["--image", "a.png", "--save_dir", "."], "a.png is in ., where the drawings go and might overwrite it"),
+    (["--image", "a.png", "--ckpt_path", "c.txt"], "c.txt is damaged or not a MindSpore checkpoint."),
+    (["--conf_threshold", "2"], "--conf_threshold: infer.conf_threshold must be a number from 0 to 1, not '2'"),
+    (["--conf_threshold", "0.5", "-o", "infer.conf_threshold=1"], "--conf_threshold is given as well"),
+    (["--image", "a.png", "--save_dir", "c.txt"], "cannot create the folder c.txt (File exists)")])
+def test_refusals_are_one_sentence(folder, monkeypatch, capfd, flags, sentence):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["infer.py", "--device_target", "CPU", "--mix", "False", *flags])
+    assert run_together(infer.main) == 1
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and len(error.splitlines()) == 1 and sentence in error
+
+
+def test_help_shows_the_flags_and_their_own_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        parse_infer_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--checkpoint_path CHECKPOINT_PATH, --ckpt_path" in text and "--image IMAGE [IMAGE ...]" in text
+    assert "(default: output/infer)" in text and "--conf_threshold CONF_THRESHOLD" in text and "(default: 0.3)" in text

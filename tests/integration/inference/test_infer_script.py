@@ -1,0 +1,103 @@
+"""infer.py, and the samples of an evaluation, as processes with a detector that was trained for an epoch."""
+import json
+
+import cv2
+import pytest
+from PIL import Image
+
+from src.checkpoint_file import class_names_of
+
+CLASSES = ["circle", "rectangle", "triangle", "star"]
+
+
+@pytest.fixture(scope="module")
+def images(workspace, shapes):
+    """Files of many sizes and kinds, and the orientation tag of one."""
+    folder = workspace / "images"
+    (folder / "inner.jpg").mkdir(parents=True)
+    image = Image.open(shapes / "val2017" / "000001.jpg")
+    image.save(folder / "plain.png")
+    image.convert("RGBA").save(folder / "alpha.webp")
+    image.convert("L").save(folder / "grey.bmp")
+    image.resize((40, 30)).save(folder / "tiny.jpg")
+    image.resize((3000, 2000)).save(folder / "LARGE.JPG")
+    image.resize((1, 1)).save(folder / "plain.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side, to be turned to the right
+    image.resize((90, 60)).save(folder / "turned.jpg", exif=exif)
+    (folder / "damaged.jpg").write_bytes((folder / "tiny.jpg").read_bytes()[:300])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inferred(workspace, run, checkpoint, images, shapes):
+    """(results folder, detections by file name, output) without the configuration's annotations, at the threshold of eval.py.
+
+    One image is named, and the others are in a folder.
+    """
+    folder = workspace / "inferred"
+    output, errors = run("infer.py", "--ckpt_path", checkpoint, "--image", shapes / "val2017" / "000002.jpg", images,
+                         shapes / "val2017" / "00000[134].jpg", "--save_dir", folder, "--conf_threshold", "0.01",
+                         "-o", "data.dataset_dir=''")
+    assert errors == ""
+    entries = json.loads((folder / "detections.json").read_text())
+    return folder, {entry["file"].rpartition("/")[2]: entry for entry in entries}, output
+
+
+def test_every_readable_image_is_listed_with_its_size(inferred, images):
+    folder, entries, output = inferred
+    sizes = {name: (entry["width"], entry["height"]) for name, entry in entries.items()}
+    assert sizes == {"plain.png": (64, 64), "alpha.webp": (64, 64), "grey.bmp": (64, 64), "tiny.jpg": (40, 30),
+                     "LARGE.JPG": (3000, 2000), "plain.tif": (1, 1), "turned.jpg": (60, 90),
+                     **{f"00000{number}.jpg": (64, 64) for number in (1, 2, 3, 4)}}
+    assert f"8 images in the folder {images}, beside 1 other files and 1 folders, which are not searched" in output
+    assert f"WARNING {images}/damaged.jpg the file is truncated" in output
+    assert "detected on 11 images; 1 could not be read" in output
+    assert "are not known" not in output
+
+
+def test_drawings(inferred):
+    """One for each image, enlarged where it is small."""
+    folder, entries, _ = inferred
+    drawings = {name: entry["drawing"].rpartition("/")[2] for name, entry in entries.items()}
+    assert sorted([*drawings.values(), "detections.json"]) == sorted(path.name for path in folder.iterdir())
+    assert drawings["plain.png"] == "plain.png" and drawings["plain.tif"] == "plain.jpg" and drawings["LARGE.JPG"] == "LARGE.jpg"
+    for name, drawing in drawings.items():
+        height, width = cv2.imread(str(folder / drawing)).shape[:2]
+        entry = entries[name]
+        assert height * entry["width"] == width * entry["height"] and width >= 320
+    assert any(len(entry["detections"]) > 5 for entry in entries.values())
+
+
+def test_detections_are_those_of_an_evaluation(inferred, workspace, run, checkpoint, shapes):
+    """To the last bit, in the same order; and an evaluation of its own draws samples."""
+    _, entries, _ = inferred
+    run("eval.py", "--checkpoint_path", checkpoint, "--save_dir", workspace / "scored")
+    rows = json.loads((workspace / "scored" / "eval" / "bbox_results.json").read_text())
+    coco = json.loads((shapes / "annotations" / "instances_val2017.json").read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    label_of = {category_id: CLASSES.index(name) for category_id, name in names.items()}
+    assert rows
+    for image in coco["images"]:
+        expected = [{"bbox": row["bbox"], "category": names[row["category_id"]], "label": label_of[row["category_id"]],
+                     "score": row["score"]} for row in rows if row["image_id"] == image["id"]]
+        assert entries[image["file_name"]]["detections"] == expected
+    for entry in entries.values():
+        for found in entry["detections"]:
+            x, y, width, height = found["bbox"]
+            assert min(x, y) >= 0 and x + width <= entry["width"] + 1e-3 and y + height <= entry["height"] + 1e-3
+    # A image without loss, turned back, gives what the same pixels gave.
+    assert entries["plain.png"]["detections"] == entries["000001.jpg"]["detections"]
+    assert entries["alpha.webp"]["detections"] != []
+
+
+def test_samples_of_both_evaluations(trained, workspace, inferred):
+    for folder in (trained, workspace / "scored"):
+        samples = sorted((folder / "eval" / "samples").iterdir())
+        assert [path.name for path in samples] == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+        assert cv2.imread(str(samples[0])).shape[1] == 2 * 640 + 3 * 10
+
+
+def test_checkpoints_keep_the_names_of_the_classes(checkpoint):
+    assert class_names_of(str(checkpoint)) == CLASSES

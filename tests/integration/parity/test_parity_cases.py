@@ -1,0 +1,55 @@
+"""One class and eighty, images without boxes, boxes in the corners of what a detector meets: as torchvision computes them."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.detector import Predictor
+from src.evaluation.detections import select_detections
+from tests.helpers.parity.apart import apart
+from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, images_of
+from tests.helpers.parity.comparison import share_of_equal_detections
+from tests.helpers.parity.drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config
+from tests.helpers.parity.three_steps import train_three_steps
+
+
+def computed(name):
+    """Our detections before training, and our three steps."""
+    num_classes, salt, size, _ = CASES[name]
+    cfg = torchvision_config(*size, SAMPLE_ALL)
+    network = drawn_network(cfg, num_classes, salt)
+    images = images_of(name)
+    boxes, scores = Predictor(network, cfg)(Tensor(images), Tensor(np.float32([size] * len(images))))
+    infer = cfg.infer
+    detections = [select_detections(*one, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
+                  for one in zip(boxes, scores)]
+    return detections, train_three_steps(network, cfg, num_classes, images, annotations_of(name), LEARNING_RATE)
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request):
+    """What torchvision stored of a case; our detections before training; and our three steps."""
+    with np.load(Path(__file__).with_name("cases.npz")) as file:
+        expected = {key.split("/")[1]: file[key] for key in file if key.startswith(f"{request.param}/")}
+    return expected, *apart(computed, request.param)
+
+
+def test_detections(case):
+    expected, detections, _ = case
+    for i, found in enumerate(detections):
+        wanted = [expected[f"{key}_{i}"] for key in ("boxes", "scores", "labels")]
+        assert len(found[0]) == len(wanted[0]) == 100
+        assert share_of_equal_detections(found, wanted) >= 0.99
+
+
+def test_losses(case):
+    expected, _, (losses, _, _) = case
+    np.testing.assert_allclose(losses[:2, 1:], expected["losses"][:2], rtol=1e-4)
+    np.testing.assert_allclose(losses[2, 1:], expected["losses"][2], rtol=1e-3)
+
+
+def test_gradient_norms(case):
+    expected, _, (_, norms, _) = case
+    assert set(norms) == set(expected["names"])
+    np.testing.assert_allclose([norms[name] for name in expected["names"]], expected["norms"], rtol=1e-3)

@@ -1,0 +1,89 @@
+"""Features, proposals and heads are torchvision's: the same weights and photographs, in graph mode."""
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from src.models.faster_rcnn import InferenceForward
+from tests.helpers.parity.comparison import relative_error, twins
+from tests.helpers.parity.drawn_detector import drawn_network, torchvision_config
+
+RELATIVE = 1e-4
+FIRST = 64  # the proposals of each photograph whose pooled features are stored
+
+
+class Parts(nn.Cell):
+    """Everything between a photograph and the box head's outputs, the latter for given RoIs."""
+
+    def __init__(self, network, cfg):
+        super().__init__(auto_prefix=False)
+        self.network = network
+        self.forward = InferenceForward(network, cfg)
+
+    def construct(self, image, valid_size, rois):
+        net = self.network
+        levels = net.pyramid(self.forward.preprocess(image, valid_size))
+        logits, deltas = net.rpn_head(levels)
+        proposals, valid = self.forward.propose(net.anchors, logits, deltas, valid_size)
+        pooled = net.roi_align(levels[: net.num_roi_levels], rois)
+        class_logits, box_deltas = net.box_head(pooled)
+        return *levels, logits, deltas, proposals, valid, pooled, class_logits, box_deltas
+
+
+@pytest.fixture(scope="module")
+def outputs(stored):
+    cfg = torchvision_config(320, 416)
+    network = drawn_network(cfg, int(stored["num_classes"]), int(stored["salt"]))
+    parts = Parts(network, cfg)
+    parts.set_train(False)
+    rois = np.stack([stored[f"proposals_{i}"][:FIRST] for i in range(2)])
+    valid_size = np.float32([[320, 416]] * 2)
+    values = [value.asnumpy() for value in parts(*map(Tensor, (stored["image"], valid_size, rois)))]
+    names = ("logits", "deltas", "proposals", "valid", "pooled", "class_logits", "box_deltas")
+    return {"levels": values[:5], **dict(zip(names, values[5:])), "anchors": network.anchors.asnumpy(),
+            "level_sizes": network.level_sizes}
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_features(outputs, stored, level):
+    expected = stored[f"feature_{'pool' if level == 4 else level}"]
+    assert relative_error(outputs["levels"][level][:, ::32, ::4, ::4], expected) < RELATIVE
+
+
+def test_anchors(outputs, stored):
+    assert len(outputs["anchors"]) == stored["num_anchors"]
+    np.testing.assert_array_equal(outputs["anchors"][::97], stored["anchors_every_97th"])
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_rpn_outputs(outputs, stored, level):
+    height, width = outputs["levels"][level].shape[2:]
+    first = sum(outputs["level_sizes"][:level])
+    rows = slice(first, first + outputs["level_sizes"][level])
+    # torchvision's maps (B, A, H, W) and (B, 4 A, H, W).
+    logits = outputs["logits"][:, rows].reshape(2, height, width, -1).transpose(0, 3, 1, 2)
+    deltas = outputs["deltas"][:, rows].reshape(2, height, width, -1).transpose(0, 3, 1, 2)
+    assert relative_error(logits[:, :, ::2, ::2], stored[f"rpn_logits_{level}"]) < RELATIVE
+    assert relative_error(deltas[:, :, ::4, ::4], stored[f"rpn_deltas_{level}"]) < RELATIVE
+
+
+@pytest.mark.parametrize("image", range(2))
+def test_proposals(outputs, stored, image):
+    expected = stored[f"proposals_{image}"]
+    index = twins(outputs["proposals"][image][outputs["valid"][image]], expected)
+    assert (index >= 0).mean() >= 0.99
+    # In the same order: those that are found come one after the other, but for neighbours of equal score.
+    order = index[index >= 0]
+    assert (np.diff(order) > 0).mean() >= 0.99
+    assert np.abs(np.argsort(np.argsort(order)) - np.arange(len(order))).max() <= 2
+
+
+def test_pooled_features(outputs, stored):
+    assert relative_error(outputs["pooled"][:, ::32], stored["pooled_first64"]) < RELATIVE
+
+
+def test_head_outputs(outputs, stored):
+    # torchvision's class 0 is the background, here it is the last, and has no deltas.
+    expected = stored["class_logits_first64"]
+    assert relative_error(outputs["class_logits"], np.roll(expected, -1, axis=1)) < RELATIVE
+    expected = stored["box_deltas_first64"].reshape(2 * FIRST, -1, 4)[:, 1:]
+    assert relative_error(outputs["box_deltas"], expected) < RELATIVE

@@ -1,0 +1,69 @@
+"""What two ranks must agree on, each asserting it: means of statistics, and steps that overflow on one of them."""
+import sys
+from types import SimpleNamespace
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from src.distributed import join_processes
+from src.train.all_reduce import broadcast_parameters, build_all_reduce
+from src.train.optimizer import build_optimizer, set_learning_rate
+from src.train.statistics import average_statistics
+from src.train.step import TrainStep, build_scaler
+
+
+def check_statistics(group):
+    network = nn.SequentialCell(nn.BatchNorm2d(3), nn.BatchNorm2d(3, use_batch_statistics=False))
+    for cell in network:
+        cell.moving_mean.set_data(Tensor(np.float32([1, 2, 3]) * (group.rank + 1)))
+    average_statistics(group, network)
+    np.testing.assert_allclose(network[0].moving_mean.asnumpy(), [1.5, 3, 4.5])
+    np.testing.assert_allclose(network[1].moving_mean.asnumpy(), np.float32([1, 2, 3]) * (group.rank + 1))
+
+
+class Forward(nn.Cell):
+    """The loss of one weight w on the input x: (w x,)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Dense(1, 1, weight_init=Tensor([[2.0]], ms.float32), has_bias=False)
+
+    def construct(self, x):
+        return self.layer(x).reshape(1)
+
+
+def check_steps(group):
+    forward = Forward()
+    settings = SimpleNamespace(weight_decay=0.0, momentum=0.0, nesterov=False, filter_bias_and_bn=True)
+    optimizer = build_optimizer(settings, forward.trainable_params())
+    set_learning_rate(optimizer, 1.0)
+    scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0))
+    step = TrainStep(forward, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
+
+    # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
+    losses, applied = step(Tensor([[1.0 + 2 * group.rank]], ms.float32))
+    assert applied and losses.tolist() == [4.0]
+    assert forward.layer.weight.asnumpy() == 0.0
+
+    # Rank 1 alone overflows.
+    _, applied = step(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32))
+    assert not applied
+    assert forward.layer.weight.asnumpy() == 0.0
+    assert scaler.scale_value.asnumpy() == 4.0
+
+
+def check_sharing(group):
+    parameter = ms.Parameter(Tensor([float(group.rank + 5)], ms.float32), name="p")
+    broadcast_parameters(group, [parameter])
+    assert parameter.asnumpy() == 5.0
+
+
+if __name__ == "__main__":
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ranks = join_processes()
+    check_statistics(ranks)
+    check_steps(ranks)
+    check_sharing(ranks)
+    sys.stdout.write(f"rank {ranks.rank} agrees\n")

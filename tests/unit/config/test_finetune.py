@@ -1,0 +1,42 @@
+"""The configurations for fine-tuning: what they change of the 1x recipe and of each other, and no more."""
+from dataclasses import fields, is_dataclass
+
+from src.config import load_config
+from tests.helpers.paths import ROOT
+
+FOLDER = ROOT / "config" / "faster_rcnn"
+
+
+def flat(section, prefix=""):
+    """Dotted name -> value of all settings."""
+    values = {}
+    for field in fields(section):
+        value, name = getattr(section, field.name), prefix + field.name
+        values.update(flat(value, f"{name}.") if is_dataclass(value) else {name: value})
+    return values
+
+
+def changes(name, base):
+    """Dotted name -> value of the settings in which one file differs from another."""
+    new, old = (flat(load_config(FOLDER / f"faster_rcnn_{part}.yml")) for part in (name, base))
+    return {key: value for key, value in new.items() if key != "config_file" and value != old.get(key)}
+
+
+def test_what_the_large_one_changes_of_the_1x_recipe():
+    assert changes("resnet50_fpn_finetune", "resnet50_fpn_1x") == {
+        "data.dataset_dir": "data/own", "data.target_size": [640, 640], "backbone.frozen_bn": True, "batch_size": 4, "epochs": 24,
+        "clip_grads": 5.0, "lr.warmup_step": 100, "lr.milestones": [16, 22], "run_eval": True, "eval_interval": 4,
+        "log_interval": 20}
+
+
+def test_what_the_small_one_changes_of_the_large_one():
+    """Its network is the quick start's, so that it can start from its checkpoint."""
+    differs = changes("resnet18_fpn_finetune", "resnet50_fpn_finetune")
+    network = {key: differs.pop(key) for key in list(differs) if key.startswith(("backbone.", "rpn_head.", "bbox_head."))}
+    assert differs == {"device_target": "CPU", "mix": False, "data.target_size": [256, 320], "batch_size": 8, "lr_init": 0.012,
+                       "epochs": 6, "num_workers": 1, "lr.base_batch_size": 8, "lr.warmup_step": 50, "lr.milestones": [5]}
+    quick_start = changes("resnet18_fpn_shapes", "resnet50_fpn_finetune")
+    others = ("rpn_head.anchor_generator.anchor_sizes", "bbox_head.bbox_assigner.rois_per_batch")
+    assert network.pop(others[0]) == [[16], [32], [64], [128], [256]] and network.pop(others[1]) == 64
+    assert network == {key: value for key, value in quick_start.items() if key in network}
+    assert {key for key in quick_start if key.startswith(("backbone.", "rpn_head.", "bbox_head."))} == {*network, *others}

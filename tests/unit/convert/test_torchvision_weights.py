@@ -1,0 +1,182 @@
+"""src/convert/torchvision_weights.py and the two tools around it."""
+import subprocess
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindcv.models import create_model
+from safetensors.numpy import load_file, save_file
+
+from src.config.schema import Backbone
+from src.convert.torchvision_weights import from_torchvision, num_classes_of, resnet_name, to_torchvision, torchvision_names
+from src.errors import UserError
+from src.models.backbone import build_backbone
+from tests.helpers.paths import ROOT
+from tests.helpers.torchvision_files import BLOCKS, detector_shapes, random_state, resnet_shapes
+
+GAPS = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+COCO_IDS = [i for i in range(1, 91) if i not in GAPS]
+
+
+def our_shapes(shapes, num_classes):
+    """This project's names and shapes of the box head of a state dict."""
+    heads = {"box_head.classes.": ("roi_heads.box_predictor.cls_score.", num_classes + 1),
+             "box_head.deltas.": ("roi_heads.box_predictor.bbox_pred.", 4 * num_classes)}
+    return {ours + part: (rows, *shapes[theirs + part][1:])
+            for ours, (theirs, rows) in heads.items() for part in ("weight", "bias")}
+
+
+def head_state(rows):
+    shapes = {name: shape for name, shape in detector_shapes("resnet18", rows).items() if ".box_predictor." in name}
+    return shapes, random_state(shapes)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_resnet_fits_mindcv(name):
+    """Each tensor of the backbone has its place, and no place stays empty."""
+    shapes = {**resnet_shapes(name), "fc.weight": (1000, 512 if name in ("resnet18", "resnet34") else 2048), "fc.bias": (1000,)}
+    assert resnet_name(shapes, "file") == name
+    state = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    model = create_model(name)
+    weights = from_torchvision(state, {p.name: p.shape for p in model.get_parameters()}, "file")
+    assert len(weights) == sum(not key.endswith("num_batches_tracked") for key in shapes)
+
+
+def test_classes_move_the_background_to_the_end():
+    shapes, state = head_state(4)
+    weights = from_torchvision(state, our_shapes(shapes, 3), "file")
+    np.testing.assert_array_equal(weights["box_head.classes.bias"], [1, 2, 3, 0])
+    np.testing.assert_array_equal(weights["box_head.classes.weight"][:, 5], [1, 2, 3, 0])
+    np.testing.assert_array_equal(weights["box_head.deltas.bias"], np.arange(4, 16))
+    np.testing.assert_array_equal(weights["box_head.deltas.weight"][:, 5], np.arange(4, 16))
+
+
+def test_the_published_head_becomes_cocos_80_classes():
+    shapes, state = head_state(91)
+    assert num_classes_of(state, None, "file") == 80
+    weights = from_torchvision(state, our_shapes(shapes, 80), "file")
+    np.testing.assert_array_equal(weights["box_head.classes.bias"], [*COCO_IDS, 0])
+    np.testing.assert_array_equal(weights["box_head.deltas.bias"], [4 * i + j for i in COCO_IDS for j in range(4)])
+
+
+def test_ninety_classes_when_the_configuration_says_so():
+    shapes, state = head_state(91)
+    assert num_classes_of(state, 90, "file") == 90
+    weights = from_torchvision(state, our_shapes(shapes, 90), "file")
+    np.testing.assert_array_equal(weights["box_head.classes.bias"], [*range(1, 91), 0])
+
+
+@pytest.mark.parametrize(("rows", "num_classes"), [(2, 1), (4, 3), (91, 80), (91, 90)])
+def test_head_there_and_back(rows, num_classes):
+    shapes, state = head_state(rows)
+    back = to_torchvision(from_torchvision(state, our_shapes(shapes, num_classes), "file"))
+    assert back.keys() == state.keys()
+    for name in state:
+        np.testing.assert_array_equal(back[name], state[name])
+
+
+def test_without_kept_rows_the_background_has_no_deltas():
+    weights = {"box_head.classes.weight": np.ones((3, 5)), "box_head.classes.bias": np.float32([10, 20, 0]),
+               "box_head.deltas.weight": np.ones((8, 5)), "box_head.deltas.bias": np.arange(1, 9)}
+    state = to_torchvision(weights)
+    np.testing.assert_array_equal(state["roi_heads.box_predictor.cls_score.bias"], [0, 10, 20])
+    np.testing.assert_array_equal(state["roi_heads.box_predictor.bbox_pred.bias"], [0, 0, 0, 0, *range(1, 9)])
+    np.testing.assert_array_equal(state["roi_heads.box_predictor.bbox_pred.weight"][:, 0], [0] * 4 + [1] * 8)
+
+
+def test_names_of_both_layouts():
+    assert torchvision_names("fpn.lateral.2.bias") == ("backbone.fpn.inner_blocks.2.0.bias", "backbone.fpn.inner_blocks.2.bias")
+    assert torchvision_names("rpn_head.conv.weight") == ("rpn.head.conv.0.0.weight", "rpn.head.conv.weight")
+    assert torchvision_names("backbone.stages.layer1.0.down_sample.1.moving_variance") == (
+        "backbone.body.layer1.0.downsample.1.running_var",)
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    (lambda state: state.pop("roi_heads.box_predictor.bbox_pred.bias"), "no tensor roi_heads.box_predictor.bbox_pred.bias"),
+    (lambda state: state.update({"roi_heads.mask_head.bias": np.zeros(3)}), "has tensor roi_heads.mask_head.bias"),
+    (lambda state: state.update({"roi_heads.box_predictor.cls_score.weight": np.zeros((4, 9))}), r"shape \(4, 9\)"),
+    (lambda state: state.update({"roi_heads.box_predictor.bbox_pred.bias": np.zeros(15)}), "15 rows"),
+])
+def test_every_tensor_is_accounted_for(change, sentence):
+    shapes, state = head_state(4)
+    change(state)
+    with pytest.raises(UserError, match=sentence):
+        from_torchvision(state, our_shapes(shapes, 3), "file")
+
+
+def test_no_detector_and_contradicting_classes():
+    with pytest.raises(UserError, match="not a Faster R-CNN"):
+        num_classes_of({"backbone.body.conv1.weight": np.zeros(3)}, None, "file")
+    with pytest.raises(UserError, match="4 classes with background, but data.nc is 7"):
+        num_classes_of(head_state(4)[1], 7, "file")
+    with pytest.raises(UserError, match=r"no ResNet of torchvision: its four stages have \[1, 0, 0, 0\] blocks"):
+        resnet_name(["layer1.0.conv1.weight"], "file")
+
+
+def run_tool(name, *arguments, status=0):
+    done = subprocess.run([sys.executable, f"tools/{name}", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_detector_there_and_back_by_command_line(tmp_path, old):
+    state = random_state(detector_shapes("resnet18", 91, old))
+    save_file(state, tmp_path / "in.safetensors")
+    run_tool("convert_torchvision.py", tmp_path / "in.safetensors", tmp_path / "middle.ckpt")
+    run_tool("export_torchvision.py", tmp_path / "middle.ckpt", tmp_path / "out.safetensors")
+    back = load_file(tmp_path / "out.safetensors")
+    today = random_state(detector_shapes("resnet18", 91))
+    assert back.keys() == today.keys()
+    for ours, theirs in zip(state.values(), today):
+        np.testing.assert_array_equal(back[theirs], ours)
+
+
+def test_backbone_serves_as_pretrained(tmp_path):
+    state = random_state({**resnet_shapes("resnet18"), "fc.weight": (1000, 512), "fc.bias": (1000,)})
+    save_file(state, tmp_path / "in.safetensors")
+    run_tool("convert_torchvision.py", tmp_path / "in.safetensors", tmp_path / "resnet18.ckpt")
+    backbone = build_backbone(Backbone(name="det_resnet18", pretrained=str(tmp_path / "resnet18.ckpt")))
+    weights = {p.name: p.asnumpy() for p in backbone.get_parameters()}
+    for ours, theirs in (("layer3.0.down_sample.0.weight", "layer3.0.downsample.0.weight"),
+                         ("layer4.1.bn2.moving_variance", "layer4.1.bn2.running_var"), ("bn1.gamma", "bn1.weight")):
+        name = next(name for name in weights if name.endswith(ours))
+        np.testing.assert_array_equal(weights[name], state[theirs])
+
+
+def test_tools_refuse_in_one_sentence(tmp_path):
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    save_file(random_state({"backbone.body.conv1.weight": (2, 2)}), tmp_path / "part.safetensors")
+    ms.save_checkpoint([{"name": "weight", "data": ms.Tensor(np.zeros(3))}], str(tmp_path / "other.ckpt"))
+    for tool, source, output, sentence in (
+            ("convert", "none.safetensors", "out.ckpt", "there is no file"),
+            ("convert", "text.safetensors", "out.ckpt", "is damaged"),
+            ("convert", "part.safetensors", "out.ckpt", "no ResNet of torchvision"),
+            ("export", "other.ckpt", "out.safetensors", "not a detector of this project")):
+        text = run_tool(f"{tool}_torchvision.py", tmp_path / source, tmp_path / output, status=1)
+        assert sentence in text and text.count("\n") == 1, text
+
+
+def test_pytorchs_own_format(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed, which only its own format needs")
+    from src.convert.torch_files import read_state, write_state
+    torch.save({"a": torch.nn.Parameter(torch.arange(3, dtype=torch.float64)), "n": torch.tensor(5)}, tmp_path / "a.pth")
+    state = read_state(str(tmp_path / "a.pth"))
+    assert state["a"].dtype == np.float32 and state["a"].tolist() == [0, 1, 2] and state["n"] == 5
+    write_state(str(tmp_path / "b.pth"), state)
+    assert torch.load(tmp_path / "b.pth", weights_only=True)["a"].tolist() == [0, 1, 2]
+    torch.save({"model": {"a": torch.ones(3)}}, tmp_path / "c.pth")
+    (tmp_path / "d.pth").write_bytes(b"nothing")
+    for name, sentence in (("c", "'model' is not a tensor"), ("d", "damaged")):
+        with pytest.raises(UserError, match=sentence):
+            read_state(str(tmp_path / f"{name}.pth"))
+
+
+def test_pytorchs_own_format_needs_pytorch(tmp_path, monkeypatch):
+    from src.convert.torch_files import read_state
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(UserError, match="needs PyTorch"):
+        read_state(str(tmp_path / "a.pth"))

@@ -1,0 +1,167 @@
+"""Compiling the kernels, and the library itself: the same bits on any number of processors, and a status after an error."""
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.cpu_kernels.library import FLAGS, FOLDER, library
+from tests.helpers.kernel_calls import entry_point
+
+
+@pytest.fixture
+def build(monkeypatch, tmp_path, caplog):
+    """A function of a compiler and perhaps a cache folder that gives what library() returns and the log's lines."""
+    caplog.set_level(logging.INFO, "faster_rcnn")
+
+    def with_compiler(compiler, cache=tmp_path / "cache"):
+        monkeypatch.setenv("CXX", str(compiler))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        caplog.clear()
+        library.cache_clear()
+        return library(), [(record.levelname, record.getMessage()) for record in caplog.records]
+    yield with_compiler
+    library.cache_clear()
+
+
+def fake_compiler(folder, action):
+    """A compiler that knows its version; otherwise it notes the call and does `action`."""
+    path = folder / "fake"
+    path.write_text(f'#!/bin/sh\ncase "$*" in --version) echo fake 1.0; exit;; esac\necho call >> {folder}/calls\n{action}\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_is_built_once(build, tmp_path):
+    compiler = fake_compiler(tmp_path, ":")
+    path, log = build(compiler)
+    assert Path(path).parent == tmp_path / "cache" / "faster_rcnn"
+    assert [level for level, _ in log] == ["INFO"]
+    assert build(compiler) == (path, [])
+    assert (tmp_path / "calls").read_text() == "call\n"
+    assert os.listdir(Path(path).parent) == [Path(path).name]
+    # Another compiler, another library.
+    compiler.write_text(compiler.read_text().replace("1.0", "1.1"))
+    assert build(compiler)[0] not in (path, None)
+
+
+@pytest.mark.parametrize(("compiler", "level", "reason"), [
+    ("/nonexistent", "INFO", "no C++ compiler /nonexistent"), ("false", "WARNING", "'false'"),
+    ("fails", "WARNING", "match.cc:1: no such luck")])
+def test_without_a_compiler_that_works(build, tmp_path, compiler, level, reason):
+    if compiler == "fails":
+        compiler = fake_compiler(tmp_path, "echo 'match.cc:1: no such luck' >&2; exit 1")
+    path, log = build(compiler)
+    assert path is None
+    assert log[-1][0] == level and reason in log[-1][1]
+    assert [file for _, _, files in os.walk(tmp_path / "cache") for file in files] == []
+
+
+def test_cache_that_cannot_be_written(build, tmp_path):
+    (tmp_path / "file").touch()
+    path, [(level, message)] = build(fake_compiler(tmp_path, ":"), cache=tmp_path / "file" / "cache")
+    assert path is None
+    assert level == "WARNING" and "Not a directory" in message
+
+
+def test_compiles_without_warnings(kernels, tmp_path):
+    """And every header by itself."""
+    flags = [flag for flag in FLAGS if flag != "-O3"] + ["-fsyntax-only", "-Wall", "-Wextra"]
+    includes = tmp_path / "headers.cc"
+    compiler = os.environ.get("CXX", "g++")
+    for header in sorted(FOLDER.glob("*.h")):
+        includes.write_text(f'#include "{header}"\n#include "{header}"\n')
+        done = subprocess.run([compiler, *flags, str(includes)], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), header
+    done = subprocess.run([compiler, *flags, *map(str, FOLDER.glob("*.cc"))], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def calls():
+    """Entry point, inputs and the shapes and types of the outputs: small, where threads share the work, and large."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    for batch, channels, outputs, height, width, stride in ((1, 17, 5, 11, 30, 1), (2, 64, 70, 45, 61, 1), (2, 5, 9, 21, 30, 2)):
+        x, weight = normal(batch, channels, height, width), normal(outputs, channels, 3, 3)
+        y = normal(batch, outputs, height, width)[:, :, ::stride, ::stride].copy()
+        yield "Convolution", (x, weight, normal(outputs)), [(y.shape, np.float32)]
+        yield "ConvolutionInputGrad", (y, weight, np.zeros((height, width), bool)), [(x.shape, np.float32)]
+        yield "ConvolutionWeightGrad", (x, y), [(weight.shape, np.float32)]
+    yield "ScaleRows", (normal(40, 7, 3, 3), normal(40)), [((40, 7, 3, 3), np.float32)]
+    corners = np.sort(rng.uniform(-3, 40, (2, 30, 2, 2)), axis=2).reshape(2, 30, 4).astype(np.float32)
+    regions = corners, rng.integers(0, 2, 60).astype(np.int32), np.int32([7, 2, 1]), normal(2, 9, 40, 37), normal(2, 9, 20, 19)
+    yield "RoIAlign", regions, [((60, 9, 7, 7), np.float32)]
+    call, sizes = (*regions[:3], normal(60, 9, 7, 7)), [np.zeros(level.shape[2:], bool) for level in regions[3:]]
+    yield "RoIAlignGrad", (*call, *call, *sizes), [(level.shape, np.float32) for level in regions[3:]]
+    scores = np.full((2, 100, 4), 0.5, np.float32)
+    yield "Preprocess", (rng.integers(0, 256, (2, 9, 31, 3), dtype=np.uint8), np.float32([[9, 31], [4, 17]]), normal(3, 256),
+                         np.int32([2, 1, 0])), [((2, 3, 9, 31), np.float32)]
+    yield "NMS", (scores + np.abs(normal(2, 100, 4)) * np.float32([0, 0, 1, 1]), np.int32([60, 70, 100]),
+                  np.float32([0.5])), [((2, 100), bool)]
+    yield "ResizeBilinear", (normal(2, 3, 5, 9), np.zeros((10, 17), bool)), [((2, 3, 10, 17), np.float32)]
+    yield "ResizeBilinearGrad", (normal(2, 3, 10, 17), np.zeros((5, 9), bool)), [((2, 3, 5, 9), np.float32)]
+    candidates = np.sort(rng.integers(0, 40, (2, 5000, 2, 2)), axis=2).reshape(2, 5000, 4).astype(np.float32)
+    yield "Match", (candidates, corners, np.ones((2, 30), bool)), [((2, 5000), t) for t in (np.float32, np.int32, bool)]
+
+
+@pytest.fixture
+def run_on():
+    """A function that confines this thread to processors, until the test is over."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("the number of threads cannot be set here")
+    before = os.sched_getaffinity(0)
+    yield lambda processors: os.sched_setaffinity(0, processors)
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("case", list(calls()), ids=lambda case: f"{case[0]}-{case[1][0].size}")
+def test_the_number_of_processors_does_not_change_the_bits(kernels, run_on, case):
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) == 1:
+        pytest.skip("there is one processor only")
+    name, inputs, outputs = case
+    results = []
+    for number in (1, 2, 2, len(processors)):
+        run_on(processors[:number])
+        found = [np.full(shape, 77, dtype) for shape, dtype in outputs]
+        assert entry_point(kernels, name, inputs, found) == 0
+        results.append([output.tobytes() for output in found])
+        assert all((output != 77).any() for output in found)
+    assert results[1:] == results[:1] * 3
+
+
+def test_lack_of_memory_is_a_status(kernels, capfd):
+    nothing = np.zeros(0, np.float32)
+    candidates, boxes = 2**40, 2**20
+    shapes = [(1, candidates, 4), (1, boxes, 4), (1, boxes), *[(1, candidates)] * 3]
+    assert entry_point(kernels, "Match", [nothing] * 3, [nothing] * 3, shapes) != 0
+    [line] = capfd.readouterr().err.splitlines()
+    assert "kernel Matcher failed" in line
+
+
+WITHOUT_THREADS = """
+import resource, sys
+import numpy as np
+from tests.helpers.kernel_calls import entry_point
+boxes, mask = np.float32([[[0, 0, 2, 2]] * 3000]), np.ones((1, 1), bool)
+outputs = [np.zeros((1, 3000), dtype) for dtype in (np.float32, np.int32, bool)]
+arguments = sys.argv[1], "Match", (boxes, boxes[:, :1].copy(), mask), outputs
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**22,) * 2)  # less than the stack of a thread
+assert entry_point(*arguments) == 0
+assert outputs[0].all() and outputs[2].all()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of a process")
+def test_works_where_no_thread_can_be_started(kernels):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS, kernels], cwd=Path(__file__).parent, capture_output=True,
+                          text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,180 @@
+"""The kernels of RoIAlign against the plain cells and against matrix products in float64."""
+import numpy as np
+import pytest
+from mindspore import Tensor, nn, ops
+
+from src.cpu_kernels.operators import PATCH, KernelRoIAlign, KernelRoIAlignPair, KernelTrainingFeatures
+from src.models.faster_rcnn import TrainingFeatures
+from src.models.patches import Patches
+from src.models.roi_align import MultiScaleRoIAlign, RoIAlign
+from tests.helpers.kernel_calls import assert_close, with_gradients
+
+SIZES = ((13, 17), (7, 9), (1, 5), (6, 1), (1, 1))
+# In cells: inside, fractional, whole, over each border, wholly outside on each side and corner, without area, thin, inside out.
+BOXES = np.float32([
+    [1, 2, 6, 5], [0.3, 0.7, 4.9, 3.2], [0, 0, 17, 13], [-3, -2, 4, 5], [3, 4, 25, 20], [-9, -9, -5, -4], [30, 1, 40, 3],
+    [2, 30, 5, 33], [50, 60, 70, 80], [2, 3, 2, 3], [0, 0, 0, 0], [3.3, 0.1, 3.4, 12], [5, 5, 2, 1], [-1, -1, 0, 0],
+    [16, 12, 17, 13], [0.5, 0.5, 0.9, 0.9], [8.2, 1.5, 14.7, 9.1], [-0.9, 3, 1.1, 4]])
+
+
+class OfLevels(nn.Cell):
+    """A cell as a function of the levels alone."""
+
+    def __init__(self, cell, *others):
+        super().__init__()
+        self.cell = cell
+        self.others = tuple(map(Tensor, others))
+
+    def construct(self, *levels):
+        return self.cell(levels, *self.others)
+
+
+class FirstOfPair(nn.Cell):
+    """The first pool of a pair, as a cell like RoIAlign."""
+
+    def __init__(self, kernels, plain):
+        super().__init__()
+        self.pair = KernelRoIAlignPair(kernels, plain, PATCH)
+
+    def construct(self, levels, boxes, level):
+        return self.pair(boxes, level, boxes, level, levels)[0]
+
+
+class PatchesOf(nn.Cell):
+    """The patches of training features, as a cell like Patches."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+
+    def construct(self, levels, level, y, x):
+        return self.features(levels, Tensor(BOXES[None, :1].repeat(level.shape[0], 0)), level, y, x)[1]
+
+
+def axis_weights(start, end, limit, resolution, samples, aligned):
+    """Weights (resolution, limit) of the cells of one axis."""
+    start = start - 0.5 * aligned
+    length = end - 0.5 * aligned - start if aligned else max(end - start, 1.0)
+    length = max(length, 0.0)
+    weights = np.zeros((resolution, limit))
+    for i in range(resolution * samples):
+        position = start + length * (i + 0.5) / (resolution * samples)
+        if -1 <= position <= limit:
+            position = min(max(position, 0), limit - 1)
+            low = int(position)
+            weights[i // samples, low] += (low + 1 - position) / samples
+            weights[i // samples, min(low + 1, limit - 1)] += (position - low) / samples
+    return weights
+
+
+def expected_pool(levels, boxes, level, resolution, samples, aligned, dout):
+    """Pooled features and the gradients of the levels, in float64."""
+    number = boxes.shape[1]
+    pooled, gradients = [], [np.zeros(feature.shape) for feature in levels]
+    for i, (x1, y1, x2, y2) in enumerate(boxes.reshape(-1, 4).astype(np.float64)):
+        feature = levels[level[i]][i // number].astype(np.float64)
+        y = axis_weights(y1, y2, feature.shape[1], resolution, samples, aligned)
+        x = axis_weights(x1, x2, feature.shape[2], resolution, samples, aligned)
+        pooled.append(y @ feature @ x.T)
+        gradients[level[i]][i // number] += y.T @ dout[i] @ x
+    return np.array(pooled), gradients
+
+
+# Sizes of the levels, channels, batch, boxes of an image, level of all boxes (None: any), resolution, samples, aligned.
+CASES = {
+    "usual": (SIZES, 17, 2, BOXES, None, 7, 2, True),
+    "not aligned": (SIZES, 3, 2, BOXES, None, 7, 2, False),
+    "one sample": (SIZES, 3, 1, BOXES, None, 3, 1, True),
+    "three samples": (SIZES, 1, 2, BOXES, None, 2, 3, False),
+    "resolution 2": (SIZES, 1, 1, BOXES, None, 2, 2, True),
+    "one level used": (SIZES, 3, 2, BOXES, 1, 3, 3, True),
+    "single row": (SIZES, 3, 1, BOXES, 2, 3, 2, True),
+    "single column": (SIZES, 3, 1, BOXES, 3, 3, 2, False),
+    "single cell": (SIZES, 3, 1, BOXES, 4, 3, 2, True),
+    "one RoI": (SIZES, 17, 1, BOXES[1:2], 0, 7, 2, True),
+    "one RoI outside": (SIZES, 1, 2, BOXES[5:6], 0, 7, 2, True),
+    "no valid RoI": (SIZES, 3, 2, 0 * BOXES, 0, 7, 2, True),
+    "wide level": (((5, 70), (3, 35)), 3, 1, BOXES * np.float32([5, 0.3, 4, 0.5]), None, 7, 2, True),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pool_and_its_gradient(kernels, case):
+    sizes, channels, batch, boxes, only, *geometry = CASES[case]
+    resolution, number = geometry[0], len(boxes)
+    rng = np.random.default_rng(0)
+    levels = [rng.normal(size=(batch, channels, *size)).astype(np.float32) for size in sizes]
+    # Another order for the other image.
+    boxes = np.stack([boxes, boxes[::-1]][:batch])
+    level = np.int32(np.arange(batch * number) % len(sizes) if only is None else np.full(batch * number, only))
+    dout = rng.normal(size=(batch * number, channels, resolution, resolution)).astype(np.float32)
+    plain = RoIAlign(*geometry)
+    results = [with_gradients(OfLevels(cell, boxes, level), dout, *levels)
+               for cell in (plain, FirstOfPair(kernels, plain))]
+    alone = KernelRoIAlign(kernels, plain)(tuple(map(Tensor, levels)), Tensor(boxes), Tensor(level))
+    np.testing.assert_array_equal(alone.asnumpy(), results[1][0])
+    expected, expected_gradients = expected_pool(levels, boxes, level, *geometry, dout)
+    for pooled, gradients in results:
+        assert_close(pooled, expected, 1e-5)
+        for found, gradient in zip(gradients, expected_gradients):
+            assert_close(found, gradient, 2e-5)
+    if only is not None:
+        unused = [gradient for i, gradient in enumerate(results[1][1]) if i != only]
+        assert all(not gradient.any() for gradient in unused)
+        assert case in ("one RoI outside",) or results[1][1][only].any()
+
+
+@pytest.mark.parametrize(("channels", "batch"), [(3, 2), (17, 1)])
+def test_patches_and_their_gradient(kernels, channels, batch):
+    rng = np.random.default_rng(1)
+    levels = [rng.normal(size=(batch, channels, *size)).astype(np.float32) for size in SIZES]
+    # Every cell of every level, corners and borders among them, and one twice.
+    cells = np.int32([(i, y, x) for i, (h, w) in enumerate(SIZES) for y in range(h) for x in range(w)] + [(0, 0, 0)])
+    cells = np.stack([cells, cells[::-1]][:batch])
+    level, y, x = (np.ascontiguousarray(cells[..., i]) for i in range(3))
+    dout = rng.normal(size=(batch, channels, 3, 3 * level.shape[1])).astype(np.float32)
+    features = TrainingFeatures(MultiScaleRoIAlign((4,), 1, 1, True))
+    padded = [np.pad(feature, ((0, 0), (0, 0), (1, 1), (1, 1))) for feature in levels]
+    expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
+    (plain, plain_gradients), (found, gradients) = (
+        with_gradients(OfLevels(cell, level, y, x), dout, *levels)
+        for cell in (Patches(), PatchesOf(KernelTrainingFeatures(kernels, features))))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(plain, expected)
+    for one, other, feature in zip(gradients, plain_gradients, padded):
+        gradient = np.zeros(feature.shape)
+        for b in range(batch):
+            for s, (i, j, k) in enumerate(cells[b]):
+                if padded[i] is feature:
+                    gradient[b, :, j:j + 3, k:k + 3] += dout[b, :, :, 3 * s:3 * s + 3]
+        assert_close(one, gradient[:, :, 1:-1, 1:-1], 1e-5)
+        assert_close(other, gradient[:, :, 1:-1, 1:-1], 1e-5)
+
+
+class Joined(nn.Cell):
+    """The two outputs of TrainingFeatures as one row."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def construct(self, levels, rois, level, y, x):
+        pooled, patches = self.cell(levels, rois, level, y, x)
+        return ops.concat((pooled.reshape(-1), patches.reshape(-1)))
+
+
+def test_training_features_and_their_gradient(kernels):
+    """The gradients of both outputs meet in the levels; the last of these is not pooled from."""
+    rng = np.random.default_rng(2)
+    levels = [rng.normal(size=(2, 5, *size)).astype(np.float32) for size in ((16, 24), (8, 12), (4, 6))]
+    corners = np.sort(rng.uniform(-5, 100, (2, 9, 2, 2)), axis=2).reshape(2, 9, 4).astype(np.float32)
+    level, y, x = rng.integers(0, 3, (2, 7)), rng.integers(0, 4, (2, 7)), rng.integers(0, 6, (2, 7))
+    plain = TrainingFeatures(MultiScaleRoIAlign((4, 8), 3, 2, True))
+    dout = rng.normal(size=2 * 9 * 5 * 9 + 2 * 5 * 3 * 21).astype(np.float32)
+    (expected, expected_gradients), (found, gradients) = (
+        with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x))), dout, *levels)
+        for cell in (plain, KernelTrainingFeatures(kernels, plain)))
+    assert_close(found, expected, 1e-5)
+    for one, other in zip(gradients, expected_gradients):
+        assert other.any()
+        assert_close(one, other, 1e-5)

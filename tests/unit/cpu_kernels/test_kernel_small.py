@@ -1,0 +1,86 @@
+"""The kernels of a few lines: preprocessing, non-maximum suppression, upsampling, scaled weights, against the plain cells."""
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from src.cpu_kernels.operators import KernelBilinearUpsample, KernelNMS, KernelPreprocess, KernelScaledWeight
+from src.models.fpn import BilinearUpsample
+from src.models.preprocess import Preprocess
+from src.models.proposals import GroupedNMS
+from src.models.residual import ScaledWeight
+from tests.helpers.kernel_calls import assert_close, with_gradients
+
+
+@pytest.mark.parametrize("bgr2rgb", [True, False])
+@pytest.mark.parametrize("norm_type", ["mean_std", "none"])
+def test_preprocess_gives_the_same_bits(kernels, bgr2rgb, norm_type):
+    rng = np.random.default_rng(0)
+    plain = Preprocess({"is_scale": True, "norm_type": norm_type, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+                       {"hwc2chw": True, "bgr2rgb": bgr2rgb})
+    inputs = rng.integers(0, 256, (3, 7, 13, 3), dtype=np.uint8), np.float32([[7, 13], [1, 12], [6, 1]])
+    expected, found = (cell(*map(Tensor, inputs)).asnumpy() for cell in (plain, KernelPreprocess(kernels, plain)))
+    np.testing.assert_array_equal(found, expected)
+    assert (found[1, :, 1:] == 0).all() and (found[2, :, :, 1:] == 0).all() and found[0].any()
+
+
+class WithFixed(nn.Cell):
+    """A cell as a function of its first argument; the other one is a constant of the graph."""
+
+    def __init__(self, cell, other):
+        super().__init__()
+        self.cell = cell
+        self.other = other
+
+    def construct(self, first):
+        return self.cell(first, self.other)
+
+
+def survivors(boxes, ends, threshold):
+    """Greedy suppression as it is defined, in float32."""
+    keep = np.ones(boxes.shape[:2], bool)
+    area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    for image, own in enumerate(boxes):
+        for start, end in zip((0, *ends), ends):
+            for i in range(start, end):
+                before = [j for j in range(start, i) if keep[image, j]]
+                corner, other = np.maximum(own[before, :2], own[i, :2]), np.minimum(own[before, 2:], own[i, 2:])
+                overlap = np.maximum(other - corner, 0).prod(1, dtype=np.float32)
+                with np.errstate(invalid="ignore"):
+                    iou = overlap / (area[image, before] + area[image, i] - overlap)
+                keep[image, i] = not (iou > np.float32(threshold)).any()
+    return keep
+
+
+@pytest.mark.parametrize(("ends", "threshold"), [((1,), 0.7), ((200,), 0.5), ((90, 91, 150, 200), 0.7), ((64, 128, 200), 0.3)])
+def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
+    rng = np.random.default_rng(1)
+    # Whole numbers: many pairs overlap by exactly a half; some boxes are the same, and some have no area.
+    corner = rng.integers(0, 12, (2, ends[-1], 2))
+    boxes = np.concatenate([corner, corner + rng.integers(0, 9, (2, ends[-1], 2))], 2).astype(np.float32)
+    plain = GroupedNMS(threshold)
+    expected, found = (WithFixed(cell, ends)(Tensor(boxes)).asnumpy() for cell in (plain, KernelNMS(kernels, plain)))
+    has_area = (boxes[..., 2:] > boxes[..., :2]).all(2)
+    np.testing.assert_array_equal(found, survivors(boxes, ends, threshold))
+    # The operator may drop boxes without area; their proposals are not valid.
+    np.testing.assert_array_equal(found[has_area], expected[has_area])
+    assert found.sum() < found.size or ends == (1,)
+
+
+@pytest.mark.parametrize(("old", "new"), [((4, 6), (8, 12)), ((3, 5), (5, 10)), ((1, 1), (2, 2)), ((1, 4), (1, 7)),
+                                          ((5, 3), (5, 3)), ((12, 20), (23, 40))])
+def test_upsampling_and_its_gradient(kernels, old, new):
+    rng = np.random.default_rng(2)
+    feature, dout = (rng.normal(size=(2, 3, *size)).astype(np.float32) for size in (old, new))
+    cells = BilinearUpsample(), KernelBilinearUpsample(kernels, None)
+    (expected, [gradient]), (found, [own]) = (with_gradients(WithFixed(cell, new), dout, feature) for cell in cells)
+    assert_close(found, expected, 2e-6)
+    assert_close(own, gradient, 2e-6)
+
+
+def test_scaled_weight_and_its_gradient(kernels):
+    rng = np.random.default_rng(3)
+    weight, scale, dout = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 4, 3, 3), (5,), (5, 4, 3, 3)))
+    for cell in (ScaledWeight(), KernelScaledWeight(kernels, None)):
+        output, [gradient] = with_gradients(WithFixed(cell, Tensor(scale)), dout, weight)
+        np.testing.assert_array_equal(output, weight * scale[:, None, None, None])
+        np.testing.assert_array_equal(gradient, dout * scale[:, None, None, None])

@@ -1,0 +1,52 @@
+"""Small data sets on disk and the part of the configuration that the data pipeline reads."""
+import json
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def write_coco(tmp_path):
+    """Write an annotation file and flat-coloured PNG files; returns (annotation path, image folder).
+
+    Image number i has the colour (10 * i % 256, 100, 200) in RGB.
+    """
+    def write(images, annotations, categories=None, folder="annotations", draw=True):
+        image_dir = tmp_path / "images"
+        image_dir.mkdir(exist_ok=True)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = tmp_path / folder / "instances.json"
+        categories = categories or [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
+        path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+        for number, image in enumerate(images if draw else []):
+            pixels = np.full((image["height"], image["width"], 3), (200, 100, 10 * number % 256), dtype=np.uint8)
+            cv2.imwrite(str(image_dir / image["file_name"]), pixels)
+        return str(path), str(image_dir)
+    return write
+
+
+@pytest.fixture
+def write_images(write_coco):
+    """Write a data set of `count` images of 40 x 60 with ids 100, 101, ... and one box each, except for `without`."""
+    def write(count, without=()):
+        images = [{"id": 100 + i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(count)]
+        annotations = [{"id": i, "image_id": 100 + i, "category_id": 5, "bbox": [i, 2, 10, 20]}
+                       for i in range(count) if i not in without]
+        return write_coco(images, annotations)
+    return write
+
+
+@pytest.fixture
+def make_cfg():
+    """The attributes of the configuration that the pipeline reads; keywords replace the top-level ones."""
+    def make(padding_size=4, item_transforms=(), target_size=(64, 64), **settings):
+        items = [*item_transforms, {"Resize": {"keep_ratio": True}},
+                 {"LabelsPadding": {"padding_size": padding_size, "padding_value": -1}}]
+        transforms = SimpleNamespace(item_transforms=items)
+        data = SimpleNamespace(target_size=list(target_size), train_transforms=transforms, eval_transforms=transforms)
+        defaults = {"seed": 7, "batch_size": 2, "epochs": 2, "num_workers": 0, "prefetch_size": 4, "max_rowsize": 64,
+                    "run_eval": False}
+        return SimpleNamespace(**{**defaults, **settings}, data=data)
+    return make

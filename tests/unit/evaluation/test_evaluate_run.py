@@ -1,0 +1,194 @@
+"""evaluate() from batches and a detector that knows the answers to the files that it writes."""
+import contextlib
+import io
+import json
+import os
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from src.errors import UserError
+from src.evaluation.coco import KEYS
+from src.evaluation.evaluate import evaluate, write_results
+
+CATEGORY_IDS = [2, 5, 40]
+CANVAS = (96, 128)
+PROPOSALS = 12
+
+
+class Pipeline:
+    """Batches of two in the pipeline's column order; the last one is filled up with the first image."""
+
+    def __init__(self, dataset, scales, convert):
+        self.num_images = len(dataset.records)
+        self.unreadable = [-1] * self.num_images
+        self.order = list(range(self.num_images))
+        self.dataset, self.scales, self.convert = dataset, scales, convert
+
+    def __iter__(self):
+        rows = self.order + self.order[:len(self.order) % 2]
+        for start in range(0, len(rows), 2):
+            numbers = rows[start:start + 2]
+            records = [self.dataset.records[number] for number in numbers]
+            image = np.zeros((2, *CANVAS, 3), np.uint8)
+            image[:, 0, 0, 0] = numbers  # tells the detector which image it sees
+            sizes = np.array([(record.height, record.width) for record in records], np.int32)
+            scale = self.scales[numbers]
+            columns = [image, (sizes * scale).astype(np.float32), np.zeros((2, 4, 4), np.float32),
+                       np.zeros((2, 4), np.int32), np.zeros((2, 4), bool),
+                       np.array([record.image_id for record in records], np.int64), sizes, scale,
+                       np.array([self.unreadable[number] for number in numbers], np.int32)]
+            yield tuple(self.convert(column) for column in columns)
+
+
+@pytest.fixture
+def case(tmp_path):
+    """Five images with boxes of three classes, and a detector that finds them; `noise` moves its boxes."""
+    rng = np.random.default_rng(3)
+    records, annotations = [], []
+    sizes, scales = [(48, 64), (60, 30), (200, 256), (96, 128), (33, 128)], []
+    outputs = []
+    for number, (height, width) in enumerate(sizes):
+        path = str(tmp_path / f"{number}.png")
+        cv2.imwrite(path, np.zeros((height, width, 3), np.uint8))
+        records.append(SimpleNamespace(image_id=1000 - number, path=path, height=height, width=width))
+        scale = min(CANVAS[0] / height, CANVAS[1] / width)
+        scales.append((np.round(height * scale) / height, np.round(width * scale) / width))
+        boxes, scores = np.zeros((PROPOSALS, 3, 4)), np.zeros((PROPOSALS, 3))
+        for row, label in enumerate(rng.integers(0, 3, number)):  # the first image has no box
+            corner = rng.uniform(0, 0.6, 2) * (width, height)
+            side = rng.uniform(0.2, 0.4, 2) * (width, height)
+            annotations.append({"id": len(annotations) + 1, "image_id": 1000 - number, "bbox": [*corner, *side],
+                                "category_id": CATEGORY_IDS[label], "iscrowd": 0, "area": side[0] * side[1]})
+            boxes[row, label] = np.concatenate([corner, corner + side]) * np.array(scales[-1])[[1, 0, 1, 0]]
+            scores[row, label] = 0.9 - 0.1 * row
+        outputs.append((boxes, scores))
+    coco_json = {"info": {}, "images": [{"id": record.image_id} for record in records], "annotations": annotations,
+                 "categories": [{"id": i, "name": f"c{i}"} for i in CATEGORY_IDS]}
+    dataset = SimpleNamespace(records=records, names=[f"c{i}" for i in CATEGORY_IDS], category_ids=CATEGORY_IDS,
+                              annotation_path=str(tmp_path / "val.json"), coco_json=coco_json)
+    infer = SimpleNamespace(conf_threshold=0.05, nms_threshold=0.5, max_box_num=100)
+    result = SimpleNamespace(dataset=dataset, cfg=SimpleNamespace(infer=infer, skip_bad_images=False),
+                             outputs=outputs, noise=0.0, folder=tmp_path / "out")
+    result.pipeline = Pipeline(dataset, np.array(scales, np.float32), lambda column: column)
+
+    def predict(image, valid_size):
+        picked = [outputs[number] for number in np.asarray(image)[:, 0, 0, 0]]
+        assert np.asarray(valid_size).shape == (2, 2)
+        boxes = np.stack([boxes for boxes, _ in picked])
+        boxes = boxes + rng.normal(0, 1, boxes.shape) * result.noise
+        return boxes.astype(np.float32), np.stack([scores for _, scores in picked]).astype(np.float32)
+
+    def run(**more):
+        metrics, results = evaluate(predict, result.pipeline, dataset, result.cfg)
+        metrics.update(more)
+        write_results(str(result.folder), metrics, results)
+        return metrics
+
+    result.run = run
+    return result
+
+
+def to_tensor(column):
+    mindspore = pytest.importorskip("mindspore")
+    return mindspore.Tensor(column)
+
+
+@pytest.mark.parametrize("convert", [np.asarray, to_tensor])
+def test_known_answers_score_one(case, convert):
+    case.pipeline.convert = convert
+    metrics = case.run(checkpoint="some.ckpt")
+    assert metrics["AP"] == pytest.approx(1.0) and metrics["AR100"] == pytest.approx(1.0)
+    assert (metrics["images"], metrics["skipped_images"], metrics["checkpoint"]) == (5, 0, "some.ckpt")
+    assert set(metrics["per_class"]) == {"c2", "c5", "c40"}
+    folder = case.folder
+    assert sorted(os.listdir(folder)) == ["bbox_results.json", "metrics.json"]
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+
+    rows = json.loads((folder / "bbox_results.json").read_text())
+    annotations = case.dataset.coco_json["annotations"]
+    assert len(rows) == len(annotations)
+    for row, annotation in zip(rows, annotations):
+        assert (row["image_id"], row["category_id"]) == (annotation["image_id"], annotation["category_id"])
+        np.testing.assert_allclose(row["bbox"], annotation["bbox"], atol=1e-3)
+
+
+def test_equal_to_plain_pycocotools_on_the_written_file(case):
+    case.noise = 2.0
+    metrics = case.run()
+    assert "checkpoint" not in metrics
+    path = case.folder / "truth.json"
+    path.write_text(json.dumps(case.dataset.coco_json))
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO(str(path))
+        results = ground_truth.loadRes(str(case.folder / "bbox_results.json"))
+        evaluation = COCOeval(ground_truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert [metrics[key] for key in KEYS] == evaluation.stats.tolist()
+    assert 0 < metrics["AP"] < 1
+
+
+def test_no_detection_gives_zeros(case):
+    case.cfg.infer.conf_threshold = 0.95
+    metrics = case.run()
+    assert (metrics["AP"], metrics["AR100"], metrics["images"]) == (0.0, 0.0, 5)
+    assert json.loads((case.folder / "bbox_results.json").read_text()) == []
+
+
+def test_scores_that_are_not_finite_give_no_detection(case):
+    case.outputs[4][1][:] = np.nan
+    metrics = case.run()
+    assert 0 < metrics["AR100"] < 1
+    rows = json.loads((case.folder / "bbox_results.json").read_text())
+    assert {row["image_id"] for row in rows} == {999, 998, 997}
+
+
+def test_unreadable_image_is_an_error_that_names_it(case):
+    record = case.dataset.records[3]
+    open(record.path, "wb").close()
+    case.pipeline.unreadable[3] = 3
+    with pytest.raises(UserError, match=r"3\.png: the file is empty.*--skip_bad_images True"):
+        case.run()
+    assert not (case.folder / "metrics.json").exists()
+
+
+def test_unreadable_image_is_left_out_when_asked(case):
+    os.remove(case.dataset.records[3].path)
+    case.pipeline.unreadable[3] = 3
+    case.cfg.skip_bad_images = True
+    metrics = case.run()
+    assert (metrics["images"], metrics["skipped_images"]) == (4, 1)
+    assert metrics["AR100"] == pytest.approx(1.0)  # its boxes are not missed
+    rows = json.loads((case.folder / "bbox_results.json").read_text())
+    assert {row["image_id"] for row in rows} == {999, 998, 996}
+
+
+def test_no_readable_image_at_all(case):
+    case.pipeline.unreadable = [0, 1, 2, 3, 4]
+    case.cfg.skip_bad_images = True
+    with pytest.raises(UserError, match="not one image"):
+        case.run()
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 3], [0, 1, 2, 3], [0, 1, 2, 2, 3, 4]])
+def test_every_image_once_or_an_internal_error(case, order):
+    case.pipeline.order = order
+    with pytest.raises(RuntimeError, match="internal error"):
+        case.run()
+
+
+def test_rows_after_the_last_image_are_ignored(case):
+    case.pipeline.order = [0, 1, 2, 3, 4, 0, 1, 2]
+    assert case.run()["images"] == 5
+
+
+def test_folder_that_cannot_be_made(case):
+    case.folder.write_text("a file stands where the folder should")
+    with pytest.raises(UserError, match="--save_dir"):
+        case.run()

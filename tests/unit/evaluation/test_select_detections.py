@@ -1,0 +1,127 @@
+"""Selection and NMS against a brute-force implementation, and the way back to original pixels."""
+import time
+
+import numpy as np
+import pytest
+
+from src.evaluation.detections import nms_per_class, select_detections, to_original
+
+
+def iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0.0) * max(height, 0.0)
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def brute_force(boxes, scores, conf_threshold, nms_threshold, max_box_num):
+    """The definition, one candidate after the other: [(proposal, class)] by falling score."""
+    candidates = [(-float(scores[r, k]), r, k) for r in range(scores.shape[0]) for k in range(scores.shape[1])
+                  if scores[r, k] > conf_threshold
+                  and boxes[r, k, 2] - boxes[r, k, 0] >= 0.01 and boxes[r, k, 3] - boxes[r, k, 1] >= 0.01]
+    kept = []
+    for _, r, k in sorted(candidates):
+        box = boxes[r, k].astype(np.float64)
+        if all(k != other or iou(box, boxes[q, other].astype(np.float64)) <= nms_threshold for q, other in kept):
+            kept.append((r, k))
+    return kept[:max_box_num]
+
+
+def assert_same(boxes, scores, *settings):
+    expected = brute_force(boxes, scores, *settings)
+    found_boxes, found_scores, labels = select_detections(boxes, scores, *settings)
+    assert labels.tolist() == [k for _, k in expected]
+    np.testing.assert_array_equal(found_boxes, np.array([boxes[r, k] for r, k in expected]).reshape(-1, 4))
+    np.testing.assert_array_equal(found_scores, np.array([scores[r, k] for r, k in expected]))
+    assert found_boxes.dtype == np.float32 and found_scores.dtype == np.float32
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("settings", [(0.05, 0.5, 100), (0.3, 0.3, 20), (0.0, 0.7, 1000), (0.5, 0.0, 7)])
+def test_random_boxes(seed, settings):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 60, (40, 4, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(2, 60, (40, 4, 2))], axis=2).astype(np.float32)
+    scores = (rng.random((40, 4)) * (rng.random((40, 4)) < 0.7)).astype(np.float32)
+    assert assert_same(boxes, scores, *settings)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_ties_and_touching_boxes_on_a_grid(seed):
+    """Few different corners and scores: equal boxes, touching boxes, IoU of exactly 0.5 and equal scores abound."""
+    rng = np.random.default_rng(seed)
+    corner = rng.integers(0, 4, (60, 3, 2))
+    boxes = np.concatenate([corner, corner + rng.integers(0, 3, (60, 3, 2))], axis=2).astype(np.float32)
+    scores = rng.choice(np.array([0, 0.25, 0.5, 0.75], np.float32), (60, 3))
+    assert assert_same(boxes, scores, 0.25, 0.5, 100)
+
+
+def test_iou_equal_to_the_threshold_stays_and_touching_boxes_do_not_overlap():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [10, 0, 20, 10], [0, 0, 10, 5.01]], np.float32)[:, None]
+    scores = np.array([[0.9], [0.7], [0.6], [0.8]], np.float32)
+    found, _, _ = select_detections(boxes, scores, 0.05, 0.5, 100)
+    # 0.8 has IoU 0.501 with the best and goes; 0.7 has exactly 0.5; 0.6 touches.
+    np.testing.assert_array_equal(found, boxes[[0, 1, 2], 0])
+    assert len(select_detections(boxes[[0, 2]], scores[[0, 2]], 0.05, 0.0, 100)[0]) == 2
+
+
+def test_classes_do_not_suppress_each_other_and_the_limit_is_over_all_classes():
+    boxes = np.tile(np.array([5, 5, 50, 50], np.float32), (2, 3, 1))
+    scores = np.array([[0.3, 0.9, 0.2], [0.4, 0.1, 0.8]], np.float32)
+    _, found, labels = select_detections(boxes, scores, 0.05, 0.5, 100)
+    assert labels.tolist() == [1, 2, 0]
+    np.testing.assert_array_equal(found, np.array([0.9, 0.8, 0.4], np.float32))
+    assert select_detections(boxes, scores, 0.05, 0.5, 2)[2].tolist() == [1, 2]
+
+
+def test_classes_stay_apart_at_negative_coordinates():
+    boxes = np.array([[0, 0, 10, 10], [-11, -11, -1, -1]], np.float32)
+    assert nms_per_class(boxes, np.array([0.9, 0.8], np.float32), np.array([0, 1]), 0.5).tolist() == [0, 1]
+
+
+def test_score_equal_to_the_threshold_is_no_candidate():
+    boxes = np.tile(np.array([0, 0, 10, 10], np.float32), (1, 2, 1))
+    assert select_detections(boxes, np.array([[0.25, 0.5]], np.float32), 0.25, 0.5, 100)[2].tolist() == [1]
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 3)])
+def test_no_candidate(shape):
+    boxes, scores, labels = select_detections(np.zeros((*shape, 4), np.float32), np.zeros(shape, np.float32),
+                                              0.05, 0.5, 100)
+    assert boxes.shape == (0, 4) and scores.shape == (0,) and labels.shape == (0,)
+
+
+def test_boxes_without_area_and_nan_neither_appear_nor_suppress():
+    boxes = np.array([[5, 5, 5, 40], [5, 5, 40, 5.005], [40, 40, 5, 5], [np.nan, 5, 40, 40], [5, 5, 40, 40]],
+                     np.float32)
+    scores = np.array([[0.9], [0.8], [0.7], [0.6], [0.5]], np.float32)
+    found, _, _ = select_detections(boxes[:, None], scores, 0.05, 0.5, 100)
+    np.testing.assert_array_equal(found, boxes[4:])
+    scores[4] = np.nan
+    assert len(select_detections(boxes[:, None], scores, 0.05, 0.5, 100)[0]) == 0
+
+
+def test_full_size_image_is_quick():
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 700, (1000, 80, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(10, 300, (1000, 80, 2))], axis=2).astype(np.float32)
+    scores = (rng.random((1000, 80)) ** 60).astype(np.float32)
+    start = time.perf_counter()
+    found, values, labels = select_detections(boxes, scores, 0.05, 0.5, 100)
+    assert time.perf_counter() - start < 1.0
+    assert found.shape == (100, 4) and (np.diff(values) <= 0).all() and labels.max() < 80
+
+
+def test_to_original_undoes_the_scaling():
+    original = np.array([[0, 0, 500, 375], [10.5, 20.25, 100, 300]], np.float32)
+    scale = np.array([2.048, 2.56], np.float32)
+    canvas = original * scale[[1, 0, 1, 0]]
+    np.testing.assert_allclose(to_original(canvas, scale, np.array([375, 500], np.int32)), original, rtol=1e-6)
+
+
+def test_to_original_clips_to_the_image():
+    found = to_original(np.array([[-4, -2, 1300, 90], [20, 10, 40, 30]], np.float32), [0.5, 2.0], [100, 600])
+    np.testing.assert_array_equal(found, np.array([[0, 0, 600, 100], [10, 20, 20, 60]], np.float32))
+    assert found.dtype == np.float32
+    assert to_original(np.zeros((0, 4), np.float32), [1, 1], [5, 5]).shape == (0, 4)

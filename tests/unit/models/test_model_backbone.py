@@ -1,0 +1,168 @@
+"""src/models/backbone.py: strides, freezing, the stem's pooling, and weights from a file."""
+from dataclasses import replace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindcv.models import create_model
+from mindspore import Tensor, nn
+
+from src.config.schema import Backbone
+from src.errors import UserError
+from src.models.backbone import build_backbone
+
+RESNET18 = Backbone(name="det_resnet18", pretrained=False, frozen_2stage=False)
+IMAGE = np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32)
+
+
+def build(**changed):
+    return build_backbone(replace(RESNET18, **changed))
+
+
+def refusal(**changed):
+    with pytest.raises(UserError) as error:
+        build(**changed)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def trained(backbone):
+    return {p.name for p in backbone.trainable_params()}
+
+
+def norms(backbone):
+    return [cell for _, cell in backbone.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+
+
+def statistics_that_move(backbone):
+    """Number of BatchNorm layers whose running statistics a training pass changes."""
+    before = [(cell.moving_mean.asnumpy().copy(), cell.moving_variance.asnumpy().copy()) for cell in norms(backbone)]
+    backbone.set_train()
+    backbone(Tensor(IMAGE))
+    return sum(not (np.array_equal(cell.moving_mean.asnumpy(), mean)
+                    and np.array_equal(cell.moving_variance.asnumpy(), variance))
+               for cell, (mean, variance) in zip(norms(backbone), before))
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+@pytest.mark.parametrize(("name", "channels"), [("det_resnet18", (64, 128, 256, 512)),
+                                                ("det_resnet50", (256, 512, 1024, 2048))])
+def test_strides_and_channels(name, channels):
+    backbone = build(name=name)
+    assert tuple(backbone.out_channels) == channels
+    backbone.set_train(False)
+    features = backbone(Tensor(IMAGE))
+    assert [f.shape for f in features] == [(2, c, 64 // s, 96 // s) for c, s in zip(channels, (4, 8, 16, 32))]
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_features_are_those_of_the_classification_network():
+    """The last feature, averaged and classified, is what mindcv's network gives."""
+    model = create_model("resnet18")
+    backbone = build()
+    ms.load_param_into_net(backbone, model.parameters_dict())
+    model.set_train(False)
+    backbone.set_train(False)
+    last = backbone(Tensor(IMAGE))[-1].asnumpy()
+    logits = last.mean((2, 3)) @ model.classifier.weight.asnumpy().T + model.classifier.bias.asnumpy()
+    np.testing.assert_allclose(model(Tensor(IMAGE)).asnumpy(), logits, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_nothing_is_frozen():
+    backbone = build()
+    # 20 convolutions, each with a BatchNorm of two weights; there is no classifier.
+    assert len(trained(backbone)) == 60
+    assert statistics_that_move(backbone) == 20
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_frozen_2stage_keeps_the_stem_and_the_first_stage():
+    backbone = build(frozen_2stage=True)
+    everything = {p.name for p in backbone.get_parameters() if "moving" not in p.name}
+    frozen = everything - trained(backbone)
+    assert frozen == {name for name in everything if name.startswith(("conv1.", "bn1.", "layer1."))}
+    assert len(frozen) == 15
+    assert statistics_that_move(backbone) == 15
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_frozen_bn_keeps_every_batch_norm():
+    backbone = build(frozen_bn=True)
+    assert len(trained(backbone)) == 20
+    assert not [name for name in trained(backbone) if "gamma" in name or "beta" in name]
+    assert statistics_that_move(backbone) == 0
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+@pytest.mark.parametrize("frozen_2stage", [True, False])
+def test_frozen_keeps_everything(frozen_2stage):
+    backbone = build(frozen=True, frozen_2stage=frozen_2stage)
+    assert trained(backbone) == set()
+    assert statistics_that_move(backbone) == 0
+
+
+@pytest.mark.parametrize(("stem_pool", "pad"), [("mindcv", (0, 1)), ("torchvision", (1, 0))])
+def test_stem_pool(stem_pool, pad):
+    """A 3x3 maximum of stride 2: mindcv pads at the end, torchvision on both sides, of which an even input uses one."""
+    pool = build(stem_pool=stem_pool).stages.name_cells()["max_pool"]
+    x = np.random.default_rng(1).normal(size=(1, 1, 6, 8)).astype(np.float32)
+    padded = np.pad(x, ((0, 0), (0, 0), pad, pad), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
+    np.testing.assert_array_equal(pool(Tensor(x)).asnumpy(), windows.max((4, 5)))
+
+
+def test_pretrained_file(tmp_path):
+    model = create_model("resnet18")
+    for parameter in model.get_parameters():
+        parameter.set_data(Tensor(np.random.default_rng(2).normal(size=parameter.shape).astype(np.float32)))
+    path = str(tmp_path / "resnet18.ckpt")
+    ms.save_checkpoint(model, path)
+    stored = {p.name: p.asnumpy() for p in model.get_parameters()}
+    backbone = build(pretrained=path)
+    names = [p.name for p in backbone.get_parameters()]
+    assert set(stored) - set(names) == {"classifier.weight", "classifier.bias"}
+    for parameter in backbone.get_parameters():
+        np.testing.assert_array_equal(parameter.asnumpy(), stored[parameter.name])
+
+
+def test_pretrained_file_that_is_missing_or_no_checkpoint(tmp_path):
+    path = str(tmp_path / "resnet18.ckpt")
+    assert path in refusal(pretrained=path)
+    (tmp_path / "resnet18.ckpt").write_bytes(b"not a checkpoint" * 50)
+    assert path in refusal(pretrained=path)
+
+
+def test_pretrained_file_of_another_network(tmp_path):
+    entries = [{"name": p.name, "data": p} for p in create_model("resnet18").get_parameters()]
+    path = str(tmp_path / "a.ckpt")
+    ms.save_checkpoint([e for e in entries if e["name"] != "layer2.0.conv1.weight"], path)
+    sentence = refusal(pretrained=path)
+    assert path in sentence
+    assert "layer2.0.conv1.weight" in sentence
+    ms.save_checkpoint([{**e, "data": Tensor(np.zeros((3, 4), np.float32))} if e["name"] == "conv1.weight" else e
+                        for e in entries], path)
+    sentence = refusal(pretrained=path)
+    for part in (path, "conv1.weight", "(3, 4)", "(64, 3, 7, 7)"):
+        assert part in sentence
+
+
+def test_networks_that_do_not_fit():
+    assert "resnet19" in refusal(name="det_resnet19")
+    assert "squeezenet1_0" in refusal(name="squeezenet1_0")
+    assert "[1, 2, 3, 4]" in refusal(in_channels=[1, 2, 3, 4])
+    assert build(in_channels=[64, 128, 256, 512]).out_channels == (64, 128, 256, 512)
+
+
+def test_stem_pool_of_torchvision_needs_a_stem_pool():
+    assert "stem_pool" in refusal(name="mobilenet_v3_small_100", stem_pool="torchvision")
+
+
+def test_bn_eps():
+    norms = [cell for _, cell in build(bn_eps=0.5).cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    assert {cell.eps for cell in norms} == {0.5}
+
+
+def test_bn_eps_needs_a_resnet():
+    assert "backbone.bn_eps" in refusal(name="mobilenet_v3_small_100", bn_eps=0.5)

@@ -1,0 +1,128 @@
+"""src/models/matcher.py: which box a candidate stands for, and the random sample."""
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.models.matcher import Matcher, subsample
+
+
+def run_match(in_graph, candidates, boxes, mask):
+    return in_graph(Matcher(), np.float32(candidates), np.float32(boxes), np.array(mask))
+
+
+def run_sample(positive, negative, priority, number, max_positive):
+    """Sets of sampled positives and negatives of each image, and the raw outputs."""
+    outputs = subsample(Tensor(np.array(positive)), Tensor(np.array(negative)), Tensor(np.float32(priority)), number,
+                     max_positive)
+    index, is_positive, is_sampled = (o.asnumpy() for o in outputs)
+    chosen = [(set(i[p]), set(i[s & ~p])) for i, p, s in zip(index, is_positive, is_sampled)]
+    return chosen, index, is_positive, is_sampled
+
+
+def test_match_overlap_index_and_best(in_graph):
+    boxes = [[[0, 0, 10, 10], [100, 0, 110, 10], [0, 50, 10, 60]]]
+    candidates = [[[0, 0, 10, 8], [0, 0, 10, 5], [100, 0, 110, 2], [200, 200, 210, 210]]]
+    overlap, index, is_best = run_match(in_graph, candidates, boxes, [[True, True, True]])
+    np.testing.assert_allclose(overlap, [[0.8, 0.5, 0.2, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(index[0, :3], [0, 0, 1])
+    # Nothing overlaps the third box, and overlap 0 does not count.
+    np.testing.assert_array_equal(is_best, [[True, False, True, False]])
+
+
+def test_match_shares_candidates_and_ignores_masked_boxes(in_graph):
+    candidates = [[[0, 0, 10, 10], [20, 0, 30, 10], [21, 0, 31, 10]]]
+    boxes = [[[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]]]
+    overlap, index, is_best = run_match(in_graph, candidates, boxes, [[True, True], [False, True], [False, False]])
+    np.testing.assert_allclose(overlap, [[1, 1, 90 / 110], [0, 1, 90 / 110], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_array_equal(index[:2, 1:], [[1, 1], [1, 1]])
+    np.testing.assert_array_equal(is_best, [[True, True, False], [False, True, False], [False, False, False]])
+
+
+def test_equally_good_candidates_are_all_best(in_graph):
+    candidates = [[[0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10]]]
+    boxes = [[[2.5, 0, 12.5, 10], [0, 100, 10, 110]]]
+    _, _, is_best = run_match(in_graph, candidates, boxes, [[True, True]])
+    np.testing.assert_array_equal(is_best, [[True, True, True]])
+
+
+def test_a_candidate_can_be_best_of_a_box_that_is_not_its_own_best(in_graph):
+    # The only candidate near both boxes: it overlaps the first one more, and yet is the best of the second.
+    overlap, index, is_best = run_match(in_graph, [[[0, 0, 10, 10]]], [[[0, 0, 10, 9], [0, 9, 10, 19]]], [[True, True]])
+    np.testing.assert_allclose(overlap, [[0.9]], rtol=1e-6)
+    assert index[0, 0] == 0
+    assert is_best[0, 0]
+
+
+def test_sample_takes_the_highest_priorities_within_the_caps(in_graph):
+    positive = [[True, True, True, True, False, False, False, False, False]]
+    negative = [[False, False, False, False, True, True, True, True, False]]
+    priority = np.float32([[1, 8, 0, 5, 3, 7, 2, 4, 6]])
+
+    def five(positive, negative, priority):
+        return subsample(positive, negative, priority, 5, 2)
+
+    index, is_positive, is_sampled = in_graph(five, np.array(positive), np.array(negative), priority)
+    assert index.shape == (1, 5)
+    assert set(index[0, :2]) == {1, 3}
+    assert set(index[0, 2:]) == {4, 5, 7}
+    np.testing.assert_array_equal(is_positive, [[True, True, False, False, False]])
+    np.testing.assert_array_equal(is_sampled, [[True] * 5])
+
+
+def test_negatives_fill_up_for_missing_positives():
+    chosen, *_ = run_sample([[False, True, False, False, False]], [[True, False, True, True, True]],
+                            [[4, 0, 1, 2, 3]], 4, 3)
+    assert chosen == [({1}, {0, 3, 4})]
+
+
+def test_positives_do_not_fill_up_for_missing_negatives():
+    chosen, _, is_positive, is_sampled = run_sample([[True, True, True, True, False]], [[False] * 4 + [True]],
+                                                    [[4, 0, 1, 2, 3]], 4, 2)
+    assert chosen == [({0, 3}, {4})]
+    np.testing.assert_array_equal(is_positive, [[True, True, False, False]])
+    np.testing.assert_array_equal(is_sampled, [[True, True, True, False]])
+
+
+def test_nothing_to_sample():
+    chosen, _, _, is_sampled = run_sample([[False] * 4], [[False] * 4], [[3, 1, 0, 2]], 3, 1)
+    assert chosen == [(set(), set())]
+    assert not is_sampled.any()
+
+
+@pytest.mark.parametrize("number", [4, 7])
+def test_number_beyond_the_candidates_takes_all(number):
+    chosen, index, _, _ = run_sample([[True, False, True, False]], [[False, True, False, False]], [[3, 1, 0, 2]],
+                                     number, number)
+    assert index.shape == (1, 4)
+    assert chosen == [({0, 2}, {1})]
+
+
+def test_no_positives_wanted():
+    chosen, *_ = run_sample([[True, False, True, False]], [[False, True, False, True]], [[3, 1, 0, 2]], 2, 0)
+    assert chosen == [(set(), {1, 3})]
+
+
+def test_the_same_priorities_make_the_same_sample():
+    rng = np.random.default_rng(3)
+    positive = rng.random((1, 50)) < 0.3
+    negative = ~positive & (rng.random((1, 50)) < 0.8)
+    first, second = rng.permutation(50)[None], rng.permutation(50)[None]
+    chosen = [run_sample(positive, negative, priority, 20, 5)[0] for priority in (first, first, second)]
+    assert chosen[0] == chosen[1]
+    assert chosen[0] != chosen[2]
+
+
+def test_every_candidate_is_sampled_equally_often():
+    draws = 4000
+    rng = np.random.default_rng(4)
+    positive = np.tile(np.arange(14) < 4, (draws, 1))
+    negative = np.tile((np.arange(14) >= 4) & (np.arange(14) < 12), (draws, 1))
+    priority = rng.permuted(np.tile(np.arange(14), (draws, 1)), axis=1)
+    chosen, *_ = run_sample(positive, negative, priority, 6, 2)
+    times = np.zeros(14)
+    for positives, negatives in chosen:
+        assert (len(positives), len(negatives)) == (2, 4)
+        times[list(positives | negatives)] += 1
+    # 2 of 4 positives, 4 of 8 negatives: a binomial of chance 1/2, five standard deviations.
+    assert np.abs(times[:12] - draws / 2).max() < 5 * np.sqrt(draws) / 2
+    assert times[12:].sum() == 0

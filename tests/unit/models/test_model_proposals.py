@@ -1,0 +1,128 @@
+"""src/models/proposals.py against an independent implementation in NumPy."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.models.proposals import ProposalGenerator
+
+LEVEL_SIZES = (60, 24, 5)
+
+
+def iou(box, others):
+    width = np.clip(np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0]), 0, None)
+    height = np.clip(np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1]), 0, None)
+    areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+    union = (box[2] - box[0]) * (box[3] - box[1]) + areas - width * height
+    return width * height / np.maximum(union, 1e-9)
+
+
+def propose_image(anchors, logits, deltas, size, cfg):
+    """Boxes (n, 4) and scores (n,) of one image of `size` (height, width)."""
+    found, first = [], 0
+    for count in LEVEL_SIZES:
+        order = first + np.argsort(-logits[first:first + count], kind="stable")[:cfg.pre_nms_top_n]
+        first += count
+        side = anchors[order, 2:] - anchors[order, :2]
+        centre = (anchors[order, :2] + anchors[order, 2:]) / 2 + deltas[order, :2] * side
+        side = side * np.exp(np.minimum(deltas[order, 2:], np.log(1000 / 16)))
+        limit = np.array([size[1], size[0]] * 2)
+        boxes = np.clip(np.concatenate((centre - side / 2, centre + side / 2), 1), 0, limit)
+        large = (boxes[:, 2:] - boxes[:, :2] >= cfg.min_size).all(1)
+        boxes, scores = boxes[large], logits[order][large]
+        while len(boxes):
+            found.append((boxes[0], scores[0]))
+            rest = iou(boxes[0], boxes) <= cfg.nms_thresh
+            rest[0] = False
+            boxes, scores = boxes[rest], scores[rest]
+    found.sort(key=lambda pair: -pair[1])
+    return [box for box, _ in found[:cfg.post_nms_top_n]]
+
+
+def settings(**changed):
+    return SimpleNamespace(**{"min_size": 8.0, "nms_thresh": 0.6, "pre_nms_top_n": 30, "post_nms_top_n": 40, **changed})
+
+
+def random_input(seed, batch=2):
+    """Crowded anchors, distinct scores, deltas of which some lead out of the image."""
+    rng = np.random.default_rng(seed)
+    number = sum(LEVEL_SIZES)
+    start = rng.uniform(-20, 90, (number, 2))
+    anchors = np.concatenate((start, start + rng.uniform(10, 50, (number, 2))), 1).astype(np.float32)
+    logits = rng.permuted(np.tile(np.linspace(-3, 3, number), (batch, 1)), axis=1).astype(np.float32)
+    deltas = rng.normal(0, 0.4, (batch, number, 4)).astype(np.float32)
+    deltas[:, ::17] *= 10
+    return anchors, logits, deltas
+
+
+def run(cfg, anchors, logits, deltas, sizes, level_sizes=LEVEL_SIZES):
+    outputs = ProposalGenerator(cfg, level_sizes)(*(Tensor(np.float32(a)) for a in (anchors, logits, deltas, sizes)))
+    return tuple(output.asnumpy() for output in outputs)
+
+
+@pytest.mark.parametrize("cfg", [settings(), settings(post_nms_top_n=7, min_size=0.0)])
+def test_equals_independent_implementation(cfg):
+    anchors, logits, deltas = random_input(0)
+    sizes = [[100, 120], [64, 70]]
+    boxes, valid = run(cfg, anchors, logits, deltas, sizes)
+    assert boxes.shape == (2, cfg.post_nms_top_n, 4)
+    for image in range(2):
+        expected = propose_image(anchors, logits[image], deltas[image], sizes[image], cfg)
+        count = len(expected)
+        np.testing.assert_array_equal(valid[image], np.arange(cfg.post_nms_top_n) < count)
+        np.testing.assert_allclose(boxes[image, :count], expected, rtol=1e-4, atol=1e-3)
+        np.testing.assert_array_equal(boxes[image, count:], 0)
+        assert not (boxes[image, :, [2, 0]] > sizes[image][1]).any()
+        assert not (boxes[image, :, [3, 1]] > sizes[image][0]).any()
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_suppression_stays_within_a_level():
+    # The same box on both levels, and twice on the second.
+    box = [10, 10, 50, 50]
+    anchors, logits = [[100, 100, 140, 140], box, box, box], [[1, 2, 3, 4]]
+    boxes, valid = run(settings(), anchors, logits, np.zeros((1, 4, 4)), [[200, 200]], level_sizes=(2, 2))
+    np.testing.assert_array_equal(valid, [[True, True, True, False]])
+    np.testing.assert_array_equal(boxes[0, :3], [box, box, [100, 100, 140, 140]])
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_small_boxes_are_dropped_and_suppress_nothing():
+    # Cut at the border, the first box is 7 pixels wide; it covers most of the second, which has a lower score.
+    anchors = [[93, 20, 140, 60], [92, 20, 100, 60], [10, 10, 18, 18], [10, 10, 17.9, 30]]
+    boxes, valid = run(settings(), anchors, [[4, 3, 2, 1]], np.zeros((1, 4, 4)), [[100, 100]], level_sizes=(4,))
+    np.testing.assert_array_equal(valid, [[True, True, False, False]])
+    np.testing.assert_array_equal(boxes[0, :2], [[92, 20, 100, 60], [10, 10, 18, 18]])
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_no_box_is_large_enough():
+    anchors, logits, deltas = random_input(1)
+    boxes, valid = run(settings(min_size=500.0, post_nms_top_n=5), anchors, logits, deltas, [[100, 120], [64, 70]])
+    assert not valid.any()
+    np.testing.assert_array_equal(boxes, np.zeros((2, 5, 4)))
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_fewer_candidates_than_wanted():
+    anchors, logits, deltas = random_input(2)
+    boxes, valid = run(settings(post_nms_top_n=1000, pre_nms_top_n=1000), anchors, logits, deltas, [[100, 120]] * 2)
+    assert boxes.shape == (2, sum(LEVEL_SIZES), 4)
+    assert valid.any()
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_equal_scores_leave_no_overlapping_proposals():
+    """float16 logits are often equal: whichever of them comes first, no two proposals of a level overlap."""
+    rng = np.random.default_rng(3)
+    start = rng.uniform(0, 60, (200, 2))
+    anchors = np.concatenate((start, start + rng.uniform(15, 50, (200, 2))), 1)
+    logits = rng.integers(0, 4, (1, 200))
+    cfg = settings(pre_nms_top_n=200, post_nms_top_n=200)
+    boxes, valid = run(cfg, anchors, logits, np.zeros((1, 200, 4)), [[120, 120]], level_sizes=(200,))
+    kept = boxes[0][valid[0]]
+    overlaps = np.array([iou(box, kept) for box in kept]) - np.eye(len(kept))
+    assert overlaps.max() <= cfg.nms_thresh
+    # Every anchor is among the proposals or overlaps one of them.
+    assert all(iou(anchor, kept).max() > cfg.nms_thresh - 1e-5 for anchor in anchors)

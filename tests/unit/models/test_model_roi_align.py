@@ -1,0 +1,122 @@
+"""src/models/roi_align.py against RoIAlign (arXiv:1703.06870) written as plain loops."""
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.models.roi_align import MultiScaleRoIAlign
+
+CANVAS = (256, 320)
+STRIDES = (4, 8, 16)
+# Of the first image: one RoI of every level (areas around 224^2 belong to stride 16), at the borders, beyond them
+# (as no clipped RoI is), thin, and without area; of the second one: others.
+ROIS = np.float32([
+    [[30, 40, 75.5, 90.25], [20, 10, 240, 236], [2, 1, 317, 255], [0, 0, 15, 20], [300, 230, 320, 256],
+     [-30, -25, 40, 45], [290, 200, 360, 290], [100, 5, 101, 200], [50, 60, 50, 60], [0, 0, 0, 0]],
+    [[0, 0, 320, 256], [111, 33, 150, 99], [60, 10, 280, 250], [319, 255, 320, 256], [320, 256, 320, 256],
+     [7.5, 8.25, 9, 10], [0, 100, 320, 130], [5, 5, 118, 116], [5, 5, 116, 118], [1, 2, 300, 250]]])
+
+
+def level_of(roi):
+    """Index into STRIDES: level 4, of stride 16, for an area of 224^2, one up or down for each factor of 4."""
+    size = np.sqrt((roi[2] - roi[0]) * (roi[3] - roi[1]))
+    return int(np.clip(np.floor(4 + np.log2(max(size, 1e-9) / 224) + 1e-6), 2, 4)) - 2
+
+
+def bilinear(feature, y, x):
+    """Feature (C, H, W) at (y, x): zero beyond one cell outside, the border's value within it."""
+    height, width = feature.shape[1:]
+    if y < -1 or y > height or x < -1 or x > width:
+        return np.zeros(len(feature))
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    dy, dx = y - top, x - left
+    return ((1 - dy) * ((1 - dx) * feature[:, top, left] + dx * feature[:, top, right])
+            + dy * ((1 - dx) * feature[:, bottom, left] + dx * feature[:, bottom, right]))
+
+
+def align(feature, roi, stride, resolution, samples, aligned):
+    """One RoI pooled from feature (C, H, W): (C, resolution, resolution)."""
+    shift = 0.5 if aligned else 0.0
+    x1, y1, x2, y2 = roi.astype(np.float64) / stride - shift
+    height, width = y2 - y1, x2 - x1
+    if not aligned:
+        height, width = max(height, 1.0), max(width, 1.0)
+    bin_height, bin_width = height / resolution, width / resolution
+    pooled = np.zeros((len(feature), resolution, resolution))
+    for row in range(resolution):
+        for column in range(resolution):
+            for i in range(samples):
+                for j in range(samples):
+                    y = y1 + (row + (i + 0.5) / samples) * bin_height
+                    x = x1 + (column + (j + 0.5) / samples) * bin_width
+                    pooled[:, row, column] += bilinear(feature, y, x) / samples**2
+    return pooled
+
+
+def pyramid(rng, batch, channels):
+    return [rng.normal(size=(batch, channels, CANVAS[0] // s, CANVAS[1] // s)).astype(np.float32) for s in STRIDES]
+
+
+def pool(cell, levels, rois):
+    return cell(tuple(Tensor(level) for level in levels), Tensor(rois)).asnumpy()
+
+
+@pytest.mark.parametrize(("aligned", "resolution", "samples"), [(True, 7, 2), (False, 3, 1)])
+def test_equals_plain_loops(aligned, resolution, samples):
+    levels = pyramid(np.random.default_rng(0), 2, 3)
+    cell = MultiScaleRoIAlign(STRIDES, resolution, samples, aligned)
+    found = pool(cell, levels, ROIS)
+    expected = [align(levels[level_of(roi)][image], roi, STRIDES[level_of(roi)], resolution, samples, aligned)
+                for image in range(2) for roi in ROIS[image]]
+    assert {level_of(roi) for roi in ROIS.reshape(-1, 4)} == {0, 1, 2}
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    np.testing.assert_array_equal(pool(cell, levels, ROIS), found)
+
+
+def test_runs_operator_by_operator():
+    levels = pyramid(np.random.default_rng(2), 2, 1)
+    cell = MultiScaleRoIAlign(STRIDES, 2, 2, True)
+    compiled = pool(cell, levels, ROIS)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    np.testing.assert_allclose(pool(cell, levels, ROIS), compiled, atol=1e-5)
+
+
+def test_one_roi_worked_values():
+    # A ramp: every bin holds the value at its centre, in cells and half a cell from the corner.
+    ramp = np.arange(40, dtype=np.float32)[None, None, None, :] + 100 * np.arange(32, dtype=np.float32)[:, None]
+    cell = MultiScaleRoIAlign((8,), 2, 2, True)
+    found = pool(cell, [ramp], np.float32([[[16, 40, 48, 120]]]))
+    # x from 2 to 6 cells, bin centres 3 and 5; y from 5 to 15, bin centres 7.5 and 12.5; less half a cell.
+    np.testing.assert_allclose(found, [[[[702.5, 704.5], [1202.5, 1204.5]]]], rtol=1e-6)
+
+
+def test_levels_by_size():
+    cell = MultiScaleRoIAlign((4, 8, 16, 32), 7, 2, True)
+    sides = [0, 1, 111.9, 112.1, 223.9, 224, 224.1, 447.9, 448.1, 2000]
+    rois = np.float32([[10, 20, 10 + side, 20 + side] for side in sides])
+    np.testing.assert_array_equal(cell.assign_levels(Tensor(rois)).asnumpy(), [0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
+    oblong = Tensor(np.float32([[0, 0, 448, 112], [0, 0, 100, 501], [0, 0, 100, 503]]))
+    np.testing.assert_array_equal(cell.assign_levels(oblong).asnumpy(), [2, 1, 2])
+
+
+def test_gradient_of_the_features():
+    """Pooling is linear: the gradient of a weighted sum, times a direction, is that sum for the pooled direction."""
+    rng = np.random.default_rng(1)
+    cell = MultiScaleRoIAlign(STRIDES, 2, 2, True)
+    levels = tuple(Tensor(level) for level in pyramid(rng, 1, 1))
+    weight = rng.normal(size=(10, 1, 2, 2)).astype(np.float32)
+
+    def weighted(*levels):
+        return (cell(levels, Tensor(ROIS[:1])) * Tensor(weight)).sum()
+
+    gradient = ms.grad(weighted, (0, 1, 2))
+    found, again = gradient(*levels), gradient(*levels)
+    for level in range(3):
+        np.testing.assert_array_equal(again[level].asnumpy(), found[level].asnumpy())
+        # Many directions at once take the place of channels.
+        directions = rng.normal(size=(50, *levels[level].shape[2:]))
+        expected = sum((align(directions, roi, STRIDES[level], 2, 2, True) * roi_weight).sum((1, 2))
+                       for roi, roi_weight in zip(ROIS[0], weight) if level_of(roi) == level)
+        np.testing.assert_allclose((found[level].asnumpy()[0] * directions).sum((1, 2)), expected, atol=1e-4)

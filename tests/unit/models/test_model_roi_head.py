@@ -1,0 +1,148 @@
+"""src/models/roi_head.py: sampling, losses and predictions against worked values and plain loops."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+NUM_CLASSES = 3
+
+BOXES = np.float32([[[0, 0, 10, 10], [50, 0, 60, 10]], [[0, 0, 10, 10], [0, 0, 0, 0]]])
+LABELS = np.int32([[2, 0], [1, 0]])
+MASK = np.array([[True, True], [False, False]])
+# IoU with the first image's boxes: 0.9, 0.6, 0.45, 0.2, 0, 0.8; the last one is not valid, although it equals a box.
+PROPOSALS = np.float32([[[0, 0, 10, 9], [50, 0, 56, 10], [50, 0, 60, 4.5], [0, 0, 2, 10], [80, 80, 90, 90],
+                         [0, 2, 10, 10], [0, 0, 10, 10]]] * 2)
+VALID = np.array([[True] * 6 + [False]] * 2)
+
+
+def settings(**changed):
+    defaults = {"rois_per_batch": 8, "fg_fraction": 0.5, "fg_thresh": 0.5, "bg_thresh": 0.4}
+    return SimpleNamespace(**{**defaults, **changed})
+
+
+def rows_of(outputs, image):
+    """{roi: (label, target box)} of the sampled rows of a image."""
+    rois, targets, label, sampled = (o.asnumpy()[image] for o in outputs)
+    return {tuple(rois[i]): (label[i], tuple(targets[i])) for i in np.flatnonzero(sampled)}
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_sampler_labels_and_targets():
+    priority = np.tile(np.arange(7, dtype=np.float32), (2, 1))
+    sampler = RoISampler(settings(), False, NUM_CLASSES)
+    outputs = sampler(*map(Tensor, (PROPOSALS, VALID, BOXES, LABELS, MASK, priority)))
+    assert [o.shape for o in outputs] == [(2, 7, 4), (2, 7, 4), (2, 7), (2, 7)]
+    first, second = rows_of(outputs, 0), rows_of(outputs, 1)
+    background = NUM_CLASSES
+    positives = {roi: row for roi, row in first.items() if row[0] != background}
+    assert positives == {(0, 0, 10, 9): (2, (0, 0, 10, 10)), (50, 0, 56, 10): (0, (50, 0, 60, 10)),
+                         (0, 2, 10, 10): (2, (0, 0, 10, 10))}
+    # IoU 0.45 lies between the thresholds: neither.
+    assert set(first) - set(positives) == {(0, 0, 2, 10), (80, 80, 90, 90)}
+    # Without boxes everything valid is background.
+    assert {row[0] for row in second.values()} == {background}
+    assert set(second) == {tuple(box) for box in PROPOSALS[1][:6]}
+
+
+def test_sampler_adds_the_boxes(in_graph):
+    priority = np.tile(np.arange(9, dtype=np.float32), (2, 1))
+    sampler = RoISampler(settings(rois_per_batch=4, fg_fraction=0.5), True, NUM_CLASSES)
+    rois, targets, label, sampled = in_graph(sampler, PROPOSALS, VALID, BOXES, LABELS, MASK, priority)
+    # The added boxes come last and thus have the highest priority; padded ones are never sampled.
+    np.testing.assert_array_equal(rois[0, :2], BOXES[0, ::-1])
+    np.testing.assert_array_equal(targets[0, :2], BOXES[0, ::-1])
+    np.testing.assert_array_equal(label[0], [0, 2, NUM_CLASSES, NUM_CLASSES])
+    np.testing.assert_array_equal(rois[0, 2:], [[80, 80, 90, 90], [0, 0, 2, 10]])
+    np.testing.assert_array_equal(rois[1], PROPOSALS[1][[5, 4, 3, 2]])
+    np.testing.assert_array_equal(label[1], [NUM_CLASSES] * 4)
+    assert sampled.all()
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_sampler_caps_positives():
+    priority = np.tile(np.arange(7, dtype=np.float32), (2, 1))
+    sampler = RoISampler(settings(rois_per_batch=4, fg_fraction=0.25), False, NUM_CLASSES)
+    rows = rows_of(sampler(*map(Tensor, (PROPOSALS, VALID, BOXES, LABELS, MASK, priority))), 0)
+    assert {roi: row[0] for roi, row in rows.items()} == {(0, 2, 10, 10): 2, (80, 80, 90, 90): 3, (0, 0, 2, 10): 3}
+
+
+def deltas_to(box, roi):
+    box, roi = box.astype(np.float64), roi.astype(np.float64)
+    side, roi_side = box[2:] - box[:2], roi[2:] - roi[:2]
+    shift = (box[:2] + box[2:] - roi[:2] - roi[2:]) / 2 / roi_side
+    return np.concatenate((shift, np.log(side / roi_side))) * WEIGHTS
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_losses_equal_plain_loops(in_graph, beta):
+    rng = np.random.default_rng(0)
+    number = 5
+    start = rng.uniform(0, 40, (2, 2, number, 2))
+    rois, targets = np.concatenate((start, start + rng.uniform(5, 40, start.shape)), -1).astype(np.float32)
+    label = np.int32([[0, 2, 3, 3, 1], [3, 3, 3, 1, 3]])
+    # Of the second image's slots the fourth is unused, whatever it holds, and so is the last, of no area.
+    sampled = np.array([[True] * 5, [True, True, True, False, False]])
+    rois[1, 4] = targets[1, 4] = 0
+    logits = rng.normal(0, 2, (2 * number, NUM_CLASSES + 1)).astype(np.float32)
+    deltas = rng.normal(0, 2, (2 * number, NUM_CLASSES, 4)).astype(np.float32)
+
+    classification = box_loss = 0.0
+    for row in range(2 * number):
+        image, slot = divmod(row, number)
+        if not sampled[image, slot]:
+            continue
+        scores = logits[row].astype(np.float64)
+        own = label[image, slot]
+        classification += np.log(np.exp(scores).sum()) - scores[own]
+        if own < NUM_CLASSES:
+            distance = np.abs(deltas[row, own] - deltas_to(targets[image, slot], rois[image, slot]))
+            box_loss += np.where(distance < beta, 0.5 * distance**2 / beta, distance - beta / 2).sum()
+    found = in_graph(RoILoss(NUM_CLASSES, WEIGHTS, beta), logits, deltas, rois, targets, label, sampled)
+    np.testing.assert_allclose(found, (classification / 8, box_loss / 8), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_losses_of_an_empty_sample_are_zero():
+    zeros = Tensor(np.zeros((1, 2, 4), np.float32))
+    losses = RoILoss(NUM_CLASSES, WEIGHTS, 1.0)(
+        Tensor(np.ones((2, 4), np.float32)), Tensor(np.ones((2, 3, 4), np.float32)), zeros, zeros,
+        Tensor(np.int32([[3, 3]])), Tensor(np.array([[False, False]])))
+    assert [loss.asnumpy() for loss in losses] == [0, 0]
+
+
+def test_predictor(in_graph):
+    proposals = np.float32([[[10, 20, 30, 60], [0, 0, 0, 0]], [[10, 20, 30, 60], [40, 40, 60, 60]]])
+    valid = np.array([[True, False], [True, True]])
+    sizes = np.float32([[55, 40], [200, 300]])
+    logits = np.log(np.float32([[1, 2, 5], [1, 1, 1], [3, 6, 1], [2, 2, 6]]))
+    deltas = np.zeros((4, 2, 4), np.float32)
+    deltas[:, 1] = 10 * 0.1, -10 * 0.25, 5 * np.log(2), 0  # twice as wide, 2 right and 10 up from a height of 40
+    boxes, scores = in_graph(RoIPredictor(WEIGHTS), logits, deltas, proposals, valid, sizes)
+    np.testing.assert_allclose(scores, [[[1 / 8, 2 / 8], [0, 0]], [[0.3, 0.6], [0.2, 0.2]]], rtol=1e-5)
+    # Unclipped, the first is (2, 10, 42, 50) for the second class.
+    np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 55], [2, 10, 40, 50]], rtol=1e-5)
+    np.testing.assert_allclose(boxes[1], [[[10, 20, 30, 60], [2, 10, 42, 50]], [[40, 40, 60, 60], [32, 35, 72, 55]]],
+                               rtol=1e-5)
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_box_head_equals_numpy():
+    rng = np.random.default_rng(1)
+    head = BoxHead(2, 3, 8, NUM_CLASSES)
+    for layer in (head.classes, head.deltas):
+        layer.weight.set_data(Tensor(rng.normal(size=layer.weight.shape).astype(np.float32)))
+        layer.bias.set_data(Tensor(rng.normal(size=layer.bias.shape).astype(np.float32)))
+    pooled = rng.normal(size=(5, 2, 3, 3)).astype(np.float32)
+    logits, deltas = head(Tensor(pooled))
+
+    def dense(layer, rows):
+        return rows @ layer.weight.asnumpy().T + layer.bias.asnumpy()
+
+    hidden = np.maximum(dense(head.fc2, np.maximum(dense(head.fc1, pooled.reshape(5, -1)), 0)), 0)
+    np.testing.assert_allclose(logits.asnumpy(), dense(head.classes, hidden), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(deltas.asnumpy(), dense(head.deltas, hidden).reshape(5, NUM_CLASSES, 4), rtol=1e-4,
+                               atol=1e-5)

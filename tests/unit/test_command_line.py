@@ -1,0 +1,195 @@
+"""src/cli.py: flags, their precedence, and the wrapper around the entry points."""
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from src.cli import EVAL_FLAGS, TRAIN_FLAGS, parse_eval_args, parse_train_args, run_main
+from src.config import config_to_dict, load_config
+from src.errors import UserError
+from tests.helpers.paths import ROOT
+
+ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
+
+YAML = """
+device_target: GPU
+mix: False
+seed: 11
+ms_mode: 1
+batch_size: 12
+num_workers: 13
+save_dir: from_yaml
+skip_bad_images: True
+resume_ckpt: yaml.ckpt
+lr_init: 0.5
+ms_loss_scaler: dynamic
+ms_loss_scaler_value: 32
+log_interval: 14
+run_eval: True
+tensorboard: True
+checkpoint_path: yaml_eval.ckpt
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "a.yml"
+    path.write_text(YAML, encoding="utf-8")
+    return str(path)
+
+
+def refused(*argv, parse=parse_train_args):
+    with pytest.raises(UserError) as error:
+        parse(list(argv))
+    return str(error.value)
+
+
+def test_default_config_is_found_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for parse in (parse_train_args, parse_eval_args):
+        cfg = parse([])
+        assert Path(cfg.config_file) == ONE_X
+        assert config_to_dict(cfg) == config_to_dict(load_config(ONE_X))
+
+
+@pytest.mark.parametrize("parse", [parse_train_args, parse_eval_args])
+def test_flags_that_are_not_given_override_nothing(config, parse):
+    assert config_to_dict(parse(["--config", config])) == config_to_dict(load_config(config))
+
+
+@pytest.mark.parametrize(("flag", "text", "value"), [
+    ("device_target", "CPU", "CPU"), ("mix", "True", True), ("seed", "7", 7), ("ms_mode", "0", 0),
+    ("batch_size", "3", 3), ("num_workers", "4", 4), ("save_dir", "2024", "2024"), ("compile_cache", "graphs", "graphs"),
+    ("skip_bad_images", "False", False), ("enable_modelarts", "True", True), ("data_url", "obs://a", "obs://a"),
+    ("train_url", "obs://b", "obs://b"), ("ckpt_url", "obs://c", "obs://c"), ("data_dir", "/cache", "/cache"),
+    ("resume_ckpt", "x=y.ckpt", "x=y.ckpt"), ("lr_init", "5e-5", 5e-5), ("ms_loss_scaler", "none", "none"),
+    ("ms_loss_scaler_value", "1024", 1024.0), ("log_interval", "1", 1), ("run_eval", "false", False),
+    ("tensorboard", "False", False),
+    ("run_profiler", "True", True)])
+def test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else(config, flag, text, value):
+    expected = config_to_dict(load_config(config))
+    assert expected[flag] != value
+    expected[flag] = value
+    plain = config_to_dict(parse_train_args(["--config", config, f"--{flag}", text]))
+    assert plain == expected and type(plain[flag]) is type(value)
+
+
+def test_the_list_above_is_complete():
+    [mark] = test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else.pytestmark
+    assert {row[0] for row in mark.args[1]} == set(TRAIN_FLAGS)
+    assert set(EVAL_FLAGS) - set(TRAIN_FLAGS) == {"checkpoint_path"}
+
+
+def test_aliases(config):
+    assert parse_train_args(["--config", config, "--num_parallel_workers", "9"]).num_workers == 9
+    assert parse_train_args(["--config", config, "--run_profilor", "True"]).run_profiler is True
+    assert parse_train_args(["--config", config, "-o", "run_profilor=True"]).run_profiler is True
+    for flag in ("--checkpoint_path", "--ckpt_path"):
+        assert parse_eval_args(["--config", config, flag, "out/x.ckpt"]).checkpoint_path == "out/x.ckpt"
+
+
+@pytest.mark.parametrize(("text", "value"), [("True", True), ("true", True), ("False", False), ("false", False)])
+def test_booleans(text, value):
+    assert parse_train_args(["--mix", text]).mix is value
+
+
+@pytest.mark.parametrize("text", ["yes", "1", "0", "TRUE", "", "None"])
+def test_other_spellings_of_booleans_are_errors(text):
+    assert refused("--run_eval", text) == f"--run_eval: run_eval must be True or False, not {text!r}"
+
+
+@pytest.mark.parametrize(("argv", "sentence"), [
+    (["--device_target", "Asend"], "--device_target: device_target must be one of Ascend, GPU, CPU, not 'Asend'; "
+                                   "did you mean 'Ascend'?"),
+    (["--ms_mode", "2"], "--ms_mode: ms_mode must be one of 0, 1, not 2"),
+    (["--batch_size", "0"], "--batch_size: batch_size must be a whole number from 1 to 1024, not 0"),
+    (["--seed", "1.5"], "--seed: seed must be a whole number from 0 to 4294967295, not '1.5'"),
+    (["--lr_init", "fast"], "--lr_init: lr_init must be a number above 0 and at most 1000, not 'fast'"),
+    (["--config", "gone.yml"], "gone.yml does not exist"),
+    (["-o", "epoch=3"], "-o epoch: unknown key 'epoch'; did you mean 'epochs'"),
+    (["-o", "data.targetsize=[1,2]"], "unknown key 'data.targetsize'; did you mean 'data.target_size'"),
+    (["-o", "epochs.x=3"], "-o epochs.x: epochs must be a whole number of at least 1, not {'x': 3}"),
+    (["-o", "ckpt_path=3"], "unknown key 'ckpt_path'; did you mean 'checkpoint_path'"),
+    (["-o", "__BASE__=x.yml"], "unknown key '__BASE__'"),
+    (["-o", "epochs"], "-o epochs: must have the form KEY=VALUE"),
+    (["-o", "=3"], "unknown key ''"),
+    (["-o", "epochs="], "-o epochs: epochs must be a whole number of at least 1, not None"),
+    (["-o", "data.target_size=[320"], "-o data.target_size: invalid YAML in line 1"),
+    (["-o", "infer.predict_box_format=xywh"], "-o infer.predict_box_format: infer.predict_box_format can only be xyxy"),
+    (["--seed", "1", "-o", "seed=2"], "-o seed: --seed is given as well"),
+    (["-o", "lr.milestones=[3,1]"], "lr.milestones must be an ascending list"),
+    (["-o", "backbone.fpn.num_outs=4"], "-o backbone.fpn.num_outs: "),
+])
+def test_bad_values_name_the_flag(argv, sentence):
+    assert sentence in refused(*argv)
+
+
+def test_overrides(config):
+    cfg = parse_train_args(["--config", config, "-o", "data.target_size=[320,320]", "epochs=2",
+                            "backbone.pretrained=False", "data.dataset_dir=/data/a=b/coco", "--seed", "3",
+                            "-o", "data.names=[cat, 'no']", "lr={milestones: [1], warmup_step: 4}",
+                            "optimizer.weight_decay=1e-4", "data.draw_shapes.seed=5", "clip_grads=35"])
+    assert cfg.data.target_size == [320, 320] and cfg.epochs == 2 and cfg.backbone.pretrained is False
+    assert cfg.data.dataset_dir == "/data/a=b/coco" and cfg.seed == 3 and cfg.data.names == ["cat", "no"]
+    assert cfg.lr.milestones == [1] and cfg.lr.warmup_step == 4 and cfg.lr.warmup_ratio == 0.001
+    assert cfg.optimizer.weight_decay == 1e-4 and cfg.clip_grads == 35.0
+    assert cfg.data.draw_shapes.seed == 5 and cfg.data.draw_shapes.train_images == 600
+    assert cfg.batch_size == 12  # from the YAML
+
+
+def test_overrides_take_old_names_and_null():
+    cfg = parse_train_args(["-o", "data.num_parallel_workers=7", "data.nc=None", "ms_loss_scaler=None", "seed=1",
+                            "seed=2"])
+    assert cfg.num_workers == 7 and cfg.data.nc is None and cfg.ms_loss_scaler == "none" and cfg.seed == 2
+
+
+@pytest.mark.parametrize(("parse", "argv"), [
+    (parse_train_args, ["--learning_rate", "3"]),
+    (parse_train_args, ["--batch", "3"]),  # no abbreviations
+    (parse_train_args, ["--checkpoint_path", "x"]),
+    (parse_eval_args, ["--resume_ckpt", "x"]),
+    (parse_eval_args, ["--run_eval", "True"]),
+    (parse_train_args, ["stray"]),
+    (parse_train_args, ["--seed"]),
+])
+def test_unknown_flags_end_with_usage(parse, argv, capsys):
+    with pytest.raises(SystemExit) as error:
+        parse(argv)
+    assert error.value.code == 2
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: ") and ": error: " in error
+
+
+@pytest.mark.parametrize(("parse", "flags"), [(parse_train_args, TRAIN_FLAGS), (parse_eval_args, EVAL_FLAGS)])
+def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as error:
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert error.value.code == 0
+    assert all(f"--{name}" in text for key, aliases in flags.items() for name in (key, *aliases))
+    assert text.count("(default: ") == len(flags) + 2  # --config and -o
+    assert "images a step and device (default: 2)" in text
+
+
+@pytest.mark.parametrize(("body", "status", "err"), [
+    ("pass", 0, ""),
+    ("return 3", 3, ""),
+    ("raise UserError('no such folder: x')", 1, "error: no such folder: x\n"),
+    ("raise KeyboardInterrupt", 130, "interrupted\n"),
+    ("raise ZeroDivisionError('defect')", 1, "Traceback"),
+])
+def test_run_main_as_an_entry_point(body, status, err):
+    script = (f"import sys\nfrom src.cli import run_main\nfrom src.errors import UserError\n"
+              f"def main():\n    {body}\nsys.exit(run_main(main))")
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert done.stderr == err if err != "Traceback" else err in done.stderr
+
+
+def test_run_main_leaves_defects_alone():
+    def main():
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        run_main(main)

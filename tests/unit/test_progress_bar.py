@@ -1,0 +1,81 @@
+"""src/progress_bar.py and src/log.py on a terminal, on one without columns as mpirun gives, and in a pipe."""
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+PROGRAM = """
+import sys, time
+from src.log import set_up_logging
+from src.progress_bar import progress_bar
+rank = int(sys.argv[1])
+logger = set_up_logging(rank)
+with progress_bar("training", "step", 40, rank, initial=10) as bar:
+    kind = "disabled" if bar.disable else "drawn"
+    for step in range(10, 40):
+        time.sleep(0.02)
+        bar.set_postfix_str(f"loss {step}", refresh=False)
+        bar.update()
+        if step % 10 == 9:
+            logger.log(20 if rank == 0 else 40, "line %d\\nand more", step)
+print(kind)
+"""
+COMMAND = [sys.executable, "-c", PROGRAM]
+
+
+def on_terminal(columns, rank=0):
+    """What the program writes to a terminal of so many columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    program = subprocess.Popen([*COMMAND, str(rank)], cwd=ROOT, stdin=its, stdout=its, stderr=its)
+    os.close(its)
+    output = b""
+    try:
+        while part := os.read(ours, 4096):
+            output += part
+    except OSError:  # how Linux reports that the other side is closed
+        pass
+    os.close(ours)
+    assert program.wait(timeout=60) == 0, output
+    return output.decode().replace("\r\n", "\n")
+
+
+def assert_lines_are_whole(texts):
+    found = [text for text in texts if re.search("line|more", text)]
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert len(found) == 6
+    for number, text in enumerate(found):
+        assert re.fullmatch("and more" if number % 2 else rf"{stamp} \w+ (rank 1 )?line {10 * (number // 2) + 19}", text)
+
+
+def test_bar_on_a_terminal():
+    output = on_terminal(100)
+    drawn = re.split("[\r\n]", output)
+    assert_lines_are_whole(drawn)
+    assert drawn[-2] == "drawn"
+    bars = [text for text in drawn if text.startswith("training:")]
+    assert len(bars) > 3 and all(len(text) <= 100 for text in bars)
+    # The first is drawn before the first step, the others show steps, time left and loss.
+    assert "10/40" in bars[0] and re.search(r"(1\d|[23]\d|40)/40 \[00:0\d<00:0\d, .* steps?/s, loss \d\d\]", bars[-1])
+
+
+@pytest.mark.parametrize(("columns", "rank"), [(0, 0), (100, 1)])
+def test_no_bar_without_columns_or_on_another_rank(columns, rank):
+    output = on_terminal(columns, rank)
+    assert "training" not in output and output.endswith("disabled\n")
+    assert_lines_are_whole(re.split("[\r\n]", output))
+
+
+def test_plain_lines_in_a_pipe():
+    done = subprocess.run([*COMMAND, "0"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "\r" not in done.stdout and done.stderr == ""
+    assert_lines_are_whole(done.stdout.splitlines()[:-1])
+    assert len(done.stdout.splitlines()) == 7 and done.stdout.endswith("disabled\n")

@@ -1,0 +1,77 @@
+"""tools/browse_dataset.py: the sheet has the images that training gets, mirrored as they are there."""
+import json
+import runpy
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from src.cli import run_main
+from src.dataset.shapes import ensure_shapes
+from tests.helpers.paths import ROOT
+
+IMAGES, SEED, EPOCH, COUNT = 9, 7, 3, 5
+TILE = 480
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """The folder of a data set in which one box is empty."""
+    folder = tmp_path_factory.mktemp("browse") / "shapes"
+    ensure_shapes(str(folder), train_images=IMAGES, val_images=1, height=64, width=64, seed=0)
+    path = folder / "annotations" / "instances_train2017.json"
+    coco = json.loads(path.read_text())
+    coco["annotations"].append({**coco["annotations"][0], "id": 1000, "bbox": [3, 3, 0, 5]})
+    path.write_text(json.dumps(coco))
+    return folder
+
+
+def browse(*flags):
+    words = ["tools/browse_dataset.py", "--config", "tests/tiny_detector.yml", *flags]
+    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+def place_of(image, sheet):
+    """-> the (left, top) where the image fits the sheet best, and how far it is from it there, 0 to 1."""
+    distance = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF_NORMED)
+    return np.unravel_index(distance.argmin(), distance.shape)[::-1], distance.min()
+
+
+def test_the_sheet_has_what_training_gets(shapes, tmp_path):
+    output = tmp_path / "new" / "sheet.png"
+    done = browse("--count", COUNT, "--epoch", EPOCH, "--seed", SEED, "--output", output, "-o", f"data.dataset_dir={shapes}",
+                  "data.draw_shapes=null")
+    assert done.returncode == 0, done.stderr
+    assert "1 empty boxes (dropped)" in done.stdout
+    assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in done.stdout
+    sheet = cv2.imread(str(output))
+    # By the words of src/dataset/sources.py: the order is of (seed, epoch), and whether a image is mirrored of
+    # (seed, epoch, its number), with epochs from 0.
+    wanted = np.random.default_rng([SEED, EPOCH - 1]).permutation(IMAGES)[:COUNT]
+    mirrored = [np.random.default_rng([SEED, EPOCH - 1, number]).random() < 0.5 for number in wanted]
+    assert len(set(mirrored)) == 2
+    places = []
+    for number, flip in zip(wanted, mirrored):
+        image = cv2.imread(str(shapes / "train2017" / f"{number + 1:06d}.jpg"))
+        image = cv2.resize(image[:, ::-1] if flip else image, (TILE, TILE), interpolation=cv2.INTER_CUBIC)
+        place, distance = place_of(image, sheet)
+        assert distance < 0.1 and distance < 0.7 * place_of(image[:, ::-1].copy(), sheet)[1]
+        places.append(place)
+    first = places[0]
+    assert places == [(first[0] + column * (TILE + 10), first[1] if row == 0 else places[4][1])
+                      for row, column in ((0, 0), (0, 1), (0, 2), (0, 3), (1, 0))]
+    assert places[4][1] > first[1] + TILE
+
+
+@pytest.mark.parametrize(("flags", "sentence"), [
+    (["--count", "0"], "--count must be a whole number from 1 to 200, not '0'"),
+    (["--epoch", "x"], "--epoch must be a whole number of at least 1, not 'x'"),
+    (["--output", "a.gif"], "--output is 'a.gif'; its name must end in .jpg or .png."),
+])
+def test_what_browsing_refuses(flags, sentence, monkeypatch, capfd):
+    """The tool is loaded as a program is, and runs in this process."""
+    monkeypatch.setattr(sys, "argv", ["browse_dataset.py", *flags])
+    assert run_main(runpy.run_path(str(ROOT / "tools" / "browse_dataset.py"))["main"]) == 1
+    assert capfd.readouterr() == ("", f"error: {sentence}\n")

@@ -1,0 +1,354 @@
+"""src/train/checkpoint.py and src/train/state.py: what is saved comes back, and what does not fit is refused."""
+import logging
+import os
+import zlib
+from types import SimpleNamespace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from src.distributed import SingleProcess
+from src.errors import UserError
+from src.train.checkpoint import (
+    agrees_with_checksum,
+    load_moments,
+    load_weights,
+    progress_of,
+    read_checkpoint,
+    save_checkpoint,
+)
+from src.train.optimizer import build_optimizer, set_learning_rate
+from src.train.resume import checkpoint_of_run, take_up
+from src.train.state import TrainingState
+from src.train.step import build_scaler
+
+
+class BoxHead(nn.Cell):
+    def __init__(self, classes):
+        super().__init__()
+        self.fc = nn.Dense(4, 5)
+        self.classes = nn.Dense(5, classes + 1)
+        self.deltas = nn.Dense(5, 4 * classes)
+
+
+class Network(nn.Cell):
+    """Named as the detector's layers; the first convolution is frozen."""
+
+    def __init__(self, classes=3, channels=2):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.box_head = BoxHead(classes)
+        self.conv.weight.requires_grad = False
+
+
+def build(seed, classes=3, channels=2):
+    """A network and its optimizer, all weights, statistics and momenta of which are random numbers."""
+    network = Network(classes, channels)
+    cfg = SimpleNamespace(type="momentum", weight_decay=0.1, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
+    optimizer = build_optimizer(cfg, network.trainable_params())
+    rng = np.random.default_rng(seed)
+    for parameter in [*network.get_parameters(), *optimizer.moments]:
+        parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
+    return network, optimizer
+
+
+def scaler(kind):
+    return build_scaler(SimpleNamespace(ms_loss_scaler=kind, ms_loss_scaler_value=256.0))
+
+
+def contents(network, optimizer):
+    return {p.name: p.asnumpy().copy() for p in [*network.get_parameters(), *optimizer.moments]}
+
+
+def assert_equal(found, expected):
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def save_entries(path, network, change):
+    """Write the weights of the network as `change`, a function of {name: array}, leaves them."""
+    entries = {p.name: p.asnumpy() for p in network.get_parameters()}
+    change(entries)
+    ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in entries.items()], path)
+
+
+def refusal(function, *arguments, **keywords):
+    with pytest.raises(UserError) as error:
+        function(*arguments, **keywords)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "a.ckpt")
+
+
+@pytest.fixture
+def log(caplog):
+    caplog.set_level(logging.INFO, logger="faster_rcnn")
+    return lambda: "\n".join(record.getMessage() for record in caplog.records)
+
+
+def at_epoch(epoch):
+    return {"epoch": epoch, "epoch_images": 0, "global_step": 10 * epoch, "evaluated": 0, "best_ap": 0.5, "loss_scale": 1.0,
+            "seed": 7, "skipped_steps": 0}
+
+
+def test_a_checkpoint_that_lost_its_end_is_damaged(path):
+    network, optimizer = build(0)
+    incomplete = at_epoch(1)
+    del incomplete["seed"]
+    save_checkpoint(path, network, optimizer, incomplete)
+    with pytest.raises(UserError, match="damaged.*seed"):
+        progress_of(read_checkpoint(path), path)
+
+
+def test_weights_momenta_and_progress_come_back(path, tmp_path):
+    network, optimizer = build(0)
+    progress = {"epoch": 3, "epoch_images": 12, "global_step": 2**33, "evaluated": 2, "best_ap": 0.375, "loss_scale": 65536.0,
+                "seed": 2**32 - 1, "skipped_steps": 4}
+    save_checkpoint(path, network, optimizer, progress)
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+    stored = read_checkpoint(path)
+    assert progress_of(stored, path) == progress
+    other, other_optimizer = build(1)
+    assert load_weights(other, stored, path) == []
+    load_moments(other_optimizer, stored, path)
+    assert_equal(contents(other, other_optimizer), contents(network, optimizer))
+
+
+def test_a_step_after_loading_equals_a_step_without_saving(path):
+    network, optimizer = build(0)
+    save_checkpoint(path, network, optimizer, at_epoch(1))
+    other, other_optimizer = build(1)
+    stored = read_checkpoint(path)
+    load_weights(other, stored, path)
+    load_moments(other_optimizer, stored, path)
+    gradients = tuple(Tensor(np.full(p.shape, 0.5, np.float32)) for p in optimizer.parameters)
+    for each in (optimizer, other_optimizer):
+        set_learning_rate(each, 0.1)
+        each(gradients)
+    assert_equal(contents(other, other_optimizer), contents(network, optimizer))
+
+
+def test_saving_again_replaces_the_file(path, tmp_path):
+    network, optimizer = build(0)
+    save_checkpoint(path, network, optimizer, at_epoch(1))
+    save_checkpoint(path, network, optimizer, at_epoch(2))
+    assert progress_of(read_checkpoint(path), path) == at_epoch(2)
+    assert os.listdir(tmp_path) == ["a.ckpt"]
+
+
+def test_a_failing_save_leaves_the_previous_file(path, monkeypatch):
+    network, optimizer = build(0)
+    save_checkpoint(path, network, optimizer, at_epoch(1))
+    expected = contents(network, optimizer)
+
+    def fail(source, target):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            save_checkpoint(path, *build(1), at_epoch(2))
+    stored = read_checkpoint(path)
+    assert progress_of(stored, path) == at_epoch(1)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(stored[name].asnumpy(), value)
+    # A later save succeeds over what the failed one left.
+    save_checkpoint(path, network, optimizer, at_epoch(3))
+    assert progress_of(read_checkpoint(path), path) == at_epoch(3)
+
+
+def test_weights_alone_have_no_progress(path):
+    network, _ = build(0)
+    ms.save_checkpoint(network, path)
+    assert progress_of(read_checkpoint(path), path) == {}
+
+
+def test_files_that_are_no_checkpoint(path, tmp_path):
+    assert path in refusal(read_checkpoint, path)
+    assert str(tmp_path) in refusal(read_checkpoint, str(tmp_path))
+    for content in (b"", b"not a checkpoint" * 100, bytes(1000)):
+        (tmp_path / "a.ckpt").write_bytes(content)
+        assert path in refusal(read_checkpoint, path)
+
+
+def test_half_a_file_is_refused(path, tmp_path):
+    save_checkpoint(path, *build(0), at_epoch(1))
+    half = tmp_path / "half.ckpt"
+    half.write_bytes((tmp_path / "a.ckpt").read_bytes()[:700])
+    assert str(half) in refusal(read_checkpoint, str(half))
+
+
+def test_a_missing_weight(path):
+    network, _ = build(0)
+    save_entries(path, network, lambda entries: entries.pop("norm.moving_mean"))
+    sentence = refusal(load_weights, network, read_checkpoint(path), path)
+    assert path in sentence
+    assert "norm.moving_mean" in sentence
+
+
+def test_an_unknown_weight(path):
+    network, _ = build(0)
+    save_entries(path, network, lambda entries: entries.update({"mask_head.weight": np.zeros((2, 3), np.float32)}))
+    sentence = refusal(load_weights, network, read_checkpoint(path), path)
+    assert path in sentence
+    assert "mask_head.weight" in sentence
+
+
+def test_a_weight_of_another_shape(path):
+    save_checkpoint(path, *build(0, channels=7), at_epoch(1))
+    sentence = refusal(load_weights, build(1)[0], read_checkpoint(path), path, allow_other_classes=True)
+    for part in (path, "norm.", "(7,)", "(2,)"):
+        assert part in sentence
+
+
+def test_other_classes_are_refused_unless_allowed(path, log):
+    trained, optimizer = build(0, classes=7)
+    save_checkpoint(path, trained, optimizer, at_epoch(1))
+    network, other_optimizer = build(1, classes=3)
+    stored, before = read_checkpoint(path), contents(network, other_optimizer)
+    sentence = refusal(load_weights, network, stored, path)
+    assert "box_head.classes." in sentence
+    assert "classes" in sentence
+
+    skipped = load_weights(network, stored, path, allow_other_classes=True)
+    assert sorted(skipped) == ["box_head.classes.bias", "box_head.classes.weight", "box_head.deltas.bias",
+                               "box_head.deltas.weight"]
+    assert all(name in log() for name in skipped)
+    for parameter in network.get_parameters():
+        expected = before[parameter.name] if parameter.name in skipped else stored[parameter.name].asnumpy()
+        np.testing.assert_array_equal(parameter.asnumpy(), expected)
+
+
+def test_a_missing_momentum(path):
+    """As when a layer that was frozen is now trained."""
+    network, optimizer = build(0)
+    save_checkpoint(path, network, optimizer, at_epoch(1))
+    network.conv.weight.requires_grad = True
+    cfg = SimpleNamespace(type="momentum", weight_decay=0.1, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
+    sentence = refusal(load_moments, build_optimizer(cfg, network.trainable_params()), read_checkpoint(path), path)
+    assert path in sentence
+    assert "moments.conv.weight" in sentence
+
+
+def taken_up(path, network, optimizer, state, steps_per_epoch=20, images_per_step=2, resume_ckpt=None):
+    """Take up the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
+    cfg = SimpleNamespace(resume_ckpt=resume_ckpt or path, batch_size=images_per_step, save_dir=os.path.dirname(path), net="net",
+                          backbone=SimpleNamespace(name="b"))
+    take_up(checkpoint_of_run(cfg, SingleProcess()), cfg, ["a", "b", "c"], network, optimizer, state, steps_per_epoch,
+            SingleProcess())
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
+@pytest.mark.parametrize("step", [60, 67])
+def test_state_is_taken_up_at_the_next_step(path, log, kind, step):
+    network, optimizer = build(0)
+    state = TrainingState(9, scaler(kind))
+    state.global_step, state.skipped_steps, state.evaluated, state.best_ap = step, 5, 2, 0.25
+    if kind == "dynamic":
+        state.scaler.scale_value.set_data(Tensor(1024.0, ms.float32))
+        state.scaler.counter.set_data(Tensor(17, ms.int32))
+    save_checkpoint(path, network, optimizer, state.to_dict(20, images_per_step=2))
+
+    other, other_optimizer = build(1)
+    resumed = TrainingState(9, scaler(kind))
+    taken_up(path, other, other_optimizer, resumed)
+    assert resumed.to_dict(20, 2) == state.to_dict(20, 2)
+    assert resumed.global_step == step and resumed.loss_scale == (1024 if kind == "dynamic" else 256)
+    assert_equal(contents(other, other_optimizer), contents(network, optimizer))
+    assert "resuming after epoch 3 " + ("and 14 images of" if step == 67 else "of") in log()
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "images_per_step", "step"), [(40, 1, 120 + 14), (10, 4, 30 + 3), (2, 5, 6 + 1)])
+def test_another_number_of_images_a_step_goes_on_behind_the_same_image(path, steps_per_epoch, images_per_step, step):
+    """14 images of the fourth epoch are done. Where they are no whole number of steps, some come again; none is left out."""
+    network, optimizer = build(0)
+    state = TrainingState(9, scaler("static"))
+    state.global_step = 67
+    save_checkpoint(path, network, optimizer, state.to_dict(20, images_per_step=2))
+    taken_up(path, network, optimizer, state, steps_per_epoch, images_per_step)
+    assert state.global_step == step
+
+
+@pytest.mark.parametrize("why", ["weights alone", "other classes", "other names"])
+def test_weights_that_training_starts_from(path, log, why):
+    network, optimizer = build(0, classes=7 if why == "other classes" else 3)
+    if why == "weights alone":
+        ms.save_checkpoint(network, path)
+    else:
+        save_checkpoint(path, network, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2),
+                        class_names=["a", "b", "d"] if why == "other names" else None)
+    other, other_optimizer = build(1)
+    momenta = [m.asnumpy().copy() for m in other_optimizer.moments]
+    initial = other.box_head.classes.weight.asnumpy().copy()
+    state = TrainingState(9, scaler("static"))
+    taken_up(path, other, other_optimizer, state)
+    assert state.global_step == 0
+    np.testing.assert_array_equal(other.box_head.fc.weight.asnumpy(), network.box_head.fc.weight.asnumpy())
+    kept = network.box_head.classes.weight.asnumpy() if why == "weights alone" else initial
+    np.testing.assert_array_equal(other.box_head.classes.weight.asnumpy(), kept)
+    for moment, value in zip(other_optimizer.moments, momenta):
+        np.testing.assert_array_equal(moment.asnumpy(), value)
+    assert "step 0" in log()
+
+
+def test_the_newest_checkpoint_of_other_classes_is_not_taken_up(tmp_path):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    path = str(folder / "net_b_epoch1_rank0.ckpt")
+    trained, optimizer = build(0, classes=7)
+    save_checkpoint(path, trained, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2))
+    network, other_optimizer = build(1)
+    sentence = refusal(taken_up, str(tmp_path / "x"), network, other_optimizer, None, resume_ckpt="auto")
+    assert path in sentence and "other classes" in sentence and "--save_dir" in sentence
+
+
+def flip(path, position):
+    with open(path, "r+b") as file:
+        file.seek(position, os.SEEK_SET if position >= 0 else os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def test_the_checksum_is_that_of_mindspore_and_of_zlib(path, tmp_path):
+    save_checkpoint(path, *build(0), at_epoch(1))
+    data = (tmp_path / "a.ckpt").read_bytes()
+    assert data[-17:-10] == b"crc_num" and int.from_bytes(data[-10:], "big") == zlib.crc32(data[:-17])
+    assert agrees_with_checksum(path) is True
+    assert set(ms.load_checkpoint(path, crc_check=True)) == set(read_checkpoint(path))
+
+
+@pytest.mark.parametrize("position", [0, 100, 1000, -18, -17, -10, -1])
+def test_one_flipped_bit_is_found(path, position):
+    save_checkpoint(path, *build(0), at_epoch(1))
+    flip(path, position)
+    assert agrees_with_checksum(path) is (None if position == -17 else False)
+    sentence = refusal(read_checkpoint, path)
+    assert path in sentence and "damaged" in sentence
+
+
+def test_the_checksum_of_files_larger_than_a_block(path):
+    """Also where the checksum lies across the end of a block of 16 MiB."""
+    for extra in (0, 8, 16, 24):
+        size = (1 << 24) - 8 + extra
+        with open(path, "wb") as file:
+            body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+            file.write(body + b"crc_num" + zlib.crc32(body).to_bytes(10, "big"))
+        assert agrees_with_checksum(path) is True
+        flip(path, 5)
+        assert agrees_with_checksum(path) is False
+
+
+def test_files_without_a_checksum_say_nothing_of_themselves(path):
+    ms.save_checkpoint(build(0)[0], path)
+    assert agrees_with_checksum(path) is None
+    assert "conv.weight" in read_checkpoint(path)

@@ -1,0 +1,63 @@
+"""src/train/sampling.py: the random draws of a step."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from src.train.sampling import SamplingPriorities
+
+
+def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, batch_size=3, rank=0):
+    return SamplingPriorities(SimpleNamespace(
+        seed=seed, batch_size=batch_size,
+        rpn_head=SimpleNamespace(rpn_label_assignment=SimpleNamespace(use_random=random_anchors)),
+        bbox_head=SimpleNamespace(bbox_assigner=SimpleNamespace(use_random=random_rois), add_gt_as_proposals=add_boxes),
+    ), num_anchors=50, num_proposals=20, rank=rank)
+
+
+def draw(source, step=0, padded_boxes=4):
+    return tuple(tensor.asnumpy() for tensor in source.draw(step, padded_boxes))
+
+
+@pytest.mark.parametrize(("add_boxes", "length"), [(True, 24), (False, 20)])
+def test_rows_are_different_permutations(add_boxes, length):
+    anchors, rois = draw(priorities(add_boxes=add_boxes))
+    assert (anchors.shape, rois.shape) == ((3, 50), (3, length))
+    assert anchors.dtype == rois.dtype == np.float32
+    for rows in (anchors, rois):
+        np.testing.assert_array_equal(np.sort(rows, 1), np.tile(np.arange(rows.shape[1]), (3, 1)))
+        assert len({tuple(row) for row in rows}) == 3
+
+
+def test_a_draw_is_a_function_of_seed_and_step():
+    first = draw(priorities(), step=7)
+    later = priorities()
+    draw(later, step=6)
+    for row, again in zip(first, draw(later, step=7)):
+        np.testing.assert_array_equal(again, row)
+    for other in (draw(priorities(), step=8), draw(priorities(seed=6), step=7)):
+        assert not np.array_equal(other[0], first[0])
+        assert not np.array_equal(other[1], first[1])
+
+
+def test_every_place_is_equally_likely():
+    source = priorities()
+    first = np.array([draw(source, step)[1][:, 0] for step in range(800)]).reshape(-1)
+    counts = np.bincount(first.astype(int), minlength=24)
+    # 2400 draws of 24 values: five standard deviations.
+    assert np.abs(counts - 100).max() < 5 * np.sqrt(100 * 23 / 24)
+
+
+@pytest.mark.parametrize("random_anchors", [True, False])
+def test_without_random_the_first_ones_come_first(random_anchors):
+    anchors, rois = draw(priorities(random_anchors=random_anchors, random_rois=not random_anchors))
+    for rows, random in ((anchors, random_anchors), (rois, not random_anchors)):
+        falling = np.tile(np.arange(rows.shape[1])[::-1], (3, 1))
+        assert np.array_equal(rows, falling) != random
+
+
+def test_two_processes_draw_the_rows_of_one():
+    whole = draw(priorities(batch_size=4))
+    parts = [draw(priorities(batch_size=2, rank=rank)) for rank in (0, 1)]
+    for i in range(2):
+        np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), whole[i])

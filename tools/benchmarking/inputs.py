@@ -1,0 +1,41 @@
+"""Noise in the place of photographs: the time of a step depends on the sizes alone."""
+import numpy as np
+from mindspore import Tensor
+
+from src.dataset.transforms import pad_boxes, padding_of
+
+BOXES = 6  # an image
+
+
+def padding_size(cfg):
+    """Length of the box lists."""
+    return max(padding_of(cfg.data.train_transforms.item_transforms)[0], BOXES)
+
+
+def draw_inputs(batch_size, height, width, num_classes):
+    """Images of normal noise with six boxes each, the same in every run.
+
+    All noise is drawn before the boxes, image by image with its channels first, so that a program of another framework can
+    draw the same.
+
+    Returns:
+        images (B, 3, H, W) float32; boxes (B, 6, 4) float32 xyxy pixels; labels (6,) int32, of each image.
+    """
+    rng = np.random.default_rng(0)
+    images = np.stack([rng.standard_normal((3, height, width)).astype(np.float32) for _ in range(batch_size)])
+    boxes = []
+    for _ in range(batch_size):
+        corner = rng.uniform(0, [width * .6, height * .6], (BOXES, 2))
+        boxes.append(np.concatenate([corner, corner + rng.uniform(20, [width * .4, height * .4], (BOXES, 2))], axis=1))
+    return images, np.stack(boxes).astype(np.float32), np.arange(BOXES, dtype=np.int32) % num_classes
+
+
+def noise_batch(cfg, num_classes):
+    """A batch as `TrainPipeline` gives it: Tensors image uint8, valid_size, boxes, labels, mask."""
+    size = cfg.data.target_size
+    images, boxes, labels = draw_inputs(cfg.batch_size, *size, num_classes)
+    pixels = np.clip(np.round(255 * images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    _, padding_value = padding_of(cfg.data.train_transforms.item_transforms)
+    rows = [pad_boxes(own, labels, padding_size(cfg), padding_value) for own in boxes]
+    valid_size = np.tile(np.float32(size), (cfg.batch_size, 1))
+    return tuple(Tensor(np.ascontiguousarray(column)) for column in (pixels, valid_size, *map(np.stack, zip(*rows))))

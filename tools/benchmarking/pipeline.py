@@ -1,0 +1,89 @@
+"""Speed of the data pipeline against plain OpenCV, on drawn JPEG files."""
+import dataclasses
+import itertools
+import json
+import os
+import statistics
+import tempfile
+import time
+
+import cv2
+import numpy as np
+
+from src.dataset.annotations import load_coco
+from src.dataset.pipeline import TrainPipeline
+
+HEIGHT, WIDTH = 480, 640
+IMAGES = 64  # at least
+BOXES = 7      # a image, COCO's mean
+IMAGES = 200   # measured in a round
+ROUNDS = 5
+
+
+def measure_pipeline(cfg):
+    """Draw a data set and read it both ways in turn.
+
+    Args:
+        cfg: the configuration, whose canvas, batch_size, transforms and workers count. OpenCV's own threads are off in both,
+        as src.dataset.image sets it.
+
+    Returns:
+        Images a second of `TrainPipeline`, and of decoding and resizing alone in this process: medians of ROUNDS.
+    """
+    scale = min(cfg.data.target_size[0] / HEIGHT, cfg.data.target_size[1] / WIDTH)
+    size = max(1, round(WIDTH * scale)), max(1, round(HEIGHT * scale))
+    # As many epochs as it takes: the run's own may be too few for a round.
+    cfg = dataclasses.replace(cfg, epochs=1000)
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = TrainPipeline(load_coco(draw_data_set(folder, max(IMAGES, cfg.batch_size)), folder), cfg)
+        paths = [record.path for record in pipeline.records]
+        rates = [(pipeline_rate(pipeline, cfg), plain_rate(paths, size)) for _ in range(ROUNDS)]
+    return tuple(map(statistics.median, zip(*rates)))
+
+
+def pipeline_rate(pipeline, cfg):
+    """Images a second of a newly started stream."""
+    stream = iter(pipeline)
+    # What the queues hold already would count as infinitely fast.
+    for _ in range(10 + 2 * cfg.prefetch_size):
+        next(stream)
+    steps = max(1, IMAGES // cfg.batch_size)
+    start = time.perf_counter()
+    for _ in range(steps):
+        next(stream)
+    rate = steps * cfg.batch_size / (time.perf_counter() - start)
+    stream.close()
+    return rate
+
+
+def plain_rate(paths, size):
+    """Images a second decoded and resized to `size` (width, height), one after the other."""
+    start = time.perf_counter()
+    for path in itertools.islice(itertools.cycle(paths), IMAGES):
+        cv2.resize(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), size, interpolation=cv2.INTER_LINEAR)
+    return IMAGES / (time.perf_counter() - start)
+
+
+def draw_data_set(folder, count):
+    """Write JPEG files of about 80 KB, much like photographs, into `folder`; returns the path of their annotation file."""
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, count + 1):
+        name = f"{number}.jpg"
+        cv2.imwrite(os.path.join(folder, name), draw_image(rng), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        images.append({"id": number, "file_name": name, "height": HEIGHT, "width": WIDTH})
+        for box in rng.uniform(20, HEIGHT / 2, (BOXES, 4)).tolist():
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, "bbox": box})
+    path = os.path.join(folder, "instances.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}, file)
+    return path
+
+
+def draw_image(rng):
+    """Noise at several scales, as photographs have it, and the grain of a sensor: (HEIGHT, WIDTH, 3) uint8."""
+    image = rng.normal(0, 6, (HEIGHT, WIDTH, 3))
+    for cells, strength in ((4, 50), (16, 25), (64, 12)):
+        noise = rng.normal(0, strength, (cells * 3 // 4, cells, 3))
+        image += cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    return np.clip(image + 120, 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Pascal VOC annotations, read for voc_to_coco.py."""

@@ -1,0 +1,85 @@
+"""Which image belongs to an annotation of Pascal VOC, and its size."""
+import os
+from collections import defaultdict
+
+from PIL import Image
+
+from src.errors import UserError
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
+ORIENTATION = 274  # tag in EXIF data; from 5 on the image lies on its side
+
+
+class ImageFolder:
+    """The images of a folder, but not of the folders in it, found by what annotation files call them.
+
+    Args:
+        folder: path, or "" where the images are not there to look at.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+
+    def __init__(self, folder):
+        if folder and not os.path.isdir(folder):
+            raise UserError(f"there is no folder {folder!r}; give --images the folder with the images, or leave it out.")
+        self.folder = folder
+        self.names = set(os.listdir(folder)) if folder else set()
+        self.by_stem = defaultdict(list)
+        for name in sorted(self.names):
+            stem, extension = os.path.splitext(name)
+            if extension.lower() in EXTENSIONS:
+                self.by_stem[stem].append(name)
+
+    def find(self, voc):
+        """The name of the image of a VocFile, which need not be there, and whether it is.
+
+        It is the annotation's filename, or else a file of that name with another extension, or else one named as the XML file.
+
+        Raises:
+            UserError: several images fit, or none is there and the annotation does not name one.
+        """
+        if voc.filename in self.names:
+            return voc.filename, True
+        for stem in (voc.filename, os.path.splitext(voc.filename)[0], os.path.splitext(os.path.basename(voc.path))[0]):
+            found = self.by_stem.get(stem, [])
+            if len(found) > 1:
+                raise UserError(f"{voc.path}: {' and '.join(found)} in {self.folder} may both be its image; write the whole "
+                                "name into its <filename>.")
+            if found:
+                return found[0], True
+        if os.path.splitext(voc.filename)[1].lower() not in EXTENSIONS:
+            raise UserError(f"{voc.path}: its <filename> {voc.filename!r} is not the name of a image"
+                            + (f", and {self.folder} has none of its name." if self.folder else
+                               "; give the folder of the images with --images."))
+        return voc.filename, False
+
+    def size_of(self, voc, name, is_there):
+        """(width, height) of a VocFile's image in the pixels that its boxes count: those of its <size>, which must be the
+        image's where `is_there`, as stored or as its EXIF data rotate it; without <size> those of the image as stored.
+
+        Raises:
+            UserError: the two differ, there is neither, or the image cannot be read.
+        """
+        if not is_there:
+            if voc.size is None:
+                raise UserError(f"{voc.path} has no <size>, and its image {name} is not there to be looked at; give the folder "
+                                "that has it with --images.")
+            return voc.size
+        stored, rotated = _header(os.path.join(self.folder, name))
+        if voc.size not in (None, stored, rotated):
+            raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but "
+                            f"{os.path.join(self.folder, name)} is {stored[0]} x {stored[1]}; if the boxes are right, correct or "
+                            "remove the <size>.")
+        return voc.size or stored
+
+
+def _header(path):
+    """(width, height) of a image as it is stored, and as its EXIF data rotate it."""
+    try:
+        with Image.open(path) as image:
+            stored = image.size
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read as a image ({error}).") from error
+    return stored, stored[::-1] if turned else stored
