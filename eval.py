@@ -13,8 +13,8 @@ if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
 from src.checkpoint_file import class_names_of
-from src.cli import parse_eval_args, run_together
 from src.compile_cache import INFERENCE, use_compile_cache
+from src.config.command_line import parse_eval_args
 from src.dataset.pipeline import EvalPipeline
 from src.detector import Predictor, build_detector
 from src.device import set_up_device
@@ -22,6 +22,7 @@ from src.errors import UserError
 from src.evaluation.analysis import write_analysis
 from src.evaluation.evaluate import evaluate, write_results
 from src.files import make_folder
+from src.launch import run_together
 from src.log import set_up_logging
 from src.modelarts import Outputs, bring_checkpoints_to_score, bring_in
 from src.together import check_program, open_dataset_together

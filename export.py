@@ -13,7 +13,7 @@ from src.stop import StopSignals
 if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
-from src.cli import parse_export_args, run_main
+from src.config.command_line import parse_export_args
 from src.deploy import mindir, onnx_file
 from src.deploy.agreement import agreement, require_agreement
 from src.deploy.sample_inputs import batches_of, sample_images
@@ -22,6 +22,7 @@ from src.distributed import SingleProcess
 from src.errors import UserError
 from src.files import require_folder_of, whole_file
 from src.inference.load import load_detector
+from src.launch import run_main
 from src.log import set_up_logging
 from src.models.faster_rcnn import InferenceForward
 

@@ -13,8 +13,8 @@ from src.stop import StopSignals
 if __name__ == "__main__":
     StopSignals().watch()  # before MindSpore is imported, which starts threads
 
-from src.cli import parse_infer_args, run_together
 from src.compile_cache import INFERENCE, use_compile_cache
+from src.config.command_line import parse_infer_args
 from src.dataset.image import UnreadableImageError, read_unannotated_image
 from src.dataset.image_paths import drawing_names, find_images
 from src.detector import Predictor
@@ -25,6 +25,7 @@ from src.files import make_folder, remove_partial, whole_file, writing_into
 from src.inference.classes import names_of_classes
 from src.inference.detect import detect
 from src.inference.load import load_detector
+from src.launch import run_together
 from src.log import set_up_logging
 from src.progress_bar import progress_bar
 from src.visualization.boxes import draw_boxes

@@ -13,8 +13,8 @@ stop = StopSignals()
 if __name__ == "__main__":
     stop.watch()  # before MindSpore is imported, which starts threads
 
-from src.cli import parse_train_args, run_together
 from src.compile_cache import TRAINING, use_compile_cache
+from src.config.command_line import parse_train_args
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.unreadable import UnreadableLog
@@ -22,6 +22,7 @@ from src.detector import Predictor, build_detector
 from src.device import norm_layer, set_up_device
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate, write_results
+from src.launch import run_together
 from src.log import set_up_logging
 from src.modelarts import Outputs, bring_checkpoint, bring_in
 from src.models.faster_rcnn import TrainingForward

@@ -17,12 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.cli import parse_train_args, run_together  # noqa: E402
 from src.compile_cache import INFERENCE, TRAINING, use_compile_cache  # noqa: E402
+from src.config.command_line import parse_train_args  # noqa: E402
 from src.detector import build_detector  # noqa: E402
 from src.device import norm_layer, set_up_device  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.files import require_folder_of, whole_file  # noqa: E402
+from src.launch import run_together  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
 from src.together import check_program  # noqa: E402
 from tools.benchmarking.breakdown import break_down  # noqa: E402

@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.cli import parse_train_args, run_main  # noqa: E402
+from src.config.command_line import parse_train_args  # noqa: E402
 from src.dataset.open import open_dataset  # noqa: E402
 from src.dataset.pipeline import TrainPipeline  # noqa: E402
 from src.dataset.sources import NOTHING_READABLE  # noqa: E402
 from src.dataset.unreadable import UnreadableLog  # noqa: E402
 from src.errors import UserError  # noqa: E402
+from src.launch import run_main  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
 from src.visualization.boxes import draw_boxes  # noqa: E402
 from src.visualization.image_file import write_image  # noqa: E402

@@ -1,4 +1,6 @@
 """YAML files and flags -> Config."""
+import copy
+import functools
 from dataclasses import asdict
 
 from src.config.assign import assign, setting_names
@@ -42,3 +44,12 @@ def _nest(dotted, value, where):
     for name in reversed(dotted.split(".")):
         value = {name: value}
     return value
+
+
+def with_settings(cfg: Config, settings: dict) -> Config:
+    """A copy of `cfg` in which the settings {dotted name: value} have other values."""
+    cfg = copy.deepcopy(cfg)
+    for dotted, value in settings.items():
+        *sections, name = dotted.split(".")
+        setattr(functools.reduce(getattr, sections, cfg), name, value)
+    return cfg

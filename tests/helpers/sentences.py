@@ -3,7 +3,7 @@ import sys
 
 import eval as evaluation_script
 import train as training_script
-from src.cli import run_main, run_together
+from src.launch import run_main, run_together
 from tests.helpers.paths import ROOT
 
 QUICK_START = str(ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml")

@@ -2,7 +2,7 @@
 import sys
 from xml.sax.saxutils import escape
 
-from src.cli import run_main
+from src.launch import run_main
 
 
 def voc_xml(objects, filename="a.jpg", size=(64, 48)):

@@ -3,8 +3,8 @@ import os
 import signal
 import sys
 
-from src.cli import run_together
 from src.errors import UserError
+from src.launch import run_together
 
 
 def main(group):

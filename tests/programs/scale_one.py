@@ -4,8 +4,8 @@ import sys
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.cli import parse_train_args
 from src.compile_cache import TRAINING, stored_graph, use_compile_cache
+from src.config.command_line import parse_train_args
 from src.distributed import SingleProcess
 
 

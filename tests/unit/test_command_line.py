@@ -1,13 +1,14 @@
-"""src/cli.py: flags, their precedence, and the wrapper around the entry points."""
+"""src/config/command_line.py: flags, their precedence, and the wrapper around the entry points."""
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from src.cli import EVAL_FLAGS, TRAIN_FLAGS, parse_eval_args, parse_train_args, run_main
 from src.config import config_to_dict, load_config
+from src.config.command_line import EVAL_FLAGS, TRAIN_FLAGS, parse_eval_args, parse_train_args
 from src.errors import UserError
+from src.launch import run_main
 from tests.helpers.paths import ROOT
 
 ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
@@ -181,7 +182,7 @@ def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatc
     ("raise ZeroDivisionError('defect')", 1, "Traceback"),
 ])
 def test_run_main_as_an_entry_point(body, status, err):
-    script = (f"import sys\nfrom src.cli import run_main\nfrom src.errors import UserError\n"
+    script = (f"import sys\nfrom src.config.command_line import run_main\nfrom src.errors import UserError\n"
               f"def main():\n    {body}\nsys.exit(run_main(main))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == status

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as safetensors_of
 
-from src.cli import parse_train_args
+from src.config.command_line import parse_train_args
 from src.detector import build_detector
 from src.train.checkpoint import read_checkpoint
 from tests.helpers.sentences import QUICK_START, assert_says, refusal

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from src.cli import parse_eval_args, parse_train_args
 from src.config import load_config
+from src.config.command_line import parse_eval_args, parse_train_args
 from tests.helpers.sentences import assert_says, refusal
 
 # The YAML of a file, and what the sentence says besides the file's name.

@@ -8,7 +8,7 @@ import sys
 import mindspore as ms
 import pytest
 
-from src.cli import parse_train_args
+from src.config.command_line import parse_train_args
 from src.dataset.shapes import ensure_shapes
 from src.detector import build_detector
 from src.train.lock import claim_folder

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.cli import run_main
 from src.config import load_config
 from src.dataset.annotations import load_coco
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.sources import COLUMNS
 from src.dataset.unreadable import UnreadableLog
 from src.evaluation.coco import result_rows, score
+from src.launch import run_main
 from src.log import set_up_logging
 from tests.helpers.fuzz_profile import fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of

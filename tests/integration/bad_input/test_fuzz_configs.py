@@ -8,9 +8,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.cli import parse_train_args, run_main
 from src.config import config_to_dict, load_config
+from src.config.command_line import parse_train_args
 from src.config.compose import read_layers
+from src.launch import run_main
 from tests.helpers.fuzz_profile import TEXTS, VALUES, fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
 

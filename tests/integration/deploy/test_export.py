@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import export
-from src.cli import parse_export_args
+from src.config.command_line import parse_export_args
 from src.dataset.drawing import draw_scene
 from src.deploy import onnx_file
 from src.deploy.agreement import agreement, require_agreement

@@ -14,11 +14,12 @@ from PIL import Image
 import infer
 from src import MAX_IMAGE_PIXELS
 from src.checkpoint_file import CLASS_NAMES, class_names_of
-from src.cli import parse_infer_args, run_together
+from src.config.command_line import parse_infer_args
 from src.dataset.image import UnreadableImageError, read_unannotated_image
 from src.dataset.image_paths import drawing_names, find_images
 from src.errors import UserError
 from src.inference.classes import count_classes, names_of_classes
+from src.launch import run_together
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from src.cli import parse_eval_args, parse_export_args, parse_infer_args, parse_train_args
+from src.config.command_line import parse_eval_args, parse_export_args, parse_infer_args, parse_train_args
 from src.config.schema import Config
 from tests.helpers.markdown_blocks import OWN_DATA, README, README_CN, ROOT, prose_spans, read_sections, spans
 from tests.helpers.shell_commands import MARKS, commands, marks_of

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from src.cli import EVAL_FLAGS, EXPORT_FLAGS, INFER_FLAGS, TRAIN_FLAGS
+from src.config.command_line import EVAL_FLAGS, EXPORT_FLAGS, INFER_FLAGS, TRAIN_FLAGS
 from src.config.schema import Config
 from tests.helpers.markdown_blocks import (
     CHINESE,

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from src.cli import parse_train_args
+from src.config.command_line import parse_train_args
 from tools.benchmarking.breakdown import PARTS, seconds_by_part
 from tools.benchmarking.inputs import draw_inputs, noise_batch, padding_size
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from src.cli import run_main
 from src.dataset.shapes import ensure_shapes
+from src.launch import run_main
 from tests.helpers.paths import ROOT
 
 IMAGES, SEED, EPOCH, COUNT = 9, 7, 3, 5

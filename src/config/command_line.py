@@ -2,18 +2,15 @@
 import argparse
 import functools
 import os
-import sys
-import traceback
 import typing
 from pathlib import Path
 
 from src.config.compose import parse_yaml
 from src.config.load import load_config
 from src.config.schema import Config
-from src.distributed import SingleProcess, join_processes
-from src.errors import UserError, one_line
+from src.errors import UserError
 
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
+DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
 # A flag sets the key of its name, or of that behind the last dot. Its aliases, where it has any, are in the list.
 COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
@@ -58,40 +55,6 @@ def parse_export_args(argv=None) -> Config:
     return _parse("Export a detector to a file that computes without this program. It is compared with the network on the "
                   "images of --image, or on drawn ones. The default of --batch_size wins over the YAML file.", EXPORT_FLAGS,
                   argv, EXPORT_DEFAULTS)
-
-
-def run_main(main) -> int:
-    """Call `main()` and return the exit status: 1 after a UserError, which is printed as one line, 130 after Ctrl-C.
-
-    Other exceptions are defects and keep their traceback.
-    """
-    try:
-        return main() or 0
-    except UserError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-
-
-def run_together(main) -> int:
-    """`run_main` for a `main(group)` that may be one of several processes, see src.distributed: if one fails, all end."""
-    group = SingleProcess()
-
-    def joined():
-        nonlocal group
-        group = join_processes()
-        return main(group)
-
-    try:
-        status = run_main(joined)
-    except Exception:
-        if group.size == 1:
-            raise
-        traceback.print_exc()
-        status = 1
-    return group.fail(status) if status else 0
 
 
 def _parse(description, flags, argv, defaults=None):
