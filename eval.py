@@ -7,75 +7,73 @@ import os
 import re
 import sys
 
-from src.stop import StopSignals
-
-if __name__ == "__main__":
-    StopSignals().watch()  # before MindSpore is imported, which starts threads
-
-from src.checkpoint_file import class_names_of
-from src.compile_cache import INFERENCE, use_compile_cache
+from src.config import config_to_dict
 from src.config.command_line import parse_eval_args
-from src.dataset.pipeline import EvalPipeline
-from src.detector import Predictor, build_detector
-from src.device import set_up_device
 from src.errors import UserError
-from src.evaluation.analysis import write_analysis
-from src.evaluation.evaluate import evaluate, write_results
-from src.files import make_folder
-from src.launch import run_together
-from src.log import set_up_logging
-from src.modelarts import Outputs, bring_checkpoints_to_score, bring_in
-from src.together import check_program, open_dataset_together
-from src.train.all_reduce import broadcast_parameters
-from src.train.checkpoint import load_weights, read_checkpoint
-from src.visualization.samples import write_samples
+from src.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(group):
-    cfg = parse_eval_args()
-    set_up_logging(group.rank)
-    check_program(group, cfg)
-    bring_in(cfg, group)
-    bring_checkpoints_to_score(cfg, group)
-    with Outputs(cfg, group):
-        score_all(cfg, group)
+def main(cfg, group, _):
+    """Score each checkpoint that the configuration names.
+
+    Raises:
+        UserError: what the user can mend, see `src.launch.run`.
+    """
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.distributed import check_same_program
+    from src.modelarts import Uploads, download_checkpoint, download_dataset
+
+    check_same_program(group, config_to_dict(cfg))
+    cfg = download_dataset(cfg, group)
+    downloaded = download_checkpoint(cfg) if group.rank == 0 else ""
+    with Uploads(cfg, group):
+        paths = group.broadcast(find_checkpoints(downloaded or cfg.checkpoint_path) if group.rank == 0 else None)
+        scores = score(paths, cfg, group)
+    if len(paths) > 1:
+        for path, metrics in scores.items():
+            logger.info("AP %.4f  AP50 %.4f  %s", metrics["AP"], metrics["AP50"], path)
 
 
-def score_all(cfg, group):
-    """Score each checkpoint that cfg names."""
-    checkpoints = group.broadcast(find_checkpoints(cfg.checkpoint_path) if group.rank == 0 else [])
+def score(paths, cfg, group):
+    """Score the checkpoints `paths`, write the results, and return {path: metrics}, on rank 0."""
+    from src.dataset.loader import EvalLoader
+
+    from src.compile_cache import INFERENCE, use_compile_cache
+    from src.dataset.annotations import open_dataset
+    from src.detector import Predictor, build_detector
+    from src.device import set_up_device
+    from src.evaluation.analysis import write_analysis
+    from src.evaluation.evaluate import evaluate, write_results
+    from src.train.all_reduce import broadcast_parameters
+    from src.train.checkpoint import load_weights, read_checkpoint
+    from src.visualization.samples import write_samples
+
     set_up_device(cfg, group)
-    dataset = open_dataset_together(cfg, "val", group)
-    cfg.backbone.pretrained = False  # every weight comes from the checkpoint
-    network = build_detector(cfg, len(dataset.names))
-    pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
-    use_compile_cache(cfg, group, "eval", INFERENCE, len(dataset.names), pipeline.padding_size)
-    results = os.path.join(cfg.save_dir, "eval")
-    if group.rank == 0:
-        make_folder(results)
+    dataset = open_dataset(cfg, "val", group)
+    network = build_detector(cfg, len(dataset.names), pretrained=False)
+    loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
+    use_compile_cache(cfg, group, "eval", INFERENCE, len(dataset.names), loader.padding_size)
     scores = {}
-    for path in checkpoints:
+    for path in paths:
         logger.info("evaluating %s on %d images", path, len(dataset.records))
         if group.rank == 0:
-            load_weights(network, read_checkpoint(path), path)
-            names = class_names_of(path)
-            if names not in (None, dataset.names):
+            checkpoint = read_checkpoint(path)
+            load_weights(network, checkpoint)
+            if checkpoint.class_names not in (None, dataset.names):
                 logger.warning("%s was trained with the classes %s, but %s has %s: they are taken for the same, in this order",
-                               path, ", ".join(names), dataset.annotation_path, ", ".join(dataset.names))
+                               path, ", ".join(checkpoint.class_names), dataset.annotation_path, ", ".join(dataset.names))
         broadcast_parameters(group, list(network.get_parameters()))
-        metrics, detections = evaluate(predictor, pipeline, dataset, cfg, group)
+        metrics, detections = evaluate(predictor, loader, dataset, cfg, group)
         if group.rank == 0:
             name = os.path.splitext(os.path.basename(path))[0]
-            folder = results if len(checkpoints) == 1 else os.path.join(results, name)
+            folder = os.path.join(cfg.save_dir, "eval", *[name] * (len(paths) > 1))
             metrics["errors"] = write_analysis(folder, dataset, metrics, detections)
             write_results(folder, {**metrics, "checkpoint": path}, detections)
             write_samples(folder, dataset, detections)
             scores[path] = metrics
-    if len(checkpoints) > 1:
-        for path, metrics in scores.items():
-            logger.info("AP %.4f  AP50 %.4f  %s", metrics["AP"], metrics["AP50"], path)
+    return scores
 
 
 def find_checkpoints(path):
@@ -91,14 +89,13 @@ def find_checkpoints(path):
     names = [name for name in os.listdir(path) if name.endswith(".ckpt") and not name.startswith(".")]
     if not names:
         raise UserError(f"the folder {path!r} has no .ckpt file; give the folder that training wrote them to.")
-    names.sort(key=_order)
-    return [os.path.join(path, name) for name in names]
 
+    def order(name):
+        # The checkpoint of a whole epoch, which has no step in its name, comes after those inside it.
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.replace("_rank", "_~rank"))]
 
-def _order(name):
-    # The checkpoint of a whole epoch, which has no step in its name, comes after those inside it.
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.replace("_rank", "_~rank"))]
+    return [os.path.join(path, name) for name in sorted(names, key=order)]
 
 
 if __name__ == "__main__":
-    sys.exit(run_together(main))
+    sys.exit(launch(main, parse_eval_args))

@@ -1,67 +1,53 @@
 """Export a detector: python export.py --config CONFIG --checkpoint_path FILE --file_format MINDIR_OR_ONNX --output FILE
 --device_target ... (--help lists all).
 
-The file takes images as the data pipeline makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
+The file takes images as the data loader makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
 boxes float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
 src/evaluation/detections.py makes detections of these. It is written only if it computes what the network does.
 """
 import logging
 import sys
 
-from src.stop import StopSignals
-
-if __name__ == "__main__":
-    StopSignals().watch()  # before MindSpore is imported, which starts threads
-
 from src.config.command_line import parse_export_args
-from src.deploy import mindir, onnx_file
-from src.deploy.agreement import agreement, require_agreement
-from src.deploy.sample_inputs import batches_of, sample_images
-from src.device import set_up_device
-from src.distributed import SingleProcess
 from src.errors import UserError
-from src.files import require_folder_of, whole_file
-from src.inference.load import load_detector
-from src.launch import run_main
-from src.log import set_up_logging
-from src.models.faster_rcnn import InferenceForward
+from src.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
-ENDINGS = {"MINDIR": ".mindir", "ONNX": ".onnx"}
-MAX_BYTES = 10**9  # bytes of weights: MindSpore writes more than that in several files, and ONNX takes little more
+SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
+MAX_BYTES = 10**9  # of weights: MindSpore writes more than that in several files, and ONNX takes little more
 
 
-def main():
-    cfg = parse_export_args()
-    set_up_logging()
-    check_output(cfg)
-    images = sample_images(cfg.image, cfg.batch_size)
-    cfg.ms_mode = 0  # a file holds a graph
-    set_up_device(cfg, SingleProcess())
-    forward = open_forward(cfg)
-    batches = batches_of(images, cfg)
-    result = export(cfg.output, cfg.file_format, forward, batches)
-    logger.info("%s written and compared with the network on %s: %s", cfg.output,
-                "the images of --image" if cfg.image else "drawn images", result)
-    describe(forward, cfg)
-
-
-def check_output(cfg):
-    """Check, before anything takes time, that the file can be written.
+def main(cfg, group, _):
+    """Write the file that the configuration asks for, and check it on images.
 
     Raises:
-        UserError: it cannot.
+        UserError: what the user can mend, see `src.launch.run`.
     """
-    ending = ENDINGS[cfg.file_format]
-    if not cfg.output.endswith(ending):
-        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {ending}, or the other "
-                        "--file_format.")
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.deploy import mindir, onnx_file
+    from src.deploy.sample_inputs import batches_of, sample_images
+    from src.device import set_up_device
+    from src.files import require_folder_of
+
+    if group.size > 1:
+        raise UserError("export.py is one process; start it without mpirun.")
+    if not cfg.output.endswith(SUFFIXES[cfg.file_format]):
+        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {SUFFIXES[cfg.file_format]}, or "
+                        "the other --file_format.")
     require_folder_of(cfg.output)
-    if cfg.file_format == "MINDIR":
-        mindir.check_name(cfg.output)
-    else:
-        onnx_file.check_possible(cfg)
+    writer = mindir if cfg.file_format == "MINDIR" else onnx_file
+    writer.check_possible(cfg)
+    images = sample_images(cfg.image, cfg.batch_size)
+    set_up_device(cfg, group)
+    forward = open_forward(cfg)
+    result = export(cfg.output, writer, forward, batches_of(images, cfg))
+    logger.info("%s written and compared with the network on %s: %s", cfg.output,
+                "the images of --image" if cfg.image else "drawn images", result)
+    batch, (height, width) = cfg.batch_size, cfg.data.target_size
+    proposals, classes = forward.propose.number, forward.network.box_head.classes.out_channels - 1
+    logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
+                (batch, height, width, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
 
 
 def open_forward(cfg):
@@ -70,6 +56,9 @@ def open_forward(cfg):
     Raises:
         UserError: the checkpoint cannot be read, does not fit the configuration or is too large.
     """
+    from src.detector import load_detector
+    from src.models.faster_rcnn import InferenceForward
+
     network, _ = load_detector(cfg)
     size = sum(parameter.nbytes for parameter in network.get_parameters())
     if size > MAX_BYTES:
@@ -78,11 +67,14 @@ def open_forward(cfg):
     return InferenceForward(network, cfg).set_train(False)
 
 
-def export(path, file_format, forward, batches):
+def export(path, writer, forward, batches):
     """Write the file `path`, which has its name only when it computes what `forward` does.
 
     Args:
-        file_format: MINDIR or ONNX; forward: InferenceForward; batches: list of (image, valid_size) numpy arrays of one shape.
+        path: of the file.
+        writer: the module src.deploy.mindir or src.deploy.onnx_file.
+        forward: InferenceForward of plain operators.
+        batches: list of (image, valid_size) numpy arrays of one shape.
 
     Returns:
         Agreement on the batches.
@@ -90,7 +82,10 @@ def export(path, file_format, forward, batches):
     Raises:
         UserError: it computes something else, or cannot be written.
     """
-    writer = mindir if file_format == "MINDIR" else onnx_file
+    from src.deploy import mindir
+    from src.deploy.agreement import agreement, require_agreement
+    from src.files import whole_file
+
     try:
         with whole_file(path) as temporary:
             writer.write(temporary, forward, *batches[0])
@@ -102,13 +97,5 @@ def export(path, file_format, forward, batches):
     return result
 
 
-def describe(forward, cfg):
-    """Log what the file takes and gives."""
-    batch, (height, width) = cfg.batch_size, cfg.data.target_size
-    proposals, classes = forward.propose.number, forward.network.box_head.classes.out_channels - 1
-    logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
-                (batch, height, width, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
-
-
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(launch(main, parse_export_args))

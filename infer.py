@@ -8,47 +8,41 @@ import sys
 import time
 from collections import Counter
 
-from src.stop import StopSignals
-
-if __name__ == "__main__":
-    StopSignals().watch()  # before MindSpore is imported, which starts threads
-
-from src.compile_cache import INFERENCE, use_compile_cache
 from src.config.command_line import parse_infer_args
-from src.dataset.image import UnreadableImageError, read_unannotated_image
-from src.dataset.image_paths import drawing_names, find_images
-from src.detector import Predictor
-from src.device import set_up_device
 from src.errors import UserError
-from src.evaluation.coco import result_rows
-from src.files import make_folder, remove_partial, whole_file, writing_into
-from src.inference.classes import names_of_classes
-from src.inference.detect import detect
-from src.inference.load import load_detector
-from src.launch import run_together
-from src.log import set_up_logging
-from src.progress_bar import progress_bar
-from src.visualization.boxes import draw_boxes
-from src.visualization.image_file import write_image
+from src.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
 PROGRESS_SECONDS = 10.0
 
 
-def main(group):
-    cfg = parse_infer_args()
-    set_up_logging()
+def main(cfg, group, _):
+    """Draw what is found on each image, and list it in detections.json.
+
+    Raises:
+        UserError: what the user can mend, see `src.launch.run`.
+    """
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.compile_cache import INFERENCE, use_compile_cache
+    from src.dataset.image_paths import drawing_names, find_images
+    from src.detector import Predictor, class_names, load_detector
+    from src.device import set_up_device
+    from src.files import make_folder, remove_partial, whole_file, writing_into
+
     if group.size > 1:
         raise UserError("infer.py is one process; start it without mpirun.")
     paths = find_images(cfg.image)
     drawings = [os.path.join(cfg.save_dir, name) for name in drawing_names(paths, cfg.save_dir)]
     remove_partial(make_folder(cfg.save_dir))
     set_up_device(cfg, group)
-    predictor, names = open_detector(cfg, group)
+    network, checkpoint = load_detector(cfg)
+    names = class_names(cfg.data, checkpoint)
+    use_compile_cache(cfg, group, "infer", INFERENCE, len(names), 0)
+    predictor = Predictor(network, cfg)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):
-        found = [detect_and_draw(predictor, cfg, names, *image) for image in read_all(paths, drawings)]
+        found = [detect_and_draw(predictor, names, *image) for image in read_all(paths, drawings)]
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
     counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
@@ -57,31 +51,21 @@ def main(group):
     logger.info("drawn into %s, listed in %s", cfg.save_dir, listing)
 
 
-def open_detector(cfg, group):
-    """-> the detector in the checkpoint of cfg, a Predictor, and the names of its classes.
-
-    Raises:
-        UserError: the checkpoint cannot be read or does not fit the configuration.
-    """
-    cfg.batch_size = 1
-    network, num_classes = load_detector(cfg)
-    names = names_of_classes(cfg.data, cfg.checkpoint_path, num_classes)
-    use_compile_cache(cfg, group, "infer", INFERENCE, num_classes, 0)
-    return Predictor(network, cfg), names
-
-
 def read_all(paths, drawings):
     """Yield (path, drawing, image) of each image that can be read; show and log how far the work is.
 
     Raises:
         UserError: at the end, if no image could be read.
     """
+    from src.dataset.image import UnreadableImageError, read_image
+    from src.progress_bar import progress_bar
+
     start = last_report = time.perf_counter()
     unreadable = 0
     with progress_bar("detecting", "image", len(paths)) as bar:
         for number, (path, drawing) in enumerate(zip(paths, drawings)):
             try:
-                image = read_unannotated_image(path)
+                image = read_image(path)
             except UnreadableImageError as error:
                 logger.warning("%s %s", path, error)
                 unreadable += 1
@@ -97,10 +81,13 @@ def read_all(paths, drawings):
     logger.info("detected on %d images%s", len(paths) - unreadable, f"; {unreadable} could not be read" * (unreadable > 0))
 
 
-def detect_and_draw(predictor, cfg, names, path, drawing, image):
+def detect_and_draw(predictor, names, path, drawing, image):
     """Detect on one image (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
     detections.json, a dict."""
-    boxes, scores, labels, finite = detect(predictor, cfg, image)
+    from src.evaluation.coco import result_rows
+    from src.visualization.boxes import draw_boxes, write_image
+
+    boxes, scores, labels, finite = predictor.detect(image)
     if not finite:
         logger.warning("%s: the network gave scores that are not finite", path)
     write_image(drawing, draw_boxes(image, boxes, labels, names, scores))
@@ -111,4 +98,4 @@ def detect_and_draw(predictor, cfg, names, path, drawing, image):
 
 
 if __name__ == "__main__":
-    sys.exit(run_together(main))
+    sys.exit(launch(main, parse_infer_args))

@@ -2,125 +2,96 @@
 
 With several devices: mpirun -n 8 python train.py ...
 """
-import contextlib
 import logging
 import sys
 
-from src.stop import Stopped, StopSignals
+from src.config import config_to_dict, with_settings
+from src.config.command_line import parse_train_args
+from src.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
-stop = StopSignals()
-if __name__ == "__main__":
-    stop.watch()  # before MindSpore is imported, which starts threads
-
-from src.compile_cache import TRAINING, use_compile_cache
-from src.config.command_line import parse_train_args
-from src.cpu_kernels.replace import use_kernels
-from src.dataset.pipeline import EvalPipeline, TrainPipeline
-from src.dataset.unreadable import UnreadableLog
-from src.detector import Predictor, build_detector
-from src.device import norm_layer, set_up_device
-from src.errors import UserError
-from src.evaluation.evaluate import evaluate, write_results
-from src.launch import run_together
-from src.log import set_up_logging
-from src.modelarts import Outputs, bring_checkpoint, bring_in
-from src.models.faster_rcnn import TrainingForward
-from src.together import check_program, open_dataset_together
-from src.train.all_reduce import build_all_reduce
-from src.train.lock import claim_folder
-from src.train.loop import Trainer
-from src.train.optimizer import build_optimizer
-from src.train.profiling import profiled
-from src.train.resume import checkpoint_of_run, take_up
-from src.train.sampling import SamplingPriorities
-from src.train.saver import Saver
-from src.train.state import TrainingState
-from src.train.step import TrainStep, build_scaler
-from src.visualization.samples import write_samples
 
 
-def main(group):
-    cfg = parse_train_args()
-    set_up_logging(group.rank)
-    check_program(group, cfg)
-    with claim_folder(cfg.save_dir) if group.rank == 0 else contextlib.nullcontext():
-        bring_in(cfg, group)
-        bring_checkpoint(cfg, group)
-        with Outputs(cfg, group) as outputs:
-            return train(cfg, group, outputs)
+def main(cfg, group, stop):
+    """Train from the checkpoint that the configuration asks for, or from the start, to the last epoch.
 
-
-def train(cfg, group, outputs):
-    """Train from the checkpoint that cfg asks for to the end, or to a signal; returns the status to exit with."""
-    set_up_device(cfg, group)
-    checkpoint = checkpoint_of_run(cfg, group)
-    if checkpoint.progress and checkpoint.progress["seed"] != cfg.seed:
-        logger.info("seed %d of %s is used instead of %d", checkpoint.progress["seed"], checkpoint.path, cfg.seed)
-        cfg.seed = checkpoint.progress["seed"]
-
-    dataset = open_dataset_together(cfg, "train", group)
-    pipeline = TrainPipeline(dataset, cfg, rank=group.rank, size=group.size)
-    num_classes = len(dataset.names)
-    logger.info("%d training images, %d classes: %s", len(pipeline.records), num_classes, ", ".join(dataset.names))
-
-    use_compile_cache(cfg, group, "train", TRAINING, num_classes, pipeline.padding_size)
-    if group.rank > 0:
-        cfg.backbone.pretrained = False  # rank 0 gives its weights to all
-    network = build_detector(cfg, num_classes, norm_layer(cfg, group))
-    forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
-    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
-    scaler = build_scaler(cfg)
-    state = TrainingState(cfg.seed, scaler)
-    take_up(checkpoint, cfg, dataset.names, network, optimizer, state, pipeline.steps_per_epoch, group)
-    del checkpoint  # hundreds of megabytes
-    pipeline.start_step = state.global_step
-
-    all_reduce = build_all_reduce(group, cfg.device_target, optimizer.parameters)
-    step = TrainStep(forward, optimizer, scaler, cfg.clip_grads, all_reduce)
-    priorities = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
-    saver = Saver(cfg, network, optimizer, state, group, pipeline.steps_per_epoch, outputs, dataset.names)
-    evaluation = build_evaluation(cfg, network, dataset, stop, group)
-    try:
-        with profiled(step, cfg, group) as step:
-            Trainer(cfg, network, step, optimizer, priorities, pipeline, UnreadableLog(pipeline.records), state, saver, stop,
-                    group, evaluation).run()
-    except Stopped as stopped:
-        return stopped.status
-    return 0
-
-
-def build_evaluation(cfg, network, training_set, stop, group):
-    """A function of a results folder that scores the network on the validation images and gives the metrics, on rank 0; None
-    without run_eval.
-
-    It raises Stopped where the run is to end: what it computes is computed again later.
+    Raises:
+        UserError: what the user can mend, see `src.launch.run`.
+        Stopped: after a signal, when the state is saved.
     """
-    if not cfg.run_eval:
-        return None
-    dataset = open_dataset_together(cfg, "val", group)
-    if dataset.names != training_set.names:
-        raise UserError(f"{dataset.annotation_path} has the classes {dataset.names}, but {training_set.annotation_path} "
-                        f"has {training_set.names}; both must list the same categories.")
-    pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.distributed import check_same_program
+    from src.modelarts import download_dataset
+    from src.run_folder import RunFolder
 
-    def predict(*batch):
-        stop.raise_if_asked()
-        return predictor(*batch)
+    check_same_program(group, config_to_dict(cfg))
+    cfg = download_dataset(cfg, group)
+    with RunFolder(cfg, group) as run:
+        train(cfg, run, stop)
 
-    def run(folder):
-        metrics, results = evaluate(predict, pipeline, dataset, cfg, group)
-        network.set_train()
-        if group.rank == 0:
-            try:
-                write_results(folder, metrics, results)
-                write_samples(folder, dataset, results)
-            except UserError as error:
-                logger.error("%s; training goes on", error)
-        return metrics
 
-    return run
+def train(cfg, run, stop):
+    """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
+    from src.dataset.loader import TrainLoader
+
+    from src.compile_cache import TRAINING, use_compile_cache
+    from src.dataset.annotations import open_dataset
+    from src.detector import build_detector
+    from src.device import norm_layer, set_up_device
+    from src.train.divergence import DivergenceGuard
+    from src.train.evaluator import Evaluator
+    from src.train.loop import check_saved, evaluate_if_due, stop_if_asked, timed_batches
+    from src.train.metrics import Metrics
+    from src.train.profiling import profiled
+    from src.train.resume import find_checkpoint, restore, seed_of
+    from src.train.saver import Saver, TrainState
+    from src.train.schedule import Schedule
+    from src.train.statistics import average_statistics
+    from src.train.step import TrainStep
+
+    group = run.group
+    set_up_device(cfg, group)
+    checkpoint = find_checkpoint(cfg, run)
+    cfg = with_settings(cfg, {"seed": seed_of(checkpoint, cfg)})
+    dataset = open_dataset(cfg, "train", group)
+    loader = TrainLoader(dataset, cfg, group.rank, group.size)
+    schedule = Schedule(cfg, loader.steps_per_epoch, group)
+    use_compile_cache(cfg, group, "train", TRAINING, len(dataset.names), loader.padding_size)
+
+    network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0)
+    step = TrainStep(network, cfg, len(dataset.names), group)
+    state = TrainState(cfg.seed)
+    restore(checkpoint, run, step, state, schedule, dataset.names)
+    del checkpoint  # hundreds of megabytes
+    saver = Saver(run, step, state, schedule, dataset.names)
+    evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
+    guard = DivergenceGuard(cfg.mix)
+
+    with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
+        with metrics.pause():
+            evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before that
+        if state.global_step >= schedule.total_steps:
+            logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", schedule.epochs)
+        for batch, waited in timed_batches(loader.batches(state.global_step), stop):
+            rate = schedule.learning_rate(state.global_step)
+            losses, applied = profiled_step(batch, rate, state.global_step)
+            state.advance(applied)
+            metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.take_seconds()})
+            guard.check(state.global_step, losses[0], applied, rate, batch.image_id.asnumpy())
+            with metrics.pause():
+                if schedule.ends_epoch(state.global_step):
+                    average_statistics(group, network)
+                    saver.save()
+                    evaluate_if_due(evaluator, saver, metrics)
+                elif schedule.saves_inside_epoch(state.global_step):
+                    saver.save()
+                stop_if_asked(stop, saver)
+        if evaluator is None:
+            metrics.draw_curves()
+    if loader.unreadable:
+        logger.warning("%d of %d training images could not be read and were skipped", len(loader.unreadable), len(loader.records))
+    check_saved(saver)
 
 
 if __name__ == "__main__":
-    sys.exit(run_together(main))
+    sys.exit(launch(main, parse_train_args))

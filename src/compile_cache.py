@@ -1,19 +1,22 @@
-"""Compiled graphs that later runs take up, through MindSpore's compile cache.
+"""Compiled graphs that later runs load, through MindSpore's compile cache.
 
 MindSpore itself notices changed code, but not changed settings: it would run the graph of the old ones. So each combination
-of everything that shapes a graph has a folder of its own. A run on graphs taken up gives the bits of one on new graphs.
+of everything that shapes a graph has a folder of its own. A run on stored graphs gives the bits of one on new graphs.
 """
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 
 import mindspore as ms
 
 from src.config.load import config_to_dict
 from src.cpu_kernels.library import library
+from src.distributed import Group, program_digest
 from src.files import make_folder
-from src.together import program_digest
 
 # Settings that no graph depends on.
 WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output", "compile_cache", "seed",
@@ -26,17 +29,21 @@ WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "image", "file_f
 TRAINING = ("gradients", "update", "inference")
 INFERENCE = ("inference",)
 
-_to_come = []  # names of the graphs that are still to be taken up or stored
+_to_come = []  # names of the graphs that are still to be loaded or stored
 
 
-def use_compile_cache(cfg, group, script, graphs, num_classes, padding_size):
+def use_compile_cache(cfg, group: Group, script: str, graphs: tuple[str, ...], num_classes: int, padding_size: int) -> None:
     """Let `stored_graph` read compiled graphs from the folder cfg.compile_cache, and write to it what is not there.
 
     Nothing is stored where that setting is empty.
 
     Args:
-        cfg: the configuration; group: the processes, see src.distributed; script: name of what runs; graphs: TRAINING or
-        INFERENCE; num_classes: K; padding_size: G, length of the box lists.
+        cfg: the configuration.
+        group: the process group.
+        script: name of what runs.
+        graphs: TRAINING or INFERENCE.
+        num_classes: K, without background.
+        padding_size: G, length of the box lists.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -56,10 +63,10 @@ def use_compile_cache(cfg, group, script, graphs, num_classes, padding_size):
 
 
 @contextlib.contextmanager
-def stored_graph(name):
-    """Within it, the graph `name` is stored or taken up when it is called for the first time and its turn has come.
+def stored_graph(name: str) -> Iterator[None]:
+    """Within it, the graph `name` is stored or loaded when it is called for the first time and its turn has come.
 
-    MindSpore numbers the graphs that it stores as they are compiled, and a later run takes up the graph of the same number
+    MindSpore numbers the graphs that it stores as they are compiled, and a later run loads the graph of the same number
     whatever that graph computes. So no other graph may be compiled within, and one before its turn (a run that begins with
     an evaluation) is compiled as if there were no folder.
     """

@@ -1,38 +1,155 @@
-"""The detector ready to run: built from a configuration, in the precision asked for."""
+"""The detector ready to run: built from a configuration, or loaded from a checkpoint, in the precision asked for."""
+from __future__ import annotations
+
+import logging
+import os
+from typing import NamedTuple
+
 import mindspore as ms
-from mindspore import nn
+import numpy as np
+from mindspore import Tensor, nn
 
 from src.compile_cache import stored_graph
 from src.cpu_kernels.replace import use_kernels
+from src.dataset.annotations import read_class_names
+from src.dataset.transforms import apply
+from src.errors import UserError
+from src.evaluation.detections import select_detections, to_original
+from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
+from src.train.checkpoint import Checkpoint, load_weights, read_checkpoint
+from src.train.checkpoint_file import read_checkpoint_file
+
+logger = logging.getLogger("faster_rcnn")
 
 
-def build_detector(cfg, num_classes, norm=nn.BatchNorm2d):
+def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretrained: bool = True) -> FasterRCNN:
     """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision if cfg.mix.
 
     Args:
+        cfg: the configuration.
+        num_classes: K, without background.
         norm: class of the backbone's normalisation layers, which only mindcv's ResNets let one choose.
+        pretrained: whether the backbone has the weights that cfg.backbone.pretrained names. False leaves it random, for a
+            network whose weights come from a checkpoint or from another process.
+
+    Raises:
+        UserError: the backbone cannot be built, or its weights cannot be read or do not fit.
     """
     ms.set_seed(cfg.seed)
-    network = FasterRCNN(cfg, num_classes, norm)
+    weights = _read_pretrained(cfg.backbone.pretrained) if pretrained else False
+    network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights))
     return to_mixed_precision(network) if cfg.mix else network
 
 
-class Predictor:
-    """Runs a detector on batches of the pipeline.
+def _read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
+    """What `backbone.pretrained` says, True or False, or the arrays of the file that it names."""
+    if isinstance(setting, bool) or not setting:
+        return bool(setting)
+    if not os.path.isfile(setting):
+        raise UserError(f"backbone.pretrained: there is no file {setting!r}.")
+    try:
+        return read_checkpoint_file(setting).arrays
+    except (ValueError, OSError) as error:
+        raise UserError(f"backbone.pretrained: {setting} is not a MindSpore checkpoint.") from error
+
+
+def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
+    """The detector in the checkpoint cfg.checkpoint_path, which says how many classes it has, and the checkpoint.
+
+    Raises:
+        UserError: the checkpoint cannot be read or does not fit the configuration.
+    """
+    checkpoint = read_checkpoint(cfg.checkpoint_path)
+    network = build_detector(cfg, checkpoint.num_classes, pretrained=False)
+    load_weights(network, checkpoint)
+    return network, checkpoint
+
+
+def class_names(data, checkpoint: Checkpoint) -> list[str]:
+    """The names of a checkpoint's classes by label.
+
+    The first that is there counts: data.names of the configuration; the names that the checkpoint keeps; those of the
+    configuration's validation annotations, if they are so many; `class 0`, `class 1`, ..., with a warning.
 
     Args:
-        network: FasterRCNN; cfg: the configuration.
+        data: the section `data` of the configuration.
+        checkpoint: of a detector.
+
+    Raises:
+        UserError: data.names has another number of names.
+    """
+    path, count = checkpoint.path, checkpoint.num_classes
+    if data.names:
+        if len(data.names) != count:
+            raise UserError(f"data.names lists {len(data.names)} classes, but {path} has {count}: correct data.names or leave it "
+                            "out.")
+        return data.names
+    names = checkpoint.class_names or _annotated_names(data)
+    if len(names) == count:
+        return names
+    logger.warning("the names of the %d classes of %s are not known: neither data.names, nor the checkpoint, nor an annotation "
+                   "file tells them; they are called class 0, class 1, ...", count, path)
+    return [f"class {label}" for label in range(count)]
+
+
+def _annotated_names(data):
+    if not data.dataset_dir:
+        return []
+    try:
+        return read_class_names(os.path.join(os.path.expanduser(data.dataset_dir), data.val_anno_path))
+    except UserError as error:
+        logger.info("no class names from the annotations: %s", error)
+        return []
+
+
+class Detections(NamedTuple):
+    """What was found on one image.
+
+    Attributes:
+        boxes: (n, 4) float32 xyxy, pixels of the image.
+        scores: (n,) float32, falling.
+        labels: (n,) int64, 0..K-1.
+        finite: whether all that the network gave is finite.
+    """
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    finite: bool
+
+
+class Predictor:
+    """Runs a detector.
+
+    Args:
+        network: the detector.
+        cfg: the configuration.
     """
 
-    def __init__(self, network, cfg):
-        self.network = network
+    def __init__(self, network: FasterRCNN, cfg):
+        self.network, self.cfg = network, cfg
         self.forward = use_kernels(InferenceForward(network, cfg), cfg)
 
-    def __call__(self, image, valid_size):
-        """image uint8 (B, H, W, 3), valid_size (B, 2): returns numpy boxes (B, R, K, 4) and scores (B, R, K)."""
+    def __call__(self, image: Tensor, valid_size: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
+
+        Args:
+            image: (B, H, W, 3) uint8 RGB.
+            valid_size: (B, 2) float32, height and width of each image on its canvas.
+        """
         self.forward.set_train(False)
         with stored_graph("inference"):
             boxes, scores = self.forward(image, valid_size)
         return boxes.asnumpy(), scores.asnumpy()
+
+    def detect(self, image: np.ndarray) -> Detections:
+        """Find the objects on an image (h, w, 3) uint8 RGB of any size, as an evaluation with a batch of one does."""
+        data, infer = self.cfg.data, self.cfg.infer
+        canvas = np.empty((*data.target_size, 3), np.uint8)
+        nothing_random, no_boxes = None, np.zeros((0, 4), np.float32)
+        valid_size, _, scale = apply(data.eval_transforms.item_transforms, image, no_boxes, nothing_random, canvas)
+        boxes, scores = self(Tensor(canvas[None]), Tensor(valid_size[None]))
+        found, values, labels = select_detections(boxes[0], scores[0], infer.conf_threshold, infer.nms_threshold,
+                                                  infer.max_box_num)
+        return Detections(to_original(found, scale, image.shape[:2]), values, labels, bool(np.isfinite(scores[0]).all()))

@@ -1,4 +1,6 @@
-"""What differs between Ascend, GPU and CPU: choosing the device."""
+"""What differs between Ascend, GPU and CPU."""
+from __future__ import annotations
+
 import ctypes
 import logging
 import os
@@ -8,12 +10,13 @@ import mindspore as ms
 from mindspore import nn, ops
 from mindspore.communication import init
 
+from src.distributed import Group
 from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
 
 
-def set_up_device(cfg, group):
+def set_up_device(cfg, group: Group) -> None:
     """Make MindSpore use cfg.device_target in mode cfg.ms_mode, on each of several processes its own device.
 
     Raises:
@@ -34,11 +37,11 @@ def set_up_device(cfg, group):
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         _keep_freed_memory()
         logger.info("oneDNN instruction set: %s (environment variable ONEDNN_MAX_CPU_ISA)",
-                    os.environ["ONEDNN_MAX_CPU_ISA"])
+                    os.environ.get("ONEDNN_MAX_CPU_ISA"))
     _share_processors(group)
 
 
-def norm_layer(cfg, group):
+def norm_layer(cfg, group: Group) -> type:
     """The normalisation of the backbone: over all devices where MindSpore can, which is on Ascend."""
     return nn.SyncBatchNorm if cfg.device_target == "Ascend" and group.size > 1 else nn.BatchNorm2d
 

@@ -1,17 +1,27 @@
-"""One process, or many that mpirun started: who is there, and how they speak to each other.
+"""The process group: one process, or the several that mpirun started, and how they communicate.
 
-Both kinds answer to the same calls. A single process imports no MPI; several speak through mpi4py, whatever their device.
+Both kinds have the same methods. A single process imports no MPI; several communicate through mpi4py, whatever their device.
 """
+from __future__ import annotations
+
 import contextlib
+import hashlib
+import json
 import os
 import socket
 import sys
+from pathlib import Path
+from typing import Any, Callable, Union
+
+import numpy as np
 
 from src.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def join_processes():
-    """`SingleProcess`, or the `MpiGroup` of which this process is one.
+
+def join_processes() -> Group:
+    """The group that this process belongs to.
 
     Raises:
         UserError: mpirun started several processes, but mpi4py is missing or belongs to another MPI.
@@ -31,37 +41,40 @@ def join_processes():
 
 
 class SingleProcess:
-    """A process that nobody speaks to."""
+    """The process group of a single process: rank 0 of 1."""
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
-    def first_on_machine(self):
+    def first_on_machine(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
-    def broadcast(self, value):
+    def broadcast(self, value: Any) -> Any:
         return value
 
-    def gather(self, value):
+    def gather(self, value: Any) -> list:
         return [value]
 
-    def largest(self, number):
+    def max(self, number: float) -> float:
         return number
 
-    def check_same(self, describe):
-        pass
+    def check_same(self, describe: Callable[[], dict]) -> None:
+        """There is nobody to compare with."""
 
-    def fail(self, status):
+    def fail(self, status: int) -> int:
         return status
 
 
 class MpiGroup:
-    """One of several processes with a common fate.
+    """One of several processes that mpirun started; if one fails, all end.
 
     Args:
         mpi: the module mpi4py.MPI.
 
     Attributes:
-        rank: number of this process, from 0; size: of all; local_rank, local_size: the same on its machine.
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: the same as `rank` among the processes of this machine.
+        local_size: number of processes of this machine.
     """
 
     def __init__(self, mpi):
@@ -79,27 +92,27 @@ class MpiGroup:
         if self.local_rank == 0:
             self._comm.Barrier()
 
-    def barrier(self):
-        """Wait until all are here."""
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
         self._comm.Barrier()
 
-    def broadcast(self, value):
-        """The value that rank 0 has."""
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0."""
         return self._comm.bcast(value)
 
-    def gather(self, value):
-        """The values of all in the order of their ranks, on rank 0; None elsewhere."""
+    def gather(self, value: Any) -> list | None:
+        """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
         return self._comm.gather(value)
 
-    def largest(self, number):
-        """The largest of the numbers of all."""
+    def max(self, number: float) -> float:
+        """The largest of the numbers of all processes."""
         return self._comm.allreduce(number, op=self._mpi.MAX)
 
-    def sum_in_place(self, array):
-        """Replace an array of numbers by its sum over all processes."""
+    def all_reduce(self, array: np.ndarray) -> None:
+        """Replace a contiguous array of numbers by its sum over all processes."""
         self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
-    def check_same(self, describe):
+    def check_same(self, describe: Callable[[], dict]) -> None:
         """Check that all processes have the same.
 
         Args:
@@ -117,8 +130,32 @@ class MpiGroup:
                                 "same everywhere.")
         self._comm.Barrier()
 
-    def fail(self, status):
-        """End all processes with the status: one that left alone would leave the others waiting for ever."""
+    def fail(self, status: int) -> int:
+        """End all processes with the status: the others would wait for one that ended by itself."""
         sys.stdout.flush()
         sys.stderr.flush()
         self._comm.Abort(status)
+        return status
+
+
+Group = Union[SingleProcess, MpiGroup]
+
+
+def program_digest() -> str:
+    """A digest of the program's files and MindSpore's version."""
+    import mindspore as ms
+    digest = hashlib.sha256(ms.__version__.encode())
+    for pattern in ("*.py", "src/**/*.py", "src/cpu_kernels/*.cc", "src/cpu_kernels/*.h"):
+        for path in sorted(ROOT.glob(pattern)):
+            digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def check_same_program(group: Group, settings: dict) -> None:
+    """Check that all processes run the same code and MindSpore with the same configuration, a dict of plain values.
+
+    Raises:
+        UserError: on rank 0, if they do not.
+    """
+    group.check_same(lambda: {"version of this program or of MindSpore": program_digest(),
+                              "configuration": json.dumps(settings, sort_keys=True)})

@@ -1,40 +1,93 @@
-"""What every program does first and last."""
+"""What every program does first and last: environment variables, signals, processes, logging, exit status.
+
+MindSpore reads the environment and starts threads while it is imported, so a program's `main` imports what it works with
+itself, after `launch` has prepared the process.
+"""
+from __future__ import annotations
+
+import logging
 import sys
 import traceback
+from typing import Any, Callable
+
+from tqdm import tqdm
 
 from src.distributed import SingleProcess, join_processes
+from src.environment import set_environment
 from src.errors import UserError, one_line
+from src.progress_bar import is_terminal
+from src.signals import Stopped, StopSignals
 
 
-def run_main(main) -> int:
-    """Call `main()` and return the exit status: 1 after a UserError, which is printed as one line, 130 after Ctrl-C.
+def launch(main: Callable, parse_args: Callable[[], Any]) -> int:
+    """Run a program to its end in this process; see `run`.
 
-    Other exceptions are defects and keep their traceback.
+    Returns:
+        The exit status.
     """
+    set_environment()
+    stop = StopSignals()
+    stop.watch()
+    return run(main, parse_args, stop)
+
+
+def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None = None) -> int:
+    """Call `main(args, group, stop)`.
+
+    Args:
+        main: what the program does; what it returns is the exit status, None stands for 0.
+        parse_args: function that gives the configuration, or other arguments, from the command line.
+        stop: the signals that may end the program.
+
+    Returns:
+        The exit status: 1 after a UserError, which is printed as one line, 130 or 143 after a signal. Of several processes
+        that one of which fails, all end. Other exceptions are defects and keep their traceback.
+    """
+    group = SingleProcess()
     try:
-        return main() or 0
+        group = join_processes()
+        args = parse_args()
+        set_up_logging(group.rank)
+        status = main(args, group, stop) or 0
+    except Stopped as stopped:
+        status = stopped.status
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
-        return 1
+        status = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
-
-
-def run_together(main) -> int:
-    """`run_main` for a `main(group)` that may be one of several processes, see src.distributed: if one fails, all end."""
-    group = SingleProcess()
-
-    def joined():
-        nonlocal group
-        group = join_processes()
-        return main(group)
-
-    try:
-        status = run_main(joined)
+        status = 130
     except Exception:
         if group.size == 1:
             raise
         traceback.print_exc()
         status = 1
     return group.fail(status) if status else 0
+
+
+class _LogHandler(logging.StreamHandler):
+    """Takes progress bars off the terminal while it writes a line, and draws them again below."""
+
+    def emit(self, record):
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
+def set_up_logging(rank: int = 0) -> logging.Logger:
+    """Send the records of the logger `faster_rcnn` to standard output, one line each with the time of day.
+
+    Of several processes only rank 0 reports; what concerns one process's share of the data alone goes to the logger
+    `faster_rcnn.share`, which speaks on every rank.
+    """
+    if hasattr(sys.stdout, "reconfigure"):
+        # A file name may have characters that the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    logger = logging.getLogger("faster_rcnn")
+    logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    logging.getLogger("faster_rcnn.share").setLevel(logging.INFO)
+    logger.propagate = False
+    handler = _LogHandler(sys.stdout) if is_terminal(sys.stdout) else logging.StreamHandler(sys.stdout)
+    sender = f"rank {rank} " if rank else ""
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {sender}%(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger.handlers = [handler]
+    return logger

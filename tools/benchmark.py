@@ -16,20 +16,11 @@ from pathlib import Path  # noqa: E402
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.compile_cache import INFERENCE, TRAINING, use_compile_cache  # noqa: E402
+from src.config import config_to_dict  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
-from src.detector import build_detector  # noqa: E402
-from src.device import norm_layer, set_up_device  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.files import require_folder_of, whole_file  # noqa: E402
-from src.launch import run_together  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
-from src.together import check_program  # noqa: E402
-from tools.benchmarking.breakdown import break_down  # noqa: E402
-from tools.benchmarking.inputs import noise_batch, padding_size  # noqa: E402
-from tools.benchmarking.pipeline import measure_pipeline  # noqa: E402
-from tools.benchmarking.steps import InferenceBatch, TrainingStep, median_seconds  # noqa: E402
+from src.launch import launch  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
 WHAT = ("train", "predict", "data")
@@ -52,10 +43,14 @@ FIGURES = {
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(group):
-    args, cfg = parse_args()
-    set_up_logging(group.rank)
-    check_program(group, cfg)
+def main(arguments, group, _):
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.device import set_up_device
+    from src.distributed import check_same_program
+    from tools.benchmarking.pipeline import measure_pipeline
+
+    args, cfg = arguments
+    check_same_program(group, config_to_dict(cfg))
     set_up_device(cfg, group)
     results = dict.fromkeys((*FIGURES, "breakdown"))
     if args.what != ["data"]:
@@ -71,6 +66,13 @@ def main(group):
 
 def measure_network(args, cfg, group):
     """The figures of training and inference that args.what asks for, a dict."""
+    from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
+    from src.detector import build_detector
+    from src.device import norm_layer
+    from tools.benchmarking.breakdown import break_down
+    from tools.benchmarking.inputs import noise_batch, padding_size
+    from tools.benchmarking.steps import InferenceBatch, RepeatedTrainStep, median_seconds
+
     results = {}
     graphs = TRAINING if "train" in args.what else INFERENCE
     use_compile_cache(cfg, group, f"benchmark {args.what}", graphs, args.classes, padding_size(cfg))
@@ -78,7 +80,7 @@ def measure_network(args, cfg, group):
     network = build_detector(cfg, args.classes, norm_layer(cfg, group))
     step = None
     if "train" in args.what:
-        step = TrainingStep(network, cfg, args.classes, group, batch)
+        step = RepeatedTrainStep(network, cfg, args.classes, group, batch)
         step()
         results["first_step_s"] = time.perf_counter() - START
         results["train_step_s"] = median_seconds(step, args.steps)
@@ -152,4 +154,4 @@ def build_parser():
 
 
 if __name__ == "__main__":
-    sys.exit(run_together(main))
+    sys.exit(launch(main, parse_args))

@@ -1,6 +1,6 @@
 """Draw training images as the network sees them: python tools/browse_dataset.py --config CONFIG (--help lists all).
 
-They come out of the pipeline that training reads, after augmentation, with the boxes that are left, on one contact sheet.
+They come out of the loader that training reads, after augmentation, with the boxes that are left, on one contact sheet.
 """
 import argparse
 import itertools
@@ -12,18 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
+from src.config import with_settings  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
-from src.dataset.open import open_dataset  # noqa: E402
-from src.dataset.pipeline import TrainPipeline  # noqa: E402
-from src.dataset.sources import NOTHING_READABLE  # noqa: E402
-from src.dataset.unreadable import UnreadableLog  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.launch import run_main  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
-from src.visualization.boxes import draw_boxes  # noqa: E402
-from src.visualization.image_file import write_image  # noqa: E402
-from src.visualization.sheet import contact_sheet, fit  # noqa: E402
+from src.launch import launch  # noqa: E402
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -33,38 +25,41 @@ TILE = 480  # pixels of each image's longer side
 COLUMNS = 4
 
 
-def main():
-    args, cfg = parse_args()
-    set_up_logging()
-    dataset = open_dataset(cfg.data, "train")
+def main(arguments, group, _):
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.dataset.annotations import open_dataset
+    from src.dataset.loader import TrainLoader
+    from src.visualization.sheet import contact_sheet
+
+    args, cfg = arguments
+    dataset = open_dataset(cfg, "train", group)
     # The images of an epoch come in the same order whatever the size of a batch.
-    cfg.batch_size, cfg.epochs, cfg.run_eval = 1, args.epoch, False
-    pipeline = TrainPipeline(dataset, cfg)
-    pipeline.start_step = (args.epoch - 1) * pipeline.steps_per_epoch
-    rows = [[column.asnumpy()[0] for column in batch] for batch in itertools.islice(pipeline, args.count)]
-    unreadable = UnreadableLog(pipeline.records)
-    unreadable.update([row[-1] for row in rows])
-    if NOTHING_READABLE in [row[-1] for row in rows]:
-        raise UserError(f"not one of the {len(pipeline.records)} training images can be read; check {cfg.data.train_img_dir}.")
-    records = {record.image_id: record for record in pipeline.records}
-    images, captions = zip(*(draw_row(row, dataset.names, records) for row in rows))
+    loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "epochs": args.epoch}))
+    batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
+    records = {record.image_id: record for record in loader.records}
+    images, captions = zip(*(draw_sample(batch, dataset.names, records) for batch in batches))
     write_sheet(args.output, contact_sheet(images, captions, COLUMNS))
-    logger.info("%d of %d training images of epoch %d with seed %d: %s", len(rows), len(pipeline.records), args.epoch, cfg.seed,
+    logger.info("%d of %d training images of epoch %d with seed %d: %s", len(images), len(loader.records), args.epoch, cfg.seed,
                 args.output)
 
 
-def draw_row(row, names, records):
-    """One row of the pipeline's columns -> its image (h, w, 3) uint8 with its boxes, and the lines of its caption."""
-    canvas, _, boxes, labels, mask, image_id, original_size, scale, _ = row
-    image, boxes = fit(canvas, boxes[mask], TILE, TILE)
-    height, width = original_size
-    return draw_boxes(image, boxes, labels[mask], names), [
-        f"{os.path.basename(records[int(image_id)].path)} (id {image_id})",
-        f"boxes: {mask.sum()}; {width}x{height} pixels scaled by {scale[1]:.2f}"]
+def draw_sample(batch, names, records):
+    """A batch of one -> its image (h, w, 3) uint8 with its boxes, and the lines of its caption."""
+    from src.visualization.boxes import draw_boxes
+    from src.visualization.sheet import fit
+
+    batch = type(batch)(*(column.asnumpy()[0] for column in batch))
+    image, boxes = fit(batch.image, batch.boxes[batch.mask], TILE, TILE)
+    height, width = batch.original_size
+    return draw_boxes(image, boxes, batch.labels[batch.mask], names), [
+        f"{os.path.basename(records[int(batch.image_id)].path)} (id {batch.image_id})",
+        f"boxes: {batch.mask.sum()}; {width}x{height} pixels scaled by {batch.scale[1]:.2f}"]
 
 
 def write_sheet(path, sheet):
     """Write the sheet (h, w, 3) uint8; raises UserError where that fails."""
+    from src.visualization.boxes import write_image
+
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_image(path, sheet)
@@ -96,4 +91,4 @@ def _whole(name, text, most=None):
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(launch(main, parse_args))

@@ -9,12 +9,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.log import set_up_logging  # noqa: E402
+
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.convert.networks import network_of, save_weights  # noqa: E402
 from src.convert.torch_files import read_state  # noqa: E402
 from src.convert.torchvision_weights import from_torchvision  # noqa: E402
 from src.launch import run_main  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
 
 
 def main():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.log import set_up_logging  # noqa: E402
+
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.convert.networks import config_of  # noqa: E402
 from src.convert.torch_files import write_state  # noqa: E402
@@ -17,7 +19,6 @@ from src.convert.torchvision_weights import CLASSES, UNUSED, to_torchvision  # n
 from src.detector import build_detector  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.launch import run_main  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
 from src.train.checkpoint import load_weights, read_checkpoint  # noqa: E402
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
+from src.log import set_up_logging  # noqa: E402
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.dataset.annotations import load_coco  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.launch import run_main  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
 from tools.coco_output import check_output, write_annotations  # noqa: E402
 
 

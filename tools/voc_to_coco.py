@@ -15,10 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.log import set_up_logging  # noqa: E402
+
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
 from src.errors import UserError, is_plain, show  # noqa: E402
 from src.launch import run_main  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
 from tools.coco_output import check_output, write_annotations  # noqa: E402
 from tools.voc.annotation import CORNERS, read_voc  # noqa: E402
 from tools.voc.images import ImageFolder  # noqa: E402

@@ -1,12 +1,18 @@
 """The content of COCO annotation files: checked and turned into one record an image."""
+from __future__ import annotations
+
+import hashlib
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from src.dataset.annotation_file import existing_annotation_path, parse_annotations
+from src.dataset.shapes import ensure_shapes
+from src.distributed import Group
 from src.errors import UserError, is_plain, show
 
 logger = logging.getLogger("faster_rcnn")
@@ -39,26 +45,65 @@ class Record(NamedTuple):
 class CocoDataset:
     """What an annotation file says.
 
-    `records` has every image in the file's order; `names` and `category_ids` are indexed by label; `drops` counts boxes
-    by the keys of DROP_MEANINGS; `coco_json` is the parsed file without segmentations, in which annotations have
-    ids 1..n in place of their own and every one has `area` and `iscrowd`, as pycocotools needs.
+    Attributes:
+        records: every image in the file's order.
+        names: of the classes, by label.
+        category_ids: COCO's, by label.
+        drops: numbers of boxes by the keys of DROP_MEANINGS.
+        annotation_path: of the file.
+        coco_json: the parsed file without segmentations, in which annotations have ids 1..n in place of their own and every
+            one has `area` and `iscrowd`, as pycocotools needs.
     """
-    records: list
-    names: list
-    category_ids: list
-    drops: dict
+    records: list[Record]
+    names: list[str]
+    category_ids: list[int]
+    drops: dict[str, int]
     annotation_path: str
     coco_json: dict
 
 
-def load_coco(annotation_path, image_dir, nc=None, names=None):
+def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
+    """The data set of one split, from the same annotation file on all processes.
+
+    With `data.draw_shapes`, one process of each machine first draws it.
+
+    Args:
+        cfg: the configuration.
+        split: "train" or "val".
+        group: the process group.
+
+    Raises:
+        UserError: see `load_coco` and `ensure_shapes`; there is no data.dataset_dir; the processes' files differ.
+    """
+    data = cfg.data
+    if not data.dataset_dir:
+        raise UserError("data.dataset_dir is empty: set it in the YAML file or with -o data.dataset_dir=FOLDER.")
+    folder = os.path.expanduser(data.dataset_dir)
+    annotation_path, image_dir = getattr(data, f"{split}_anno_path"), getattr(data, f"{split}_img_dir")
+    with group.first_on_machine():
+        if data.draw_shapes:
+            shapes = data.draw_shapes
+            ensure_shapes(folder, shapes.train_images, shapes.val_images, shapes.height, shapes.width, shapes.seed)
+        dataset = load_coco(os.path.join(folder, annotation_path), os.path.join(folder, image_dir), data.nc, data.names)
+    path = dataset.annotation_path
+    group.check_same(lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest()})
+    return dataset
+
+
+def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names: list[str] | None = None) -> CocoDataset:
     """Read and check a COCO detection file.
 
-    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category
-    id. `nc` (int) and `names` (list of str) are what the configuration expects, None where it expects nothing.
+    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id.
 
-    Returns a CocoDataset. Raises UserError when the file or the image folder is missing, the file is not COCO
-    detection JSON, something in it contradicts itself, or its classes differ from `nc` or `names`.
+    Args:
+        annotation_path: of the file.
+        image_dir: folder of the images.
+        nc: number of classes that the configuration expects, None where it expects nothing.
+        names: of the classes, likewise.
+
+    Raises:
+        UserError: the file or the image folder is missing, the file is not COCO detection JSON, something in it contradicts
+            itself, or its classes differ from `nc` or `names`.
     """
     path = existing_annotation_path(annotation_path)
     if not os.path.isdir(image_dir):
@@ -75,7 +120,7 @@ def load_coco(annotation_path, image_dir, nc=None, names=None):
     return CocoDataset(records, names_found, category_ids, drops, path, coco)
 
 
-def training_records(dataset):
+def training_records(dataset: CocoDataset) -> list[Record]:
     """The records that have a box, in order; logs how many images were left out. Raises UserError when none is left."""
     records = [record for record in dataset.records if len(record.boxes)]
     if not records:
@@ -88,7 +133,7 @@ def training_records(dataset):
     return records
 
 
-def read_class_names(annotation_path):
+def read_class_names(annotation_path: str) -> list[str]:
     """The names of the classes by label, a list of str, that `load_coco` would find in the file, without the rest of it.
 
     Raises UserError when the file is missing or no COCO detection JSON.

@@ -1,4 +1,6 @@
 """Image files decoded to RGB, 8 bits a channel, at the size that the annotation file states."""
+from __future__ import annotations
+
 import math
 import os
 import stat
@@ -8,13 +10,7 @@ import zlib
 import cv2
 import numpy as np
 
-from src import MAX_IMAGE_PIXELS
-
-# Worker processes decode in parallel already. OpenCV's own thread pool would multiply with them, and a pool that exists
-# when a worker is forked deadlocks in it; so it must never come to be, which is why this stands at import.
-cv2.setNumThreads(0)
-# Unreadable files are reported by name, once; OpenCV's own lines about them would come once an epoch and name nothing.
-cv2.setLogLevel(0)  # silent
+from src.environment import MAX_IMAGE_PIXELS
 
 # What the largest image takes without compression, with four channels of 16 bits each.
 MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS
@@ -31,35 +27,38 @@ class UnreadableImageError(Exception):
     """An image file that is missing, damaged or of another size than annotated; the message is the reason alone."""
 
 
-def read_image(path, height, width):
+def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an image file.
 
-    Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is ignored). The orientation in
-    EXIF data is applied only when the stored image does not have the annotated size and the rotated one has.
-    Images of more than MAX_IMAGE_PIXELS are not decoded, whatever the annotation file says.
+    Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is ignored). Images of more than
+    MAX_IMAGE_PIXELS are not decoded. Without `size`, the orientation in EXIF data is applied; with `size`, only when the
+    stored image does not have that size and the rotated one has.
 
-    Returns (height, width, 3) uint8 RGB. Raises UnreadableImageError with the reason.
+    Args:
+        path: of the file.
+        size: (height, width) that the annotation file states.
+
+    Returns:
+        (height, width, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImageError: with the reason.
     """
     data = _read_file(path)
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
-    _check_size(_checked_header(data), height, width)
+    stored = _checked_header(data)
+    _check_pixels(stored)
+    if size is None:
+        return _decode(data)
+    if stored not in (None, size, size[::-1]):
+        raise UnreadableImageError(_size_reason(stored, size))
     image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION)
-    if image.shape[:2] != (height, width):
+    if image.shape[:2] != size:
         stored = image.shape[:2]
         image = _decode(data)
-        if image.shape[:2] != (height, width):
-            raise UnreadableImageError(_size_reason(stored, height, width))
+        if image.shape[:2] != size:
+            raise UnreadableImageError(_size_reason(stored, size))
     return image
-
-
-def read_unannotated_image(path):
-    """Decode an image file that no annotation describes, with its EXIF orientation applied; otherwise as `read_image`.
-
-    Returns (h, w, 3) uint8 RGB. Raises UnreadableImageError with the reason.
-    """
-    data = _read_file(path)
-    _check_pixels(_checked_header(data))
-    return _decode(data)
 
 
 def _read_file(path):
@@ -94,20 +93,14 @@ def _decode(data, flags=0):
     return image if rgb else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _size_reason(stored, height, width):
-    return f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {height}x{width}"
+def _size_reason(stored, size):
+    return f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {size[0]}x{size[1]}"
 
 
 def _check_pixels(stored):
     if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
         raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
                                    "are decoded")
-
-
-def _check_size(stored, height, width):
-    _check_pixels(stored)
-    if stored not in (None, (height, width), (width, height)):
-        raise UnreadableImageError(_size_reason(stored, height, width))
 
 
 def _checked_header(data):

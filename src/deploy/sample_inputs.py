@@ -2,7 +2,7 @@
 import numpy as np
 
 from src.dataset.drawing import draw_scene
-from src.dataset.image import UnreadableImageError, read_unannotated_image
+from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.image_paths import find_images
 from src.dataset.transforms import apply
 from src.errors import UserError
@@ -24,7 +24,7 @@ def sample_images(places, count):
     images = []
     for path in find_images(places):
         try:
-            images.append(read_unannotated_image(path))
+            images.append(read_image(path))
         except UnreadableImageError as error:
             raise UserError(f"{path}: {error}; give another --image.") from error
     return images

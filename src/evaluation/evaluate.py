@@ -1,14 +1,18 @@
 """Run a detector over an evaluation set and score what it finds."""
+from __future__ import annotations
+
 import json
 import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
-from src.dataset.image import UnreadableImageError, read_image
-from src.distributed import SingleProcess
+from src.dataset.annotations import CocoDataset
+from src.dataset.loader import EvalLoader
+from src.distributed import Group
 from src.errors import UserError
 from src.evaluation.coco import result_rows, score
 from src.evaluation.detections import select_detections, to_original
@@ -16,24 +20,22 @@ from src.files import make_folder, whole_file, writing_into
 from src.progress_bar import progress_bar
 
 logger = logging.getLogger("faster_rcnn")
-share_logger = logging.getLogger("faster_rcnn.share")
 
 PROGRESS_SECONDS = 10.0
-SINGLE_PROCESS = SingleProcess()
 
 
-def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
+def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg, group: Group) -> tuple:
     """Detect on every image of the set exactly once, and score the detections.
 
     Of several processes each detects on its part of the images, and rank 0 scores.
 
     Args:
-        predict: function of a batch's image and valid_size columns; gives numpy boxes (B, R, K, 4) float32 canvas
-            pixels and scores (B, R, K) float32.
-        pipeline: EvalPipeline, or anything with num_images that yields the same batches.
-        dataset: the CocoDataset that the pipeline reads.
-        cfg: configuration; read are infer.* and skip_bad_images.
-        group: the processes, see src.distributed.
+        predict: function of a batch's image and valid_size; gives numpy boxes (B, R, K, 4) float32 canvas pixels and scores
+            (B, R, K) float32.
+        loader: of the data set.
+        dataset: whose annotations count.
+        cfg: the configuration; read are infer.* and skip_bad_images.
+        group: the process group.
 
     Returns:
         (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys, `skipped_images` and
@@ -41,10 +43,10 @@ def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
-        RuntimeError: the pipeline did not deliver every image exactly once.
+        RuntimeError: the loader did not deliver every image exactly once.
     """
-    with progress_bar("evaluation", "image", pipeline.num_images, group.rank) as bar:
-        own = _detect(predict, pipeline, dataset, cfg, bar)
+    with progress_bar("evaluation", "image", loader.num_images, group.rank) as bar:
+        own = _detect(predict, loader, dataset, cfg, bar)
     parts = group.gather(own)
     if parts is None:
         return None, None
@@ -57,7 +59,7 @@ def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
     return metrics, results
 
 
-def write_results(folder, metrics, results):
+def write_results(folder: str, metrics: dict, results: list[dict]) -> None:
     """Write metrics.json and bbox_results.json (COCO's result format) into `folder`, which is made where missing.
 
     Raises:
@@ -69,35 +71,41 @@ def write_results(folder, metrics, results):
         _write_json(os.path.join(folder, "metrics.json"), metrics)
 
 
-def _detect(predict, pipeline, dataset, cfg, bar):
+def _detect(predict, loader, dataset, cfg, bar):
     """-> (image id, result rows) of each image, ids of those that could not be read, number of those not finite."""
     found, skipped, not_finite = [], [], 0
     start = last_report = time.perf_counter()
-    row = 0
-    for image, valid_size, _, _, _, *columns in pipeline:
-        ids, sizes, scales, unreadable = (_numpy(column) for column in columns)
+    done = 0
+    for batch in loader.batches():
+        ids, sizes, scales, readable = (column.asnumpy() for column in (batch.image_id, batch.original_size, batch.scale,
+                                                                        batch.readable))
         # The last batch is filled up with repeats.
-        count = max(0, min(len(ids), pipeline.num_images - row))
-        for index in unreadable[:count][unreadable[:count] >= 0]:
-            _report_unreadable(dataset.records[index], cfg.skip_bad_images)
-        boxes, scores = predict(image, valid_size)
-        for j in range(count):
-            image_id = int(ids[j])
-            if unreadable[j] >= 0:
-                skipped.append(image_id)
-                continue
-            not_finite += not np.isfinite(scores[j]).all()
+        count = max(0, min(len(ids), loader.num_images - done))
+        unreadable = ids[:count][~readable[:count]].tolist()
+        if unreadable and not cfg.skip_bad_images:
+            raise _unreadable_error(unreadable[0], loader, dataset)
+        boxes, scores = predict(batch.image, batch.valid_size)
+        for row in np.flatnonzero(readable[:count]):
+            image_id = int(ids[row])
+            not_finite += not np.isfinite(scores[row]).all()
             own, values, labels = select_detections(
-                boxes[j], scores[j], cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
-            own = to_original(own, scales[j], sizes[j])
+                boxes[row], scores[row], cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
+            own = to_original(own, scales[row], sizes[row])
             found.append((image_id, result_rows(image_id, own, values, labels, dataset.category_ids)))
-        row += count
+        skipped += unreadable
+        done += count
         bar.update(count)
         now = time.perf_counter()
-        if bar.disable and now - last_report >= PROGRESS_SECONDS or row == pipeline.num_images:
-            logger.info("evaluated %d of %d images, %.2f images/s", row, pipeline.num_images, row / (now - start))
+        if bar.disable and now - last_report >= PROGRESS_SECONDS or done == loader.num_images:
+            logger.info("evaluated %d of %d images, %.2f images/s", done, loader.num_images, done / (now - start))
             last_report = now
     return found, skipped, not_finite
+
+
+def _unreadable_error(image_id, loader, dataset):
+    path = next(record.path for record in dataset.records if record.image_id == image_id)
+    reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log it
+    return UserError(f"Image {path}: {reason}; mend it, or leave such images out of the evaluation with --skip_bad_images True.")
 
 
 def _merge(parts, records):
@@ -113,23 +121,6 @@ def _merge(parts, records):
     if not_finite:
         logger.warning("the network gave scores that are not finite for %d of %d images", not_finite, len(records))
     return [row for _, rows in found for row in rows], image_ids, skipped
-
-
-def _numpy(column):
-    """A batch column, MindSpore tensor or array, as a numpy array."""
-    return column.asnumpy() if hasattr(column, "asnumpy") else np.asarray(column)
-
-
-def _report_unreadable(record, skip):
-    reason = "could not be read at first, and can be now"
-    try:
-        read_image(record.path, record.height, record.width)
-    except UnreadableImageError as error:
-        reason = str(error)
-    if not skip:
-        raise UserError(f"Image {record.path}: {reason}; mend it, or leave such images out of the evaluation with "
-                        "--skip_bad_images True.")
-    share_logger.warning("image %s left out of the evaluation: %s", record.path, reason)
 
 
 def _check_once(done, wanted):

@@ -1,19 +1,23 @@
 """How the gradients of several processes become one: in the graph on Ascend and GPU, on the host on the CPU."""
+from __future__ import annotations
+
 import time
 from collections import Counter
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
+
+from src.distributed import Group
 
 
-def build_all_reduce(group, device_target, parameters):
-    """The exchange of the processes of `group` over the gradients of `parameters`."""
+def build_all_reduce(group: Group, device_target: str, parameters: list[Parameter]) -> NoAllReduce:
+    """The all-reduce of the gradients of `parameters` over the processes of `group`."""
     if group.size == 1:
         return NoAllReduce()
     return HostAllReduce(group) if device_target == "CPU" else GraphAllReduce(group, parameters)
 
 
-class Unchanged(nn.Cell):
+class _Unchanged(nn.Cell):
     """Gradients as they are."""
 
     def construct(self, gradients):
@@ -24,25 +28,25 @@ class NoAllReduce:
     """For a single process.
 
     Attributes:
-        in_graph: cell of a tuple of gradients, to be called in the graph that computes them.
+        in_graph: cell from a tuple of gradients to a tuple of gradients, to be called in the graph that computes them.
     """
 
     def __init__(self):
-        self.in_graph = Unchanged()
+        self.in_graph: nn.Cell = _Unchanged()
 
-    def on_host(self, gradients, *others):
+    def on_host(self, gradients, *others: Tensor) -> tuple:
         """What the step goes on with: gradients, and the other tensors as numpy arrays."""
         return gradients, *(tensor.asnumpy() for tensor in others)
 
-    def take_seconds(self):
-        """Seconds since the last call by what they were spent on, a dict."""
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds since the last call by what they were spent on."""
         return {}
 
 
 class GraphAllReduce(NoAllReduce):
     """MindSpore's own all-reduce over HCCL or NCCL, as part of the graph; losses stay each process's own."""
 
-    def __init__(self, group, parameters):
+    def __init__(self, group: Group, parameters: list[Parameter]):
         super().__init__()
         self.in_graph = nn.DistributedGradReducer(parameters, True, group.size)
 
@@ -53,14 +57,14 @@ class HostAllReduce(NoAllReduce):
     MindSpore's own collectives on the CPU need a scheduler process, and took 15 times as long.
     """
 
-    def __init__(self, group):
+    def __init__(self, group: Group):
         super().__init__()
         self.group = group
         self.buffer = None
         self.seconds = Counter()
 
-    def on_host(self, gradients, *others):
-        """Means over all processes."""
+    def on_host(self, gradients, *others: Tensor) -> tuple:
+        """Means over all processes; see `NoAllReduce.on_host`."""
         arrays = [tensor.asnumpy() for tensor in (*gradients, *others)]
         copying = time.perf_counter()
         if self.buffer is None:
@@ -69,7 +73,7 @@ class HostAllReduce(NoAllReduce):
         waiting = time.perf_counter()
         self.group.barrier()
         reducing = time.perf_counter()
-        self.group.sum_in_place(self.buffer)
+        self.group.all_reduce(self.buffer)
         self.buffer /= self.group.size
         means = self._parts([array.shape for array in arrays])
         gradients = [Tensor.from_numpy(mean) for mean in means[:len(gradients)]]
@@ -81,13 +85,13 @@ class HostAllReduce(NoAllReduce):
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
         return [part.reshape(shape) for part, shape in zip(np.split(self.buffer, ends[:-1]), shapes)]
 
-    def take_seconds(self):
-        """Seconds since the last call spent on the exchange itself, and on waiting for the slowest process."""
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds since the last call: `all_reduce` itself, and `rank_wait` for the slowest process."""
         seconds, self.seconds = self.seconds, Counter()
         return seconds
 
 
-def broadcast_parameters(group, parameters):
+def broadcast_parameters(group: Group, parameters: list[Parameter]) -> None:
     """Give all processes the values that rank 0 has."""
     if group.size == 1:
         return

@@ -1,37 +1,113 @@
-"""Checkpoints: MindSpore files with the weights, the momenta, where training stood, and a checksum at the end."""
+"""Checkpoints: MindSpore files with weights, momenta, where training stood, and a checksum at the end."""
+from __future__ import annotations
+
 import json
 import logging
 import os
+from typing import NamedTuple
 
 import mindspore as ms
-from mindspore import Tensor
+import numpy as np
+from mindspore import Tensor, nn
 
-from src.checkpoint_file import CLASS_NAMES, agrees_with_checksum, load_checkpoint_file
-from src.convert.torchvision_weights import CLASSES, DELTAS, UNUSED
-from src.errors import UserError
+from src.errors import UserError, is_plain
 from src.files import flush_to_disk, whole_file
+from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
+from src.train.checkpoint_file import is_intact, read_checkpoint_file
 
 logger = logging.getLogger("faster_rcnn")
 
-# Cells whose shapes depend on the number of classes.
-CLASS_LAYERS = (CLASSES, DELTAS)
-MOMENTS = "moments."
-# BatchNorm's statistics of the other ranks, see src.train.statistics.
-STATISTICS = "statistics."
-# The numbers that tell where training stood.
+MOMENTS = "moments."  # how the names of momenta begin
+STATISTICS = "statistics."  # and those of the other ranks' BatchNorm statistics, see src.train.statistics
+CLASS_NAMES = "class_names"  # entry with the names of the classes by label, a JSON list
+# The numbers that say where training stood.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
 
 
-def save_checkpoint(path, network, optimizer, progress, statistics=None, class_names=None):
-    """Write weights, momenta, `progress`, a dict of numbers, other ranks' `statistics`, and the names of the classes, a list
-    of str, which `src.checkpoint_file.class_names_of` reads; see `write_checkpoint`."""
-    tensors = {p.name: p for p in [*network.get_parameters(), *optimizer.moments]}
-    texts = {CLASS_NAMES: json.dumps(class_names)} if class_names else {}
-    write_checkpoint(path, {**tensors, **(statistics or {})}, {**progress, **texts})
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds.
+
+    Attributes:
+        path: of the file.
+        weights: {name: array} of the network.
+        moments: {name: array} of the optimizer; empty for a checkpoint of weights alone.
+        statistics: {name: array} of other ranks' BatchNorm.
+        progress: {name: number}, where training stood; empty for a checkpoint of weights alone.
+        class_names: by label, or None where the file does not have them.
+        has_checksum: whether the file ends with a checksum; it has been found to agree.
+    """
+    path: str
+    weights: dict[str, np.ndarray]
+    moments: dict[str, np.ndarray]
+    statistics: dict[str, np.ndarray]
+    progress: dict[str, float]
+    class_names: list[str] | None
+    has_checksum: bool
+
+    @property
+    def num_classes(self) -> int:
+        """K, without background.
+
+        Raises:
+            UserError: it is not one of this project's detectors.
+        """
+        bias = self.weights.get(f"{CLASSES}bias")
+        if bias is None or bias.ndim != 1 or len(bias) < 2:
+            raise UserError(f"{self.path} has no weight {CLASSES}bias of two numbers or more: it is not a detector of this "
+                            "project.")
+        return len(bias) - 1
 
 
-def write_checkpoint(path, tensors, values=None):
-    """Write a dict of name -> tensor, and a dict of name -> number or text, to `path`.
+def read_checkpoint(path: str) -> Checkpoint:
+    """Read a checkpoint file once and check it.
+
+    Raises:
+        UserError: there is no such file, it does not agree with its checksum, or is not a MindSpore checkpoint.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
+    try:
+        arrays, texts, intact = read_checkpoint_file(path)
+        class_names = _class_names(texts)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged or not a MindSpore checkpoint ({error}); give another checkpoint.") from error
+    if intact is False:
+        raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
+    moments = {name: array for name, array in arrays.items() if name.startswith(MOMENTS)}
+    statistics = {name: array for name, array in arrays.items() if name.startswith(STATISTICS)}
+    others = {name: array for name, array in arrays.items() if not name.startswith((MOMENTS, STATISTICS))}
+    progress = {name: array.item() for name, array in others.items() if array.ndim == 0}
+    weights = {name: array for name, array in others.items() if array.ndim > 0}
+    return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None)
+
+
+def _class_names(texts):
+    if CLASS_NAMES not in texts:
+        return None
+    try:
+        names = json.loads(texts[CLASS_NAMES])
+    except RecursionError as error:
+        raise ValueError("its class names are nested too deeply") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
+        raise ValueError("its class names are no list of names")
+    return names
+
+
+def check_progress(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint is either of weights alone, or has all that a run goes on with.
+
+    Raises:
+        UserError: there are momenta, or some of the numbers, but not all of them: the file has lost its end.
+    """
+    missing = PROGRESS - checkpoint.progress.keys()
+    of_a_run = len(missing) < len(PROGRESS) or checkpoint.moments
+    if of_a_run and missing:
+        raise UserError(f"{checkpoint.path} is damaged or another program's: it lacks {', '.join(sorted(missing))}; "
+                        "give an earlier checkpoint.")
+
+
+def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None = None) -> None:
+    """Write tensors, and numbers or texts `values`, by their names.
 
     The file gets its name when it is complete, on the disk and found to agree with its checksum, so that a crash or a full
     disk leaves the previous one as it was.
@@ -44,33 +120,19 @@ def write_checkpoint(path, tensors, values=None):
         ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=True)
         os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
         flush_to_disk(temporary)
-        if not agrees_with_checksum(temporary):
+        if not is_intact(temporary):
             raise OSError(f"what the disk gives back of {path} is not what was written")
     logger.info("saved %s", path)
 
 
-def read_checkpoint(path):
-    """The contents of a checkpoint file but for its texts, a dict of name -> MindSpore parameter.
-
-    Raises:
-        UserError: there is no such file, it does not agree with its checksum or is not a MindSpore checkpoint.
-    """
-    if not os.path.isfile(path):
-        raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
-    try:
-        if agrees_with_checksum(path) is not False:
-            return load_checkpoint_file(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged or not a MindSpore checkpoint.") from error
-    raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
-
-
-def load_weights(network, stored, path, allow_other_classes=False, renamed_classes=False):
+def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: bool = False,
+                 renamed_classes: bool = False) -> list[str]:
     """Copy the weights of a checkpoint into the network.
 
     Args:
-        stored: from `read_checkpoint`; path: for messages;
-        allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log;
+        network: FasterRCNN.
+        checkpoint: from `read_checkpoint`.
+        allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log.
         renamed_classes: leave the layers of the classes as they are even where their number is the same.
 
     Returns:
@@ -79,22 +141,22 @@ def load_weights(network, stored, path, allow_other_classes=False, renamed_class
     Raises:
         UserError: a weight is missing, of another shape or unknown.
     """
-    parameters = {p.name: p for p in network.get_parameters()}
+    path, weights = checkpoint.path, checkpoint.weights
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     skipped = []
     for name, parameter in parameters.items():
-        if name not in stored:
+        if name not in weights:
             raise UserError(f"{path} has no weight {name}: it belongs to another network; use the config it was trained with.")
         if renamed_classes and name.startswith(CLASS_LAYERS):
             skipped.append(name)
-        elif stored[name].shape == parameter.shape:
-            parameter.set_data(Tensor(stored[name].asnumpy(), parameter.dtype))
+        elif weights[name].shape == parameter.shape:
+            parameter.set_data(Tensor(weights[name], parameter.dtype))
         elif allow_other_classes and name.startswith(CLASS_LAYERS):
             skipped.append(name)
         else:
-            raise UserError(f"{path}: weight {name} has shape {stored[name].shape}, but this network needs "
+            raise UserError(f"{path}: weight {name} has shape {weights[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")
-    unknown = [n for n, p in stored.items()
-               if n not in parameters and p.ndim > 0 and not n.startswith((MOMENTS, STATISTICS, UNUSED))]
+    unknown = [name for name in weights if name not in parameters and not name.startswith(UNUSED)]
     if unknown:
         raise UserError(f"{path} has weight {unknown[0]}, which this network does not: use the config it was trained with.")
     if skipped:
@@ -102,31 +164,15 @@ def load_weights(network, stored, path, allow_other_classes=False, renamed_class
     return skipped
 
 
-def load_moments(optimizer, stored, path):
+def load_moments(optimizer: nn.Optimizer, checkpoint: Checkpoint) -> None:
     """Copy the momenta of a checkpoint into the optimizer.
 
     Raises:
         UserError: one is missing or of another shape.
     """
     for moment in optimizer.moments:
-        if moment.name not in stored or stored[moment.name].shape != moment.shape:
-            raise UserError(f"{path} has no momentum {moment.name} of shape {moment.shape}: other layers were trained; "
-                            "resume with the config it was trained with.")
-        moment.set_data(Tensor(stored[moment.name].asnumpy(), moment.dtype))
-
-
-def progress_of(stored, path):
-    """The numbers that `TrainingState` saved beside the weights, a dict; empty for a checkpoint of weights alone.
-
-    Raises:
-        UserError: there are momenta, or some of the numbers, but not all of them: the file has lost its end.
-    """
-    numbers = {name: p.asnumpy().item() for name, p in stored.items() if p.ndim == 0 and not name.startswith(MOMENTS)}
-    missing = PROGRESS - numbers.keys()
-    of_a_run = len(missing) < len(PROGRESS) or any(name.startswith(MOMENTS) for name in stored)
-    if not of_a_run:
-        return {}
-    if missing:
-        raise UserError(f"{path} is damaged or another program's: it lacks {', '.join(sorted(missing))}; "
-                        "give an earlier checkpoint.")
-    return numbers
+        stored = checkpoint.moments.get(moment.name)
+        if stored is None or stored.shape != moment.shape:
+            raise UserError(f"{checkpoint.path} has no momentum {moment.name} of shape {moment.shape}: other layers were "
+                            "trained; resume with the config it was trained with.")
+        moment.set_data(Tensor(stored, moment.dtype))

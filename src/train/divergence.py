@@ -1,27 +1,33 @@
-"""Stopping a run that has gone wrong, while its last checkpoint is good."""
+"""Ending a run that has gone wrong, while its last checkpoint is good."""
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable
 
 from src.errors import UserError
 
 MAX_SKIPPED_STEPS = 20  # in a row
 
 
-class Watch:
+class DivergenceGuard:
     """Looks at the outcome of each step.
 
     Args:
         mix: whether training is in mixed precision, where a single loss that is not finite is only a skipped step.
     """
 
-    def __init__(self, mix):
+    def __init__(self, mix: bool):
         self.mix = mix
         self.skipped_in_a_row = 0
 
-    def check(self, step, loss, applied, rate, image_ids):
+    def check(self, step: int, loss: float, applied: bool, learning_rate: float, image_ids: Iterable[int]) -> None:
         """Take note of a step.
 
         Args:
-            step: its number, from 1; loss: a number; applied: whether the weights changed; rate: the learning rate;
+            step: its number, from 1.
+            loss: the total.
+            applied: whether the weights changed.
+            learning_rate: of the step.
             image_ids: of the batch.
 
         Raises:
@@ -31,7 +37,7 @@ class Watch:
         diverged = not self.mix and not math.isfinite(loss)
         if not diverged and self.skipped_in_a_row <= MAX_SKIPPED_STEPS:
             return
-        where = f"at step {step}, with learning rate {rate:.3g} and the images {', '.join(map(str, image_ids))}"
+        where = f"at step {step}, with learning rate {learning_rate:.3g} and the images {', '.join(map(str, image_ids))}"
         if diverged:
             raise UserError(f"the loss is {loss} {where}; the weights were not changed by it: look at the boxes of these images, "
                             "and resume from the last checkpoint with a smaller lr_init.")

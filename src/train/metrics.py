@@ -1,13 +1,23 @@
-"""What training reports: one log line and one JSON line every `log_interval` steps."""
+"""What a run reports: log lines, metrics.jsonl, evaluations.jsonl, TensorBoard's files, the progress bar and the curves."""
+from __future__ import annotations
+
+import contextlib
 import logging
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
+from src.evaluation.coco import KEYS
 from src.models.faster_rcnn import LOSS_NAMES
 from src.progress_bar import LONG_PAUSE, progress_bar
+from src.run_folder import RunFolder
+from src.train.event_file import open_event_file
 from src.train.json_lines import JsonLines
+from src.train.saver import TrainState
+from src.train.schedule import Schedule
+from src.visualization.curves import draw_curves
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -18,74 +28,103 @@ EVENT_TAGS = {**{name: f"loss/{name}" for name in LOSS_NAMES[1:]}, LOSS_NAMES[0]
               "loss_scale": "training/loss_scale", "images_per_second": "training/images_per_second"}
 
 
-class Progress:
-    """Collects the figures of single steps and reports their means.
+class Metrics:
+    """Collects the figures of single steps and reports their means every cfg.log_interval steps; rank 0 alone writes files.
 
     Args:
-        path: of the JSON-lines file; start_step: where the run begins: lines of earlier steps stay in the file;
-        steps_per_epoch, epochs: of the run; images_per_step; log_interval: steps a line;
-        events: EventFile that gets the figures as well, or None; rank: only 0 has a progress bar.
+        cfg: the configuration.
+        run: the run's folder: lines of its files up to where `state` stands stay.
+        schedule: of the run.
+        state: the run's counters.
 
     Raises:
-        UserError: the file cannot be written to.
+        UserError: a file cannot be written to; tensorboardX is wanted and not installed.
     """
 
-    def __init__(self, path, start_step, steps_per_epoch, epochs, images_per_step, log_interval, events=None, rank=0):
-        self.lines = JsonLines(path, "global_step", start_step)
-        self.events = events
-        self.steps_per_epoch = steps_per_epoch
-        self.total_steps = steps_per_epoch * epochs
-        self.epochs = epochs
-        self.images_per_step = images_per_step
-        self.log_interval = log_interval
-        self.bar = progress_bar("training", "step", self.total_steps, rank, initial=start_step)
+    def __init__(self, cfg, run: RunFolder, schedule: Schedule, state: TrainState):
+        self.run, self.schedule, self.state = run, schedule, state
+        self.log_interval = cfg.log_interval
+        self.events = open_event_file(cfg, state.global_step, run.group.rank)
+        self.evaluations = JsonLines(run.file("evaluations.jsonl"), "epoch", state.evaluated)
+        self.lines = JsonLines(run.file("metrics.jsonl"), "global_step", state.global_step)
+        self.bar = progress_bar("training", "step", schedule.total_steps, run.group.rank, initial=state.global_step)
         self._start_interval()
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
+        self.lines.close()
+        self.evaluations.close()
 
     def _start_interval(self):
         self.losses, self.seconds, self.started = [], Counter(), time.perf_counter()
 
-    def pause(self, seconds):
-        """Leave time that was not training (an evaluation, a checkpoint) out of the speed."""
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """A block that is not training (an evaluation, a checkpoint), which is left out of the speed."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
         self.started += seconds
         if seconds > LONG_PAUSE:
             self.bar.unpause()
 
-    def add(self, step, losses, seconds, rate, loss_scale, skipped):
-        """Report if an interval ends with this step.
+    def add(self, losses: np.ndarray, learning_rate: float, loss_scale: float, seconds: dict[str, float]) -> None:
+        """Take note of the step that `state` has just counted, and report if an interval ends with it.
 
         Args:
-            step: number of the step in the run, from 0; losses: (5,) in the order of LOSS_NAMES;
-            seconds: what parts of the step took, a dict; `data_wait` is the wait for data; rate: learning rate;
-            skipped: steps skipped so far.
+            losses: (5,) in the order of LOSS_NAMES.
+            learning_rate: of the step.
+            loss_scale: after the step.
+            seconds: what parts of the step took, by the keys of SHARES.
         """
         self.losses.append(losses)
         self.seconds.update(seconds)
         self.bar.set_postfix_str(f"loss {losses[0]:.4f}", refresh=False)
         self.bar.update()
-        done = step + 1
-        if done % self.log_interval and done % self.steps_per_epoch:
-            return
+        if self.state.global_step % self.log_interval == 0 or self.schedule.ends_epoch(self.state.global_step):
+            self._report(learning_rate, loss_scale)
+            self._start_interval()
+
+    def _report(self, learning_rate, loss_scale):
+        schedule, done = self.schedule, self.state.global_step
         interval = time.perf_counter() - self.started
         steps = len(self.losses)
         shares = {name: part / interval for name, part in self.seconds.items()}
-        line = {"epoch": step // self.steps_per_epoch + 1, "step": step % self.steps_per_epoch + 1, "global_step": done}
+        epoch, step = schedule.position(done - 1)
+        line = {"epoch": epoch + 1, "step": step + 1, "global_step": done}
         line.update(zip(LOSS_NAMES, np.mean(self.losses, axis=0, dtype=np.float64).tolist()))
-        line.update(lr=rate, loss_scale=loss_scale, skipped_steps=skipped,
-                    images_per_second=steps * self.images_per_step / interval, **shares,
-                    eta_seconds=(self.total_steps - done) * interval / steps)
+        line.update(lr=learning_rate, loss_scale=loss_scale, skipped_steps=self.state.skipped_steps,
+                    images_per_second=steps * schedule.images_per_step / interval, **shares,
+                    eta_seconds=(schedule.total_steps - done) * interval / steps)
         self.lines.write(line)
         if self.events:
             self.events.add(done, {tag: line[name] for name, tag in EVENT_TAGS.items()})
         logger.info(
             "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
-            "skipped %d  %.2f images/s  %s  left %s", line["epoch"], self.epochs, line["step"],
-            self.steps_per_epoch, *(line[name] for name in LOSS_NAMES), rate, loss_scale, skipped, line["images_per_second"],
+            "skipped %d  %.2f images/s  %s  left %s", line["epoch"], schedule.epochs, line["step"], schedule.steps_per_epoch,
+            *(line[name] for name in LOSS_NAMES), learning_rate, loss_scale, line["skipped_steps"], line["images_per_second"],
             "  ".join(f"{SHARES[name]} {100 * share:.0f}%" for name, share in shares.items()), _clock(line["eta_seconds"]))
-        self._start_interval()
 
-    def close(self):
-        self.bar.close()
-        self.lines.close()
+    def add_evaluation(self, metrics: dict) -> None:
+        """Report the scores of src.evaluation.coco.score after the epoch that `state` stands at the end of, on rank 0."""
+        scores = {key: metrics[key] for key in KEYS}
+        step = self.state.global_step
+        self.evaluations.write({"epoch": self.schedule.position(step)[0], "global_step": step, **scores})
+        if self.events:
+            # COCO's -1 means that there was nothing to find.
+            self.events.add(step, {f"evaluation/{key}": value for key, value in scores.items() if value >= 0})
+
+    def draw_curves(self) -> None:
+        """Draw the curves of the run so far, on rank 0; where that fails, the log says so."""
+        if self.run.group.rank:
+            return
+        try:
+            draw_curves(self.run.path)
+        except (ImportError, OSError) as error:
+            logger.error("%s could not be drawn (%s); training goes on", self.run.file("curves.png"), error)
 
 
 def _clock(seconds):

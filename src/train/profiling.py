@@ -1,38 +1,58 @@
 """MindSpore's profiler around a few steps of training."""
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
+from collections.abc import Callable, Iterator
 
 from mindspore import profiler
 
 from src.files import make_folder
+from src.run_folder import RunFolder
 
 logger = logging.getLogger("faster_rcnn")
 
 FIRST, LAST = 3, 7  # steps of a run that are profiled: before them graphs are compiled and memory is laid out
 
 
-class ProfiledStep:
-    """A training step that runs under the profiler from the FIRST to the LAST call.
+@contextlib.contextmanager
+def profiled(step: Callable, cfg, run: RunFolder) -> Iterator[Callable]:
+    """With cfg.run_profiler, `step` so that its calls FIRST to LAST run under the profiler, which writes into
+    <save_dir>/profiler, on rank 0; else `step` itself.
 
-    Args:
-        step: TrainStep; profile: mindspore.profiler.profile that has not started; folder: for messages.
+    Raises:
+        UserError: the folder cannot be made or written to.
     """
+    if not cfg.run_profiler or run.group.rank > 0:
+        yield step
+        return
+    folder = make_folder(os.path.join(run.path, "profiler"))
+    kind = profiler.ProfilerActivity
+    device = {"Ascend": [kind.NPU], "GPU": [kind.GPU], "CPU": []}[cfg.device_target]
+    profile = profiler.profile(activities=[kind.CPU, *device], start_profile=False,
+                               on_trace_ready=profiler.tensorboard_trace_handler(folder))
+    profiled_step = _ProfiledStep(step, profile, folder)
+    try:
+        yield profiled_step
+    finally:
+        profiled_step.close()
+        if profiled_step.calls < FIRST:
+            logger.warning("nothing was profiled: the run had fewer than %d steps", FIRST)
 
+
+class _ProfiledStep:
     def __init__(self, step, profile, folder):
-        self.step = step
-        self.all_reduce = step.all_reduce
-        self.profile = profile
-        self.folder = folder
+        self.step, self.profile, self.folder = step, profile, folder
         self.calls = 0
         self.running = False
 
-    def __call__(self, *batch):
+    def __call__(self, *arguments):
         self.calls += 1
         if self.calls == FIRST:
             self.profile.start()
             self.running = True
-        outcome = self.step(*batch)
+        outcome = self.step(*arguments)
         if self.running:
             self.profile.step()
             if self.calls == LAST:
@@ -45,27 +65,3 @@ class ProfiledStep:
             self.profile.stop()
             self.running = False
             logger.info("steps %d to %d of this run are profiled in %s", FIRST, self.calls, self.folder)
-
-
-@contextlib.contextmanager
-def profiled(step, cfg, group):
-    """With cfg.run_profiler, the step as a `ProfiledStep` that writes into <save_dir>/profiler, on rank 0; else the step itself.
-
-    Raises:
-        UserError: the folder cannot be made or written to.
-    """
-    if not cfg.run_profiler or group.rank > 0:
-        yield step
-        return
-    folder = make_folder(os.path.join(cfg.save_dir, "profiler"))
-    kind = profiler.ProfilerActivity
-    device = {"Ascend": [kind.NPU], "GPU": [kind.GPU], "CPU": []}[cfg.device_target]
-    profile = profiler.profile(activities=[kind.CPU, *device], start_profile=False,
-                               on_trace_ready=profiler.tensorboard_trace_handler(folder))
-    profiled_step = ProfiledStep(step, profile, folder)
-    try:
-        yield profiled_step
-    finally:
-        profiled_step.close()
-        if profiled_step.calls < FIRST:
-            logger.warning("nothing was profiled: the run had fewer than %d steps", FIRST)

@@ -1,96 +1,117 @@
-"""Which checkpoint a run goes on from, and how it takes that up."""
+"""Which checkpoint a run starts from, and how it goes on from there."""
+from __future__ import annotations
+
 import logging
 import os
-from typing import NamedTuple
 
-from src.checkpoint_file import class_names_of, has_checksum
 from src.errors import UserError
+from src.modelarts import AUTO, download_checkpoint
+from src.run_folder import RunFolder
 from src.train.all_reduce import broadcast_parameters
-from src.train.checkpoint import load_moments, load_weights, progress_of, read_checkpoint
-from src.train.saver import folder_and_name, newest_first
-from src.train.statistics import share_statistics
+from src.train.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint
+from src.train.saver import TrainState
+from src.train.schedule import Schedule
+from src.train.statistics import restore_statistics
+from src.train.step import TrainStep
 
 logger = logging.getLogger("faster_rcnn")
 
-AUTO = "auto"  # as resume_ckpt: the newest checkpoint of the run
 
+def find_checkpoint(cfg, run: RunFolder) -> Checkpoint | None:
+    """The checkpoint that cfg.resume_ckpt asks for, or None. Only rank 0 reads it; other ranks get it without its arrays.
 
-class RunCheckpoint(NamedTuple):
-    """A checkpoint to start from; all is empty where there is none.
-
-    contents: from `read_checkpoint`, on rank 0 alone; progress: what `TrainingState` saved, empty for weights alone.
-    """
-    path: str
-    contents: dict
-    progress: dict
-
-
-def checkpoint_of_run(cfg, group):
-    """The `RunCheckpoint` that cfg.resume_ckpt asks for. Only rank 0 reads it.
-
-    With `auto` it is the newest intact one in the folder of the run; damaged ones are named in the log.
+    With `auto` it is the newest intact one in the folder of the run; damaged ones are named in the log. Where there is none,
+    and without resume_ckpt, ModelArts' ckpt_url counts.
 
     Raises:
-        UserError: see `read_checkpoint` and `progress_of`; with `auto`, there are checkpoints, but not one of them is intact.
+        UserError: see `read_checkpoint` and `check_progress`; with `auto`, there are checkpoints, but none of them is intact.
     """
-    found = RunCheckpoint("", {}, {})
-    if group.rank == 0 and cfg.resume_ckpt == AUTO:
-        found = _newest_intact(*folder_and_name(cfg))
-    elif group.rank == 0 and cfg.resume_ckpt:
-        contents = read_checkpoint(cfg.resume_ckpt)
-        found = RunCheckpoint(cfg.resume_ckpt, contents, progress_of(contents, cfg.resume_ckpt))
-    path, progress = group.broadcast((found.path, found.progress))
-    return RunCheckpoint(path, found.contents, progress)
+    found = _find(cfg, run) if run.group.rank == 0 else None
+    shared = run.group.broadcast(found and found._replace(weights={}, moments={}, statistics={}))
+    return found or shared
 
 
-def _newest_intact(folder, name):
-    best = os.path.join(folder, f"{name}_best.ckpt")
-    paths = newest_first(folder, name) + [best] * os.path.isfile(best)
+def _find(cfg, run):
+    if cfg.resume_ckpt == AUTO:
+        found = _newest_intact(run)
+        if found:
+            return found
+        path = download_checkpoint(cfg)
+    else:
+        path = cfg.resume_ckpt or download_checkpoint(cfg)
+    if not path:
+        return None
+    checkpoint = read_checkpoint(path)
+    check_progress(checkpoint)
+    return checkpoint
+
+
+def _newest_intact(run):
+    paths = run.checkpoints() + [run.best_checkpoint] * os.path.isfile(run.best_checkpoint)
     for path in paths:
         try:
-            contents = read_checkpoint(path)
-            progress = progress_of(contents, path)
-            if progress and has_checksum(path):  # with which it agrees: it has been read
-                return RunCheckpoint(path, contents, progress)
+            checkpoint = read_checkpoint(path)
+            check_progress(checkpoint)
+            if checkpoint.progress and checkpoint.has_checksum:
+                return checkpoint
             logger.warning("%s is passed over: it has no checksum, or is of weights alone", path)
         except UserError as error:
             logger.warning("passed over: %s", error)
     if paths:
-        raise UserError(f"not one of the {len(paths)} checkpoints in {folder} is intact; move them away to start anew, or give "
-                        "--resume_ckpt another one.")
-    logger.info("no checkpoint in %s yet: training starts at step 0", folder)
-    return RunCheckpoint("", {}, {})
+        raise UserError(f"not one of the {len(paths)} checkpoints in {run.checkpoint_folder} is intact; move them away to start "
+                        "anew, or give --resume_ckpt another one.")
+    logger.info("no checkpoint in %s yet: training starts at step 0", run.checkpoint_folder)
+    return None
 
 
-def take_up(checkpoint, cfg, class_names, network, optimizer, state, steps_per_epoch, group):
-    """Put network, optimizer and state where a checkpoint stands; all ranks begin with what rank 0 has.
+def seed_of(checkpoint: Checkpoint | None, cfg) -> int:
+    """The seed of the run that a checkpoint was saved by, or cfg.seed."""
+    if not (checkpoint and checkpoint.progress):
+        return cfg.seed
+    seed = int(checkpoint.progress["seed"])
+    if seed != cfg.seed:
+        logger.info("seed %d of %s is used instead of %d", seed, checkpoint.path, cfg.seed)
+    return seed
+
+
+def restore(checkpoint: Checkpoint | None, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule,
+            class_names: list[str]) -> None:
+    """Put `step` and `state` where a checkpoint stands; all ranks begin with what rank 0 has.
 
     A checkpoint of weights alone, or one of a network with other classes (in number, or by the names that it keeps), gives its
     weights only.
 
+    Args:
+        checkpoint: from `find_checkpoint`, or None.
+        run: the run's folder.
+        step: with initial weights.
+        state: at step 0.
+        schedule: of the run.
+        class_names: by label.
+
     Raises:
         UserError: the checkpoint does not fit the network.
     """
-    progress = _load(checkpoint, cfg, class_names, network, optimizer) if checkpoint.contents else {}
-    broadcast_parameters(group, [*network.get_parameters(), *optimizer.moments])
-    share_statistics(group, network, checkpoint.contents)
-    progress = group.broadcast(progress)
-    if progress:
-        state.take_up(progress, steps_per_epoch, cfg.batch_size * group.size)
+    goes_on = _load(checkpoint, run, step, class_names) if checkpoint and run.group.rank == 0 else False
+    broadcast_parameters(run.group, step.parameters())
+    restore_statistics(run.group, step.network, checkpoint.statistics if checkpoint else {})
+    if run.group.broadcast(goes_on):
+        state.restore(checkpoint.progress, schedule)
+        step.restore_loss_scale(checkpoint.progress)
 
 
-def _load(checkpoint, cfg, class_names, network, optimizer):
-    """-> `progress`, or an empty dict where training starts at step 0."""
-    path, contents, progress = checkpoint
-    renamed = class_names_of(path) not in (None, class_names)
-    skipped = load_weights(network, contents, path, allow_other_classes=True, renamed_classes=renamed)
+def _load(checkpoint, run, step, class_names):
+    """-> whether the run goes on from there; False where training starts at step 0."""
+    path, progress = checkpoint.path, checkpoint.progress
+    renamed = checkpoint.class_names not in (None, class_names)
+    skipped = load_weights(step.network, checkpoint, allow_other_classes=True, renamed_classes=renamed)
     if progress and not skipped:
-        load_moments(optimizer, contents, path)
+        load_moments(step.optimizer, checkpoint)
         logger.info("resuming after epoch %d%s of %s", progress["epoch"],
                     f" and {progress['epoch_images']} images" if progress["epoch_images"] else "", path)
-        return progress
-    if cfg.resume_ckpt == AUTO:
+        return True
+    if run.resumes and path in (*run.checkpoints(), run.best_checkpoint):
         raise UserError(f"{path} was trained with other classes, so it is of another run; give another --save_dir, or give its "
                         "path with --resume_ckpt to start from its weights.")
     logger.info("training starts at step 0 from the weights of %s", path)
-    return {}
+    return False

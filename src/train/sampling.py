@@ -11,10 +11,13 @@ class SamplingPriorities:
     """Draws the sampling priorities of a step, see `src.models.matcher.subsample`.
 
     Args:
-        cfg: the configuration; num_anchors, num_proposals: of an image; rank: of this process.
+        cfg: the configuration.
+        num_anchors: of an image.
+        num_proposals: of an image.
+        rank: of this process.
     """
 
-    def __init__(self, cfg, num_anchors, num_proposals, rank=0):
+    def __init__(self, cfg, num_anchors: int, num_proposals: int, rank: int = 0):
         self.seed = cfg.seed
         self.rows = range(rank * cfg.batch_size, (rank + 1) * cfg.batch_size)
         self.num_anchors = num_anchors
@@ -23,10 +26,11 @@ class SamplingPriorities:
         self.add_boxes = cfg.bbox_head.add_gt_as_proposals
         self.num_proposals = num_proposals
 
-    def draw(self, step, padded_boxes):
-        """Tensors (B, anchors) and (B, RoI candidates) float32 for step number `step`.
+    def draw(self, step: int, padded_boxes: int) -> tuple[Tensor, Tensor]:
+        """Priorities (B, anchors) and (B, RoI candidates) float32 for a step.
 
         Args:
+            step: number of the step in the run, from 0.
             padded_boxes: G, the length of the box lists of the batch.
         """
         rngs = [np.random.default_rng([self.seed, step, row]) for row in self.rows]

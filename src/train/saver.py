@@ -1,95 +1,106 @@
-"""The checkpoints that a run writes: how they are called, and which are kept."""
-import logging
-import os
-import re
+"""Where a training run stands, and the checkpoints that hold it."""
+from __future__ import annotations
 
-from src.files import make_folder, remove_partial
-from src.train.checkpoint import save_checkpoint
+import json
+import logging
+from dataclasses import dataclass
+
+from src.run_folder import RunFolder
+from src.train.checkpoint import CLASS_NAMES, write_checkpoint
+from src.train.schedule import Schedule
 from src.train.statistics import gather_statistics
+from src.train.step import TrainStep
 
 logger = logging.getLogger("faster_rcnn")
 
 
-class Saver:
-    """Writes the checkpoints of a run into <save_dir>/checkpoint.
-
-    Args:
-        cfg: the configuration; network: FasterRCNN; optimizer: MindSpore optimizer; state: TrainingState;
-        group: the processes, see src.distributed, of which rank 0 writes; steps_per_epoch: of the run;
-        outputs: what copies each checkpoint elsewhere, see src.modelarts; class_names: which each checkpoint keeps, or None.
+@dataclass
+class TrainState:
+    """Counters of a run.
 
     Attributes:
-        saved_step: of the last checkpoint, or None; failure: on rank 0, why that could not be written, or None.
+        seed: of the run.
+        global_step: steps done.
+        skipped_steps: of these, skipped for overflow.
+        evaluated: number of the last epoch that was evaluated.
+        best_ap: of the evaluations so far.
+    """
+    seed: int
+    global_step: int = 0
+    skipped_steps: int = 0
+    evaluated: int = 0
+    best_ap: float = -1.0
 
-    Raises:
-        UserError: the folder cannot be made or written to.
+    def advance(self, applied: bool) -> None:
+        """Count a step; `applied`: whether it changed the weights."""
+        self.global_step += 1
+        self.skipped_steps += not applied
+
+    def progress(self, schedule: Schedule) -> dict[str, float]:
+        """The numbers that a checkpoint holds; `epoch` is the number of complete epochs."""
+        epoch, steps = schedule.position(self.global_step)
+        return {"epoch": epoch, "epoch_images": steps * schedule.images_per_step, "global_step": self.global_step,
+                "skipped_steps": self.skipped_steps, "evaluated": self.evaluated, "best_ap": self.best_ap, "seed": self.seed}
+
+    def restore(self, progress: dict[str, float], schedule: Schedule) -> None:
+        """Stand after as many epochs, and as many images of the next one, as the run that saved `progress`, whose schedule may
+        differ."""
+        steps = min(progress["epoch_images"] // schedule.images_per_step, schedule.steps_per_epoch - 1)
+        self.global_step = progress["epoch"] * schedule.steps_per_epoch + steps
+        self.skipped_steps = progress["skipped_steps"]
+        self.evaluated = progress["evaluated"]
+        self.best_ap = progress["best_ap"]
+
+
+class Saver:
+    """Writes the checkpoints of a run; on ranks other than 0 it only takes part in gathering what they hold.
+
+    Args:
+        run: the run's folder.
+        step: whose weights, momenta and loss scale are saved.
+        state: the run's counters.
+        schedule: of the run.
+        class_names: by label, which each checkpoint keeps.
+
+    Attributes:
+        saved_step: state.global_step of the last checkpoint, or None.
+        failure: on rank 0, why the last checkpoint could not be written, or None.
     """
 
-    def __init__(self, cfg, network, optimizer, state, group, steps_per_epoch, outputs, class_names=None):
-        self.folder, self.name = folder_and_name(cfg)
-        self.keep = cfg.keep_checkpoint_max
-        self.network = network
-        self.optimizer = optimizer
-        self.state = state
-        self.group = group
-        self.steps_per_epoch = steps_per_epoch
-        self.outputs = outputs
-        self.class_names = class_names
-        self.images_per_step = cfg.batch_size * group.size
-        self.saved_step = self.failure = None
-        if group.rank == 0:
-            remove_partial(make_folder(self.folder))
+    def __init__(self, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule, class_names: list[str]):
+        self.run, self.step, self.state, self.schedule, self.class_names = run, step, state, schedule, class_names
+        self.saved_step: int | None = None
+        self.failure: str | None = None
 
-    def save(self):
-        """Write a checkpoint of the state, and remove those beyond the `keep` newest; all ranks call this together.
+    def save(self) -> None:
+        """Write a checkpoint of the state, and remove those beyond the newest; all ranks call this together.
 
         If it cannot be written, the log says so, and all earlier ones stay.
         """
-        epoch, steps = divmod(self.state.global_step, self.steps_per_epoch)
-        written = self._write(f"epoch{epoch + 1}_step{steps}_rank0" if steps else f"epoch{epoch}_rank0")
-        if written and self.group.rank == 0:
-            for path in newest_first(self.folder, self.name)[self.keep:]:
-                os.remove(path)
-                logger.info("removed %s (keep_checkpoint_max is %d)", path, self.keep)
-        self.outputs.copy()
+        if self._write(self.run.checkpoint(*self.schedule.position(self.state.global_step))):
+            self.run.remove_old_checkpoints()
+        self.run.upload()
 
-    def save_best(self):
+    def save_best(self) -> None:
         """Write the state's checkpoint also as the best one; all ranks call this together."""
-        self._write("best")
-        self.outputs.copy()
+        self._write(self.run.best_checkpoint)
+        self.run.upload()
 
-    def _write(self, suffix):
+    def _write(self, path):
         """-> whether it was written, which all ranks wait for: any of them may end the run next."""
-        statistics = gather_statistics(self.group, self.network)
+        group = self.run.group
+        statistics = gather_statistics(group, self.step.network)
         self.saved_step = self.state.global_step
-        return self.group.broadcast(self._write_file(suffix, statistics) if self.group.rank == 0 else None)
+        return group.broadcast(self._write_file(path, statistics) if group.rank == 0 else None)
 
-    def _write_file(self, suffix, statistics):
-        path = os.path.join(self.folder, f"{self.name}_{suffix}.ckpt")
+    def _write_file(self, path, statistics):
+        tensors = {parameter.name: parameter for parameter in self.step.parameters()}
+        values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(), CLASS_NAMES: json.dumps(self.class_names)}
         try:
-            progress = self.state.to_dict(self.steps_per_epoch, self.images_per_step)
-            save_checkpoint(path, self.network, self.optimizer, progress, statistics, self.class_names)
+            write_checkpoint(path, {**tensors, **statistics}, values)
         except OSError as error:
             self.failure = f"{path} could not be written ({error.strerror or error})"
             logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
             return False
         self.failure = None
         return True
-
-
-def folder_and_name(cfg):
-    """The folder of a run's checkpoints, and how their names begin."""
-    return os.path.join(cfg.save_dir, "checkpoint"), f"{cfg.net}_{cfg.backbone.name}"
-
-
-def newest_first(folder, name):
-    """The paths of a run's checkpoints of epochs and steps."""
-    pattern = re.compile(rf"{re.escape(name)}_epoch(\d+)(?:_step(\d+))?_rank0\.ckpt")
-    found = [match for match in map(pattern.fullmatch, os.listdir(folder) if os.path.isdir(folder) else ()) if match]
-
-    def age(match):
-        # Files that were copied together may have one time.
-        epoch, step = int(match[1]), int(match[2] or 0)
-        return os.stat(os.path.join(folder, match[0])).st_mtime_ns, epoch - (step > 0), step
-
-    return [os.path.join(folder, match[0]) for match in sorted(found, key=age, reverse=True)]

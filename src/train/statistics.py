@@ -3,24 +3,27 @@
 They become their mean at the end of each epoch. Inside an epoch a checkpoint holds those of every rank, so that a run that
 goes on from it computes what it would have without the stop.
 """
+from __future__ import annotations
+
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.distributed import Group
 from src.train.checkpoint import STATISTICS
 
 
-def average_statistics(group, network):
+def average_statistics(group: Group, network: nn.Cell) -> None:
     """Make the statistics of each process their mean over all."""
     if group.size == 1:
         return
     for parameter in _own_statistics(network):
         mean = parameter.asnumpy().copy()
-        group.sum_in_place(mean)
+        group.all_reduce(mean)
         parameter.set_data(Tensor(mean / np.float32(group.size)))
 
 
-def gather_statistics(group, network):
-    """The statistics that differ from those of rank 0 as a checkpoint holds them, {name: Tensor}, on rank 0; {} elsewhere."""
+def gather_statistics(group: Group, network: nn.Cell) -> dict[str, Tensor]:
+    """The statistics that differ from those of rank 0 by the names that a checkpoint has for them, on rank 0; {} elsewhere."""
     if group.size == 1:
         return {}
     ranks = group.gather({parameter.name: parameter.asnumpy() for parameter in _own_statistics(network)}) or []
@@ -28,15 +31,17 @@ def gather_statistics(group, network):
             for rank, own in enumerate(ranks) for name, array in own.items() if (array != ranks[0][name]).any()}
 
 
-def share_statistics(group, network, stored):
+def restore_statistics(group: Group, network: nn.Cell, statistics: dict[str, np.ndarray]) -> None:
     """Give each rank its own statistics of a checkpoint; those that it does not have stay as they are.
 
     Args:
-        stored: the contents of the checkpoint on rank 0.
+        group: the process group.
+        network: with BatchNorm layers.
+        statistics: of the checkpoint, on rank 0.
     """
     if group.size == 1:
         return
-    arrays = group.broadcast({name: tensor.asnumpy() for name, tensor in stored.items() if name.startswith(STATISTICS)})
+    arrays = group.broadcast(statistics)
     for parameter in _own_statistics(network):
         own = arrays.get(f"{STATISTICS}rank{group.rank}.{parameter.name}")
         if own is not None:

@@ -1,15 +1,26 @@
-"""One training step: losses, gradients, overflow check, update."""
-from mindspore import Tensor, amp, nn, ops
+"""One training step: losses, gradients, all-reduce, overflow check, update."""
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Parameter, Tensor, amp, nn, ops
 
 from src.compile_cache import stored_graph
+from src.cpu_kernels.replace import use_kernels
+from src.dataset.loader import Batch
+from src.distributed import Group
+from src.models.faster_rcnn import FasterRCNN, TrainingForward
+from src.train.all_reduce import build_all_reduce
+from src.train.sampling import SamplingPriorities
 
 
 class LossAndGradients(nn.Cell):
     """A batch -> the losses, the gradients scaled by the loss scale, and their sums.
 
     Args:
-        forward: cell whose output's first element is the loss; weights: what is trained; scaler: mindspore.amp's;
-        reduce: cell of the gradients, see `src.train.all_reduce`.
+        forward: cell whose output's first element is the loss.
+        weights: the parameters that are trained.
+        scaler: mindspore.amp's.
+        reduce: cell from a tuple of gradients to that of all processes, see `src.train.all_reduce`.
     """
 
     def __init__(self, forward, weights, scaler, reduce):
@@ -38,7 +49,9 @@ class Update(nn.Cell):
     """Scaled gradients -> changed weights.
 
     Args:
-        optimizer: MindSpore optimizer; scaler: mindspore.amp's; max_norm: of all gradients together, or False.
+        optimizer: MindSpore optimizer.
+        scaler: mindspore.amp's.
+        max_norm: largest global norm of the gradients, or False.
     """
 
     def __init__(self, optimizer, scaler, max_norm):
@@ -56,12 +69,15 @@ class Update(nn.Cell):
         return self.optimizer(gradients)
 
 
-class TrainStep:
-    """A mixed-precision training step, in two graphs: between them the host decides whether the step counts.
+class GradientStep:
+    """A mixed-precision training step in two graphs: between them the host decides whether the step counts.
 
     Args:
-        forward: `TrainingForward`; optimizer: MindSpore optimizer over its weights; scaler: mindspore.amp's;
-        max_norm: see `Update`; exchange: with other processes, see `src.train.all_reduce`.
+        forward: cell whose output's first element is the loss.
+        optimizer: MindSpore optimizer over its weights.
+        scaler: mindspore.amp's.
+        max_norm: see `Update`.
+        all_reduce: see `src.train.all_reduce`.
     """
 
     def __init__(self, forward, optimizer, scaler, max_norm, all_reduce):
@@ -72,10 +88,10 @@ class TrainStep:
         self.gradients.set_train()
         self.update.set_train()
 
-    def __call__(self, *batch):
-        """Returns the losses as a numpy array and whether the weights changed: they do not after an overflow."""
+    def __call__(self, *inputs: Tensor) -> tuple[np.ndarray, bool]:
+        """-> what `forward` gives, and whether the weights changed: they do not after an overflow."""
         with stored_graph("gradients"):
-            losses, gradients, sums = self.gradients(*batch)
+            losses, gradients, sums = self.gradients(*inputs)
         gradients, losses, sums = self.all_reduce.on_host(gradients, losses, sums)
         # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
         # as long.
@@ -88,7 +104,96 @@ class TrainStep:
         return losses, applied
 
 
-def build_scaler(cfg):
+class TrainStep:
+    """A training step of the detector on a batch.
+
+    Args:
+        network: FasterRCNN, whose trainable parameters are trained.
+        cfg: the configuration.
+        num_classes: K, without background.
+        group: the process group.
+
+    Attributes:
+        network: as given.
+        optimizer: MindSpore's, with momentum.
+        all_reduce: see `src.train.all_reduce`.
+    """
+
+    def __init__(self, network: FasterRCNN, cfg, num_classes: int, group: Group):
+        self.network = network
+        forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
+        self.optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
+        self.scaler = build_scaler(cfg)
+        self.all_reduce = build_all_reduce(group, cfg.device_target, self.optimizer.parameters)
+        self._step = GradientStep(forward, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce)
+        self._sampling = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
+
+    def __call__(self, batch: Batch, learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
+        """Train on a batch.
+
+        Args:
+            batch: of this process.
+            learning_rate: of this step.
+            index: number of the step in the run, from 0: random samples are a function of the seed and of this.
+
+        Returns:
+            Losses (5,) float32 in the order of LOSS_NAMES, means over all processes; whether the weights changed.
+        """
+        set_learning_rate(self.optimizer, learning_rate)
+        return self._step(*self.inputs(batch, index))
+
+    def inputs(self, batch: Batch, index: int) -> tuple[Tensor, ...]:
+        """What `TrainingForward` takes: a batch, and the sampling priorities of step number `index`."""
+        priorities = self._sampling.draw(index, padded_boxes=batch.boxes.shape[1])
+        return batch.image, batch.valid_size, batch.boxes, batch.labels, batch.mask, *priorities
+
+    @property
+    def loss_scale(self) -> float:
+        """The factor of the loss before its gradients are computed."""
+        return float(self.scaler.scale_value.asnumpy())
+
+    def parameters(self) -> list[Parameter]:
+        """The network's weights and the optimizer's momenta."""
+        return [*self.network.get_parameters(), *self.optimizer.moments]
+
+    def loss_scale_state(self) -> dict[str, float]:
+        """What a checkpoint keeps of the loss scale, by name."""
+        state = {"loss_scale": self.loss_scale}
+        if hasattr(self.scaler, "counter"):
+            state["loss_scale_counter"] = int(self.scaler.counter.asnumpy())
+        return state
+
+    def restore_loss_scale(self, progress: dict[str, float]) -> None:
+        """Take over a dynamic loss scale from a checkpoint's numbers; a static one stays as configured."""
+        if "loss_scale_counter" in progress and hasattr(self.scaler, "counter"):
+            self.scaler.scale_value.set_data(Tensor(progress["loss_scale"], self.scaler.scale_value.dtype))
+            self.scaler.counter.set_data(Tensor(progress["loss_scale_counter"], self.scaler.counter.dtype))
+
+
+def build_optimizer(cfg, parameters: list[Parameter]) -> nn.Momentum:
+    """Stochastic gradient descent with momentum, whose learning rate `set_learning_rate` sets before each step.
+
+    Args:
+        cfg: the section `optimizer`; with `filter_bias_and_bn`, weight decay acts on convolution and dense weights only.
+        parameters: to be trained.
+    """
+    groups = [{"params": list(parameters), "weight_decay": cfg.weight_decay}]
+    if cfg.filter_bias_and_bn:
+        weights = [parameter for parameter in parameters if parameter.ndim > 1]
+        others = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups = [{"params": weights, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0},
+                  {"order_params": list(parameters)}]
+        groups = [group for group in groups if group.get("params", True)]
+    return nn.Momentum(groups, learning_rate=0.0, momentum=cfg.momentum, weight_decay=cfg.weight_decay,
+                       use_nesterov=cfg.nesterov)
+
+
+def set_learning_rate(optimizer: nn.Optimizer, rate: float) -> None:
+    """Set the rate of the next step."""
+    optimizer.learning_rate.set_data(Tensor(rate, optimizer.learning_rate.dtype))
+
+
+def build_scaler(cfg) -> amp.LossScaler:
     """The loss scaler that `ms_loss_scaler` and `ms_loss_scaler_value` ask for."""
     if cfg.ms_loss_scaler == "dynamic":
         return amp.DynamicLossScaler(cfg.ms_loss_scaler_value, scale_factor=2, scale_window=2000)

@@ -40,7 +40,7 @@ def write_samples(folder, dataset, results):
 def _write_sample(folder, record, rows_of, dataset):
     """-> path of the file, or None for an unreadable image."""
     try:
-        image = read_image(record.path, record.height, record.width)
+        image = read_image(record.path, (record.height, record.width))
     except UnreadableImageError:
         return None  # which the evaluation has named
     path = os.path.join(folder, f"{record.image_id}.jpg")

@@ -8,9 +8,8 @@ from mindspore import Tensor, nn
 
 from src.distributed import join_processes
 from src.train.all_reduce import broadcast_parameters, build_all_reduce
-from src.train.optimizer import build_optimizer, set_learning_rate
 from src.train.statistics import average_statistics
-from src.train.step import TrainStep, build_scaler
+from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
 
 def check_statistics(group):
@@ -39,7 +38,7 @@ def check_steps(group):
     optimizer = build_optimizer(settings, forward.trainable_params())
     set_learning_rate(optimizer, 1.0)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0))
-    step = TrainStep(forward, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
+    step = GradientStep(forward, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
 
     # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
     losses, applied = step(Tensor([[1.0 + 2 * group.rank]], ms.float32))

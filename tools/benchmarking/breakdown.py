@@ -18,7 +18,7 @@ PARTS = ("preprocess", "backbone", "FPN", "RPN", "proposals", "RoIAlign", "heads
 
 
 def break_down(step):
-    """Run the `TrainingStep` once more, under the profiler.
+    """Run the `RepeatedTrainStep` once more, under the profiler.
 
     Its table exists on the CPU alone, and names the operators' cells in graph mode alone.
 

@@ -2,6 +2,7 @@
 import numpy as np
 from mindspore import Tensor
 
+from src.dataset.samples import Batch
 from src.dataset.transforms import pad_boxes, padding_of
 
 BOXES = 6  # an image
@@ -31,11 +32,13 @@ def draw_inputs(batch_size, height, width, num_classes):
 
 
 def noise_batch(cfg, num_classes):
-    """A batch as `TrainPipeline` gives it: Tensors image uint8, valid_size, boxes, labels, mask."""
+    """A `Batch` of noise with boxes, as `TrainLoader` gives it."""
     size = cfg.data.target_size
     images, boxes, labels = draw_inputs(cfg.batch_size, *size, num_classes)
     pixels = np.clip(np.round(255 * images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     _, padding_value = padding_of(cfg.data.train_transforms.item_transforms)
     rows = [pad_boxes(own, labels, padding_size(cfg), padding_value) for own in boxes]
     valid_size = np.tile(np.float32(size), (cfg.batch_size, 1))
-    return tuple(Tensor(np.ascontiguousarray(column)) for column in (pixels, valid_size, *map(np.stack, zip(*rows))))
+    columns = (pixels, valid_size, *map(np.stack, zip(*rows)), np.arange(cfg.batch_size), np.tile(np.int32(size), (cfg.batch_size, 1)),
+               np.ones_like(valid_size), np.ones(cfg.batch_size, bool))
+    return Batch(*(Tensor(np.ascontiguousarray(column)) for column in columns))

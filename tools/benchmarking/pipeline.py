@@ -1,5 +1,4 @@
 """Speed of the data pipeline against plain OpenCV, on drawn JPEG files."""
-import dataclasses
 import itertools
 import json
 import os
@@ -10,11 +9,12 @@ import time
 import cv2
 import numpy as np
 
+from src.config import with_settings
 from src.dataset.annotations import load_coco
-from src.dataset.pipeline import TrainPipeline
+from src.dataset.loader import TrainLoader
 
 HEIGHT, WIDTH = 480, 640
-IMAGES = 64  # at least
+FILES = 64  # at least
 BOXES = 7      # a image, COCO's mean
 IMAGES = 200   # measured in a round
 ROUNDS = 5
@@ -25,25 +25,25 @@ def measure_pipeline(cfg):
 
     Args:
         cfg: the configuration, whose canvas, batch_size, transforms and workers count. OpenCV's own threads are off in both,
-        as src.dataset.image sets it.
+            see src.environment.
 
     Returns:
-        Images a second of `TrainPipeline`, and of decoding and resizing alone in this process: medians of ROUNDS.
+        Images a second of `TrainLoader`, and of decoding and resizing alone in this process: medians of ROUNDS.
     """
     scale = min(cfg.data.target_size[0] / HEIGHT, cfg.data.target_size[1] / WIDTH)
     size = max(1, round(WIDTH * scale)), max(1, round(HEIGHT * scale))
     # As many epochs as it takes: the run's own may be too few for a round.
-    cfg = dataclasses.replace(cfg, epochs=1000)
+    cfg = with_settings(cfg, {"epochs": 1000})
     with tempfile.TemporaryDirectory() as folder:
-        pipeline = TrainPipeline(load_coco(draw_data_set(folder, max(IMAGES, cfg.batch_size)), folder), cfg)
-        paths = [record.path for record in pipeline.records]
-        rates = [(pipeline_rate(pipeline, cfg), plain_rate(paths, size)) for _ in range(ROUNDS)]
+        loader = TrainLoader(load_coco(draw_data_set(folder, max(FILES, cfg.batch_size)), folder), cfg)
+        paths = [record.path for record in loader.records]
+        rates = [(loader_rate(loader, cfg), plain_rate(paths, size)) for _ in range(ROUNDS)]
     return tuple(map(statistics.median, zip(*rates)))
 
 
-def pipeline_rate(pipeline, cfg):
+def loader_rate(loader, cfg):
     """Images a second of a newly started stream."""
-    stream = iter(pipeline)
+    stream = loader.batches()
     # What the queues hold already would count as infinitely fast.
     for _ in range(10 + 2 * cfg.prefetch_size):
         next(stream)

@@ -2,14 +2,10 @@
 import statistics
 import time
 
-from src.cpu_kernels.replace import use_kernels
 from src.detector import Predictor
 from src.evaluation.detections import select_detections
-from src.models.faster_rcnn import TrainingForward
-from src.train.all_reduce import broadcast_parameters, build_all_reduce
-from src.train.optimizer import build_optimizer
-from src.train.sampling import SamplingPriorities
-from src.train.step import TrainStep, build_scaler
+from src.train.all_reduce import broadcast_parameters
+from src.train.step import TrainStep
 
 
 def median_seconds(run, count):
@@ -23,33 +19,33 @@ def median_seconds(run, count):
     return statistics.median(seconds)
 
 
-class TrainingStep:
+class RepeatedTrainStep:
     """Training steps on the same batch.
 
     Args:
-        network: FasterRCNN; cfg: the configuration; num_classes: K; group: the processes, see src.distributed;
+        network: FasterRCNN.
+        cfg: the configuration.
+        num_classes: K, without background.
+        group: the process group.
         batch: of `noise_batch`.
 
     Attributes:
-        exchange: see src.train.all_reduce; skipped: how many steps overflowed, and so did without the update.
+        all_reduce: see src.train.all_reduce.
+        skipped: how many steps overflowed, and so went without the update.
     """
 
     def __init__(self, network, cfg, num_classes, group, batch):
         self.batch = batch
-        forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
-        # It starts with a learning rate of 0: every step has the same weights, and none can make them diverge.
-        optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
-        broadcast_parameters(group, [*network.get_parameters(), *optimizer.moments])
-        self.all_reduce = build_all_reduce(group, cfg.device_target, optimizer.parameters)
-        self.step = TrainStep(forward, optimizer, build_scaler(cfg), cfg.clip_grads, self.all_reduce)
-        self.priorities = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
-        self.smallest = min(optimizer.parameters, key=lambda parameter: parameter.size)
+        self.step = TrainStep(network, cfg, num_classes, group)
+        self.all_reduce = self.step.all_reduce
+        broadcast_parameters(group, self.step.parameters())
+        self.smallest = min(self.step.optimizer.parameters, key=lambda parameter: parameter.size)
         self.count = self.skipped = 0
 
     def __call__(self):
         """Run one step to the end of its update."""
-        draws = self.priorities.draw(self.count, padded_boxes=self.batch[2].shape[1])
-        _, applied = self.step(*self.batch, *draws)
+        # With a learning rate of 0 every step has the same weights, and none can make them diverge.
+        _, applied = self.step(self.batch, 0.0, self.count)
         # The step only launches the update; a weight can be read once it is done.
         self.smallest.asnumpy()
         self.count += 1
@@ -57,11 +53,11 @@ class TrainingStep:
 
 
 class InferenceBatch:
-    """Inference on the same batch, up to the detections of each image; args as those of `TrainingStep`."""
+    """Inference on the same batch, up to the detections of each image; args as those of `RepeatedTrainStep`."""
 
     def __init__(self, network, cfg, batch):
         self.predictor = Predictor(network, cfg)
-        self.inputs = batch[:2]
+        self.inputs = batch.image, batch.valid_size
         self.limits = cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num
 
     def __call__(self):

@@ -11,7 +11,7 @@ import pytest
 from src.config.command_line import parse_train_args
 from src.dataset.shapes import ensure_shapes
 from src.detector import build_detector
-from src.train.lock import claim_folder
+from src.run_folder import lock_folder
 from tests.helpers.sentences import QUICK_START, ROOT, SCRIPTS, assert_says, sentence_of
 
 TINY = str(ROOT / "tests" / "tiny_detector.yml")
@@ -97,10 +97,10 @@ def test_a_file_name_that_the_terminal_lacks_is_logged(tmp_path):
 
 
 def test_a_second_run_in_the_same_folder(refused, tmp_path):
-    with claim_folder(tmp_path):
+    with lock_folder(tmp_path):
         sentence = refused("train.py", "--save_dir", tmp_path)
         assert f"another run (process {os.getpid()} on " in sentence and f"writes into the folder {tmp_path};" in sentence
-    claim_folder(tmp_path).close()
+    lock_folder(tmp_path).close()
 
 
 def test_batches_larger_than_the_data_set(refused, data_folder):

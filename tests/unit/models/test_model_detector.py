@@ -8,7 +8,7 @@ from src.config.schema import Config
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
 from src.train.all_reduce import NoAllReduce
 from src.train.optimizer import build_optimizer, set_learning_rate
-from src.train.step import TrainStep, build_scaler
+from src.train.step import GradientStep, build_scaler
 
 NUM_CLASSES = 3
 NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
@@ -55,7 +55,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.02)
-    step = TrainStep(forward, optimizer, build_scaler(cfg), False, NoAllReduce())
+    step = GradientStep(forward, optimizer, build_scaler(cfg), False, NoAllReduce())
     before, history = values(network), []
     for _ in range(4):
         losses, applied = step(*batch())

@@ -5,7 +5,9 @@ import logging
 import numpy as np
 import pytest
 
-from src.train.metrics import Progress
+from src.train.metrics import Metrics
+from src.train.saver import TrainState
+from tests.helpers.runs import run_folder, schedule, settings
 
 KEYS = {"epoch", "step", "global_step", "loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss", "lr",
         "loss_scale", "skipped_steps", "images_per_second", "data_wait", "eta_seconds"}
@@ -24,18 +26,34 @@ def losses(step):
     return np.float32([10, 1, 2, 3, 4]) * (step + 1)
 
 
-def train(path, steps, clock, start_step=0):
-    """5 steps an epoch, 3 epochs, 4 images a step, a line every 3 steps; 2 s a step, of which 0.5 s wait for data."""
-    progress = Progress(str(path), start_step, 5, 3, 4, 3)
-    for step in steps:
-        clock.now += 2
-        progress.add(step, losses(step), {"data_wait": 0.5}, 0.01 * (step + 1), 256.0, step // 4)
-    progress.close()
-    return [json.loads(line) for line in path.read_text().splitlines()]
+def start(folder, start_step=0, log_interval=3, epochs=3):
+    """Metrics with 5 steps an epoch, 4 images a step, and their state."""
+    state = TrainState(0, global_step=start_step)
+    plan = schedule(5, epochs=epochs, batch_size=4)
+    return Metrics(settings(folder, log_interval=log_interval), run_folder(folder), plan, state), state
+
+
+def add(metrics, state, losses, seconds, rate=0.1, applied=True):
+    state.advance(applied)
+    metrics.add(losses, rate, 256.0, seconds)
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(folder, steps, clock, start_step=0):
+    """A line every 3 steps; 2 s a step, of which 0.5 s wait for data; steps 4, 8, ... (counted from 1) are skipped."""
+    metrics, state = start(folder, start_step)
+    with metrics:
+        for step in steps:
+            clock.now += 2
+            add(metrics, state, losses(step), {"data_wait": 0.5}, 0.01 * (step + 1), applied=(step + 1) % 4 > 0)
+    return read(folder)
 
 
 def test_lines_end_intervals_and_epochs(tmp_path, clock):
-    lines = train(tmp_path / "metrics.jsonl", range(11), clock)
+    lines = train(tmp_path, range(11), clock)
     assert all(set(line) == KEYS for line in lines)
     assert [(line["epoch"], line["step"], line["global_step"]) for line in lines] == [
         (1, 3, 3), (1, 5, 5), (2, 1, 6), (2, 4, 9), (2, 5, 10)]
@@ -49,43 +67,44 @@ def test_lines_end_intervals_and_epochs(tmp_path, clock):
 
 
 def test_speed_waiting_and_time_left(tmp_path, clock):
-    first, second, *_ = train(tmp_path / "metrics.jsonl", range(5), clock)
+    first, second, *_ = train(tmp_path, range(5), clock)
     assert first["images_per_second"] == second["images_per_second"] == pytest.approx(4 / 2)
     assert first["data_wait"] == second["data_wait"] == pytest.approx(0.5 / 2)
     assert (first["eta_seconds"], second["eta_seconds"]) == pytest.approx((12 * 2, 10 * 2))
 
 
 def test_pauses_do_not_count(tmp_path, clock):
-    progress = Progress(str(tmp_path / "a.jsonl"), 0, 5, 1, 4, 1)
-    clock.now += 60
-    progress.pause(58)
-    progress.add(0, losses(0), {"data_wait": 0.0}, 0.1, 1.0, 0)
-    progress.close()
-    assert json.loads((tmp_path / "a.jsonl").read_text())["images_per_second"] == pytest.approx(2)
+    metrics, state = start(tmp_path, log_interval=1)
+    with metrics:
+        with metrics.pause():
+            clock.now += 58
+        clock.now += 2
+        add(metrics, state, losses(0), {"data_wait": 0.0})
+    assert read(tmp_path)[0]["images_per_second"] == pytest.approx(2)
 
 
 def test_resuming_continues_the_file_and_a_new_run_starts_anew(tmp_path, clock):
     path = tmp_path / "metrics.jsonl"
     # Interrupted in the second epoch, within a line.
-    assert len(train(path, range(9), clock)) == 4
+    assert len(train(tmp_path, range(9), clock)) == 4
     path.write_text(path.read_text()[:-20])
-    assert [line["global_step"] for line in train(path, range(5, 10), clock, start_step=5)] == [3, 5, 6, 9, 10]
-    assert [line["global_step"] for line in train(path, range(5), clock)] == [3, 5]
+    assert [line["global_step"] for line in train(tmp_path, range(5, 10), clock, start_step=5)] == [3, 5, 6, 9, 10]
+    assert [line["global_step"] for line in train(tmp_path, range(5), clock)] == [3, 5]
 
 
 def test_a_loss_that_is_no_number_is_null(tmp_path, clock):
-    path = tmp_path / "metrics.jsonl"
-    progress = Progress(str(path), 0, 5, 3, 4, 1)
-    clock.now += 2
-    progress.add(0, np.float32([np.nan, np.inf, 2, 3, 4]), {"data_wait": 0.5}, 0.1, 256.0, 1)
-    progress.close()
-    line = json.loads(path.read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    metrics, state = start(tmp_path, log_interval=1)
+    with metrics:
+        clock.now += 2
+        add(metrics, state, np.float32([np.nan, np.inf, 2, 3, 4]), {"data_wait": 0.5}, applied=False)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    line = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
     assert (line["loss"], line["rpn_cls_loss"], line["rpn_box_loss"]) == (None, None, 2)
 
 
 def test_log_line(tmp_path, clock, caplog):
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    train(tmp_path / "metrics.jsonl", range(3), clock)
+    train(tmp_path, range(3), clock)
     (record,) = caplog.records
     for part in ("epoch 1/3", "step 3/5", "loss 20.0000", "rpn_cls 2.0000", "rpn_box 4.0000", "roi_cls 6.0000",
                  "roi_box 8.0000", "lr 0.03", "scale 256", "skipped 0", "2.00 images/s", "25%", "left 0:00:24"):
@@ -94,11 +113,11 @@ def test_log_line(tmp_path, clock, caplog):
 
 def test_shares_of_several_processes(tmp_path, clock, caplog):
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    progress = Progress(str(tmp_path / "a.jsonl"), 0, 5, 3, 4, 2)
-    for step in range(2):
-        clock.now += 2
-        progress.add(step, losses(step), {"data_wait": 0.2, "rank_wait": 0.3, "all_reduce": 0.1 + 0.2 * step}, 0.1, 1.0, 0)
-    progress.close()
-    line = json.loads((tmp_path / "a.jsonl").read_text())
+    metrics, state = start(tmp_path, log_interval=2)
+    with metrics:
+        for step in range(2):
+            clock.now += 2
+            add(metrics, state, losses(step), {"data_wait": 0.2, "rank_wait": 0.3, "all_reduce": 0.1 + 0.2 * step})
+    (line,) = read(tmp_path)
     assert (line["data_wait"], line["rank_wait"], line["all_reduce"]) == pytest.approx((0.1, 0.15, 0.1))
-    assert "waiting for data 10%  waiting for other ranks 15%  exchange 10%" in caplog.text
+    assert "waiting for data 10%  waiting for other ranks 15%  all-reduce 10%" in caplog.text

@@ -1,11 +1,11 @@
-"""src/train/optimizer.py against momentum steps in NumPy."""
+"""The optimizer of src/train/step.py against momentum steps in NumPy."""
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.train.optimizer import build_optimizer, set_learning_rate
+from src.train.step import build_optimizer, set_learning_rate
 
 DECAY, MOMENTUM, RATES = 0.1, 0.9, (0.5, 0.02)
 

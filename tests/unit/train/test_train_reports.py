@@ -1,4 +1,4 @@
-"""src/train/reports.py and event_file.py: what a run tells of itself, across interruptions and on full disks."""
+"""src/train/metrics.py and event_file.py: evaluations, curves and TensorBoard's files, across interruptions and on full disks."""
 import json
 import logging
 import resource
@@ -6,13 +6,15 @@ import struct
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.train.event_file import EventFile, open_event_file
-from src.train.metrics import Progress
-from src.train.reports import Reports
+from src.train.metrics import Metrics
+from src.train.saver import TrainState
+from tests.helpers.runs import run_folder, schedule, settings
 
 
 @pytest.fixture(autouse=True)
@@ -20,19 +22,23 @@ def _log_is_captured(monkeypatch):
     monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
 
 
-def reports(folder, global_step=0, evaluated=0, rank=0, tensorboard=False):
-    cfg = SimpleNamespace(save_dir=str(folder), tensorboard=tensorboard)
-    return Reports(cfg, SimpleNamespace(global_step=global_step, evaluated=evaluated), rank)
+def start(folder, global_step=0, evaluated=0, rank=0, tensorboard=False, epochs=5):
+    """Metrics with 10 steps an epoch, and their state."""
+    state = TrainState(0, global_step=global_step, evaluated=evaluated)
+    run = run_folder(folder, SimpleNamespace(rank=rank, size=2))
+    return Metrics(settings(folder, tensorboard=tensorboard), run, schedule(10, epochs=epochs), state), state
 
 
-def metrics(ap):
+def scores(ap):
     return {**{key: ap + place / 100 for place, key in enumerate(KEYS)}, "images": 5, "per_class": {"cat": 0.5}}
 
 
-def evaluate(run, *epochs):
-    for epoch in epochs:
-        run.add_evaluation(epoch, 10 * epoch, metrics(epoch / 10))
-    run.close()
+def evaluate(started, *epochs):
+    metrics, state = started
+    with metrics:
+        for epoch in epochs:
+            state.global_step = 10 * epoch
+            metrics.add_evaluation(scores(epoch / 10))
 
 
 def lines(path):
@@ -40,7 +46,7 @@ def lines(path):
 
 
 def test_a_line_an_evaluation(tmp_path):
-    evaluate(reports(tmp_path), 1, 2)
+    evaluate(start(tmp_path), 1, 2)
     first, second = lines(tmp_path / "evaluations.jsonl")
     assert first == {"epoch": 1, "global_step": 10, **{key: 0.1 + place / 100 for place, key in enumerate(KEYS)}}
     assert (second["epoch"], second["global_step"], second["AP"]) == (2, 20, 0.2)
@@ -48,39 +54,38 @@ def test_a_line_an_evaluation(tmp_path):
 
 def test_resuming_drops_later_and_damaged_lines(tmp_path, caplog):
     path = tmp_path / "evaluations.jsonl"
-    evaluate(reports(tmp_path), 1, 2, 3)
+    evaluate(start(tmp_path), 1, 2, 3)
     path.write_text(path.read_text()[:-30])
     # A checkpoint that was written before the evaluation of epoch 2.
-    evaluate(reports(tmp_path, global_step=20, evaluated=1), 2, 4)
+    evaluate(start(tmp_path, global_step=20, evaluated=1), 2, 4)
     assert [line["epoch"] for line in lines(path)] == [1, 2, 4]
     assert "evaluations.jsonl: 1 lines that cannot be read are left out" in caplog.text
-    evaluate(reports(tmp_path), 1)
+    evaluate(start(tmp_path), 1)
     assert [line["epoch"] for line in lines(path)] == [1]
 
 
 def test_only_rank_0_writes(tmp_path):
-    run = reports(tmp_path, rank=1, tensorboard=True)
-    run.add_evaluation(1, 10, None)
-    run.draw()
-    run.close()
+    metrics, _ = start(tmp_path, rank=1, tensorboard=True)
+    with metrics:
+        metrics.draw_curves()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_curves_that_cannot_be_written_are_a_line_of_the_log(tmp_path, caplog):
     (tmp_path / "curves.png").mkdir()
-    run = reports(tmp_path)
-    run.draw()
-    run.close()
+    metrics, _ = start(tmp_path)
+    with metrics:
+        metrics.draw_curves()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "curves.png could not be drawn" in caplog.text and "training goes on" in caplog.text
     (tmp_path / "curves.png").rmdir()
-    run.draw()
+    metrics.draw_curves()
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path):
     with pytest.raises(UserError, match="cannot write .*evaluations.jsonl .*choose another --save_dir"):
-        reports(tmp_path / "gone")
+        start(tmp_path / "gone")
 
 
 def events(folder):
@@ -102,14 +107,13 @@ def events(folder):
 def test_event_files_of_a_run_and_its_continuation(tmp_path, monkeypatch):
     seconds = iter(range(10 ** 9, 2 * 10 ** 9))
     monkeypatch.setattr("time.time", lambda: next(seconds))  # file names have the second
-    for start, last in ((0, 4), (2, 3)):
-        run = reports(tmp_path, global_step=start, tensorboard=True)
-        progress = Progress(str(tmp_path / "metrics.jsonl"), start, 2, 2, 4, 1, run.events)
-        for step in range(start, last):
-            progress.add(step, [5.0 * step, 1.0, 2.0, 3.0, 4.0], {"data_wait": 0.0}, 0.01, 256.0, 0)
-        run.add_evaluation(last // 2, last, {**metrics(0.25), "APs": -1.0})
-        progress.close()
-        run.close()
+    for first_step, last in ((0, 4), (2, 3)):
+        metrics, state = start(tmp_path, global_step=first_step, tensorboard=True)
+        with metrics:
+            for step in range(first_step, last):
+                state.advance(True)
+                metrics.add(np.float32([5 * step, 1, 2, 3, 4]), 0.01, 256.0, {"data_wait": 0.0})
+            metrics.add_evaluation({**scores(0.25), "APs": -1.0})
     first, second = events(tmp_path / "tensorboard")
     assert first[0] == (1, "start", None) and second[0] == (3, "start", None)
     assert [row for row in first if row[1] == "loss/total"] == [(step + 1, "loss/total", 5.0 * step) for step in range(4)]
@@ -146,4 +150,4 @@ def test_tensorboard_without_the_library(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert open_event_file(SimpleNamespace(tensorboard=False), 0, 0) is None
     with pytest.raises(UserError, match="needs tensorboardX, .*run `pip install tensorboardX`"):
-        reports(tmp_path, tensorboard=True)
+        start(tmp_path, tensorboard=True)

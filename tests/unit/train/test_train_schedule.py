@@ -4,36 +4,42 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.train.schedule import learning_rate, scaled_base_rate
+from src.train.schedule import scaled_base_rate
+from tests.helpers.runs import schedule
 
-LR = SimpleNamespace(warmup_step=100, warmup_ratio=0.01, decay_rate=0.1, milestones=[8, 11], base_batch_size=16)
+LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones": [8, 11], "base_batch_size": 0}
 
 
-def settings(base):
-    return SimpleNamespace(lr_init=0.02, lr=SimpleNamespace(base_batch_size=base))
+def rates(steps_per_epoch, lr_init, **changes):
+    """A function of the step that gives the learning rate."""
+    return schedule(steps_per_epoch, lr=SimpleNamespace(**{**LR, **changes}), lr_init=lr_init).learning_rate
 
 
 @pytest.mark.parametrize(("step", "factor"), [
     (0, 0.01), (1, 0.01 + 0.99 / 100), (50, 0.505), (99, 0.01 + 0.99 * 0.99), (100, 1), (7999, 1),
     (8000, 0.1), (10999, 0.1), (11000, 0.01), (50000, 0.01)])
 def test_rate_at_step(step, factor):
-    assert learning_rate(0.02, LR, 1000, step) == pytest.approx(0.02 * factor, rel=1e-12)
+    assert rates(1000, 0.02)(step) == pytest.approx(0.02 * factor, rel=1e-12)
 
 
 def test_warm_up_goes_on_over_a_milestone():
-    lr = SimpleNamespace(**{**vars(LR), "milestones": [1]})
-    assert learning_rate(1.0, lr, 60, 59) == pytest.approx(0.01 + 0.99 * 0.59)
-    assert learning_rate(1.0, lr, 60, 60) == pytest.approx(0.1 * (0.01 + 0.99 * 0.6))
+    rate = rates(60, 1.0, milestones=[1])
+    assert rate(59) == pytest.approx(0.01 + 0.99 * 0.59)
+    assert rate(60) == pytest.approx(0.1 * (0.01 + 0.99 * 0.6))
 
 
 def test_neither_warm_up_nor_milestones():
-    lr = SimpleNamespace(warmup_step=0, warmup_ratio=0.5, decay_rate=0.1, milestones=[])
-    assert [learning_rate(0.3, lr, 10, step) for step in (0, 1, 1000)] == [0.3] * 3
+    rate = rates(10, 0.3, warmup_step=0, milestones=[])
+    assert [rate(step) for step in (0, 1, 1000)] == [0.3] * 3
+
+
+def base_rate(base, images):
+    return scaled_base_rate(SimpleNamespace(lr_init=0.02, lr=SimpleNamespace(base_batch_size=base)), images)
 
 
 def test_rate_is_scaled_to_the_images_of_a_step(caplog):
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    assert scaled_base_rate(settings(16), 2) == pytest.approx(0.0025)
+    assert base_rate(16, 2) == pytest.approx(0.0025)
     message = caplog.records[-1].getMessage()
     for part in ("0.02 for 16", "0.0025 for 2", "lr.base_batch_size=0"):
         assert part in message
@@ -41,5 +47,16 @@ def test_rate_is_scaled_to_the_images_of_a_step(caplog):
 
 def test_base_batch_size_0_never_scales(caplog):
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    assert scaled_base_rate(settings(0), 2) == 0.02
+    assert base_rate(0, 2) == 0.02
     assert not caplog.records
+
+
+def test_what_is_due_at_which_step():
+    plan = schedule(5, epochs=5, eval_interval=2, save_interval_steps=3)
+    assert (plan.images_per_step, plan.total_steps) == (2, 25)
+    assert [plan.position(done) for done in (0, 4, 5, 12)] == [(0, 0), (0, 4), (1, 0), (2, 2)]
+    assert [done for done in range(1, 12) if plan.ends_epoch(done)] == [5, 10]
+    assert [done for done in range(1, 12) if plan.saves_inside_epoch(done)] == [3, 6, 9]
+    # Every second epoch, and the last.
+    assert [epoch for epoch in range(6) if plan.evaluates(epoch)] == [2, 4, 5]
+    assert not any(schedule(5).saves_inside_epoch(done) for done in range(1, 12))

@@ -4,35 +4,35 @@ import math
 import pytest
 
 from src.errors import UserError
-from src.train.divergence import Watch
+from src.train.divergence import DivergenceGuard
 
 
-def skip(watch, steps, loss=1.0):
+def skip(guard, steps, loss=1.0):
     for step in range(steps):
-        watch.check(step + 1, loss, False, 0.01, [7])
+        guard.check(step + 1, loss, False, 0.01, [7])
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_not_finite_stops_a_run_in_fp32(loss):
     with pytest.raises(UserError) as error:
-        Watch(mix=False).check(12, loss, False, 0.0125, [139, 285])
+        DivergenceGuard(mix=False).check(12, loss, False, 0.0125, [139, 285])
     sentence = str(error.value)
     assert f"the loss is {loss} at step 12, with learning rate 0.0125 and the images 139, 285;" in sentence
     assert "\n" not in sentence
 
 
 def test_in_mixed_precision_it_is_a_skipped_step():
-    watch = Watch(mix=True)
-    skip(watch, 20, math.nan)
+    guard = DivergenceGuard(mix=True)
+    skip(guard, 20, math.nan)
     with pytest.raises(UserError, match=r"21 steps in a row .* at step 21, with learning rate 0.01 and the images 4;"):
-        watch.check(21, math.nan, False, 0.01, [4])
+        guard.check(21, math.nan, False, 0.01, [4])
 
 
 @pytest.mark.parametrize("mix", [True, False])
 def test_a_step_that_counts_ends_the_row(mix):
-    watch = Watch(mix)
-    skip(watch, 20)
-    watch.check(21, 1.0, True, 0.01, [7])
-    skip(watch, 20)
+    guard = DivergenceGuard(mix)
+    skip(guard, 20)
+    guard.check(21, 1.0, True, 0.01, [7])
+    skip(guard, 20)
     with pytest.raises(UserError, match="21 steps in a row"):
-        skip(watch, 1)
+        skip(guard, 1)

@@ -1,57 +1,69 @@
 """Ending a run from outside: SIGTERM, as clusters send it before they take a machine away, and SIGINT, Ctrl-C."""
+from __future__ import annotations
+
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 logger = logging.getLogger("faster_rcnn")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds that a run may stand idle once it is to end. Data may never come: when a process that reads them dies, MindSpore sends
-# the program SIGTERM.
+# How long a run may stay idle after a signal: data that a failing disk or network does not deliver may never come.
 MAX_IDLE_SECONDS = 20.0
 
 
 class Stopped(Exception):  # noqa: N818 it is no error
-    """A signal has ended training, and all is saved. `status` is what the program exits with: 143 or 130."""
+    """A signal has ended the run, and its state is saved. `status` is the exit status: 143 or 130."""
 
-    def __init__(self, status):
+    def __init__(self, status: int):
         super().__init__(status)
         self.status = status
 
 
 class StopSignals:
-    """SIGTERM and SIGINT end the program at once; inside of this context, the first one only asks it to end.
+    """SIGTERM and SIGINT end the program at once; within this context, the first one only asks it to end.
 
     A thread waits for them, and they are blocked in all others: MindSpore puts a SIGINT handler of its own over any other
-    whenever it runs a graph, and Python's handlers would wait for the end of the graph. The processes that read data inherit
-    the block, so that a signal to all processes of a run does not take the data away from the last step.
+    whenever it runs a graph, and Python's handlers would wait for the end of the graph. Worker processes that read data
+    inherit the block, so that a signal to all processes of a run does not take the data away from the last step.
 
     Attributes:
-        status: 128 + the number of the first signal, or 0; idle: set by the loop while it waits for data or evaluates, when
-        ending the process would do no harm.
+        status: 128 + the number of the first signal, or 0.
     """
 
     def __init__(self):
         self.status = 0
-        self.idle = False
+        self._idle = False
         self._asking = False
 
-    def watch(self):
+    def watch(self) -> None:
         """Begin; to be called before there are other threads, which inherit the block."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def __enter__(self):
+    def __enter__(self) -> StopSignals:
         self._asking = True
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self._asking = False
 
-    def raise_if_asked(self):
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        """A block in which ending the process does no harm, such as waiting for data: after a signal it lasts at most
+        MAX_IDLE_SECONDS."""
+        self._idle = True
+        try:
+            yield
+        finally:
+            self._idle = False
+
+    def raise_if_asked(self) -> None:
         """Raises Stopped after a signal."""
         if self.status:
             raise Stopped(self.status)
@@ -70,7 +82,7 @@ class StopSignals:
     def _end_if_idle(self):
         deadline = time.monotonic() + MAX_IDLE_SECONDS
         while time.monotonic() < deadline:
-            if not self.idle:
+            if not self._idle:
                 return
             time.sleep(0.1)
         logger.error("the run has waited for data or evaluated for %.0f s: it ends with its last checkpoint", MAX_IDLE_SECONDS)

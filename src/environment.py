@@ -1,0 +1,27 @@
+"""Environment variables that MindSpore and OpenCV read while they are imported; a value that the user has set stays."""
+import os
+
+# A larger image is refused: decoded, a pixel takes 3 bytes, and a file of some kilobytes may claim gigabytes. OpenCV's own
+# limit is eight times as high.
+MAX_IMAGE_PIXELS = 2**27
+DEFAULTS = {
+    # 3 shows errors only: MindSpore's warnings are for its own developers.
+    "GLOG_v": "3",
+    # On CPUs with AVX-512, MindSpore 2.9 and 2.10 run 3x3 convolutions on oneDNN's reference kernel, 100 times slower.
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    # Unreadable files are reported by name, once; OpenCV's own lines would come once an epoch and name nothing.
+    "OPENCV_LOG_LEVEL": "SILENT",
+    # Worker threads decode in parallel already, and OpenCV's own thread pool would deadlock in forked worker processes.
+    "OPENCV_FOR_THREADS_NUM": "1",
+    "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
+}
+
+
+def set_environment() -> None:
+    """Set the variables, and give this process all processors that mpirun has; call it before MindSpore is imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    # mpirun may have bound this process to one processor, for which MindSpore would start one thread. `set_up_device` gives
+    # each process its share later.
+    if os.environ.get("OMPI_COMM_WORLD_SIZE") and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))

@@ -1,1 +1,0 @@
-"""Detection on images that no annotation describes."""

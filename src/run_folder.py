@@ -1,0 +1,136 @@
+"""A training run's folder: who may write there, how its files are called, and their copy on ModelArts."""
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+from typing import IO
+
+from src.distributed import Group
+from src.errors import UserError
+from src.files import make_folder, remove_partial
+from src.modelarts import AUTO, Uploads, download_outputs
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger("faster_rcnn")
+
+LOCK = ".run"
+
+
+class RunFolder:
+    """The folder cfg.save_dir, locked within this context: two runs would overwrite each other's files.
+
+    Only rank 0 writes there. With cfg.enable_modelarts, what the run has written is uploaded whenever `upload` is called, and
+    at the end.
+
+    Args:
+        cfg: the configuration.
+        group: the process group.
+
+    Attributes:
+        path: of the folder.
+        group: the process group.
+        resumes: whether cfg.resume_ckpt asks for the newest checkpoint of this folder.
+        checkpoint_folder: path of the folder of the run's checkpoints.
+        best_checkpoint: path of the checkpoint with the highest AP.
+
+    Raises:
+        UserError: on entering, if another run has the folder, or it cannot be written to.
+    """
+
+    def __init__(self, cfg, group: Group):
+        self.path, self.group, self.resumes = cfg.save_dir, group, cfg.resume_ckpt == AUTO
+        self.checkpoint_folder = os.path.join(cfg.save_dir, "checkpoint")
+        self._cfg, self._name = cfg, f"{cfg.net}_{cfg.backbone.name}"
+        self.best_checkpoint = self._checkpoint("best")
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> RunFolder:
+        with contextlib.ExitStack() as stack:
+            if self.group.rank == 0:
+                stack.enter_context(lock_folder(self.path))
+                if download_outputs(self._cfg):
+                    for path in self.checkpoints():
+                        os.utime(path, (0, 0))  # the order of copying says nothing about their ages: their names do
+                remove_partial(make_folder(self.checkpoint_folder))
+            self._uploads = stack.enter_context(Uploads(self._cfg, self.group))
+            self._exit = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._exit.__exit__(*error)
+
+    def file(self, *names: str) -> str:
+        """The path of a file in the folder; on ranks other than 0 that of a file that takes everything and keeps nothing."""
+        return os.path.join(self.path, *names) if self.group.rank == 0 else os.devnull
+
+    def checkpoint(self, epoch: int, step: int = 0) -> str:
+        """The path of the checkpoint after `epoch` epochs and `step` steps of the next one."""
+        return self._checkpoint(f"epoch{epoch + 1}_step{step}_rank0" if step else f"epoch{epoch}_rank0")
+
+    def _checkpoint(self, suffix):
+        return os.path.join(self.checkpoint_folder, f"{self._name}_{suffix}.ckpt")
+
+    def checkpoints(self) -> list[str]:
+        """The paths of the checkpoints of epochs and steps, the newest first."""
+        pattern = re.compile(rf"{re.escape(self._name)}_epoch(\d+)(?:_step(\d+))?_rank0\.ckpt")
+        names = os.listdir(self.checkpoint_folder) if os.path.isdir(self.checkpoint_folder) else ()
+        found = [match for match in map(pattern.fullmatch, names) if match]
+
+        def age(match):
+            # Files that were copied together may have one time.
+            epoch, step = int(match[1]), int(match[2] or 0)
+            return os.stat(os.path.join(self.checkpoint_folder, match[0])).st_mtime_ns, epoch - (step > 0), step
+
+        return [os.path.join(self.checkpoint_folder, match[0]) for match in sorted(found, key=age, reverse=True)]
+
+    def remove_old_checkpoints(self) -> None:
+        """Remove all but the cfg.keep_checkpoint_max newest checkpoints, on rank 0; the best one stays besides."""
+        for path in self.checkpoints()[self._cfg.keep_checkpoint_max:] if self.group.rank == 0 else ():
+            os.remove(path)
+            logger.info("removed %s (keep_checkpoint_max is %d)", path, self._cfg.keep_checkpoint_max)
+
+    def upload(self) -> None:
+        """Upload what has been written since the last time, on ModelArts."""
+        self._uploads.upload()
+
+
+def lock_folder(path: str) -> IO:
+    """Create the folder `path` where it is missing, and lock it for this process.
+
+    The lock ends with the process, however that ends, or when the file is closed.
+
+    Returns:
+        The open file that holds the lock, as a context.
+
+    Raises:
+        UserError: another run has locked the folder, or it cannot be written to.
+    """
+    path = make_folder(path)
+    try:
+        file = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be written to ({error.strerror}); choose another --save_dir.") from error
+    if fcntl is None:
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise UserError(f"another run ({owner}) writes into the folder {path}; wait for its end, or give another "
+                        "--save_dir.") from error
+    except OSError:  # a file system without locks
+        return file
+    # On a full disk the lock holds all the same, without a name.
+    with contextlib.suppress(OSError):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return file

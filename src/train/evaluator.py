@@ -1,0 +1,64 @@
+"""Evaluation during training."""
+from __future__ import annotations
+
+import logging
+import os
+
+from src.dataset.annotations import CocoDataset, open_dataset
+from src.dataset.loader import EvalLoader
+from src.detector import Predictor
+from src.errors import UserError
+from src.evaluation.evaluate import evaluate, write_results
+from src.models.faster_rcnn import FasterRCNN
+from src.run_folder import RunFolder
+from src.signals import StopSignals
+from src.visualization.samples import write_samples
+
+logger = logging.getLogger("faster_rcnn")
+
+
+class Evaluator:
+    """Scores the network on the validation images.
+
+    Args:
+        cfg: the configuration.
+        network: in training.
+        train_set: whose classes the validation set must have.
+        run: the run's folder, whose subfolder `eval` gets the results.
+        stop: the signals, one of which ends an evaluation: it is done again when the run goes on.
+
+    Raises:
+        UserError: the validation set cannot be opened, or has other classes.
+    """
+
+    def __init__(self, cfg, network: FasterRCNN, train_set: CocoDataset, run: RunFolder, stop: StopSignals):
+        self.cfg, self.network, self.run, self.stop = cfg, network, run, stop
+        self.dataset = open_dataset(cfg, "val", run.group)
+        if self.dataset.names != train_set.names:
+            raise UserError(f"{self.dataset.annotation_path} has the classes {self.dataset.names}, but "
+                            f"{train_set.annotation_path} has {train_set.names}; both must list the same categories.")
+        self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
+        self.predictor = Predictor(network, cfg)
+
+    def evaluate(self):
+        """-> the metrics on rank 0, None elsewhere.
+
+        Raises:
+            Stopped: after a signal.
+            UserError: see `src.evaluation.evaluate.evaluate`.
+        """
+        with self.stop.idle():
+            metrics, results = evaluate(self._predict, self.loader, self.dataset, self.cfg, self.run.group)
+        self.network.set_train()
+        if metrics is not None:
+            folder = os.path.join(self.run.path, "eval")
+            try:
+                write_results(folder, metrics, results)
+                write_samples(folder, self.dataset, results)
+            except UserError as error:
+                logger.error("%s; training goes on", error)
+        return metrics
+
+    def _predict(self, image, valid_size):
+        self.stop.raise_if_asked()
+        return self.predictor(image, valid_size)

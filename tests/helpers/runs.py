@@ -1,0 +1,26 @@
+"""The parts of a training run around a network of few weights."""
+from types import SimpleNamespace
+
+from src.distributed import SingleProcess
+from src.run_folder import RunFolder
+from src.train.schedule import Schedule
+
+NO_WARM_UP = SimpleNamespace(warmup_step=0, warmup_ratio=0.5, decay_rate=0.1, milestones=[], base_batch_size=0)
+
+
+def settings(save_dir="", **changes):
+    """The settings that a run's folder, schedule and metrics read."""
+    values = {"save_dir": str(save_dir), "resume_ckpt": "", "net": "net", "backbone": SimpleNamespace(name="b"), "train_url": "",
+              "enable_modelarts": False, "keep_checkpoint_max": 5, "batch_size": 2, "epochs": 3, "lr": NO_WARM_UP, "lr_init": 0.1,
+              "save_interval_steps": 0, "eval_interval": 1, "log_interval": 1, "tensorboard": False, "ckpt_url": ""}
+    return SimpleNamespace(**{**values, **changes})
+
+
+def schedule(steps_per_epoch, **changes):
+    """The schedule of a single process."""
+    return Schedule(settings(**changes), steps_per_epoch, SingleProcess())
+
+
+def run_folder(save_dir, group=None, **changes):
+    """A run's folder, without its lock unless it is entered."""
+    return RunFolder(settings(save_dir, **changes), group or SingleProcess())
