@@ -1,6 +1,7 @@
 """What must hold between settings, once all files and flags are merged."""
 import logging
 
+from src.config.schema import Config
 from src.errors import UserError
 
 STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
@@ -8,8 +9,18 @@ STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
 MAX_ANCHORS = 2**23
 
 
-def check_config(cfg, origins) -> None:
-    """Check `cfg` as a whole; rounds data.target_size up to multiples of 32 and turns clip_grads True into 10.0.
+def round_target_size(data: dict, origins: dict) -> None:
+    """Round target_size in the section `data` up to multiples of STRIDE, and log that."""
+    given = data["target_size"]
+    rounded = [-(-side // STRIDE) * STRIDE for side in given]
+    if rounded != given:
+        logging.getLogger("faster_rcnn").warning("%s: data.target_size %s rounded up to %s, multiples of %d",
+                                                 origins["data.target_size"], given, rounded, STRIDE)
+        data["target_size"] = rounded
+
+
+def check_config(cfg: Config, origins: dict) -> None:
+    """Check `cfg` as a whole.
 
     Args:
         origins: {dotted name: file or flag that set it}; names that are missing stand at their defaults.
@@ -20,9 +31,6 @@ def check_config(cfg, origins) -> None:
     _check_levels(cfg, origins)
     _check_thresholds(cfg, origins)
     _check_data(cfg, origins)
-    if cfg.clip_grads is True:
-        cfg.clip_grads = 10.0
-    _round_target_size(cfg, origins)
     _check_anchors(cfg, origins)
 
 
@@ -78,16 +86,6 @@ def _check_data(cfg, origins):
              f"data.nc is {nc} but data.names has {len(names or ())} names; correct one of them")
     _require(names is None or len(set(names)) == len(names), origins, ["data.names"],
              f"data.names must not name a class twice: {names}")
-
-
-def _round_target_size(cfg, origins):
-    given = cfg.data.target_size
-    rounded = [-(-side // STRIDE) * STRIDE for side in given]
-    if rounded != given:
-        logging.getLogger("faster_rcnn").warning(
-            "%s: data.target_size %s rounded up to %s, multiples of %d",
-            origins["data.target_size"], given, rounded, STRIDE)
-        cfg.data.target_size = rounded
 
 
 def _check_anchors(cfg, origins):

@@ -1,55 +1,73 @@
 """YAML files and flags -> Config."""
-import copy
-import functools
-from dataclasses import asdict
+from __future__ import annotations
 
-from src.config.assign import assign, setting_names
-from src.config.checks import check_config
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from src.config.checks import check_config, round_target_size
 from src.config.compat import modernise
-from src.config.compose import MAX_DEPTH, read_layers
+from src.config.compose import read_layers
+from src.config.messages import sentence
 from src.config.schema import Config
-from src.errors import UserError, show
+from src.errors import UserError
+
+MAX_DOTS = 5  # more than any key has
 
 
-def load_config(path, overrides=()) -> Config:
+def load_config(path, overrides: Iterable = ()) -> Config:
     """Read the YAML file `path` with its bases, then the overrides, over the schema's defaults, and check the result.
 
     Args:
         overrides: (dotted name, parsed value, where) each, in rising strength; `where` is the flag, for messages.
 
-    Returns:
-        Config with `config_file` set to `path`.
-
     Raises:
         UserError: a file that is missing or invalid, an unknown name, or a value that does not fit.
     """
-    cfg, origins, names = Config(config_file=str(path)), {}, setting_names(Config)
-    layers = read_layers(str(path)) + [(_nest(dotted, value, where), where) for dotted, value, where in overrides]
-    for mapping, where in layers:
-        assign(cfg, modernise(mapping, where), where, names, origins=origins)
-    check_config(cfg, origins)
-    return cfg
+    flags = [(_nest(dotted, value), where) for dotted, value, where in overrides]
+    return _merge_all(Config(), read_layers(str(path)) + flags)
+
+
+def with_settings(cfg: Config, settings: dict) -> Config:
+    """A copy of `cfg` in which the settings {dotted name: value} have other values, checked as those of a file are.
+
+    Raises:
+        UserError: an unknown name, or a value that does not fit.
+    """
+    return _merge_all(cfg, [(_nest(dotted, value), "this program") for dotted, value in settings.items()])
 
 
 def config_to_dict(cfg: Config) -> dict:
     """All settings as nested dicts of plain values: dumped as YAML, they load as the same configuration."""
-    settings = asdict(cfg)
-    del settings["config_file"]
-    return settings
+    return cfg.model_dump()
 
 
-def _nest(dotted, value, where):
-    if dotted.count(".") > MAX_DEPTH:
-        raise UserError(f"{where}: unknown key {show(dotted)}; no key has more than {MAX_DEPTH} dots")
-    for name in reversed(dotted.split(".")):
+def _nest(dotted: str, value) -> dict:
+    for name in reversed(dotted.split(".", MAX_DOTS)):
         value = {name: value}
     return value
 
 
-def with_settings(cfg: Config, settings: dict) -> Config:
-    """A copy of `cfg` in which the settings {dotted name: value} have other values."""
-    cfg = copy.deepcopy(cfg)
-    for dotted, value in settings.items():
-        *sections, name = dotted.split(".")
-        setattr(functools.reduce(getattr, sections, cfg), name, value)
+def _merge_all(cfg: Config, layers: list) -> Config:
+    settings, origins = config_to_dict(cfg), {}
+    for layer, where in layers:
+        layer = modernise(layer, where)
+        try:
+            Config.model_validate(layer)  # alone, so that the message can name its file or flag
+        except ValidationError as error:
+            raise UserError(f"{where}: {sentence(error, layer, Config)}") from error
+        _merge(settings, layer, where, origins)
+    round_target_size(settings["data"], origins)
+    cfg = Config.model_validate(settings)
+    check_config(cfg, origins)
     return cfg
+
+
+def _merge(settings: dict, layer: dict, where: str, origins: dict, prefix: str = "") -> None:
+    """Put `layer` into `settings`, section by section, and {dotted name: where} into `origins`."""
+    for key, value in layer.items():
+        origins[prefix + key] = where
+        if isinstance(value, dict) and isinstance(settings[key], dict):
+            _merge(settings[key], value, where, origins, f"{prefix}{key}.")
+        else:
+            settings[key] = value

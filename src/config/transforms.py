@@ -1,137 +1,127 @@
 """The lists `data.*_transforms.item_transforms`: which transforms exist, their parameters, and their order."""
-from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
-from src.config.assign import assign, nearest, setting_names
-from src.config.values import setting
-from src.errors import UserError, show
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
+from src.config.values import Fraction, Number, Section, length, null_means, setting
+from src.errors import show
 
-
-@dataclass
-class RandomFlip:
-    """Mirror image and boxes left to right."""
-
-    prob: float = setting(0.5, "probability of a flip", low=0, high=1)
+Channels = Annotated[list[Annotated[Number, Field(ge=-1000, le=1000)]], length(3)]
+PositiveChannels = Annotated[list[Annotated[Number, Field(ge=1e-4, le=1000)]], length(3)]
 
 
-@dataclass
-class RandomHSV:  # noqa: N801 - the name that stands in the YAML
-    """Scale hue, saturation and value by random factors in 1 - gain to 1 + gain."""
+class RandomFlip(Section):
+    """mirror image and boxes left to right"""
 
-    hgain: float = setting(0.5, "largest relative change of the hue", low=0, high=1)
-    sgain: float = setting(0.5, "largest relative change of the saturation", low=0, high=1)
-    vgain: float = setting(0.5, "largest relative change of the value", low=0, high=1)
+    prob: Fraction = setting(0.5, "probability of a flip")
 
 
-@dataclass
-class Resize:
-    """Scale the image to fit into data.target_size."""
+class RandomHSV(Section):
+    """scale hue, saturation and value by random factors in 1 - gain to 1 + gain"""
 
-    keep_ratio: bool = setting(True, "height and width are scaled alike", choices=(True,))
+    hgain: Fraction = setting(0.5, "largest relative change of the hue")
+    sgain: Fraction = setting(0.5, "largest relative change of the saturation")
+    vgain: Fraction = setting(0.5, "largest relative change of the value")
 
 
-@dataclass
-class NormalizeImage:
-    """(image - mean) / std by channel, in the order red, green, blue."""
+class Resize(Section):
+    """scale the image to fit into data.target_size"""
+
+    keep_ratio: Literal[True] = setting(True, "height and width are scaled alike")
+
+
+class NormalizeImage(Section):
+    """(image - mean) / std by channel, in the order red, green, blue"""
 
     is_scale: bool = setting(True, "divide the pixels by 255 first")
-    norm_type: str = setting("mean_std", "mean_std, or none to leave mean and std out", choices=("mean_std", "none"))
-    mean: list[float] = setting(IMAGENET_MEAN, "by channel, red first", length=3, low=-1000, high=1000)
-    std: list[float] = setting(IMAGENET_STD, "by channel, red first", length=3, low=1e-4, high=1000)
+    norm_type: Annotated[Literal["mean_std", "none"], null_means("none")] = setting(
+        "mean_std", "mean_std, or none to leave mean and std out")
+    mean: Channels = setting([0.485, 0.456, 0.406], "by channel, red first")
+    std: PositiveChannels = setting([0.229, 0.224, 0.225], "by channel, red first")
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> "NormalizeImage":
+        missing = [name for name in ("mean", "std") if name not in self.model_fields_set]
+        if self.norm_type == "mean_std" and not self.is_scale and missing:
+            raise ValueError(f"has is_scale False and needs its own {' and '.join(missing)} in 0..255")
+        return self
 
 
-@dataclass
-class TransposeImage:
-    """What the network sees: channels first, and their order."""
+class TransposeImage(Section):
+    """what the network sees: channels first, and their order"""
 
-    hwc2chw: bool = setting(True, "channels first", choices=(True,))
+    hwc2chw: Literal[True] = setting(True, "channels first")
     bgr2rgb: bool = setting(True, "True: the network sees red first; False: blue first")
 
 
-@dataclass
-class LabelsPadding:
-    """Pad the boxes of an image to one count."""
+class LabelsPadding(Section):
+    """pad the boxes of an image to one count"""
 
-    padding_size: int = setting(160, "boxes an image; grows to what the data need", low=1, high=10_000)
-    padding_value: int = setting(-1, "label of the padding", choices=(-1,))
+    padding_size: int = setting(160, "boxes an image; grows to what the data need", ge=1, le=10_000)
+    padding_value: Literal[-1] = setting(-1, "label of the padding")
 
 
-TRANSFORMS = {cls.__name__: cls for cls in
-              (RandomFlip, RandomHSV, Resize, NormalizeImage, TransposeImage, LabelsPadding)}
+TRANSFORMS = {cls.__name__: cls for cls in (RandomFlip, RandomHSV, Resize, NormalizeImage, TransposeImage, LabelsPadding)}
 RANDOM = ("RandomFlip", "RandomHSV")
 REQUIRED = ("Resize", "NormalizeImage", "TransposeImage", "LabelsPadding")
 
 
+class _Step(Section):
+    @model_validator(mode="before")
+    @classmethod
+    def _check_one(cls, step: Any) -> Any:
+        if not isinstance(step, dict) or len(step) != 1:
+            raise ValueError("must be one transform with its parameters, such as '- RandomFlip: {prob: 0.5}', "
+                             f"not {show(step)}")
+        return step
+
+
+# A section with a key for each transform, of which exactly one is set.
+Step = create_model("Step", __base__=_Step, **{name: (Annotated[cls, null_means({})], setting(None, cls.__doc__))
+                                               for name, cls in TRANSFORMS.items()})
+STEPS = TypeAdapter(list[Step], config=ConfigDict(strict=True))
+
+
 def default_transforms(training: bool) -> list:
     """A fresh item_transforms list with all parameters at their defaults."""
-    return [{name: asdict(TRANSFORMS[name]())} for name in (RANDOM[:1] if training else ()) + REQUIRED]
+    return [{name: TRANSFORMS[name]().model_dump()} for name in (RANDOM[:1] if training else ()) + REQUIRED]
 
 
-def read_train_transforms(value, dotted, where) -> list:
-    """Check an item_transforms list for training; see `read_eval_transforms`."""
-    return _read(value, dotted, where)
-
-
-def read_eval_transforms(value, dotted, where) -> list:
-    """Check an item_transforms list for evaluation.
+def read_train_transforms(value: Any) -> list:
+    """Check an item_transforms list for training.
 
     Returns:
         list of one-key dicts {name: {parameter: value}} in which every parameter of the transform stands.
 
     Raises:
-        UserError: not such a list, unknown names or parameters, wrong types, or an order that cannot be honoured.
+        ValueError: not such a list, unknown names or parameters, wrong types, or an order that cannot be honoured.
     """
-    steps = _read(value, dotted, where)
-    for name in _names(steps):
-        if name in RANDOM:
-            raise UserError(f"{where}: {dotted} contains {name}, which belongs into train_transforms only; remove it")
+    steps = [{name: getattr(step, name).model_dump() for name in step.model_fields_set} for step in STEPS.validate_python(value)]
+    _check_order([name for step in steps for name in step])
     return steps
 
 
-def _names(steps):
-    return [name for step in steps for name in step]
-
-
-def _read(value, dotted, where):
-    if not isinstance(value, list):
-        raise UserError(f"{where}: {dotted} must be a list of transforms, not {show(value)}")
-    steps = [_read_step(item, f"{dotted}[{index}]", where) for index, item in enumerate(value)]
-    _check_order(_names(steps), dotted, where)
+def read_eval_transforms(value: Any) -> list:
+    """Check an item_transforms list for evaluation; see `read_train_transforms`."""
+    steps = read_train_transforms(value)
+    for name in RANDOM:
+        if any(name in step for step in steps):
+            raise ValueError(f"contains {name}, which belongs into train_transforms only; remove it")
     return steps
 
 
-def _read_step(item, dotted, where):
-    if not isinstance(item, dict) or len(item) != 1:
-        raise UserError(f"{where}: {dotted} must be one transform with its parameters, such as "
-                        f"'- RandomFlip: {{prob: 0.5}}', not {show(item)}")
-    [(name, parameters)] = item.items()
-    if name not in TRANSFORMS:
-        near = nearest(name, TRANSFORMS)
-        hint = f"did you mean '{near}'?" if near else "valid names are " + ", ".join(TRANSFORMS)
-        raise UserError(f"{where}: unknown transform {show(name)} in {dotted}; {hint}")
-    dotted = f"{dotted}.{name}"
-    parameters = {} if parameters is None else parameters
-    if not isinstance(parameters, dict):
-        raise UserError(f"{where}: {dotted} must be a mapping of parameters, not {show(parameters)}")
-    step = TRANSFORMS[name]()
-    assign(step, parameters, where, setting_names(type(step), dotted + "."), dotted + ".")
-    if name == "NormalizeImage" and step.norm_type == "mean_std" and not step.is_scale:
-        missing = [key for key in ("mean", "std") if key not in parameters]
-        if missing:
-            raise UserError(f"{where}: {dotted} has is_scale False and needs its own {' and '.join(missing)} in 0..255")
-    return {name: asdict(step)}
-
-
-def _check_order(names, dotted, where):
+def _check_order(names: list) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{where}: {dotted} contains {name} {names.count(name)} times; once is enough")
+            raise ValueError(f"contains {name} {names.count(name)} times; once is enough")
     for name in REQUIRED:
         if name not in names:
-            raise UserError(f"{where}: {dotted} must contain {name}, which is missing")
-    late = [name for name in names[names.index("NormalizeImage"):] if name in (*RANDOM, "Resize")]
-    if late:
-        raise UserError(f"{where}: {dotted} has {late[0]} after NormalizeImage; move it before, "
-                        "because normalisation is done last, next to the network")
+            raise ValueError(f"must contain {name}, which is missing")
+    for name in names[names.index("NormalizeImage"):]:
+        if name in (*RANDOM, "Resize"):
+            raise ValueError(f"has {name} after NormalizeImage; move it before, because normalisation is done last, next to "
+                             "the network")
+
+
+TrainTransformList = Annotated[list[dict], BeforeValidator(read_train_transforms)]
+EvalTransformList = Annotated[list[dict], BeforeValidator(read_eval_transforms)]

@@ -1,0 +1,88 @@
+"""The sentence for a setting that does not fit, from what pydantic found."""
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, Optional, get_args
+
+from pydantic import ValidationError
+
+from src.config.values import Section
+from src.errors import show
+
+# What may stand after "must be", by pydantic's type of error; for all others its message says it: "Input should be ...".
+ALLOWED = {
+    "int_type": "a whole number", "float_type": "a number", "bool_type": "True or False", "string_type": "text",
+    "list_type": "a list", "too_short": "a list of at least {min_length}", "too_long": "a list of at most {max_length}",
+    "greater_than_equal": "at least {ge}", "greater_than": "above {gt}", "less_than_equal": "at most {le}",
+}
+
+
+def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
+    """What is wrong with `layer`, a nested dict that is no `root`: dotted key, what is allowed and what stands there."""
+    first, *others = error.errors(include_url=False)
+    dotted, value = _locate(layer, first["loc"])
+    if first["type"] == "unknown_key":
+        key, prefix = str(first["ctx"]["key"]), f"{dotted}." if dotted else ""
+        return f"unknown key {show(prefix + key)}; {_suggestion(prefix, key, first['ctx']['section'], root)}"
+    if first["type"] == "value_error":
+        return f"{dotted} {first['ctx']['error']}"
+    # A value that may have one of several types has an error for each.
+    found = [first, *(other for other in others if _locate(layer, other["loc"])[0] == dotted)]
+    allowed = dict.fromkeys(_allowed(item) for item in found)
+    return f"{dotted} must be {' or '.join(allowed)}, not {show(value)}{_hint(found[-1], value)}"
+
+
+def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:
+    """The dotted name and the value at pydantic's location, less the names of types at its end."""
+    dotted, value = "", layer
+    for part in loc:
+        if not (isinstance(value, dict) and part in value) and not (isinstance(value, list) and isinstance(part, int)):
+            break
+        dotted, value = f"{dotted}[{part}]" if isinstance(part, int) else f"{dotted}.{part}", value[part]
+    return dotted.lstrip("."), value
+
+
+def _allowed(error: dict) -> str:
+    words = ALLOWED.get(error["type"])
+    return words.format(**error.get("ctx", {})) if words else error["msg"].replace("Input should be ", "", 1)
+
+
+def _hint(error: dict, value: Any) -> str:
+    if error["type"] == "literal_error":
+        near = nearest(value, re.findall("'([^']+)'", error["ctx"]["expected"]))
+        return f"; did you mean '{near}'?" if near else ""
+    if error["type"] == "string_type" and not isinstance(value, (list, dict, type(None))):
+        return "; put text that looks like a number, a date or a yes or no in quotes"
+    return ""
+
+
+def nearest(word: Any, candidates: Iterable[str]) -> Optional[str]:
+    """The candidate that `word` was probably meant to be, whatever its case, or None."""
+    lower = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(str(word).lower(), list(lower), n=1)
+    return lower[close[0]] if close else None
+
+
+def setting_names(section: type[Section], prefix: str = "") -> dict:
+    """{dotted name: description} of all settings of `section` and of the sections in it."""
+    names = {}
+    for name, field in section.model_fields.items():
+        names[prefix + name] = field.description
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if hasattr(kind, "model_fields"):
+                names.update(setting_names(kind, f"{prefix}{name}."))
+    return names
+
+
+def _suggestion(prefix: str, key: str, section: type[Section], root: type[Section]) -> str:
+    """'did you mean ...?' for the unknown name prefix + key, or the valid names beside it where nothing is near."""
+    dotted = prefix + key
+    names = {**setting_names(root), **setting_names(section, prefix)}
+    same_key = [name for name in names if name.rpartition(".")[2] == key]
+    if same_key:
+        near = max(same_key, key=lambda name: difflib.SequenceMatcher(None, dotted, name).ratio())
+    elif beside := nearest(key, section.model_fields):
+        near = prefix + beside
+    else:
+        near = nearest(dotted, [name for name in names if not dotted.startswith(f"{name}.")])
+    return f"did you mean '{near}' ({names[near]})?" if near else f"valid names here are {', '.join(section.model_fields)}"
