@@ -7,7 +7,7 @@ from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
 from mindspore import nn
 
-from src.checkpoint_file import load_checkpoint_file
+from src.train.checkpoint_file import read_checkpoint_file
 from src.errors import UserError
 from src.models.residual import NORMS, chain
 
