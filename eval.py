@@ -48,8 +48,7 @@ def score_all(cfg, group):
     checkpoints = group.broadcast(find_checkpoints(cfg.checkpoint_path) if group.rank == 0 else [])
     set_up_device(cfg, group)
     dataset = open_dataset_together(cfg, "val", group)
-    cfg.backbone.pretrained = False  # every weight comes from the checkpoint
-    network = build_detector(cfg, len(dataset.names))
+    network = build_detector(cfg, len(dataset.names), pretrained=False)
     pipeline, predictor = EvalPipeline(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
     use_compile_cache(cfg, group, "eval", INFERENCE, len(dataset.names), pipeline.padding_size)
     results = os.path.join(cfg.save_dir, "eval")

@@ -29,7 +29,7 @@ from src.launch import run_together
 from src.log import set_up_logging
 from src.progress_bar import progress_bar
 from src.visualization.boxes import draw_boxes
-from src.visualization.image_file import write_image
+from src.visualization.output import write_image
 
 logger = logging.getLogger("faster_rcnn")
 

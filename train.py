@@ -65,9 +65,8 @@ def train(cfg, group, outputs):
     logger.info("%d training images, %d classes: %s", len(pipeline.records), num_classes, ", ".join(dataset.names))
 
     use_compile_cache(cfg, group, "train", TRAINING, num_classes, pipeline.padding_size)
-    if group.rank > 0:
-        cfg.backbone.pretrained = False  # rank 0 gives its weights to all
-    network = build_detector(cfg, num_classes, norm_layer(cfg, group))
+    # Rank 0 gives its weights to all.
+    network = build_detector(cfg, num_classes, norm_layer(cfg, group), pretrained=group.rank == 0)
     forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     scaler = build_scaler(cfg)

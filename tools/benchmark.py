@@ -2,34 +2,34 @@
 
 With several processes: mpirun -n 2 python tools/benchmark.py ...
 """
+# ruff: noqa: E402 the clock starts before the imports
 import time
 
 START = time.perf_counter()
 
-import argparse  # noqa: E402 the clock starts first
-import json  # noqa: E402
-import logging  # noqa: E402
-import resource  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import json
+import logging
+import resource
+import sys
+from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.compile_cache import INFERENCE, TRAINING, use_compile_cache  # noqa: E402
-from src.config.command_line import parse_train_args  # noqa: E402
-from src.detector import build_detector  # noqa: E402
-from src.device import norm_layer, set_up_device  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.files import require_folder_of, whole_file  # noqa: E402
-from src.launch import run_together  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
-from src.together import check_program  # noqa: E402
-from tools.benchmarking.breakdown import break_down  # noqa: E402
-from tools.benchmarking.inputs import noise_batch, padding_size  # noqa: E402
-from tools.benchmarking.pipeline import measure_pipeline  # noqa: E402
-from tools.benchmarking.steps import InferenceBatch, TrainingStep, median_seconds  # noqa: E402
+from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
+from src.config.command_line import parse_train_args
+from src.detector import build_detector
+from src.device import norm_layer, set_up_device
+from src.errors import UserError
+from src.files import require_folder_of, whole_file
+from src.launch import run_together
+from src.log import set_up_logging
+from src.together import check_program
+from tools.benchmarking.breakdown import break_down
+from tools.benchmarking.inputs import noise_batch, padding_size
+from tools.benchmarking.pipeline import measure_pipeline
+from tools.benchmarking.steps import InferenceBatch, TrainingStep, median_seconds
 
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
 WHAT = ("train", "predict", "data")
@@ -70,7 +70,7 @@ def main(group):
 
 
 def measure_network(args, cfg, group):
-    """The figures of training and inference that args.what asks for, a dict."""
+    """The figures of training and inference that args.what asks for, a dict by keys of FIGURES."""
     results = {}
     graphs = TRAINING if "train" in args.what else INFERENCE
     use_compile_cache(cfg, group, f"benchmark {args.what}", graphs, args.classes, padding_size(cfg))

@@ -22,7 +22,7 @@ from src.errors import UserError  # noqa: E402
 from src.launch import run_main  # noqa: E402
 from src.log import set_up_logging  # noqa: E402
 from src.visualization.boxes import draw_boxes  # noqa: E402
-from src.visualization.image_file import write_image  # noqa: E402
+from src.visualization.output import write_image  # noqa: E402
 from src.visualization.sheet import contact_sheet, fit  # noqa: E402
 
 logger = logging.getLogger("faster_rcnn")

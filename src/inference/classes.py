@@ -3,9 +3,9 @@ import logging
 import os
 
 from src.checkpoint_file import class_names_of
-from src.convert.torchvision_weights import CLASSES
 from src.dataset.annotations import read_class_names
 from src.errors import UserError
+from src.models.parameter_names import CLASSES
 
 logger = logging.getLogger("faster_rcnn")
 

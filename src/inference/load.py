@@ -13,7 +13,6 @@ def load_detector(cfg):
     path = cfg.checkpoint_path
     stored = read_checkpoint(path)
     num_classes = count_classes(stored, path)
-    cfg.backbone.pretrained = False  # every weight comes from the checkpoint
-    network = build_detector(cfg, num_classes)
+    network = build_detector(cfg, num_classes, pretrained=False)
     load_weights(network, stored, path)
     return network, num_classes

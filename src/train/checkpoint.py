@@ -7,14 +7,12 @@ import mindspore as ms
 from mindspore import Tensor
 
 from src.checkpoint_file import CLASS_NAMES, agrees_with_checksum, load_checkpoint_file
-from src.convert.torchvision_weights import CLASSES, DELTAS, UNUSED
 from src.errors import UserError
 from src.files import flush_to_disk, whole_file
+from src.models.parameter_names import CLASS_LAYERS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
 
-# Cells whose shapes depend on the number of classes.
-CLASS_LAYERS = (CLASSES, DELTAS)
 MOMENTS = "moments."
 # BatchNorm's statistics of the other ranks, see src.train.statistics.
 STATISTICS = "statistics."

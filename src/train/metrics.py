@@ -5,9 +5,9 @@ from collections import Counter
 
 import numpy as np
 
+from src.json_lines import JsonLines
 from src.models.faster_rcnn import LOSS_NAMES
 from src.progress_bar import LONG_PAUSE, progress_bar
-from src.train.json_lines import JsonLines
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -3,8 +3,8 @@ import logging
 import os
 
 from src.evaluation.coco import KEYS
+from src.json_lines import JsonLines
 from src.train.event_file import open_event_file
-from src.train.json_lines import JsonLines
 from src.visualization.curves import draw_curves
 
 logger = logging.getLogger("faster_rcnn")

@@ -1,4 +1,6 @@
-"""Noise in the place of photographs: the time of a step depends on the sizes alone."""
+"""Random images instead of photographs: the time of a step depends on the sizes only."""
+from __future__ import annotations
+
 import numpy as np
 from mindspore import Tensor
 
@@ -7,19 +9,26 @@ from src.dataset.transforms import pad_boxes, padding_of
 BOXES = 6  # an image
 
 
-def padding_size(cfg):
-    """Length of the box lists."""
+def padding_size(cfg) -> int:
+    """Length of the padded box lists."""
     return max(padding_of(cfg.data.train_transforms.item_transforms)[0], BOXES)
 
 
-def draw_inputs(batch_size, height, width, num_classes):
-    """Images of normal noise with six boxes each, the same in every run.
+def draw_inputs(batch_size: int, height: int, width: int, num_classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images of Gaussian noise with six boxes each, the same in every run.
 
-    All noise is drawn before the boxes, image by image with its channels first, so that a program of another framework can
-    draw the same.
+    All images (3, H, W) are drawn before the boxes, so that a program in another framework can draw the same inputs.
+
+    Args:
+        batch_size: B.
+        height: of the images.
+        width: of the images.
+        num_classes: K.
 
     Returns:
-        images (B, 3, H, W) float32; boxes (B, 6, 4) float32 xyxy pixels; labels (6,) int32, of each image.
+        images: (B, 3, H, W) float32.
+        boxes: (B, 6, 4) float32 xyxy pixels.
+        labels: (6,) int32, of the boxes of every image.
     """
     rng = np.random.default_rng(0)
     images = np.stack([rng.standard_normal((3, height, width)).astype(np.float32) for _ in range(batch_size)])
@@ -30,8 +39,8 @@ def draw_inputs(batch_size, height, width, num_classes):
     return images, np.stack(boxes).astype(np.float32), np.arange(BOXES, dtype=np.int32) % num_classes
 
 
-def noise_batch(cfg, num_classes):
-    """A batch as `TrainPipeline` gives it: Tensors image uint8, valid_size, boxes, labels, mask."""
+def noise_batch(cfg, num_classes: int) -> tuple[Tensor, ...]:
+    """The first five inputs of `TrainingForward`: image, valid_size, boxes, labels and mask."""
     size = cfg.data.target_size
     images, boxes, labels = draw_inputs(cfg.batch_size, *size, num_classes)
     pixels = np.clip(np.round(255 * images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

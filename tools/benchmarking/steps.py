@@ -1,19 +1,24 @@
-"""Seconds of the detector's steps, put together from the parts that train.py and eval.py use."""
+"""Timing of training steps and inference, built from the same parts as train.py and eval.py."""
+from __future__ import annotations
+
 import statistics
 import time
+from collections.abc import Callable
+
+from mindspore import Tensor
 
 from src.cpu_kernels.replace import use_kernels
 from src.detector import Predictor
 from src.evaluation.detections import select_detections
-from src.models.faster_rcnn import TrainingForward
+from src.models.faster_rcnn import FasterRCNN, TrainingForward
 from src.train.all_reduce import broadcast_parameters, build_all_reduce
 from src.train.optimizer import build_optimizer
 from src.train.sampling import SamplingPriorities
 from src.train.step import TrainStep, build_scaler
 
 
-def median_seconds(run, count):
-    """Median of `count` calls, after one that does not count."""
+def median_seconds(run: Callable[[], None], count: int) -> float:
+    """Median of `count` calls, after one for warming up."""
     run()
     seconds = []
     for _ in range(count):
@@ -27,17 +32,22 @@ class TrainingStep:
     """Training steps on the same batch.
 
     Args:
-        network: FasterRCNN; cfg: the configuration; num_classes: K; group: the processes, see src.distributed;
+        network: the detector.
+        cfg: the configuration.
+        num_classes: K.
+        group: the process group, see src.distributed.
         batch: of `noise_batch`.
 
     Attributes:
-        exchange: see src.train.all_reduce; skipped: how many steps overflowed, and so did without the update.
+        all_reduce: see src.train.all_reduce.
+        count: of steps.
+        skipped: number of steps that overflowed, and made no update.
     """
 
-    def __init__(self, network, cfg, num_classes, group, batch):
+    def __init__(self, network: FasterRCNN, cfg, num_classes: int, group, batch: tuple[Tensor, ...]):
         self.batch = batch
         forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
-        # It starts with a learning rate of 0: every step has the same weights, and none can make them diverge.
+        # Its initial learning rate is 0: every step has the same weights, and none can diverge.
         optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
         broadcast_parameters(group, [*network.get_parameters(), *optimizer.moments])
         self.all_reduce = build_all_reduce(group, cfg.device_target, optimizer.parameters)
@@ -50,16 +60,16 @@ class TrainingStep:
         """Run one step to the end of its update."""
         draws = self.priorities.draw(self.count, padded_boxes=self.batch[2].shape[1])
         _, applied = self.step(*self.batch, *draws)
-        # The step only launches the update; a weight can be read once it is done.
+        # The update is launched asynchronously; reading a weight waits for it.
         self.smallest.asnumpy()
         self.count += 1
         self.skipped += not applied
 
 
 class InferenceBatch:
-    """Inference on the same batch, up to the detections of each image; args as those of `TrainingStep`."""
+    """Inference on the same batch, up to the detections of each image; arguments as of `TrainingStep`."""
 
-    def __init__(self, network, cfg, batch):
+    def __init__(self, network: FasterRCNN, cfg, batch: tuple[Tensor, ...]):
         self.predictor = Predictor(network, cfg)
         self.inputs = batch[:2]
         self.limits = cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num
