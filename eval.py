@@ -38,10 +38,9 @@ def main(cfg, group, _):
 
 def score(paths, cfg, group):
     """Score the checkpoints `paths`, write the results, and return {path: metrics}, on rank 0."""
-    from src.dataset.loader import EvalLoader
-
     from src.compile_cache import INFERENCE, use_compile_cache
     from src.dataset.annotations import open_dataset
+    from src.dataset.loader import EvalLoader
     from src.detector import Predictor, build_detector
     from src.device import set_up_device
     from src.evaluation.analysis import write_analysis

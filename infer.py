@@ -85,7 +85,8 @@ def detect_and_draw(predictor, names, path, drawing, image):
     """Detect on one image (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
     detections.json, a dict."""
     from src.evaluation.coco import result_rows
-    from src.visualization.boxes import draw_boxes, write_image
+    from src.visualization.boxes import draw_boxes
+    from src.visualization.output import write_image
 
     boxes, scores, labels, finite = predictor.detect(image)
     if not finite:

@@ -32,10 +32,9 @@ def main(cfg, group, stop):
 
 def train(cfg, run, stop):
     """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
-    from src.dataset.loader import TrainLoader
-
     from src.compile_cache import TRAINING, use_compile_cache
     from src.dataset.annotations import open_dataset
+    from src.dataset.loader import TrainLoader
     from src.detector import build_detector
     from src.device import norm_layer, set_up_device
     from src.train.divergence import DivergenceGuard

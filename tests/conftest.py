@@ -4,7 +4,9 @@ import logging
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-import src  # noqa: F401 sets environment variables for MindSpore before it is imported
+from src.environment import set_environment
+
+set_environment()  # before MindSpore is imported
 
 # Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")

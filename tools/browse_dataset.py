@@ -58,7 +58,7 @@ def draw_sample(batch, names, records):
 
 def write_sheet(path, sheet):
     """Write the sheet (h, w, 3) uint8; raises UserError where that fails."""
-    from src.visualization.boxes import write_image
+    from src.visualization.output import write_image
 
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

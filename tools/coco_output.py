@@ -1,4 +1,6 @@
-"""COCO annotation files written."""
+"""Writing COCO annotation files."""
+from __future__ import annotations
+
 import json
 import os
 
@@ -6,15 +8,15 @@ from src.errors import UserError
 from src.files import require_folder_of, whole_file
 
 
-def check_output(path):
-    """Check before the work that a file can be written to `path`: raises UserError where its folder is missing, or it is one."""
+def check_output(path: str) -> None:
+    """Raise a UserError, before anything takes time, if the folder of the file `path` is missing or `path` is a folder."""
     require_folder_of(path)
     if os.path.isdir(path):
         raise UserError(f"cannot write {path}: it is a folder; give a file's path.")
 
 
-def write_annotations(path, images, annotations, categories):
-    """Write the three lists of dicts to `path`, which keeps what it has until the new file is complete.
+def write_annotations(path: str, images: list[dict], annotations: list[dict], categories: list[dict]) -> None:
+    """Write the three lists to `path`; an earlier file stays until the new one is complete.
 
     Raises:
         UserError: it cannot be written.

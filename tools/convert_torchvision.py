@@ -9,22 +9,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.log import set_up_logging  # noqa: E402
-
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.convert.networks import network_of, save_weights  # noqa: E402
-from src.convert.torch_files import read_state  # noqa: E402
-from src.convert.torchvision_weights import from_torchvision  # noqa: E402
-from src.launch import run_main  # noqa: E402
+from src.convert.networks import network_of
+from src.convert.torch_files import read_state
+from src.convert.torchvision_weights import from_torchvision
+from src.errors import UserError
+from src.files import require_folder_of
+from src.launch import launch
+from src.train.checkpoint import write_checkpoint
 
 
 def main():
+    from mindspore import Tensor  # after src, which sets MindSpore's environment
     args = parse_args()
     logger = set_up_logging()
+    if not args.output.endswith(".ckpt"):
+        raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")
+    require_folder_of(args.output)
     state = read_state(args.input)
     network = network_of(args.config, state, args.input)
     weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, args.input)
-    save_weights(args.output, weights)
+    write_checkpoint(args.output, {name: Tensor(array) for name, array in weights.items()})
     logger.info("%s: a %s, all %d tensors converted", args.input, type(network).__name__, len(state))
 
 
@@ -39,4 +43,4 @@ def parse_args():
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(launch(main, parse_args))

@@ -10,21 +10,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.log import set_up_logging  # noqa: E402
-
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.convert.networks import config_of  # noqa: E402
-from src.convert.torch_files import write_state  # noqa: E402
-from src.convert.torchvision_weights import CLASSES, UNUSED, to_torchvision  # noqa: E402
-from src.detector import build_detector  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.launch import run_main  # noqa: E402
-from src.train.checkpoint import load_weights, read_checkpoint  # noqa: E402
+from src.convert.networks import config_of
+from src.convert.torch_files import write_state
+from src.convert.torchvision_weights import to_torchvision
+from src.detector import build_detector
+from src.errors import UserError
+from src.launch import launch
+from src.models.parameter_names import CLASSES, UNUSED
+from src.train.checkpoint import load_weights, read_checkpoint
 
 
-def main():
-    args = parse_args()
-    logger = set_up_logging()
+def main(args, *_):
     stored = read_checkpoint(args.input)
     if f"{CLASSES}bias" not in stored:
         raise UserError(f"{args.input} has no weight {CLASSES}bias: it is not a detector of this project.")
@@ -50,4 +46,4 @@ def parse_args():
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(launch(main, parse_args))

@@ -1,8 +1,8 @@
 """Divide a COCO annotation file at random into one for training and one for validation: python tools/split_coco.py --annotations
 FILE --images FOLDER --train FILE --val FILE (--help lists all).
 
-Images of one scene, patient or film are alike: where they come on both sides, the score is better than the detector. Such data
-want to be divided by hand.
+Images of one scene, patient or film are alike: where they are in both files, the score is too optimistic. Divide such data by
+hand.
 """
 import argparse
 import sys
@@ -10,19 +10,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np  # noqa: E402
-from src.log import set_up_logging  # noqa: E402
+import numpy as np
 
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.dataset.annotations import load_coco  # noqa: E402
-from src.errors import UserError  # noqa: E402
-from src.launch import run_main  # noqa: E402
-from tools.coco_output import check_output, write_annotations  # noqa: E402
+from src.dataset.annotations import load_coco
+from src.errors import UserError
+from src.launch import launch
+from tools.coco_output import check_output, write_annotations
 
 
-def main():
-    args = parse_args()
-    logger = set_up_logging()
+def main(args, *_):
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be above 0 and below 1, not {args.val_fraction:g}.")
     if args.seed < 0:
@@ -40,11 +36,17 @@ def main():
         logger.info("%s: %d images, %d boxes", path, len(images), len(boxes))
 
 
-def choose(image_ids, fraction, seed, path):
-    """The ids of about `fraction` of the images, a set, drawn by `seed` whatever their order in the file.
+def choose(image_ids: set, fraction: float, seed: int, path: str) -> set:
+    """Ids of about `fraction` of the images, drawn at random whatever their order in the file.
+
+    Args:
+        image_ids: of all images.
+        fraction: above 0 and below 1.
+        seed: of the choice.
+        path: of the annotation file, for the message.
 
     Raises:
-        UserError: there is but one image.
+        UserError: there is only one image.
     """
     if len(image_ids) < 2:
         raise UserError(f"{path} has one image only: it cannot be divided.")
@@ -67,4 +69,4 @@ def parse_args():
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(launch(main, parse_args))

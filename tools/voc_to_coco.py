@@ -2,12 +2,14 @@
 lists all).
 
 VOC counts pixels from 1, and xmax is the last pixel of a box; COCO has [x, y, w, h] from the image's corner:
-x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Labelling tools mostly write edges, counted from 0; for them
-stands --zero_based: x = xmin, y = ymin, w = xmax - xmin, h = ymax - ymin.
+x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. Labelling tools mostly write edges, counted from 0, which
+--zero_based converts: x = xmin, y = ymin, w = xmax - xmin, h = ymax - ymin.
 
-COCO does not know VOC's `difficult`. Such objects get `iscrowd` 1, which comes nearest to what VOC does: training leaves them
-out, and an evaluation neither asks for them nor counts a detection on them as wrong. `truncated` becomes a key of that name.
+COCO has no `difficult`. Such objects get `iscrowd` 1, which is treated as VOC treats them: training leaves them out, and an
+evaluation neither requires them nor counts a detection on them as wrong. `truncated` becomes a key of that name.
 """
+from __future__ import annotations
+
 import argparse
 import os
 import sys
@@ -15,21 +17,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.log import set_up_logging  # noqa: E402
-
-import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
-from src.errors import UserError, is_plain, show  # noqa: E402
-from src.launch import run_main  # noqa: E402
-from tools.coco_output import check_output, write_annotations  # noqa: E402
-from tools.voc.annotation import CORNERS, read_voc  # noqa: E402
-from tools.voc.images import ImageFolder  # noqa: E402
+from src.errors import UserError, is_plain, show
+from src.launch import launch
+from tools.coco_output import check_output, write_annotations
+from tools.voc.annotation import CORNERS, VocFile, read_voc
+from tools.voc.images import ImageFolder
 
 SHOWN = 5  # names of missing images
 
 
-def main():
-    args = parse_args()
-    logger = set_up_logging()
+def main(args, *_):
     check_output(args.output)
     paths = annotation_paths(args.annotations)
     chosen = set(paths if args.split is None else split_paths(args.split, paths, args.annotations))
@@ -48,8 +45,12 @@ def main():
                 len(annotations), sum(entry["iscrowd"] for entry in annotations), len(names), ", ".join(names))
 
 
-def annotation_paths(folder):
-    """Name without .xml -> path, of the XML files in a folder, sorted by name."""
+def annotation_paths(folder: str) -> dict[str, str]:
+    """The XML files in a folder, name without .xml -> path, sorted by name.
+
+    Raises:
+        UserError: there is no such folder, or no XML file in it.
+    """
     if not os.path.isdir(folder):
         raise UserError(f"there is no folder {folder!r}; give --annotations the folder with the XML files.")
     names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".xml") and not name.startswith("."))
@@ -58,8 +59,17 @@ def annotation_paths(folder):
     return {name[:-len(".xml")]: os.path.join(folder, name) for name in names}
 
 
-def split_paths(split, paths, folder):
-    """The names, keys of `paths`, that a file lists, one a line; a line may end with VOC's flag of a class, or the extension."""
+def split_paths(split: str, paths: dict[str, str], folder: str) -> list[str]:
+    """The keys of `paths` that a file lists, one a line; a line may end with an extension, or with VOC's flag of a class.
+
+    Args:
+        split: path of the list.
+        paths: of all annotations, see `annotation_paths`.
+        folder: of the annotations, for messages.
+
+    Raises:
+        UserError: the list cannot be read, is empty, or names an annotation that is not there.
+    """
     try:
         with open(split, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file if line.strip()]
@@ -78,8 +88,12 @@ def split_paths(split, paths, folder):
     return chosen
 
 
-def class_names(given, files):
-    """The classes in the order of their ids: those of --names, or all of the files by alphabet."""
+def class_names(given: str | None, files: list[VocFile]) -> list[str]:
+    """The classes in the order of their ids: those of --names, or those of all files in alphabetical order.
+
+    Raises:
+        UserError: there are none, --names is not a list of names, or an object has a class that it lacks.
+    """
     if given is None:
         found = sorted({item.name for voc in files for item in voc.objects})
         if not found:
@@ -96,8 +110,12 @@ def class_names(given, files):
     return names
 
 
-def image_entries(files, folder):
-    """COCO's images, with ids in the order of `files`, and the names of those that are not there."""
+def image_entries(files: list[VocFile], folder: ImageFolder) -> tuple[list[dict], list[str]]:
+    """COCO's images, with ids in the order of `files`, and the names of those that are missing in the folder.
+
+    Raises:
+        UserError: an image or its size cannot be found, or two files are for one image.
+    """
     images, missing, owners = [], [], {}
     for number, voc in enumerate(files, 1):
         name, is_there = folder.find(voc)
@@ -112,8 +130,12 @@ def image_entries(files, folder):
     return images, missing
 
 
-def annotation_entries(files, images, names, zero_based):
-    """COCO's annotations, with ids in the order of the files and of the objects in them."""
+def annotation_entries(files: list[VocFile], images: list[dict], names: list[str], zero_based: bool) -> list[dict]:
+    """COCO's annotations, with ids in the order of the files and of their objects.
+
+    Raises:
+        UserError: a box is not possible.
+    """
     ids = {name: number for number, name in enumerate(names, 1)}
     entries = []
     for voc, image in zip(files, images):
@@ -127,8 +149,13 @@ def annotation_entries(files, images, names, zero_based):
     return entries
 
 
-def coco_box(corners, zero_based, where):
-    """[x, y, w, h] in pixels of a box with `corners` (xmin, ymin, xmax, ymax), see above.
+def coco_box(corners: tuple, zero_based: bool, where: str) -> list[float]:
+    """A box as COCO's [x, y, w, h] in pixels, see the top of this file.
+
+    Args:
+        corners: (xmin, ymin, xmax, ymax).
+        zero_based: whether they are edges counted from 0.
+        where: file and object, for messages.
 
     Raises:
         UserError: it begins before the first pixel, or ends before it begins.
@@ -166,4 +193,4 @@ def parse_args():
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(launch(main, parse_args))

@@ -1,1 +1,1 @@
-"""Weights of other programs, under the names of this project and back."""
+"""Conversion of other programs' weights to this project's parameter names, and back."""

@@ -1,4 +1,6 @@
-"""Files of PyTorch tensors as numpy arrays; PyTorch itself is needed for its own format alone."""
+"""Files of PyTorch tensors as numpy arrays; PyTorch is needed for its own format only."""
+from __future__ import annotations
+
 import os
 import pickle
 
@@ -10,16 +12,16 @@ from src.errors import UserError
 from src.files import require_folder_of, whole_file
 
 
-def read_state(path):
+def read_state(path: str) -> dict[str, np.ndarray]:
     """The tensors of a `.safetensors` file, or of a state dict saved by PyTorch (any other name).
 
-    PyTorch reads with `weights_only=True`: no code of the file is run.
+    PyTorch reads with `weights_only=True`, which runs no code of the file.
 
     Returns:
         dict of name -> array; floating-point tensors as float32, others as they are.
 
     Raises:
-        UserError: no such file, not a file of tensors, PyTorch is needed and absent.
+        UserError: no such file, not a file of tensors, or PyTorch is needed and not installed.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path!r}.")
@@ -28,13 +30,13 @@ def read_state(path):
             for name, array in state.items()}
 
 
-def write_state(path, state):
-    """Write a dict of name -> array as `.safetensors`, or as PyTorch does (any other name).
+def write_state(path: str, state: dict[str, np.ndarray]) -> None:
+    """Write a dict of name -> array as `.safetensors`, or in PyTorch's format (any other name).
 
     The file gets its name when it is complete.
 
     Raises:
-        UserError: the folder does not exist, PyTorch is needed and absent.
+        UserError: the folder does not exist, or PyTorch is needed and not installed.
     """
     require_folder_of(path)
     with whole_file(path) as temporary:

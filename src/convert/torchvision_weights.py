@@ -2,16 +2,18 @@
 
 Only names and the box head's rows differ. torchvision's class 0 is the background; here the background is class K, the last,
 and has no box deltas. Rows of torchvision's box head that have no place here are kept beside the weights, under names that
-start with UNUSED, so that the way back is exact.
+start with UNUSED, so that the conversion back is exact.
 """
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
 from src.errors import UserError
+from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
 
-UNUSED = "torchvision.unused."
-CLASSES, DELTAS = "box_head.classes.", "box_head.deltas."
 SCORES_OF_ALL = "roi_heads.box_predictor.cls_score.weight"
 # Parts of a parameter's name: here, in torchvision today, and in torchvision's older files where they differ.
 RENAMES = (
@@ -45,11 +47,15 @@ RESNETS = {
 }
 
 
-def resnet_name(names, path):
-    """Which ResNet the parameter names belong to, those of torchvision or of this project, `resnet18` to `resnet152`.
+def resnet_name(names: Iterable[str], path: str) -> str:
+    """Which ResNet the parameter names belong to, `resnet18` to `resnet152`.
+
+    Args:
+        names: of torchvision's parameters or of this project's.
+        path: of their file, for the message.
 
     Raises:
-        UserError: none of them; path: for the message.
+        UserError: none of them.
     """
     blocks = {match.groups() for match in (re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.", name) for name in names) if match}
     counts = tuple(sum(stage == wanted for stage, _ in blocks) for wanted in "1234")
@@ -59,7 +65,7 @@ def resnet_name(names, path):
     return RESNETS[counts, bottleneck]
 
 
-def torchvision_names(name):
+def torchvision_names(name: str) -> tuple[str, ...]:
     """The names that a parameter of this project has in torchvision: today's, then those of older files."""
     today = older = name
     for pattern, new, old in RENAMES:
@@ -67,11 +73,13 @@ def torchvision_names(name):
     return tuple(dict.fromkeys((today, older)))
 
 
-def num_classes_of(state, given, path):
+def num_classes_of(state: dict, given: int | None, path: str) -> int:
     """K, without background, of a detector's state dict.
 
     Args:
-        state: from torchvision; given: the configuration's `data.nc` or None; path: for messages.
+        state: from torchvision, name -> array.
+        given: `data.nc` of the configuration.
+        path: for messages.
 
     Raises:
         UserError: no detector, or it contradicts `given`.
@@ -85,11 +93,13 @@ def num_classes_of(state, given, path):
     return possible[0] if given is None else given
 
 
-def from_torchvision(state, shapes, path):
+def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
     """The weights of this project that a state dict of torchvision holds.
 
     Args:
-        state: dict of name -> array; shapes: dict of this project's parameter names -> shape; path: for messages.
+        state: name -> array.
+        shapes: this project's parameter names -> shape.
+        path: for messages.
 
     Returns:
         dict of name -> array: every name of `shapes`, and UNUSED ones.
@@ -97,7 +107,7 @@ def from_torchvision(state, shapes, path):
     Raises:
         UserError: a tensor is missing, unknown or of another shape.
     """
-    # Counters of batches, which nothing reads, are in files of networks whose BatchNorm is not frozen.
+    # BatchNorm that is not frozen counts its batches; nothing here needs the number.
     left = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
     rows = len(state.get(SCORES_OF_ALL, ()))
     weights = {}
@@ -106,7 +116,7 @@ def from_torchvision(state, shapes, path):
         if source is None:
             raise UserError(f"{path} has no tensor {torchvision_names(name)[0]}, which becomes {name}.")
         array = left.pop(source)
-        if name.startswith((CLASSES, DELTAS)):
+        if name.startswith(CLASS_LAYERS):
             if len(array) != rows * _numbers_a_class(name):
                 raise UserError(f"{path}: tensor {source} has {len(array)} rows, which do not fit the {rows} classes of "
                                 f"{SCORES_OF_ALL}.")
@@ -121,12 +131,12 @@ def from_torchvision(state, shapes, path):
     return weights
 
 
-def to_torchvision(weights):
-    """A state dict of torchvision from this project's weights, a dict of name -> array; UNUSED rows go back to their places.
+def to_torchvision(weights: dict) -> dict:
+    """A state dict of torchvision, name -> array, from this project's weights, name -> array.
 
-    Without them, the background's deltas, which nothing reads, are 0.
+    UNUSED rows go back to their places; without them, the background's deltas, which nothing reads, are 0.
     """
-    return {torchvision_names(name)[0]: _join(name, array, weights) if name.startswith((CLASSES, DELTAS)) else array
+    return {torchvision_names(name)[0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
             for name, array in weights.items() if not name.startswith(UNUSED)}
 
 

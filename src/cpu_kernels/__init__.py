@@ -1,1 +1,1 @@
-"""C++ kernels for the CPU, which run in place of the plain operators where they can be compiled."""
+"""C++ kernels for the CPU, and the cells that call them in place of MindSpore's operators where a compiler is installed."""

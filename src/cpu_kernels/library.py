@@ -1,4 +1,6 @@
-"""The C++ kernels in this folder, compiled for this machine's processor when they are first wanted."""
+"""The C++ kernels in this folder, compiled for this machine's processor on first use."""
+from __future__ import annotations
+
 import functools
 import hashlib
 import logging
@@ -17,11 +19,11 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
 
 
 @functools.cache
-def library():
-    """Path of the shared library, or None where it cannot be built; the log says why.
+def library() -> str | None:
+    """Path of the shared library, or None where it cannot be built, with the reason in the log.
 
-    It is kept in $XDG_CACHE_HOME/faster_rcnn (~/.cache/faster_rcnn) under a name that depends on the sources, the compiler and
-    the processor. The compiler is $CXX, or g++.
+    It is kept in $XDG_CACHE_HOME/faster_rcnn (default ~/.cache/faster_rcnn) under a name that depends on the sources, the
+    compiler, its flags and the processor. The compiler is $CXX, or g++.
     """
     compiler = shlex.split(os.environ.get("CXX") or "g++")
     if shutil.which(compiler[0]) is None:
@@ -39,7 +41,7 @@ def library():
 
 
 def _reason(error):
-    """The first line of the compiler's words that speaks of an error, or what the exception itself says."""
+    """The first line of the compiler's output with the word error, or the exception's own message."""
     lines = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
     return next((line for line in lines if "error" in line), lines[0])
 
@@ -74,7 +76,7 @@ def _processor():
 
 def _build(compiler, path):
     logger.info("compiling the CPU kernels, once: %s", path)
-    # Under another name first: several processes may be at it.
+    # Under a temporary name first, as several processes may build at once.
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
     try:

@@ -82,7 +82,7 @@ int status_of(const char* name, const Body& body) {
 extern "C" {
 
 // candidates (B or 1, N, 4), boxes (B, G, 4), mask (B, G) -> overlap, index, is_best (B, N).
-int Matcher(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+int Match(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {
     kernels::match(floats(tensors[0]), shapes[0][0], floats(tensors[1]), static_cast<bool*>(tensors[2]), shapes[1][0],
                    shapes[0][1], shapes[1][1], floats(tensors[3]), ints(tensors[4]), static_cast<bool*>(tensors[5]));

@@ -1,10 +1,15 @@
-"""The C++ kernels as MindSpore cells, each with the signature of the cell whose place it takes."""
+"""The C++ kernels as MindSpore cells, each with the signature of the plain cell that it replaces.
+
+Every constructor takes the path of the shared library and the plain cell.
+"""
+from __future__ import annotations
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.patches import inside_level, side_by_side
-from src.models.residual import Convolution
+from src.models.residual import FunctionalConv2d
 from src.models.roi_align import RoIAlign
 
 
@@ -13,31 +18,24 @@ def _custom(library, name, shape, dtype, bprop=None):
 
 
 class KernelMatcher(nn.Cell):
-    """`src.models.matcher.Matcher` in two passes over the candidates, without the (B, N, G) table of overlaps.
+    """`src.models.matcher.Matcher` in two passes over the candidates, without the (B, N, G) table of overlaps."""
 
-    Args:
-        library: path of the kernels.
-    """
-
-    def __init__(self, library, _):
+    def __init__(self, library: str, _):
         super().__init__()
         self.match = _custom(library, "Match",
                              lambda candidates, boxes, mask: ([boxes[0], candidates[1]],) * 3,
                              lambda candidates, boxes, mask: (ms.float32, ms.int32, ms.bool_))
 
     def construct(self, candidates, boxes, mask):
-        """See `Matcher`; without a gradient, as nothing that is chosen by overlap has one."""
+        """See `Matcher`; it has no gradient, and none is needed."""
         overlap, index, is_best = self.match(candidates, boxes, mask)
         return ops.stop_gradient(overlap), index, is_best
 
 
 class KernelRoIAlign(nn.Cell):
-    """`src.models.roi_align.RoIAlign` on the levels as they are, without a table of the vectors that the bins take.
+    """`src.models.roi_align.RoIAlign` without flattened levels and gathered vectors. For inference: it has no gradient."""
 
-    For inference: it has no gradient.
-    """
-
-    def __init__(self, library, plain):
+    def __init__(self, library: str, plain: RoIAlign):
         super().__init__()
         self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
         self.geometry = _geometry(plain)
@@ -49,13 +47,15 @@ class KernelRoIAlign(nn.Cell):
 
 
 class KernelRoIAlignPair(nn.Cell):
-    """Two pools of the same levels, of which the levels get one gradient: each of its own would be as large as the levels.
+    """Two RoIAligns of the same levels with a common gradient of the levels; each of two would be as large as the levels.
 
     Args:
-        library: path of the kernels; plain, other: RoIAlign.
+        library: path of the kernels.
+        plain: the first one.
+        other: the second one.
     """
 
-    def __init__(self, library, plain, other):
+    def __init__(self, library: str, plain: RoIAlign, other: RoIAlign):
         super().__init__()
         self.geometries = _geometry(plain), _geometry(other)
         self.pool = _pool_operator(library, plain.resolution)
@@ -64,15 +64,15 @@ class KernelRoIAlignPair(nn.Cell):
                                 lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
                                 lambda *inputs: (ms.float32,) * (len(inputs) - 8))
 
-    # The levels come last, as PyNative mode takes a tuple in the first place of the gradients for something else.
+    # The levels come last: PyNative mode misreads gradients whose first element is a tuple.
     def construct(self, boxes, level, other_boxes, other_level, levels):
-        """What the two pools give; arguments as those of `RoIAlign`; boxes have no gradient."""
+        """The outputs of both; arguments as of `RoIAlign`; boxes have no gradient."""
         return (self.pool(boxes, level, self.geometries[0], *levels),
                 self.other_pool(other_boxes, other_level, self.geometries[1], *levels))
 
     def bprop(self, boxes, level, other_boxes, other_level, levels, out, dout):
         """Gradients of the arguments of `construct`."""
-        # Tensors that stand for the levels, which would otherwise have to be kept until the backward pass.
+        # Small tensors of the levels' heights and widths, all that the kernel needs of them: the levels need not be kept.
         sizes = ()
         for feature in levels:
             sizes += (ops.zeros(feature.shape[2:], ms.bool_),)
@@ -91,14 +91,14 @@ def _pool_operator(library, side):
                    lambda *_: ms.float32)
 
 
-# Three samples on a side of three cells fall on the cells themselves.
+# One sample a bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
 PATCH = RoIAlign(resolution=3, sampling_ratio=1, aligned=False)
 
 
 class KernelTrainingFeatures(nn.Cell):
-    """`src.models.faster_rcnn.TrainingFeatures`, whose two parts share one gradient of the levels."""
+    """`src.models.faster_rcnn.TrainingFeatures` with a common gradient of the levels for both of its parts."""
 
-    def __init__(self, library, plain):
+    def __init__(self, library: str, plain: nn.Cell):
         super().__init__(auto_prefix=False)
         self.roi_align = plain.roi_align
         self.pools = KernelRoIAlignPair(library, plain.roi_align.pool, PATCH)
@@ -111,13 +111,13 @@ class KernelTrainingFeatures(nn.Cell):
 
 
 def _patch_boxes(y, x):
-    """Boxes (B, S, 4) of three cells a side around cells (B, S)."""
+    """Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S)."""
     left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
     return ops.stack((left, top, left + 3, top + 3), 2)
 
 
 def _side_by_side(patches, levels, level, y, x):
-    """Patches (B * S, C, 3, 3) as `Patches` gives them: zero outside the level, where RoIAlign repeats the border."""
+    """Patches (B * S, C, 3, 3) as `ExtractPatches` gives them: zero outside the level, where RoIAlign repeats the border."""
     batch, number = level.shape
     heights, widths = (), ()
     for feature in levels:
@@ -132,9 +132,9 @@ def _side_by_side(patches, levels, level, y, x):
 
 
 class KernelScaledWeight(nn.Cell):
-    """`src.models.residual.ScaledWeight` without the index lists that MindSpore's product with a stretched factor keeps."""
+    """`src.models.residual.ScaledWeight` without the index lists that MindSpore's broadcasting product keeps."""
 
-    def __init__(self, library, _):
+    def __init__(self, library: str, _):
         super().__init__()
         scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, lambda *_: ms.float32)
 
@@ -148,17 +148,18 @@ class KernelScaledWeight(nn.Cell):
         return self.scale_rows(weight, scale)
 
 
-class KernelConvolution(nn.Cell):
-    """A 3x3 convolution with padding 1, and its gradients, by Winograd's F(4x4, 3x3) (arXiv:1509.09308).
+class KernelFunctionalConv2d(nn.Cell):
+    """`src.models.residual.FunctionalConv2d` for 3x3 weights and padding 1, with its gradients, by Winograd's F(4x4, 3x3)
+    (arXiv:1509.09308).
 
-    One of stride 2 is computed at stride 1. With four times fewer products that takes no longer than the definition, and spares
-    the memory, several times the input, that MindSpore's operators keep for it.
+    Stride 2 is computed at stride 1: with four times fewer products that takes no longer than direct convolution, and it needs
+    none of the memory, several times the input, that MindSpore's operators keep.
     """
 
-    # With fewer 4x4 tiles than this in a batch, by stride, transforming the weights takes longer than the products that it saves.
+    # By stride: with fewer 4x4 tiles in a batch, transforming the weights takes longer than it saves, and `plain` runs.
     MIN_TILES = {1: 40, 2: 1000}
 
-    def __init__(self, library, plain):
+    def __init__(self, library: str, plain: FunctionalConv2d):
         super().__init__(auto_prefix=False)
         self.plain = plain
         stride = plain.conv2d.stride[-1]
@@ -185,13 +186,13 @@ class KernelConvolution(nn.Cell):
 
 
 class KernelConv2d(nn.Cell):
-    """nn.Conv2d through `KernelConvolution`; weight and bias stay the parameters that they are."""
+    """nn.Conv2d by `KernelFunctionalConv2d`, with the same parameters."""
 
-    def __init__(self, library, conv):
+    def __init__(self, library: str, conv: nn.Conv2d):
         super().__init__(auto_prefix=False)
         self.weight = conv.weight
         self.bias = conv.bias if conv.has_bias else Tensor(np.zeros(conv.out_channels, np.float32))
-        self.convolution = KernelConvolution(library, Convolution(conv))
+        self.convolution = KernelFunctionalConv2d(library, FunctionalConv2d(conv))
 
     def construct(self, x):
         """See nn.Conv2d."""
@@ -201,7 +202,7 @@ class KernelConv2d(nn.Cell):
 class KernelPreprocess(nn.Cell):
     """`src.models.preprocess.Preprocess` in one pass."""
 
-    def __init__(self, library, plain):
+    def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
         self.tables, self.channels = plain.tables, Tensor(plain.channels, ms.int32)
         self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]],
@@ -213,22 +214,22 @@ class KernelPreprocess(nn.Cell):
 
 
 class KernelNMS(nn.Cell):
-    """`src.models.proposals.GroupedNMS` of all groups at once, each box compared with the surviving ones alone."""
+    """`src.models.proposals.BatchedNMS` of all groups in one call, each box compared with the kept ones only."""
 
-    def __init__(self, library, plain):
+    def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
         self.threshold = Tensor([plain.threshold], ms.float32)
         self.nms = _custom(library, "NMS", lambda boxes, *_: boxes[:2], lambda *_: ms.bool_)
 
     def construct(self, boxes, ends):
-        """See `GroupedNMS`."""
+        """See `BatchedNMS`."""
         return ops.stop_gradient(self.nms(boxes, Tensor(ends, ms.int32), self.threshold))
 
 
 class KernelBilinearUpsample(nn.Cell):
     """`src.models.fpn.BilinearUpsample`, whose gradient in MindSpore takes ten times as long."""
 
-    def __init__(self, library, _):
+    def __init__(self, library: str, _):
         super().__init__()
         gradient = _custom(library, "ResizeBilinearGrad", lambda dout, size: [*dout[:2], *size], lambda *_: ms.float32)
 

@@ -1,11 +1,13 @@
-"""Putting the C++ kernels in the place of the cells that they speed up."""
+"""Replacing plain cells of the network by those of the C++ kernels."""
+from __future__ import annotations
+
 from mindspore import nn
 
 from src.cpu_kernels.library import library
 from src.cpu_kernels.operators import (
     KernelBilinearUpsample,
     KernelConv2d,
-    KernelConvolution,
+    KernelFunctionalConv2d,
     KernelMatcher,
     KernelNMS,
     KernelPreprocess,
@@ -17,21 +19,22 @@ from src.models.faster_rcnn import TrainingFeatures
 from src.models.fpn import BilinearUpsample
 from src.models.matcher import Matcher
 from src.models.preprocess import Preprocess
-from src.models.proposals import GroupedNMS
-from src.models.residual import Convolution, ScaledWeight
+from src.models.proposals import BatchedNMS
+from src.models.residual import FunctionalConv2d, ScaledWeight
 from src.models.roi_align import RoIAlign
 
-KERNELS = {BilinearUpsample: KernelBilinearUpsample, GroupedNMS: KernelNMS, RoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
+KERNELS = {BilinearUpsample: KernelBilinearUpsample, BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
            Preprocess: KernelPreprocess, ScaledWeight: KernelScaledWeight, TrainingFeatures: KernelTrainingFeatures}
 
 
-def use_kernels(forward, cfg):
-    """Make `forward`, a cell of plain operators, run on the kernels where they can: on the CPU, with a compiler.
+def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
+    """Make `forward` run on the kernels where that is possible: on the CPU, with a compiler.
 
-    The results agree with the plain operators' up to rounding. In mixed precision convolutions stay as they are.
+    The results agree with those of the plain operators up to rounding. In mixed precision convolutions are not replaced.
 
     Args:
-        forward: TrainingForward or InferenceForward; cfg: the configuration.
+        forward: TrainingForward or InferenceForward of plain operators.
+        cfg: the configuration.
 
     Returns:
         forward.
@@ -39,20 +42,20 @@ def use_kernels(forward, cfg):
     path = library() if cfg.device_target == "CPU" else None
     if path is None:
         return forward
-    # A kernel may keep the plain cell for what it does not do.
-    for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelConvolution)]:
+    # Inside this cell the plain one stays, for small inputs.
+    for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelFunctionalConv2d)]:
         for name, cell in list(parent.name_cells().items()):
             if type(cell) in KERNELS:
                 _replace(parent, name, KERNELS[type(cell)](path, cell))
-            elif not cfg.mix and type(cell) is Convolution and _is_plain_3x3(cell.conv2d):
-                _replace(parent, name, KernelConvolution(path, cell))
+            elif not cfg.mix and type(cell) is FunctionalConv2d and _is_plain_3x3(cell.conv2d):
+                _replace(parent, name, KernelFunctionalConv2d(path, cell))
             elif not cfg.mix and type(cell) is nn.Conv2d and _is_plain_3x3(cell.conv2d):
                 _replace(parent, name, KernelConv2d(path, cell))
     return forward
 
 
 def _is_plain_3x3(conv2d):
-    """Whether the operator convolves with 3x3 weights and one row of zeros around, at stride 1 or 2."""
+    """Whether the operator is a 3x3 convolution with padding 1 and stride 1 or 2, without dilation or groups."""
     stride = set(conv2d.stride[-2:])
     one_around = set(conv2d.padding) == {1} if conv2d.pad_mode == "pad" else conv2d.pad_mode == "same" and stride == {1}
     return (tuple(conv2d.kernel_size) == (3, 3) and stride in ({1}, {2}) and set(conv2d.dilation) == {1}
@@ -60,7 +63,7 @@ def _is_plain_3x3(conv2d):
 
 
 def _replace(parent, name, cell):
-    """Make `cell` the child `name` of `parent`; its parameters keep their names, which MindSpore would prefix again."""
+    """Set the child `name` of `parent`; its parameters keep their names, which MindSpore would prefix again."""
     names = [(parameter, parameter.name) for parameter in cell.get_parameters()]
     if isinstance(parent, nn.CellList):
         parent[int(name)] = cell

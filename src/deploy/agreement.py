@@ -1,4 +1,6 @@
-"""Whether an exported file computes what the network computes."""
+"""Comparing the outputs of an exported file with those of the network."""
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -7,19 +9,26 @@ from src.errors import UserError
 
 BOX_TOLERANCE = 1e-2  # pixels of the canvas
 SCORE_TOLERANCE = 1e-4
-# Rounding decides ties: which of two boxes of equal score is the last proposal, or goes in non-maximum suppression.
+# Rounding breaks ties: which of two boxes of equal score is the last proposal, or is suppressed.
 MAX_TIES = 0.01
 
 
 class Agreement(NamedTuple):
-    """How far two sets of outputs are apart, and how many rows of either have no counterpart in the other."""
-    box_difference: float    # largest, canvas pixels
-    score_difference: float  # largest
-    alone: int
-    rows: int                # of both
+    """How far two sets of outputs are apart.
 
-    def holds(self):
-        """Whether all is within the tolerances, but for the few rows that ties may cost."""
+    Attributes:
+        box_difference: the largest, in pixels of the canvas.
+        score_difference: the largest.
+        alone: number of proposals of either set without a counterpart in the other.
+        rows: number of proposals in both sets.
+    """
+    box_difference: float
+    score_difference: float
+    alone: int
+    rows: int
+
+    def holds(self) -> bool:
+        """Whether all but a few proposals, for ties, are within the tolerances."""
         return self.alone <= MAX_TIES * self.rows
 
     def __str__(self):
@@ -27,17 +36,16 @@ class Agreement(NamedTuple):
         return f"boxes differ by {self.box_difference:.2g} pixels, scores by {self.score_difference:.2g}{alone}"
 
 
-def agreement(found, expected):
+def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> Agreement:
     """Compare the outputs of two detectors for the same images, proposal by proposal.
 
     Proposals of nearly equal scores may have changed places: one that differs from that of its rank beyond the tolerances is
-    compared with all of the other side.
+    compared with all of the other side. The differences are those of the proposals with a counterpart, or of all where none
+    has one.
 
     Args:
-        found, expected: (boxes (B, R, K, 4) canvas pixels, scores (B, R, K)) each, numpy float32.
-
-    Returns:
-        Agreement; the differences are those of the rows that have a counterpart, or of all rows where none has.
+        found: boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
+        expected: the same of the other detector.
     """
     worst, alone = [], 0
     for boxes, scores, other_boxes, other_scores in zip(*found, *expected):
@@ -54,11 +62,12 @@ def agreement(found, expected):
     return Agreement(float(box_difference), float(score_difference), alone, 2 * found[1].shape[0] * found[1].shape[1])
 
 
-def require_agreement(path, result):
-    """Check that an `Agreement` holds.
+def require_agreement(path: str, result: Agreement) -> None:
+    """Raise a UserError unless `result` holds.
 
-    Raises:
-        UserError: it does not.
+    Args:
+        path: of the exported file, for the message.
+        result: of its comparison with the network.
     """
     if not result.holds():
         raise UserError(f"{path} is not written, as it would not compute what the network does: {result} (allowed: "
@@ -67,12 +76,12 @@ def require_agreement(path, result):
 
 
 def _differences(boxes, scores, other_boxes, other_scores):
-    """(n, 2): the largest difference of boxes and of scores, row by row."""
+    """(n, 2): the largest difference of boxes and of scores of each row."""
     count = len(other_scores)
     return np.stack((np.abs(boxes - other_boxes).reshape(count, -1).max(axis=1),
                      np.abs(scores - other_scores).reshape(count, -1).max(axis=1)), axis=1)
 
 
 def _within(differences):
-    """(n,) bool; differences that are not finite are not within."""
+    """(n,) bool, False where a difference is not finite."""
     return (differences <= (BOX_TOLERANCE, SCORE_TOLERANCE)).all(axis=1)

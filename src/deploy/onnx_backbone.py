@@ -1,13 +1,16 @@
-"""The part of a detector that convolves, as operators of ONNX: backbone, feature pyramid and the RPN's head."""
+"""The convolutional part of a detector as operators of ONNX: backbone, feature pyramid and the RPN's head."""
+from __future__ import annotations
+
 import numpy as np
 from mindspore import nn
 
+from src.deploy.onnx_graph import Graph
 from src.errors import UserError
 from src.models.fpn import BilinearUpsample
-from src.models.residual import Chain, NormalizedConv, ResidualBlock
+from src.models.residual import Chain, ConvBatchNorm, ResidualBlock
 
 
-def pyramid(graph, network, image):
+def pyramid(graph: Graph, network: nn.Cell, image: str) -> list[str]:
     """The names of the levels (B, C, H_i, W_i) of a `FasterRCNN` for the normalised image (B, 3, H, W).
 
     Raises:
@@ -20,8 +23,8 @@ def pyramid(graph, network, image):
     return _fpn(graph, network.fpn, [features[i] for i in network.level_index])
 
 
-def rpn_outputs(graph, head, levels, batch):
-    """Logits (B, n) and deltas (B, n, 4) of each level, a list of pairs: what `RPNHead` joins."""
+def rpn_outputs(graph: Graph, head: nn.Cell, levels: list[str], batch: int) -> list[tuple[str, str]]:
+    """Logits (B, n) and deltas (B, n, 4) of each level, a list of pairs, which `RPNHead` concatenates."""
     outputs = []
     for level in levels:
         hidden = graph.add("Relu", _conv(graph, head.conv, level))
@@ -39,7 +42,7 @@ def _cell(graph, cell, x):
         return x
     if isinstance(cell, ResidualBlock):
         return _residual_block(graph, cell, x)
-    if isinstance(cell, NormalizedConv):
+    if isinstance(cell, ConvBatchNorm):
         return _normalized_conv(graph, cell, x)
     if isinstance(cell, nn.Conv2d):
         return _conv(graph, cell, x)
@@ -91,12 +94,15 @@ def _pads(mode, kernel, stride, given):
     """[top, left, bottom, right] of MindSpore's padding.
 
     Args:
-        mode: same, valid or pad; given: (top, bottom, left, right) for the last.
+        mode: same, valid or pad.
+        kernel: (height, width).
+        stride: (y, x).
+        given: (top, bottom, left, right) for the mode pad.
     """
     if mode.lower() == "pad":
         top, bottom, left, right = map(int, given)
         return [top, left, bottom, right]
-    # The sides of what is padded here are multiples of the stride.
+    # Heights and widths of the inputs are multiples of the stride.
     total = [max(k - s, 0) if mode.lower() == "same" else 0 for k, s in zip(kernel, stride)]
     return [side // 2 for side in total] + [side - side // 2 for side in total]
 

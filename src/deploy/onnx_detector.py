@@ -1,22 +1,33 @@
-"""A detector as operators of ONNX: what `InferenceForward` computes, in its order and with its shapes."""
+"""A detector as operators of ONNX: those of `InferenceForward`, in its order and with its shapes."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from src.deploy.onnx_backbone import pyramid, rpn_outputs
 from src.deploy.onnx_graph import Graph
 from src.models.boxes import MAX_SIZE_DELTA, MIN_SIDE
+from src.models.faster_rcnn import InferenceForward
 from src.models.proposals import REJECTED
 from src.models.roi_align import CANONICAL_LEVEL, CANONICAL_SIZE
 from src.models.rpn import UNIT_WEIGHTS
 
+if TYPE_CHECKING:
+    import onnx
 
-def detector_model(forward, batch, height, width):
-    """The onnx.ModelProto of an `InferenceForward` for inputs of one shape.
+
+def detector_model(forward: InferenceForward, batch: int, height: int, width: int) -> onnx.ModelProto:
+    """The ONNX model of an `InferenceForward` for inputs of one shape.
 
     Args:
-        forward: InferenceForward of plain operators; batch: B; height, width: of the canvas.
+        forward: of plain operators.
+        batch: B.
+        height: of the canvas, in pixels.
+        width: of the canvas, in pixels.
 
     Raises:
-        UserError: the backbone is none of mindcv's ResNets.
+        UserError: the backbone is not one of mindcv's ResNets.
     """
     graph, net = Graph(), forward.network
     levels = pyramid(graph, net, _preprocess(graph, forward.preprocess, height, width))
@@ -33,7 +44,7 @@ def detector_model(forward, batch, height, width):
 
 
 def _preprocess(graph, cell, height, width):
-    """The image (B, 3, H, W), normalised: a look-up for each channel, and zeros outside the valid area."""
+    """The normalised image (B, 3, H, W): a look-up table for each channel, and zeros outside the valid area."""
     channels = graph.add("Gather", "image", np.array(cell.channels), axis=3)
     index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=_type(np.int32))
     tables = cell.tables.asnumpy()
@@ -48,7 +59,7 @@ def _preprocess(graph, cell, height, width):
 
 
 def _propose(graph, cell, net, outputs, limit, batch):
-    """Proposals (B, R, 4) by falling score, and which of them are valid, (B, R, 1) float32."""
+    """Proposals (B, R, 4) by falling score, and 1 or 0 for each that is valid or not, (B, R, 1) float32."""
     first, boxes, scores = 0, [], []
     for size, (logits, deltas) in zip(net.level_sizes, outputs):
         anchors = net.anchors.asnumpy()[first:first + size]
@@ -61,7 +72,7 @@ def _propose(graph, cell, net, outputs, limit, batch):
 
 
 def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
-    """Boxes (B, n, 4) of one level, by falling logit, and their scores (B, n): REJECTED for those that are out."""
+    """Boxes (B, n, 4) of one level, by falling logit, and their scores (B, n), REJECTED for suppressed or small boxes."""
     kept = min(cell.pre_nms_top_n, len(anchors))
     scores, index = graph.add("TopK", logits, np.array([kept]), axis=1, outputs=2)
     boxes = _decode(graph, _rows(graph, deltas, index), graph.add("Gather", anchors, index), UNIT_WEIGHTS)
@@ -70,7 +81,7 @@ def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
     shortest = graph.add("ReduceMin", graph.add("Sub", high, low), axes=[2])
     large = graph.add("Not", graph.add("Less", shortest, np.float32(cell.min_size)))
     boxes = graph.add("Mul", boxes, graph.add("Cast", large, to=_type(np.float32)))
-    # MpiGroup for scores, as in the network: rows (image, 0, box) of those that stay.
+    # Ranks instead of scores, as in the network. Rows (image, 0, box) of the boxes that are kept.
     ranks = np.broadcast_to(np.arange(kept, 0, -1, dtype=np.float32), (batch, 1, kept))
     chosen = graph.add("NonMaxSuppression", boxes, ranks, np.array([kept]), np.array([cell.suppress.threshold], np.float32))
     places = graph.add("Gather", chosen, np.array([0, 2]), axis=1)
@@ -83,7 +94,7 @@ def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
 def _roi_align(graph, cell, levels, rois, batch, number):
     """Pooled features (B * R, C, h, w), each from the level of its RoI's size.
 
-    The RoIs of a level are pooled together; then the rows go back to where they were.
+    The RoIs of a level are pooled together; then the rows are brought back into the order of the RoIs.
     """
     rois = graph.reshape(rois, -1, 4)
     low, high = _halves(graph, rois)
@@ -136,7 +147,7 @@ def _rows(graph, table, index):
 
 
 def _halves(graph, boxes):
-    """The left upper and the right lower corners (..., 2) of boxes (..., 4)."""
+    """The upper left and lower right corners (..., 2) of boxes (..., 4)."""
     return graph.add("Split", boxes, np.array([2, 2]), axis=-1, outputs=2)
 
 
@@ -153,10 +164,10 @@ def _decode(graph, deltas, reference, weights):
 
 
 def _clip(graph, boxes, limit):
-    """Boxes cut at 0 and at `limit`, of a shape that spreads over theirs."""
+    """Boxes clipped to 0 and `limit`, of a shape that broadcasts to theirs."""
     return graph.add("Min", graph.add("Max", boxes, np.float32(0)), limit)
 
 
 def _type(kind):
-    """ONNX's number of a numpy type."""
+    """ONNX's code of a numpy type."""
     return {np.float32: 1, np.int32: 6}[kind]

@@ -1,22 +1,21 @@
 """Exported detectors as ONNX files.
 
-MindSpore's own exporter does not get there: MindSpore 2.10 stops at ResizeBilinearV2, or at ResizeNearestNeighborV2 where
-backbone.fpn.upsample_mode is nearest. So the graph is built here from the network's weights.
+MindSpore 2.10's own exporter fails at the operator ResizeBilinearV2, or ResizeNearestNeighborV2 where
+backbone.fpn.upsample_mode is nearest. Therefore the graph is built here from the network's weights.
 """
+from __future__ import annotations
+
 import importlib
 
 import numpy as np
+from mindspore import nn
 
 from src.deploy.onnx_detector import detector_model
 from src.errors import UserError
 
 
-def check_possible(cfg):
-    """Check that an ONNX file can be made here with this configuration.
-
-    Raises:
-        UserError: the packages onnx and onnxruntime are missing; mixed precision.
-    """
+def check_possible(cfg) -> None:
+    """Raise a UserError if the package onnx or onnxruntime is missing, or the configuration asks for mixed precision."""
     if cfg.mix:
         raise UserError("an ONNX file computes in fp32; give --mix False with --file_format ONNX, or --file_format MINDIR for "
                         "fp16 convolutions.")
@@ -28,21 +27,22 @@ def check_possible(cfg):
                             "pip install onnx onnxruntime 'numpy<2', or give --file_format MINDIR.") from error
 
 
-def write(path, forward, image, valid_size):
-    """Write a network with its weights.
+def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray) -> None:
+    """Write a network with its weights, for inputs of the shapes given.
 
     Args:
-        path: of the file; forward: InferenceForward of plain operators; image uint8 (B, H, W, 3) and valid_size float32
-        (B, 2), numpy: inputs of the shapes that the file is to take.
+        path: of the file.
+        forward: InferenceForward of plain operators.
+        image: (B, H, W, 3) uint8.
+        valid_size: (B, 2) float32.
     """
     model = detector_model(forward, len(valid_size), *image.shape[1:3])
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
 
 
-def run(path, batches):
-    """What ONNX Runtime computes on the CPU for each (image, valid_size) of a list: numpy boxes (n, R, K, 4) and scores
-    (n, R, K) of all."""
+def run(path: str, batches: list) -> tuple[np.ndarray, np.ndarray]:
+    """ONNX Runtime's outputs on the CPU for a list of (image, valid_size), joined: boxes (n, R, K, 4) and scores (n, R, K)."""
     import onnxruntime
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = [session.run(["boxes", "scores"], {"image": image, "valid_size": valid_size}) for image, valid_size in batches]

@@ -1,21 +1,28 @@
-"""An ONNX graph that grows operator by operator."""
+"""Building an ONNX graph operator by operator."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-# Read by ONNX Runtime 1.15 and later, and by what is of its age.
+if TYPE_CHECKING:
+    import onnx
+
+# ONNX Runtime reads these from 1.15 on.
 OPSET, IR_VERSION = 17, 8
 
 
 class Graph:
-    """Operators in the order in which they run, and the constants that they read.
+    """Operators in the order in which they run, and their constants.
 
-    Tensors go by their names. Wherever an operator takes a tensor, a numpy array may stand, which becomes a constant.
+    Tensors are represented by their names. A numpy array given as the input of an operator becomes a constant.
     """
 
     def __init__(self):
         self.nodes = []
         self.constants = {}
 
-    def add(self, operator, *inputs, outputs=1, **attributes):
+    def add(self, operator: str, *inputs, outputs: int = 1, **attributes) -> str | tuple[str, ...]:
         """Append an operator of ONNX; an input of None is left out. Returns the name of its output, or a tuple of several."""
         names = [self._name(tensor) for tensor in inputs]
         number = len(self.nodes)
@@ -23,15 +30,16 @@ class Graph:
         self.nodes.append((operator, names, list(results), attributes))
         return results if outputs > 1 else results[0]
 
-    def reshape(self, tensor, *shape):
-        """The tensor in another shape, in which one side may be -1."""
+    def reshape(self, tensor, *shape: int) -> str:
+        """The tensor in another shape, of which one number may be -1."""
         return self.add("Reshape", tensor, np.array(shape, np.int64))
 
-    def model(self, inputs, outputs):
-        """The onnx.ModelProto, checked, with the tensors `outputs`.
+    def model(self, inputs: dict, outputs: dict) -> onnx.ModelProto:
+        """The graph as an ONNX model, checked.
 
         Args:
-            inputs, outputs: {name: (numpy type, shape)}; the keys of `outputs` are names that `rename` gave.
+            inputs: name -> (numpy type, shape).
+            outputs: name -> (numpy type, shape), names that `rename` gave.
         """
         import onnx
         from onnx import helper, numpy_helper
@@ -49,8 +57,8 @@ class Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def rename(self, tensor, name):
-        """Give a tensor a name of its own."""
+    def rename(self, tensor: str, name: str) -> None:
+        """Give a tensor another name."""
         self.nodes.append(("Identity", [tensor], [name], {}))
 
     def _name(self, tensor):

@@ -1,4 +1,6 @@
-"""Inputs that an exported detector is compared with the network on."""
+"""Inputs on which an exported detector is compared with the network."""
+from __future__ import annotations
+
 import numpy as np
 
 from src.dataset.drawing import draw_scene
@@ -10,14 +12,15 @@ from src.errors import UserError
 DRAWN_SIZE = (480, 640)  # height, width
 
 
-def sample_images(places, count):
-    """The images, a list of (h, w, 3) uint8 RGB, that `places` name; where it is empty, `count` that are drawn.
+def sample_images(places: list[str], count: int) -> list[np.ndarray]:
+    """Images, (h, w, 3) uint8 RGB each.
 
     Args:
-        places: see `find_images`.
+        places: files, folders or patterns, see `find_images`.
+        count: of images that are drawn where `places` is empty.
 
     Raises:
-        UserError: there is no such place, or a image cannot be read.
+        UserError: there is no such place, or an image cannot be read.
     """
     if not places:
         return [draw_scene(np.random.default_rng([0, number]), *DRAWN_SIZE)[0] for number in range(count)]
@@ -30,11 +33,10 @@ def sample_images(places, count):
     return images
 
 
-def batches_of(images, cfg):
-    """The images as the network takes them, in batches of cfg.batch_size, the last filled up with the first ones.
+def batches_of(images: list[np.ndarray], cfg) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The images as inputs of the network: image (B, H, W, 3) uint8 and valid_size (B, 2) float32 of each batch.
 
-    Returns:
-        List of (image uint8 (B, H, W, 3), valid_size float32 (B, 2)), numpy.
+    Batches have cfg.batch_size images; the last one is filled up with the first images.
     """
     size, count = cfg.batch_size, len(images)
     canvases = np.empty((-(-count // size) * size, *cfg.data.target_size, 3), np.uint8)

@@ -1,15 +1,15 @@
 """The backbone: any mindcv classification network that yields features at strides 4, 8, 16 and 32."""
+from __future__ import annotations
+
 import difflib
 import functools
-import os
 
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
-from mindspore import nn
+from mindspore import Tensor, nn
 
-from src.train.checkpoint_file import read_checkpoint_file
 from src.errors import UserError
-from src.models.residual import NORMS, chain
+from src.models.residual import NORMS, fold_batch_norm
 
 STRIDES = (4, 8, 16, 32)
 
@@ -18,16 +18,22 @@ class Backbone(nn.Cell):
     """Images (B, 3, H, W) -> a tuple of features at strides 4, 8, 16 and 32.
 
     Args:
-        extractor: mindcv's wrapper, a chain of cells of which some outputs are wanted; its own forward pass grows a list,
-            which sends the graph compiler to the Python interpreter.
+        extractor: mindcv's wrapper, whose own forward pass grows a list, which sends the graph compiler to the Python
+            interpreter.
+
+    Attributes:
+        out_channels: of each feature.
+        stages: mindcv's cells, which give the parameters their names.
+        parts: the same cells as they run, one part for each feature.
+        first_end: number of cells in `stages` up to the first feature.
     """
 
-    def __init__(self, extractor):
+    def __init__(self, extractor: FeatureExtractWrapper):
         super().__init__(auto_prefix=False)
         self.out_channels = tuple(extractor.out_channels)
         self.stages = extractor.net
         ends = [i + 1 for i in extractor.return_index]
-        self.parts = nn.CellList([chain(list(self.stages)[start:end]) for start, end in zip([0, *ends], ends)],
+        self.parts = nn.CellList([fold_batch_norm(list(self.stages)[start:end]) for start, end in zip([0, *ends], ends)],
                                  auto_prefix=False)
         self.first_end = ends[0]
 
@@ -39,16 +45,21 @@ class Backbone(nn.Cell):
         return features
 
 
-def build_backbone(cfg, norm=nn.BatchNorm2d):
-    """A cell from images (B, 3, H, W) to the tuple of features C2..C5, with attribute `out_channels`.
+def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = False) -> Backbone:
+    """The backbone that the configuration names.
 
     Args:
-        cfg: the `backbone` section of the configuration; norm: class of the normalisation layers.
+        cfg: the section `backbone` of the configuration.
+        norm: class of the normalisation layers.
+        pretrained: True for mindcv's ImageNet weights, False for random ones, or the contents of the file cfg.pretrained, a
+            dict of name -> array.
 
     Raises:
-        UserError: no such mindcv model, wrong strides or channels, a pretrained file that does not fit, a failed download.
+        UserError: no such mindcv model, wrong strides or channels, pretrained weights that do not fit, a failed download.
     """
-    model = _create(cfg, norm)
+    model = _create(cfg, norm, download=pretrained is True)
+    if isinstance(pretrained, dict):
+        load_pretrained(model, pretrained, cfg.pretrained)
     if cfg.stem_pool == "torchvision":
         if not isinstance(getattr(model, "max_pool", None), nn.MaxPool2d):
             raise UserError(f"backbone.stem_pool=torchvision needs a ResNet, but backbone.name is {cfg.name}; use mindcv.")
@@ -69,7 +80,7 @@ def build_backbone(cfg, norm=nn.BatchNorm2d):
     return backbone
 
 
-def _create(cfg, norm):
+def _create(cfg, norm, download):
     name = cfg.name[len("det_"):] if cfg.name.startswith("det_") else cfg.name
     if not is_model(name):
         nearest = difflib.get_close_matches(name, list_models(), n=1)
@@ -81,7 +92,7 @@ def _create(cfg, norm):
     elif norm is not nn.BatchNorm2d and name.startswith("resnet"):
         options["norm"] = norm
     try:
-        model = create_model(name, pretrained=cfg.pretrained is True, **options)
+        model = create_model(name, pretrained=download, **options)
     except TypeError as error:
         if not options:
             raise
@@ -89,24 +100,26 @@ def _create(cfg, norm):
     except (OSError, ValueError) as error:
         raise UserError(f"backbone.pretrained: mindcv could not fetch the ImageNet weights of {name} ({error}); set it to the "
                         "path of a checkpoint fetched by hand, or to False to start from random weights.") from error
-    if isinstance(cfg.pretrained, str) and cfg.pretrained:
-        _load_pretrained(model, cfg.pretrained)
     return model
 
 
-def _load_pretrained(model, path):
-    if not os.path.isfile(path):
-        raise UserError(f"backbone.pretrained: there is no file {path!r}.")
-    try:
-        stored = load_checkpoint_file(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"backbone.pretrained: {path} is not a MindSpore checkpoint.") from error
+def load_pretrained(model: nn.Cell, stored: dict, path: str) -> None:
+    """Copy the weights of a classification network, but for its classifier.
+
+    Args:
+        model: of mindcv.
+        stored: contents of a checkpoint, a dict of name -> array.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        UserError: a weight is missing or has another shape.
+    """
     body = {p.name: p for p in model.get_parameters() if not p.name.startswith(("classifier", "head", "fc"))}
     for name, parameter in body.items():
         if name not in stored or stored[name].shape != parameter.shape:
             found = f"has shape {stored[name].shape}" if name in stored else "is missing"
             raise UserError(f"backbone.pretrained: {path} does not fit: {name} {found}, and {parameter.shape} is needed.")
-        parameter.set_data(stored[name].value())
+        parameter.set_data(Tensor(stored[name], parameter.dtype))
 
 
 def _freeze(backbone, cfg):

@@ -1,23 +1,25 @@
 """Box arithmetic inside the graph: areas, overlaps, and the delta coding of Faster R-CNN (arXiv:1506.01497, equation 2)."""
+from __future__ import annotations
+
 import math
 
-from mindspore import ops
+from mindspore import Tensor, ops
 
-# exp() of a larger size delta would leave any image: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
+# The exponential of a larger size delta exceeds any image: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
 MAX_SIZE_DELTA = math.log(1000.0 / 16)
 # Keeps the logarithm finite for boxes without area, which only padding has.
 MIN_SIDE = 1e-6
 
 
-def area(boxes):
-    """Areas (..., ) in square pixels of xyxy boxes (..., 4); a box turned inside out has area 0."""
+def area(boxes: Tensor) -> Tensor:
+    """Areas (...,) in square pixels of xyxy boxes (..., 4); 0 where x2 < x1 or y2 < y1."""
     width = ops.relu(boxes[..., 2] - boxes[..., 0])
     height = ops.relu(boxes[..., 3] - boxes[..., 1])
     return width * height
 
 
-def pairwise_iou(boxes, others):
-    """Intersection over union (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4); 0 where the union is empty."""
+def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4), xyxy; 0 where the union is empty."""
     shape = (others.shape[0], boxes.shape[1], others.shape[1])
     width = ops.relu(_overlap_end(boxes, others, 2, shape) - _overlap_start(boxes, others, 0, shape))
     height = ops.relu(_overlap_end(boxes, others, 3, shape) - _overlap_start(boxes, others, 1, shape))
@@ -26,7 +28,7 @@ def pairwise_iou(boxes, others):
     return intersection / ops.maximum(union, MIN_SIDE**2)
 
 
-# Minimum and Maximum are five times slower on the CPU when they have to stretch their inputs themselves.
+# The inputs are broadcast first: on the CPU, Minimum and Maximum are five times slower when they broadcast themselves.
 def _overlap_end(boxes, others, coordinate, shape):
     return ops.minimum(boxes[..., coordinate].expand_dims(2).broadcast_to(shape),
                        others[..., coordinate].expand_dims(1).broadcast_to(shape))
@@ -42,13 +44,14 @@ def _centre_and_size(boxes):
     return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height
 
 
-def encode(boxes, reference, weights):
-    """Deltas (..., 4) that turn reference boxes (..., 4) into boxes (..., 4).
+def encode(boxes: Tensor, reference: Tensor, weights: tuple) -> Tensor:
+    """Deltas (..., 4) that turn reference boxes into boxes (arXiv:1506.01497, equation 2).
 
     dx = wx (x - xr) / wr, dy likewise, dw = ww log(w / wr), dh likewise; x, y are centres.
 
     Args:
-        boxes, reference: xyxy pixels float32.
+        boxes: (..., 4) float32 xyxy pixels.
+        reference: (..., 4) float32 xyxy pixels, anchors or proposals.
         weights: the four factors (wx, wy, ww, wh).
     """
     x, y, width, height = _centre_and_size(boxes)
@@ -60,8 +63,8 @@ def encode(boxes, reference, weights):
     return ops.stack((dx, dy, dw, dh), -1)
 
 
-def decode(deltas, reference, weights):
-    """Boxes (..., 4) that deltas (..., 4) make of reference boxes (..., 4): the inverse of `encode`.
+def decode(deltas: Tensor, reference: Tensor, weights: tuple) -> Tensor:
+    """Boxes (..., 4) xyxy pixels of deltas (..., 4) from reference boxes (..., 4): the inverse of `encode`.
 
     Size deltas are clamped to log(1000 / 16), so that no box overflows.
     """
@@ -73,12 +76,12 @@ def decode(deltas, reference, weights):
 
 
 def _exp(x):
-    # On the CPU ops.exp is off by 4e-6, a hundredth of a pixel in 2,000; ops.expm1 is exact to the last bit.
+    # On the CPU ops.exp has a relative error of 4e-6, a hundredth of a pixel in 2,000; ops.expm1 is exact to the last bit.
     return ops.expm1(x) + 1
 
 
-def clip(boxes, size):
-    """Boxes (B, N, 4) cut at the border of their image; size (B, 2) is its height and width in pixels."""
+def clip(boxes: Tensor, size: Tensor) -> Tensor:
+    """Boxes (B, N, 4) xyxy clipped to their image, of which size (B, 2) holds height and width in pixels."""
     height, width = size[:, :1], size[:, 1:]
     zero = ops.zeros_like(boxes[..., 0])
     x1, y1 = ops.minimum(ops.maximum(boxes[..., 0], zero), width), ops.minimum(ops.maximum(boxes[..., 1], zero), height)
@@ -86,7 +89,7 @@ def clip(boxes, size):
     return ops.stack((x1, y1, x2, y2), -1)
 
 
-def gather_rows(table, index):
+def gather_rows(table: Tensor, index: Tensor) -> Tensor:
     """Rows (B, S, C) of table (B, N, C) at index (B, S) int32."""
     batch, rows = table.shape[:2]
     first_row = ops.arange(0, batch * rows, rows).astype(index.dtype).reshape(batch, 1)

@@ -1,11 +1,12 @@
-"""Faster R-CNN with a feature pyramid: how the parts make losses from annotated images, and boxes from images."""
+"""Faster R-CNN with a feature pyramid (arXiv:1506.01497, 1612.03144): losses of annotated images, and boxes on images."""
+from __future__ import annotations
+
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.anchors import canvas_anchors
-from src.models.backbone import build_backbone
 from src.models.fpn import FPN
-from src.models.patches import Patches
+from src.models.patches import ExtractPatches
 from src.models.preprocess import Preprocess
 from src.models.proposals import ProposalGenerator
 from src.models.roi_align import MultiScaleRoIAlign
@@ -20,13 +21,18 @@ class FasterRCNN(nn.Cell):
 
     Args:
         cfg: the configuration.
-        num_classes: K, without background; norm: class of the backbone's normalisation layers.
+        num_classes: K, without background.
+        backbone: images (B, 3, H, W) -> tuple of features C2..C5, with attribute `out_channels`, see `build_backbone`.
+
+    Attributes:
+        level_sizes: number of anchors of each level.
+        anchors: (N, 4) float32 pixels of the canvas, level by level.
     """
 
-    def __init__(self, cfg, num_classes, norm=nn.BatchNorm2d):
+    def __init__(self, cfg, num_classes: int, backbone: nn.Cell):
         super().__init__()
         rpn, head, channels = cfg.rpn_head, cfg.bbox_head, cfg.backbone.out_channels
-        self.backbone = build_backbone(cfg.backbone, norm)
+        self.backbone = backbone
         fpn = cfg.backbone.fpn
         self.level_index = tuple(fpn.level_index)
         in_channels = [self.backbone.out_channels[i] for i in self.level_index]
@@ -39,11 +45,11 @@ class FasterRCNN(nn.Cell):
         strides = head.roi_extractor.featmap_strides
         self.num_roi_levels = len(strides)
         self.roi_align = MultiScaleRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
-                                         head.roi_extractor.aligned)
+                                            head.roi_extractor.aligned)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
 
     def pyramid(self, image):
-        """image (B, 3, H, W) normalised -> tuple of float32 levels (B, C, H_i, W_i)."""
+        """Normalised images (B, 3, H, W) -> tuple of levels (B, C, H_i, W_i) float32, finest first."""
         features = self.backbone(image)
         chosen = ()
         for i in self.level_index:
@@ -51,7 +57,7 @@ class FasterRCNN(nn.Cell):
         return self.fpn(chosen)
 
     def box_outputs(self, levels, rois):
-        """rois (B, R, 4) pixels -> logits (B * R, K + 1) and deltas (B * R, K, 4)."""
+        """Logits (B * R, K + 1) and deltas (B * R, K, 4) of rois (B, R, 4) in canvas pixels."""
         return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
 
 
@@ -62,19 +68,21 @@ def _preprocess(item_transforms):
 
 
 class TrainingFeatures(nn.Cell):
-    """What a training step takes from the pyramid: the RoIs pooled, and the patches around the sampled anchors.
+    """What a training step takes from the pyramid: the pooled RoIs, and the patches around the sampled anchors.
+
+    A cell of its own so that src/cpu_kernels can replace it by one that computes a single gradient of the levels.
 
     Args:
-        roi_align: MultiScaleRoIAlign.
+        roi_align: of the network.
     """
 
-    def __init__(self, roi_align):
+    def __init__(self, roi_align: MultiScaleRoIAlign):
         super().__init__(auto_prefix=False)
         self.roi_align = roi_align
-        self.patches = Patches()
+        self.patches = ExtractPatches()
 
     def construct(self, levels, rois, level, y, x):
-        """Returns (B * R, C, 7, 7) and (B, C, 3, 3 * S): see `MultiScaleRoIAlign` and `Patches`."""
+        """Pooled RoIs (B * R, C, h, w) and patches (B, C, 3, 3 * S): see `MultiScaleRoIAlign` and `ExtractPatches`."""
         return self.roi_align(levels, rois), self.patches(levels, level, y, x)
 
 
@@ -82,13 +90,16 @@ class TrainingForward(nn.Cell):
     """Annotated images -> losses.
 
     Args:
-        network: FasterRCNN; cfg: the configuration; num_classes: K.
+        network: the detector.
+        cfg: the configuration.
+        num_classes: K, without background.
 
     Attributes:
-        num_anchors, num_proposals: of an image.
+        num_anchors: of an image.
+        num_proposals: of an image.
     """
 
-    def __init__(self, network, cfg, num_classes):
+    def __init__(self, network: FasterRCNN, cfg, num_classes: int):
         super().__init__(auto_prefix=False)
         self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
@@ -105,8 +116,13 @@ class TrainingForward(nn.Cell):
         """Returns (5,) float32 in the order of LOSS_NAMES; the first is the sum of the others.
 
         Args:
-            image uint8 (B, H, W, 3), valid_size (B, 2), boxes (B, G, 4), labels (B, G), mask (B, G): a batch of the pipeline;
-            anchor_priority, roi_priority: see `src.models.matcher.subsample`.
+            image: (B, H, W, 3) uint8 RGB.
+            valid_size: (B, 2) float32, height and width of each image on its canvas.
+            boxes: (B, G, 4) float32, padded.
+            labels: (B, G) int32, 0..K-1.
+            mask: (B, G) bool, False where padded.
+            anchor_priority: (B, N) float32, see `src.models.matcher.subsample`.
+            roi_priority: (B, R + G) float32, or (B, R) where ground-truth boxes are no proposals.
         """
         net = self.network
         levels = net.pyramid(self.preprocess(image, valid_size))
@@ -115,21 +131,22 @@ class TrainingForward(nn.Cell):
         proposals, valid = self.propose(net.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
         index, *anchor_targets = self.sample_anchors(net.anchors, boxes, mask, anchor_priority)
-        pooled, patches = self.features(levels, rois, *net.rpn_head.cells_of(index, levels))
-        rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at(index, patches), *anchor_targets)
+        pooled, patches = self.features(levels, rois, *net.rpn_head.locate_anchors(index, levels))
+        rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at_anchors(index, patches), *anchor_targets)
         class_logits, box_deltas = net.box_head(pooled)
         roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)
         return ops.stack((rpn_cls + rpn_box + roi_cls + roi_box, rpn_cls, rpn_box, roi_cls, roi_box))
 
 
 class InferenceForward(nn.Cell):
-    """Images -> boxes (B, R, K, 4) canvas pixels and scores (B, R, K) of every proposal and class.
+    """Images -> boxes and scores of every proposal and class, before non-maximum suppression by class.
 
     Args:
-        network: FasterRCNN; cfg: the configuration.
+        network: the detector.
+        cfg: the configuration.
     """
 
-    def __init__(self, network, cfg):
+    def __init__(self, network: FasterRCNN, cfg):
         super().__init__(auto_prefix=False)
         self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
@@ -137,7 +154,12 @@ class InferenceForward(nn.Cell):
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights)
 
     def construct(self, image, valid_size):
-        """image uint8 (B, H, W, 3), valid_size (B, 2)."""
+        """Returns boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
+
+        Args:
+            image: (B, H, W, 3) uint8 RGB.
+            valid_size: (B, 2) float32, height and width of each image on its canvas.
+        """
         net = self.network
         levels = net.pyramid(self.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)

@@ -1,47 +1,49 @@
 """Feature pyramid network (arXiv:1612.03144)."""
+from __future__ import annotations
+
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.common.initializer import HeUniform
 
 
 def _conv(in_channels, out_channels, kernel_size):
-    # A HeUniform of slope 1 is the variance-preserving uniform of Caffe2's pyramid.
+    # HeUniform with slope 1 is Caffe2's XavierFill, with which the pyramids of Detectron and torchvision start.
     return nn.Conv2d(in_channels, out_channels, kernel_size, pad_mode="same", has_bias=True,
                      weight_init=HeUniform(negative_slope=1), bias_init="zeros")
 
 
 class BilinearUpsample(nn.Cell):
-    """Bilinear interpolation with half-pixel centres."""
+    """Bilinear interpolation with half-pixel centres; a cell of its own so that src/cpu_kernels can replace it."""
 
     def construct(self, feature, size):
-        """feature (B, C, h, w) at size (H, W)."""
+        """Resizes feature (B, C, h, w) to size (H, W)."""
         return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
 
 class NearestUpsample(nn.Cell):
-    """The nearest feature."""
+    """Nearest-neighbour interpolation."""
 
     def construct(self, feature, size):
-        """feature (B, C, h, w) at size (H, W)."""
+        """Resizes feature (B, C, h, w) to size (H, W)."""
         return ops.interpolate(feature, size=size, mode="nearest")
 
 
 class FPN(nn.Cell):
-    """Features C2..C5 -> levels P2..P5 and further ones by stride-2 subsampling of the last.
+    """Features C2..C5 -> levels P2..P5 and further ones, each the previous one subsampled with stride 2.
 
     Args:
-        in_channels: channels of the backbone's features, finest first.
-        out_channels: channels of every level.
+        in_channels: of each feature of the backbone, finest first.
+        out_channels: of every level.
         num_outs: number of levels returned.
-        upsample_mode: how the coarser level is brought to the finer one's size, `nearest` or `bilinear`.
+        upsample_mode: `nearest` or `bilinear`.
     """
 
-    def __init__(self, in_channels, out_channels, num_outs, upsample_mode):
+    def __init__(self, in_channels: list[int], out_channels: int, num_outs: int, upsample_mode: str):
         super().__init__()
         self.lateral = nn.CellList([_conv(channels, out_channels, 1) for channels in in_channels])
         self.output = nn.CellList([_conv(out_channels, out_channels, 3) for _ in in_channels])
         self.extra_levels = num_outs - len(in_channels)
-        # A maximum of one pixel: MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
+        # A maximum over one pixel: MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
         self.upsample = BilinearUpsample() if upsample_mode == "bilinear" else NearestUpsample()
 

@@ -1,21 +1,30 @@
-"""Which ground-truth box each anchor or proposal stands for, and which of them carry a loss."""
-from mindspore import nn, ops
+"""Assigning anchors and proposals to ground-truth boxes, and sampling those that the losses are computed on."""
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
 
 from src.models.boxes import pairwise_iou
 
 
 class Matcher(nn.Cell):
-    """The ground-truth box that each candidate overlaps most."""
+    """The ground-truth box that each candidate, an anchor or proposal, overlaps most.
+
+    A cell without parameters so that src/cpu_kernels can replace it.
+    """
 
     def construct(self, candidates, boxes, mask):
-        """Compare all candidates with all boxes of their image.
+        """Compares all candidates with all boxes of their image.
 
         Args:
-            candidates: (B or 1, N, 4) float32 pixels, boxes: (B, G, 4) float32 pixels, mask: (B, G) bool, False where padded.
+            candidates: (B or 1, N, 4) float32 xyxy pixels.
+            boxes: (B, G, 4) float32 xyxy pixels.
+            mask: (B, G) bool, False where padded.
 
         Returns:
-            overlap (B, N) float32, the largest IoU (0 without any box); index (B, N), whole numbers, of that box;
-            is_best (B, N) bool: no candidate overlaps one of the boxes more than this one does (ties count, IoU 0 does not).
+            overlap: (B, N) float32, the largest IoU; 0 without any box.
+            index: (B, N) integer, of the box with that IoU.
+            is_best: (B, N) bool, whether some box is overlapped by no candidate more than by this one. Ties count, IoU 0
+                does not.
         """
         iou = pairwise_iou(candidates, boxes) * mask.expand_dims(1).astype(boxes.dtype)
         overlap, index = ops.max(iou, axis=2)
@@ -24,24 +33,29 @@ class Matcher(nn.Cell):
         return overlap, index, is_best
 
 
-def subsample(positive, negative, priority, number, max_positive):
+def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
+              max_positive: int) -> tuple[Tensor, Tensor, Tensor]:
     """A random subset of the candidates, positives first (arXiv:1504.08083, section 2.3).
 
-    Up to `max_positive` positives, then negatives until there are `number`. The candidates of largest priority are taken:
-    a random permutation makes a random sample, and the same priorities always make the same one.
+    Up to `max_positive` positives, then negatives until there are `number`. Those of largest priority are taken: a random
+    permutation gives a random sample, and equal priorities give equal samples.
 
     Args:
-        positive, negative: (B, N) bool, disjoint.
+        positive: (B, N) bool.
+        negative: (B, N) bool, nowhere true where `positive` is.
         priority: (B, N) float32, a permutation of 0..N-1 in each row (exact in float32 up to 2**23 candidates).
-        number, max_positive: counts of one image.
+        number: of samples an image.
+        max_positive: of positive samples an image.
 
     Returns:
-        index (B, S) int32 with S = min(number, N); is_positive (B, S) bool; is_sampled (B, S) bool, False in unused slots.
+        index: (B, S) int32 with S = min(number, N).
+        is_positive: (B, S) bool.
+        is_sampled: (B, S) bool, False in unused slots.
     """
     candidates = positive.shape[1]
     nothing = -ops.ones_like(priority)
     positive_priority = ops.select(positive, priority, nothing)
-    # One more than wanted: the first that is left out.
+    # The largest priority that is left out.
     left_out = ops.topk(positive_priority, min(max_positive, candidates - 1) + 1)[0][:, -1:]
     if max_positive >= candidates:
         left_out = -ops.ones_like(left_out)

@@ -1,18 +1,23 @@
-"""The features around single cells of a pyramid."""
+"""The features around single cells of a pyramid, so that a loss on a few anchors runs the RPN's convolution on these only."""
+from __future__ import annotations
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.models.roi_align import flatten_levels
 
 
-class Patches(nn.Cell):
-    """The 3x3 features around cells of the pyramid's levels, zero outside the level: what a 3x3 convolution sees there."""
+class ExtractPatches(nn.Cell):
+    """The 3x3 features around cells of the pyramid, zero outside the level, as a padded 3x3 convolution reads them."""
 
     def construct(self, levels, level, y, x):
-        """Returns the patches side by side, (B, C, 3, 3 * S) float32.
+        """Returns the patches of each image side by side, (B, C, 3, 3 * S) float32.
 
         Args:
-            levels: tuple of (B, C, H_i, W_i) float32; level, y, x: (B, S) int32, a cell each.
+            levels: tuple of (B, C, H_i, W_i) float32.
+            level: (B, S) int32, of each cell.
+            y: (B, S) int32, row of the cell in its level.
+            x: (B, S) int32, column.
         """
         rows, height, width, first_row = flatten_levels(levels, level)
         height, width = height.reshape(-1, 1), width.reshape(-1, 1)
@@ -25,22 +30,23 @@ class Patches(nn.Cell):
         return ops.gather(rows, side_by_side(index, level.shape[0]), 0).transpose(0, 3, 1, 2)
 
 
-def side_by_side(patches, batch):
-    """Patches (B * S, 3, 3) as the rows and columns of one image each: (B, 3, 3 * S)."""
+def side_by_side(patches: Tensor, batch: int) -> Tensor:
+    """Patches (B * S, 3, 3) next to each other, (B, 3, 3 * S); batch: B."""
     return patches.reshape(batch, -1, 3, 3).transpose(0, 2, 1, 3).reshape(batch, 3, -1)
 
 
-def inside_level(position, limit):
-    """Which positions (M, 3) are in [0, limit), (M, 1): float32."""
+def inside_level(position: Tensor, limit: Tensor) -> Tensor:
+    """1 where positions (M, 3) are in [0, limit), limit (M, 1), and 0 elsewhere: (M, 3) float32."""
     return ops.logical_and(position >= 0, position < limit).astype(ms.float32)
 
 
-def cells_of_anchors(index, level_sizes, num_anchors):
+def locate_anchors(index: Tensor, level_sizes: tuple, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
     """Level, y and x, (B, S) int32 each, of the cells that anchors belong to.
 
     Args:
         index: (B, S) int32, anchors numbered level by level, row-major over (y, x, anchor).
-        level_sizes: (height, width) of each level; num_anchors: of a cell.
+        level_sizes: (height, width) of each level.
+        num_anchors: of a cell.
     """
     widths, firsts, count = (), (), 0
     for height, width in level_sizes:

@@ -1,4 +1,6 @@
-"""The forward pass of mindcv's residual networks, with BatchNorm folded into the convolution before it where it is fixed."""
+"""The forward pass of mindcv's residual networks, with fixed BatchNorm folded into the convolution before it."""
+from __future__ import annotations
+
 import mindspore as ms
 from mindcv.models.resnet import BasicBlock, Bottleneck
 from mindspore import nn, ops
@@ -6,51 +8,52 @@ from mindspore import nn, ops
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
-class Convolution(nn.Cell):
-    """A convolution whose weight and bias come as tensors.
+class FunctionalConv2d(nn.Cell):
+    """ops.conv2d as a cell: a convolution whose weight and bias are inputs; src/cpu_kernels can replace it.
 
     Args:
-        conv: nn.Conv2d that has the geometry.
+        conv: gives kernel size, stride, padding, dilation and groups.
 
     Attributes:
         compute_dtype: of the products.
     """
 
-    def __init__(self, conv):
+    def __init__(self, conv: nn.Conv2d):
         super().__init__(auto_prefix=False)
         self.conv2d = conv.conv2d
         self.compute_dtype = ms.float32
 
     def construct(self, x, weight, bias):
-        """x (B, C, H, W), weight (K, C, h, w), bias (K,) -> (B, K, H', W') float32."""
+        """Input x (B, C, H, W), weight (K, C, h, w), bias (K,) -> (B, K, H', W') float32."""
         convolved = self.conv2d(x.astype(self.compute_dtype), weight.astype(self.compute_dtype))
         return ops.bias_add(convolved.astype(ms.float32), bias)
 
 
 class ScaledWeight(nn.Cell):
-    """A weight (K, ...) times a fixed factor (K,) for each output channel."""
+    """A weight (K, C, h, w) times a constant factor for each output channel; src/cpu_kernels can replace it."""
 
     def construct(self, weight, scale):
-        """The scaled weight, (K, ...)."""
+        """weight (K, C, h, w), scale (K,) without gradient -> (K, C, h, w)."""
         return weight * scale.reshape(-1, 1, 1, 1)
 
 
-class NormalizedConv(nn.Cell):
-    """A convolution and the BatchNorm after it.
+class ConvBatchNorm(nn.Cell):
+    """A convolution followed by BatchNorm.
 
     With stored statistics BatchNorm is an affine map, y = conv(x, w s) + (beta - mean s), s = gamma / sqrt(variance + eps):
-    one pass over the features and one tensor less to keep than with the two cells one after the other.
+    one pass over the features and one tensor less in memory than the two cells in turn.
 
     Args:
-        conv: nn.Conv2d without bias; norm: BatchNorm over its output; both keep their names.
+        conv: without bias; its parameters keep their names.
+        norm: one of NORMS; its parameters keep their names.
     """
 
-    def __init__(self, conv, norm):
+    def __init__(self, conv: nn.Conv2d, norm: nn.Cell):
         super().__init__(auto_prefix=False)
         self.conv = conv
         self.norm = norm
         self.scaled_weight = ScaledWeight()
-        self.convolution = Convolution(conv)
+        self.convolution = FunctionalConv2d(conv)
 
     def construct(self, x):
         """x (B, C, H, W) -> (B, K, H', W')."""
@@ -65,16 +68,16 @@ class ResidualBlock(nn.Cell):
     """mindcv's BasicBlock or Bottleneck (arXiv:1512.03385, figure 5).
 
     Args:
-        block: whose cells this one uses, under their names.
+        block: its cells are used, and their parameters keep their names.
     """
 
-    def __init__(self, block):
+    def __init__(self, block: nn.Cell):
         super().__init__(auto_prefix=False)
         pairs = [(block.conv1, block.bn1), (block.conv2, block.bn2)]
         if isinstance(block, Bottleneck):
             pairs.append((block.conv3, block.bn3))
-        self.convolutions = nn.CellList([NormalizedConv(*pair) for pair in pairs], auto_prefix=False)
-        self.shortcut = None if block.down_sample is None else chain(block.down_sample)
+        self.convolutions = nn.CellList([ConvBatchNorm(*pair) for pair in pairs], auto_prefix=False)
+        self.shortcut = None if block.down_sample is None else fold_batch_norm(block.down_sample)
 
     def construct(self, x):
         """x (B, C, H, W) -> (B, K, H', W')."""
@@ -86,27 +89,27 @@ class ResidualBlock(nn.Cell):
 
 
 class Chain(nn.Cell):
-    """Cells one after the other; they keep their names, which nn.SequentialCell would change."""
+    """A sequence of cells whose parameters keep their names, which nn.SequentialCell would change."""
 
-    def __init__(self, cells):
+    def __init__(self, cells: list[nn.Cell]):
         super().__init__(auto_prefix=False)
         self.cells_in_order = nn.CellList(cells, auto_prefix=False)
 
     def construct(self, x):
-        """x (B, C, H, W) -> what the last cell gives."""
+        """x (B, C, H, W) -> output of the last cell."""
         for cell in self.cells_in_order:
             x = cell(x)
         return x
 
 
-def chain(sequence):
-    """A `Chain` of cells that run one after the other, convolutions joined with the BatchNorm that follows them."""
+def fold_batch_norm(sequence: list[nn.Cell]) -> Chain:
+    """A `Chain` of the cells, in which each convolution and the BatchNorm after it are one `ConvBatchNorm`."""
     cells = []
     for cell in sequence:
         if isinstance(cell, NORMS) and cells and isinstance(cells[-1], nn.Conv2d) and not cells[-1].has_bias:
-            cells[-1] = NormalizedConv(cells[-1], cell)
+            cells[-1] = ConvBatchNorm(cells[-1], cell)
         elif isinstance(cell, nn.SequentialCell):
-            cells.append(chain(cell))
+            cells.append(fold_batch_norm(cell))
         elif type(cell) in (BasicBlock, Bottleneck):
             cells.append(ResidualBlock(cell))
         else:

@@ -1,11 +1,13 @@
-"""RoIAlign over a feature pyramid (arXiv:1703.06870), each RoI pooled once, on the level of its size (arXiv:1612.03144)."""
+"""RoIAlign (arXiv:1703.06870) over a feature pyramid, each RoI on the level of its size (arXiv:1612.03144, equation 1)."""
+from __future__ import annotations
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import MIN_SIDE, area
 
-# A RoI of 224 x 224 pixels, the size of an ImageNet image, belongs to P4, whose stride is 16.
+# An RoI of 224 x 224 pixels, the size of an ImageNet image, is pooled from P4, whose stride is 16.
 CANONICAL_SIZE = 224
 CANONICAL_LEVEL = 4
 
@@ -14,17 +16,20 @@ class MultiScaleRoIAlign(nn.Cell):
     """Pools each RoI from the level of its size.
 
     Args:
-        strides: of the levels that RoIs are pooled from, finest first; resolution, sampling_ratio, aligned: see `RoIAlign`.
+        strides: of the levels that RoIs are pooled from, finest first, in pixels.
+        resolution: see `RoIAlign`.
+        sampling_ratio: see `RoIAlign`.
+        aligned: see `RoIAlign`.
     """
 
-    def __init__(self, strides, resolution, sampling_ratio, aligned):
+    def __init__(self, strides: list[int], resolution: int, sampling_ratio: int, aligned: bool):
         super().__init__()
         self.inverse_stride = Tensor(1 / np.asarray(strides, np.float32))
         self.num_levels = len(strides)
         self.finest = int(np.log2(strides[0]))
         self.pool = RoIAlign(resolution, sampling_ratio, aligned)
 
-    def assign_levels(self, rois):
+    def assign_levels(self, rois: Tensor) -> Tensor:
         """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid.
 
         1e-6 is added to the level, so that a size of exactly 224 times a power of 2 does not fall below its level by rounding.
@@ -34,11 +39,16 @@ class MultiScaleRoIAlign(nn.Cell):
         return ops.clamp(level, 0, self.num_levels - 1).astype(ms.int32)
 
     def construct(self, levels, rois):
-        """levels: tuple of (B, C, H_i, W_i) float32; rois (B, R, 4) pixels; returns (B * R, C, resolution, resolution)."""
+        """Returns (B * R, C, resolution, resolution) float32.
+
+        Args:
+            levels: tuple of (B, C, H_i, W_i) float32.
+            rois: (B, R, 4) float32 xyxy pixels of the canvas.
+        """
         return self.pool(levels, *self.locate(rois))
 
     def locate(self, rois):
-        """rois (B, R, 4) pixels -> boxes (B, R, 4) in cells of their level, and that level (B * R,) int32."""
+        """rois (B, R, 4) pixels -> boxes (B, R, 4) in cells of their level, and the level's index (B * R,) int32."""
         level = self.assign_levels(rois.reshape(-1, 4))
         return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
@@ -46,17 +56,17 @@ class MultiScaleRoIAlign(nn.Cell):
 class RoIAlign(nn.Cell):
     """RoIAlign of boxes whose level is known, by gathering rows of the flattened levels.
 
-    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, so that a gather and a small matrix product
-    compute it: plain operators, the same result on every run (MindSpore's ROIAlign adds its gradient up in the order in
-    which its threads come), and several times faster than that operator on the CPU.
+    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, which a gather and a small matrix product compute.
+    These give the same bits in every run, where the gradient of MindSpore's ROIAlign depends on the order of its threads, and
+    are several times faster than that operator on the CPU. src/cpu_kernels can replace this cell.
 
     Args:
         resolution: bins a side.
         sampling_ratio: samples a bin and axis.
-        aligned: True shifts boxes by half a cell, so that pixel centres agree (False is the paper's first form).
+        aligned: True shifts boxes by half a cell, so that pixel centres agree; False is the original form.
     """
 
-    def __init__(self, resolution, sampling_ratio, aligned):
+    def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
         super().__init__()
         self.resolution = resolution
         self.samples = sampling_ratio
@@ -68,10 +78,13 @@ class RoIAlign(nn.Cell):
         self.steps = Tensor(steps.astype(np.float32))
 
     def _axis(self, start, end, limit):
-        """Where the samples of one axis fall: (M, resolution, 2 * samples) index int32 and weight float32.
+        """Cells along one axis that the samples interpolate between, and their weights: (M, resolution, 2 * samples) int32
+        and float32.
 
         Args:
-            start, end: (M,) in cells of the level; limit: (M,) number of cells.
+            start: (M,) in cells of the level.
+            end: (M,) in cells of the level.
+            limit: (M,) number of cells.
         """
         length = ops.maximum(end - start, self.smallest_side)
         position = start.expand_dims(1) + length.expand_dims(1) * self.steps
@@ -90,7 +103,9 @@ class RoIAlign(nn.Cell):
         """Returns (B * R, C, resolution, resolution) float32.
 
         Args:
-            levels: tuple of (B, C, H_i, W_i) float32; boxes (B, R, 4) in cells of their level; level (B * R,) int32.
+            levels: tuple of (B, C, H_i, W_i) float32.
+            boxes: (B, R, 4) float32 xyxy in cells of their level.
+            level: (B * R,) int32, index into `levels`.
         """
         batch, number = boxes.shape[:2]
         rows, height, width, first_row = flatten_levels(levels, level.reshape(batch, number))
@@ -109,15 +124,18 @@ class RoIAlign(nn.Cell):
         return pooled.reshape(batch * number, self.resolution, self.resolution, channels).transpose(0, 3, 1, 2)
 
 
-def flatten_levels(levels, level):
-    """The pyramid as a table of feature vectors, and where the part of single cells begins.
+def flatten_levels(levels: tuple, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The levels as one table of feature vectors, and where in it to find the S items of each image.
 
     Args:
-        levels: tuple of (B, C, H_i, W_i); level: (B, S) int32, of each cell asked for.
+        levels: tuple of (B, C, H_i, W_i).
+        level: (B, S) int32, of each item.
 
     Returns:
-        rows (sum of B * H_i * W_i + 1, C): level by level, row-major over (image, y, x), and at the end zeros; and (B * S,)
-        int32 each: height and width of the level, and the row of the image's first cell there.
+        rows: (sum of B * H_i * W_i + 1, C), level by level, row-major over (image, y, x), and a last row of zeros.
+        height: (B * S,) int32, of the item's level.
+        width: (B * S,) int32, of the item's level.
+        first_row: (B * S,) int32, row of the cell y = x = 0 of the item's image and level.
     """
     batch, number = level.shape
     rows, heights, widths, firsts, count = (), (), (), (), 0

@@ -1,4 +1,6 @@
 """The second stage (Fast R-CNN, arXiv:1504.08083): RoI sampling, two dense layers, class scores and class-specific boxes."""
+from __future__ import annotations
+
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.common.initializer import HeUniform, Normal
@@ -12,10 +14,13 @@ class BoxHead(nn.Cell):
     """Pooled features -> class logits and box deltas.
 
     Args:
-        in_channels, resolution: of the pooled features; hidden: width of the two dense layers; num_classes: K.
+        in_channels: of the pooled features.
+        resolution: height and width of the pooled features.
+        hidden: width of the two dense layers.
+        num_classes: K, without background.
     """
 
-    def __init__(self, in_channels, resolution, hidden, num_classes):
+    def __init__(self, in_channels: int, resolution: int, hidden: int, num_classes: int):
         super().__init__()
         self.fc1 = nn.Dense(in_channels * resolution**2, hidden, weight_init=HeUniform(negative_slope=1), bias_init="zeros")
         self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(negative_slope=1), bias_init="zeros")
@@ -23,7 +28,7 @@ class BoxHead(nn.Cell):
         self.deltas = nn.Dense(hidden, 4 * num_classes, weight_init=Normal(0.001), bias_init="zeros")
 
     def construct(self, pooled):
-        """pooled (M, C, 7, 7); returns logits (M, K + 1), the background last, and deltas (M, K, 4), float32."""
+        """pooled (M, C, 7, 7) -> logits (M, K + 1), the background last, and deltas (M, K, 4), float32."""
         hidden = ops.relu(self.fc1(pooled.reshape(pooled.shape[0], -1)))
         hidden = ops.relu(self.fc2(hidden))
         logits, deltas = self.classes(hidden), self.deltas(hidden)
@@ -31,14 +36,15 @@ class BoxHead(nn.Cell):
 
 
 class RoISampler(nn.Cell):
-    """Chooses the RoIs that train the box head: at most `fg_fraction` positives, the rest background.
+    """Samples the RoIs that train the box head: at most `fg_fraction` positives, the rest background.
 
     Args:
-        cfg: the section `bbox_head.bbox_assigner`; add_boxes: whether ground-truth boxes count among the proposals;
+        cfg: the section `bbox_head.bbox_assigner` of the configuration.
+        add_boxes: whether ground-truth boxes are added to the proposals.
         num_classes: K, the label of the background.
     """
 
-    def __init__(self, cfg, add_boxes, num_classes):
+    def __init__(self, cfg, add_boxes: bool, num_classes: int):
         super().__init__()
         self.number = cfg.rois_per_batch
         self.max_positive = int(cfg.rois_per_batch * cfg.fg_fraction)
@@ -49,11 +55,21 @@ class RoISampler(nn.Cell):
         self.match = Matcher()
 
     def construct(self, proposals, valid, boxes, labels, mask, priority):
-        """Returns rois (B, S, 4), their target boxes (B, S, 4), labels (B, S) int32, sampled (B, S) bool.
+        """Samples S RoIs an image.
 
         Args:
-            proposals (B, R, 4), valid (B, R) bool; boxes (B, G, 4), labels (B, G) int32, mask (B, G) bool;
-            priority (B, R + G) float32, or (B, R) without added boxes, see `subsample`.
+            proposals: (B, R, 4) float32 xyxy pixels.
+            valid: (B, R) bool, of the proposals.
+            boxes: (B, G, 4) float32 xyxy pixels.
+            labels: (B, G) int32, 0..K-1.
+            mask: (B, G) bool, False where padded.
+            priority: (B, R + G) float32, or (B, R) without added boxes, see `subsample`.
+
+        Returns:
+            rois: (B, S, 4) float32.
+            target_boxes: (B, S, 4) float32, of the ground truth that each RoI overlaps most.
+            label: (B, S) int32, K for background.
+            is_sampled: (B, S) bool, False in unused slots.
         """
         if self.add_boxes:
             proposals, valid = ops.concat((proposals, boxes), 1), ops.concat((valid, mask), 1)
@@ -72,17 +88,28 @@ class RoILoss(nn.Cell):
     """Classification and box losses of the sampled RoIs, divided by the number sampled in the batch.
 
     Args:
-        num_classes: K; bbox_weights: factors of the deltas; beta: of the smooth L1 loss.
+        num_classes: K, without background.
+        bbox_weights: factors of the deltas, see `src.models.boxes.encode`.
+        beta: of the smooth L1 loss.
     """
 
-    def __init__(self, num_classes, bbox_weights, beta):
+    def __init__(self, num_classes: int, bbox_weights: list[float], beta: float):
         super().__init__()
         self.num_classes = num_classes
         self.bbox_weights = tuple(bbox_weights)
         self.beta = beta
 
     def construct(self, logits, deltas, rois, target_boxes, label, is_sampled):
-        """logits (B * S, K + 1), deltas (B * S, K, 4), the rest from `RoISampler`; returns two scalars."""
+        """Returns the classification loss and the box loss, float32 scalars.
+
+        Args:
+            logits: (B * S, K + 1) float32.
+            deltas: (B * S, K, 4) float32.
+            rois: these and the following are the outputs of `RoISampler`.
+            target_boxes: see there.
+            label: see there.
+            is_sampled: see there.
+        """
         label, sampled_weight = label.reshape(-1), is_sampled.reshape(-1).astype(ms.float32)
         is_positive = ops.logical_and(label < self.num_classes, is_sampled.reshape(-1))
         count = ops.maximum(sampled_weight.sum(), 1.0)
@@ -92,7 +119,7 @@ class RoILoss(nn.Cell):
         target_boxes = ops.select(is_positive.expand_dims(1).broadcast_to((-1, 4)), target_boxes, rois)
         target = ops.stop_gradient(encode(target_boxes, rois, self.bbox_weights))
         own_class = ops.minimum(label, self.num_classes - 1)
-        # A background row reads the last class's deltas, with weight 0.
+        # Background rows take the deltas of the last class, with weight 0.
         own_deltas = gather_rows(deltas, own_class.expand_dims(1)).squeeze(1)
         box = smooth_l1_sum(own_deltas - target, self.beta, is_positive.astype(ms.float32))
         return classification / count, box / count
@@ -102,18 +129,22 @@ class RoIPredictor(nn.Cell):
     """Class probabilities and boxes of every proposal, decoded and clipped to the image.
 
     Args:
-        bbox_weights: factors of the deltas.
+        bbox_weights: factors of the deltas, see `src.models.boxes.encode`.
     """
 
-    def __init__(self, bbox_weights):
+    def __init__(self, bbox_weights: list[float]):
         super().__init__()
         self.bbox_weights = tuple(bbox_weights)
 
     def construct(self, logits, deltas, proposals, valid, valid_size):
-        """Returns boxes (B, R, K, 4) canvas pixels and scores (B, R, K), 0 where a proposal is not valid.
+        """Returns boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), 0 where a proposal is not valid.
 
         Args:
-            logits (B * R, K + 1), deltas (B * R, K, 4), proposals (B, R, 4), valid (B, R) bool, valid_size (B, 2).
+            logits: (B * R, K + 1) float32.
+            deltas: (B * R, K, 4) float32.
+            proposals: (B, R, 4) float32 xyxy pixels.
+            valid: (B, R) bool, of the proposals.
+            valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
         batch, number = proposals.shape[:2]
         scores = ops.softmax(logits, -1).reshape(batch, number, -1)[:, :, :-1]

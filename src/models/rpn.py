@@ -1,4 +1,6 @@
 """Region proposal network (arXiv:1506.01497, section 3.1): objectness and box deltas of every anchor, and their losses."""
+from __future__ import annotations
+
 import mindspore as ms
 from mindspore import nn, ops
 from mindspore.common.initializer import Normal
@@ -6,9 +8,9 @@ from mindspore.common.initializer import Normal
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
-from src.models.patches import cells_of_anchors
+from src.models.patches import locate_anchors
 
-# The RPN's deltas are learnt as they are; the box head scales its own.
+# The RPN's deltas are not scaled, as those of the box head are.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
@@ -16,27 +18,32 @@ class RPNHead(nn.Cell):
     """A 3x3 convolution and two 1x1 ones, shared by all levels.
 
     Args:
-        in_channels: of the pyramid, channels: of the 3x3 convolution, num_anchors: A, of a cell.
+        in_channels: of the pyramid.
+        channels: of the 3x3 convolution.
+        num_anchors: A, of a cell.
     """
 
-    def __init__(self, in_channels, channels, num_anchors):
+    def __init__(self, in_channels: int, channels: int, num_anchors: int):
         super().__init__()
         self.num_anchors = num_anchors
         self.conv = nn.Conv2d(in_channels, channels, 3, pad_mode="same", has_bias=True, weight_init=Normal(0.01),
                               bias_init="zeros")
         self.objectness = nn.Conv2d(channels, num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
-        # The same weights for 3x3 patches that stand side by side.
+        # The same weights applied to 3x3 patches side by side.
         self.patch_conv = nn.Conv2d(in_channels, channels, 3, stride=3, pad_mode="valid", has_bias=True,
                                     weight_init="zeros", bias_init="zeros")
         self.patch_conv.weight, self.patch_conv.bias = self.conv.weight, self.conv.bias
 
     def construct(self, levels):
-        """levels: tuple of (B, C, H_i, W_i).
+        """Objectness logits and box deltas of all anchors.
+
+        Args:
+            levels: tuple of (B, C, H_i, W_i) float32.
 
         Returns:
-            Logits (B, N) and deltas (B, N, 4), float32, N = sum of H_i * W_i * A: level by level, row-major over
-            (y, x, anchor).
+            logits: (B, N) float32, N = sum of H_i * W_i * A, level by level, row-major over (y, x, anchor).
+            deltas: (B, N, 4) float32.
         """
         # Tuples: a list that grows would send the graph compiler to the Python interpreter.
         logits, deltas = (), ()
@@ -47,14 +54,15 @@ class RPNHead(nn.Cell):
             deltas += (self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
-    def at(self, index, patches):
-        """Logits (B, S) and deltas (B, S, 4) of single anchors: what `construct` gives there.
+    def at_anchors(self, index, patches):
+        """Logits (B, S) and deltas (B, S, 4) of single anchors, equal to those of `construct`.
 
-        The 3x3 convolution runs over the features around these anchors alone. A loss of some hundred anchors then costs
-        some hundred cells in the backward pass, and not every cell of the pyramid.
+        The 3x3 convolution runs on the features around these anchors only, so that the backward pass of a loss on some
+        hundred anchors does not run over every cell of the pyramid.
 
         Args:
-            index: (B, S) int32; patches: (B, C, 3, 3 * S) float32, the features around the cells of `cells_of`.
+            index: (B, S) int32, of the anchors.
+            patches: (B, C, 3, 3 * S) float32, the features around the cells that `locate_anchors` gives.
         """
         batch, number = index.shape
         hidden = ops.relu(self.patch_conv(patches))
@@ -63,22 +71,22 @@ class RPNHead(nn.Cell):
         deltas = self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors, 4)
         return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
 
-    def cells_of(self, index, levels):
+    def locate_anchors(self, index, levels):
         """Level, y and x, (B, S) int32 each, of the cells of the anchors at index (B, S) int32."""
         sizes = ()
         for level in levels:
             sizes += (level.shape[2:],)
-        return cells_of_anchors(index, sizes, self.num_anchors)
+        return locate_anchors(index, sizes, self.num_anchors)
 
 
 class AnchorSampler(nn.Cell):
-    """Chooses the anchors that train the RPN, and what they are to become.
+    """Samples the anchors that train the RPN, and computes their targets.
 
-    An anchor is positive if it overlaps a box by `positive_overlap` or more, or if none overlaps that box more; negative if
-    it overlaps every box by less than `negative_overlap`.
+    An anchor is positive if its IoU with a box is `positive_overlap` or more, or if no anchor has a higher IoU with that box;
+    negative if its IoU with every box is below `negative_overlap`.
 
     Args:
-        cfg: the section `rpn_head.rpn_label_assignment`.
+        cfg: the section `rpn_head.rpn_label_assignment` of the configuration.
     """
 
     def __init__(self, cfg):
@@ -90,10 +98,19 @@ class AnchorSampler(nn.Cell):
         self.match = Matcher()
 
     def construct(self, anchors, boxes, mask, priority):
-        """Returns index (B, S) int32, target deltas (B, S, 4) float32, is_positive and is_sampled (B, S) bool.
+        """Samples S anchors an image.
 
         Args:
-            anchors (N, 4), boxes (B, G, 4) float32 pixels; mask (B, G) bool; priority (B, N) float32, see `subsample`.
+            anchors: (N, 4) float32 xyxy pixels.
+            boxes: (B, G, 4) float32 xyxy pixels.
+            mask: (B, G) bool, False where padded.
+            priority: (B, N) float32, see `subsample`.
+
+        Returns:
+            index: (B, S) int32, of the anchors.
+            target: (B, S, 4) float32, deltas to the box that each overlaps most; 0 where not positive.
+            is_positive: (B, S) bool.
+            is_sampled: (B, S) bool, False in unused slots.
         """
         batch = boxes.shape[0]
         overlap, box_index, is_best = self.match(anchors.expand_dims(0), boxes, mask)
@@ -102,28 +119,32 @@ class AnchorSampler(nn.Cell):
         index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
 
         target_boxes = gather_rows(boxes, ops.gather_elements(box_index, 1, index))
-        # Slots without a positive anchor encode the anchor itself, which is finite and counts for nothing.
+        # Other slots encode the anchor itself, which is finite, and has weight 0 in the loss.
         reference = ops.gather(anchors, index, 0)
         target_boxes = ops.select(is_positive.expand_dims(2).broadcast_to((batch, -1, 4)), target_boxes, reference)
         return index, ops.stop_gradient(encode(target_boxes, reference, UNIT_WEIGHTS)), is_positive, is_sampled
 
 
 class RPNLoss(nn.Cell):
-    """Losses of the sampled anchors, divided by their number in the batch.
+    """Objectness and box losses of the sampled anchors, divided by their number in the batch.
 
     Args:
         beta: of the smooth L1 loss.
     """
 
-    def __init__(self, beta):
+    def __init__(self, beta: float):
         super().__init__()
         self.beta = beta
 
     def construct(self, logits, deltas, target, is_positive, is_sampled):
-        """Returns the objectness loss and the box loss, scalars.
+        """Returns the objectness loss and the box loss, float32 scalars.
 
         Args:
-            logits (B, S), deltas (B, S, 4) float32 of the anchors that `AnchorSampler` chose; the rest from there.
+            logits: (B, S) float32, of the anchors that `AnchorSampler` chose.
+            deltas: (B, S, 4) float32.
+            target: this and the following are outputs of `AnchorSampler`.
+            is_positive: see there.
+            is_sampled: see there.
         """
         positive_weight, sampled_weight = is_positive.astype(ms.float32), is_sampled.astype(ms.float32)
         count = ops.maximum(sampled_weight.sum(), 1.0)

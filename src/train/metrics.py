@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from src.evaluation.coco import KEYS
+from src.json_lines import JsonLines
 from src.models.faster_rcnn import LOSS_NAMES
 from src.progress_bar import LONG_PAUSE, progress_bar
 from src.run_folder import RunFolder
 from src.train.event_file import open_event_file
-from src.train.json_lines import JsonLines
 from src.train.saver import TrainState
 from src.train.schedule import Schedule
 from src.visualization.curves import draw_curves

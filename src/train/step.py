@@ -125,7 +125,7 @@ class TrainStep:
         self.optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
         self.scaler = build_scaler(cfg)
         self.all_reduce = build_all_reduce(group, cfg.device_target, self.optimizer.parameters)
-        self._step = GradientStep(forward, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce)
+        self.gradient_step = GradientStep(forward, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce)
         self._sampling = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
 
     def __call__(self, batch: Batch, learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
@@ -140,7 +140,7 @@ class TrainStep:
             Losses (5,) float32 in the order of LOSS_NAMES, means over all processes; whether the weights changed.
         """
         set_learning_rate(self.optimizer, learning_rate)
-        return self._step(*self.inputs(batch, index))
+        return self.gradient_step(*self.inputs(batch, index))
 
     def inputs(self, batch: Batch, index: int) -> tuple[Tensor, ...]:
         """What `TrainingForward` takes: a batch, and the sampling priorities of step number `index`."""

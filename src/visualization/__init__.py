@@ -1,1 +1,1 @@
-"""Images for people: boxes with names and scores, samples of an evaluation, contact sheets."""
+"""Drawings: boxes with names and scores, contact sheets, samples of an evaluation, curves of training and evaluation."""

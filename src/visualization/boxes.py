@@ -1,4 +1,6 @@
 """Boxes with names and scores, drawn so that they can be read on images of any size."""
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import cv2
@@ -7,15 +9,16 @@ import numpy as np
 from src.visualization.colours import colour_of, text_colour
 from src.visualization.text import MIN_TEXT_HEIGHT, draw_text, plain_text, shortened, text_size
 
-SHORT_SIDE, LONG_SIDE = 96, 480  # pixels; images are enlarged until they have both
-MAX_SIDE = 4096  # but no further than to this
+# Images are enlarged until their shorter and longer side have so many pixels, but no further than to MAX_SIDE.
+SHORT_SIDE, LONG_SIDE = 96, 480
+MAX_SIDE = 4096
 MIN_LINE_WIDTH = 2
-# Square roots of a image's area are so many line widths and capital letters long.
+# The square root of an image's area divided by these is the width of a line, and the height of a capital letter.
 LINES, LETTERS = 280, 50
 
 
 class Label(NamedTuple):
-    """Where a label goes, the left upper corner and size of its background in pixels, and what it says."""
+    """The text beside a box, and the upper left corner and size of its background in pixels."""
     left: int
     top: int
     width: int
@@ -25,15 +28,19 @@ class Label(NamedTuple):
     colour: tuple
 
 
-def draw_boxes(image, boxes, labels, names, scores=None):
-    """Draw boxes, each with its class and, where there are scores, its score.
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: list[str],
+               scores: np.ndarray | None = None) -> np.ndarray:
+    """Draw boxes, each with the name of its class and perhaps its score.
 
-    Small images are enlarged by a whole number first, see `enlargement`. Lines and letters grow with the image. Of boxes
-    that overlap, the first one is drawn last, over the others.
+    Small images are enlarged by a whole number first, see `enlargement`. Lines and letters grow with the image. Where boxes
+    overlap, the first one is drawn over the others.
 
     Args:
-        image: (h, w, 3) uint8 RGB, which stays as it is; boxes: (n, 4) xyxy, its pixels; labels: (n,) int, 0..K-1;
-        names: list of K str; scores: (n,) from 0 to 1, or None.
+        image: (h, w, 3) uint8 RGB, which is not changed.
+        boxes: (n, 4) xyxy in pixels of the image.
+        labels: (n,) int, 0..K-1.
+        names: of the K classes.
+        scores: (n,) from 0 to 1.
 
     Returns:
         (H, W, 3) uint8 RGB, H and W the same multiple of h and w.
@@ -57,32 +64,32 @@ def draw_boxes(image, boxes, labels, names, scores=None):
     return image
 
 
-def enlargement(shape):
-    """The whole number by which a image of the shape (h, w, ...) is enlarged to be drawn on."""
+def enlargement(shape: tuple) -> int:
+    """The factor by which an image of shape (h, w, ...) is enlarged before boxes are drawn."""
     short, long = sorted(shape[:2])
     wanted = max(-(-SHORT_SIDE // short), -(-LONG_SIDE // long))
     return max(1, min(wanted, MAX_SIDE // long))
 
 
-def line_width(shape):
-    """Width of a box's line on a image of the shape (h, w, ...), in pixels."""
+def line_width(shape: tuple) -> int:
+    """Width of a box's line on an image of shape (h, w, ...), in pixels."""
     return max(MIN_LINE_WIDTH, round((shape[0] * shape[1]) ** 0.5 / LINES))
 
 
-def letter_height(shape):
-    """Height of a label's capital letters on a image of the shape (h, w, ...), in pixels."""
+def letter_height(shape: tuple) -> int:
+    """Height of a label's capital letters on an image of shape (h, w, ...), in pixels."""
     return max(MIN_TEXT_HEIGHT, round((shape[0] * shape[1]) ** 0.5 / LETTERS))
 
 
 def _corners(box, width, shape):
-    """The box (x1, y1, x2, y2) in whole pixels, so that its whole line is inside of the image."""
+    """The box (x1, y1, x2, y2) in whole pixels, moved so that its line is inside the image."""
     margin = width // 2
     limits = np.array([shape[1], shape[0]] * 2) - 1 - margin
     return [int(value) for value in np.maximum(np.minimum(np.round(box), limits), margin)]
 
 
 def _fitted_text(name, score, shape):
-    """-> text and height of its capital letters: smaller letters, and then less of the name, where the image is narrow."""
+    """The label's text and the height of its capital letters; on a narrow image letters are smaller, then the name is cut."""
     score = "" if score is None else f" {score:.2f}"
     largest = letter_height(shape)
     for letters in range(largest, MIN_TEXT_HEIGHT - 1, -1):
@@ -96,14 +103,13 @@ def _fitted_text(name, score, shape):
 
 
 def _free_place(box, size, line, shape, others):
-    """-> left, top, width, height of a label for the box: at one of its corners, inside of the image, and clear of other
-    labels where there is such a place."""
+    """Left, top, width and height of a label: at a corner of its box, inside the image, and clear of other labels if possible."""
     width, height = size
     left, top, right, bottom = box
     outer = line // 2
     lefts = left - outer, right + outer + 1 - width
     tops = top - outer - height, bottom + outer + 1, top + outer, bottom - outer - height + 1
-    # The place outside, above its left corner, comes first.
+    # Above the box at its left corner comes first.
     places = [(x, y) for y in tops for x in lefts]
     inside = [_moved_inside(x, y, size, shape) for x, y in places if 0 <= y <= shape[0] - height]
     for place in inside:

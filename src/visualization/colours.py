@@ -1,24 +1,26 @@
-"""One colour for each class, the same in every program and for every data set."""
+"""One colour for each class label, the same in every program."""
+from __future__ import annotations
+
 import functools
 
 import cv2
 import numpy as np
 
-COUNT = 256  # labels from here on take the colours from the start again
-STEP = 17  # between the levels of red, green and blue that are tried: 0, 17, ..., 255
+COUNT = 256  # label 256 has the colour of label 0 again
+STEP = 17  # between the candidates' levels of red, green and blue: 0, 17, ..., 255
 FIRST = (221, 51, 34)
 # Lightness in CIELAB, of 255, and distance from grey. Darker, lighter and greyer colours look alike as thin lines.
 LIGHTNESS = (85, 215)
 MIN_CHROMA = 35
 
 
-def colour_of(label):
-    """The colour of the class number `label`, three ints RGB."""
+def colour_of(label: int) -> tuple[int, int, int]:
+    """The colour of a class, RGB."""
     return _palette()[label % COUNT]
 
 
-def text_colour(colour):
-    """Black or white, whichever stands out more from an RGB colour, by the contrast ratio of WCAG 2."""
+def text_colour(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever has more contrast with an RGB colour, by the contrast ratio of WCAG 2."""
     linear = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in colour]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return (0, 0, 0) if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else (255, 255, 255)
@@ -26,7 +28,7 @@ def text_colour(colour):
 
 @functools.cache
 def _palette():
-    """Each colour is, of all that are tried, the one that is farthest in CIELAB from its nearest one so far."""
+    """Farthest-point sampling: each colour is the candidate whose distance in CIELAB to the nearest one so far is largest."""
     levels = np.arange(0, 256, STEP, dtype=np.uint8)
     tried = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     places = _lab(tried)

@@ -1,13 +1,15 @@
-"""The course of a training run as a image: losses, learning rate and AP by epoch."""
+"""Curves of a training run: losses, learning rate and AP by epoch."""
+from __future__ import annotations
+
 import math
 import os
 
 import numpy as np
 
-from src.train.json_lines import read_json_lines
-from src.visualization.figure import new_figure, save_figure
+from src.json_lines import read_json_lines
+from src.visualization.output import new_figure, save_figure
 
-# By key of metrics.jsonl: name, colour, width of the line.
+# Key in metrics.jsonl -> name, colour, line width.
 LOSSES = {
     "loss": ("total", "black", 1.8),
     "rpn_cls_loss": ("RPN class", "tab:blue", 1.1),
@@ -16,11 +18,11 @@ LOSSES = {
     "roi_box_loss": ("RoI box", "tab:orange", 1.1),
 }
 SCORES = {"AP": ("AP, IoU 0.50:0.95", "tab:green"), "AP50": ("AP50, IoU 0.50", "tab:purple")}
-MAX_POINTS = 1000  # of a curve; of more lines the means of groups are drawn
+MAX_POINTS = 1000  # of a curve; with more lines, means of groups are drawn
 
 
-def draw_curves(save_dir):
-    """Draw <save_dir>/curves.png from metrics.jsonl and evaluations.jsonl of the same folder, where they are.
+def draw_curves(save_dir: str) -> None:
+    """Draw <save_dir>/curves.png from metrics.jsonl and evaluations.jsonl of the same folder, as far as they exist.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -67,7 +69,7 @@ def _draw_scores(axes, evaluations):
         return
     for key, (name, colour) in SCORES.items():
         values = column(evaluations, key)
-        values[values < 0] = np.nan  # COCO's -1: there was nothing to find
+        values[values < 0] = np.nan  # COCO's -1: no ground truth
         if np.isfinite(values).any():
             name += f": best {np.nanmax(values):.3f}, last {values[-1]:.3f}"
         axes.plot(column(evaluations, "epoch"), values, color=colour, marker="o", markersize=4, label=name)
@@ -76,13 +78,13 @@ def _draw_scores(axes, evaluations):
 
 
 def _legend_above(axes):
-    """Names beside each other above the left corner, where they hide no curve."""
+    """A legend in one row above the axes, where it hides no curve."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize="small", frameon=False,
                 ncols=len(axes.lines))
 
 
 def _use_log_scale(axes):
-    """A logarithmic axis with plain numbers, where there is something above 0 to show on it."""
+    """A logarithmic y axis with plain numbers, unless all values are 0 or less."""
     from matplotlib.ticker import LogLocator, StrMethodFormatter
     if any((line.get_ydata() > 0).any() for line in axes.lines):
         axes.set_yscale("log", nonpositive="mask")
@@ -91,14 +93,14 @@ def _use_log_scale(axes):
         axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
 
 
-def column(lines, key):
-    """The numbers `key` of dicts as (n,) float64; NaN where there is none."""
+def column(lines: list[dict], key: str) -> np.ndarray:
+    """The numbers under `key` as (n,) float64; NaN where there is none."""
     values = (line.get(key) for line in lines)
     return np.array([value if isinstance(value, (int, float)) else np.nan for value in values], np.float64)
 
 
-def epochs_of(lines):
-    """Where lines of metrics.jsonl stand, (n,) float64 in epochs: 1.5 is the middle of the second one.
+def epochs_of(lines: list[dict]) -> np.ndarray:
+    """The position of each line of metrics.jsonl in epochs, (n,) float64: 1.5 is the middle of the second one.
 
     An epoch has as many steps as its last line says.
     """
@@ -109,8 +111,8 @@ def epochs_of(lines):
     return epoch - 1 + step / steps[place]
 
 
-def group_means(values, group):
-    """(n,) -> (ceil(n / group),): means of so many neighbours, without those that are NaN; NaN where all are."""
+def group_means(values: np.ndarray, group: int) -> np.ndarray:
+    """(n,) -> (ceil(n / group),): means of `group` neighbours, leaving out NaN; NaN where all are."""
     padded = np.full(-(-len(values) // group) * group, np.nan)
     padded[:len(values)] = values
     rows = padded.reshape(-1, group)

@@ -1,19 +1,20 @@
-"""The kinds of errors of a detector as a image."""
+"""A chart of the kinds of errors that a detector makes."""
 import numpy as np
 
-from src.visualization.figure import new_figure, save_figure
+from src.visualization.output import new_figure, save_figure
 from src.visualization.precision_recall import short
 
 COLOURS = {"correct": "tab:green", "found": "tab:green", "localisation": "tab:orange", "class": "tab:purple",
            "duplicate": "tab:cyan", "both": "tab:pink", "background": "tab:gray", "missed": "tab:red"}
-MAX_CLASSES = 20  # that are shown, of more those with the smallest share of boxes found
+MAX_CLASSES = 20  # shown at most, those with the smallest share of boxes found
 
 
-def draw_errors(path, errors):
-    """Draw what became of the detections and of the boxes, in all and by class.
+def draw_errors(path: str, errors: dict) -> None:
+    """Draw the kinds of detections and of annotated boxes, in total and by class.
 
     Args:
-        path: of the PNG file; errors: what src.evaluation.error_analysis.error_breakdown gave.
+        path: of the PNG file.
+        errors: result of src.evaluation.error_analysis.error_breakdown.
 
     Raises:
         OSError: the file could not be written.
@@ -33,7 +34,7 @@ def draw_errors(path, errors):
 
 
 def _draw_counts(axes, counts, what):
-    """A bar for each kind, with its number and share."""
+    """One bar for each kind, with its number and share."""
     total = sum(counts.values())
     bars = axes.barh(list(counts), list(counts.values()), color=[COLOURS[kind] for kind in counts])
     axes.bar_label(bars, [f"{count:,} ({count / max(total, 1):.1%})" for count in counts.values()], padding=3, fontsize="small")
@@ -44,7 +45,7 @@ def _draw_counts(axes, counts, what):
 
 
 def _draw_classes(axes, classes, count):
-    """What became of the boxes of each class, as shares of a bar of one length."""
+    """The kinds of annotated boxes of each class, as shares of a bar."""
     names = [f"{short(name)} ({sum(counts.values()):,})" for name, counts in classes.items()]
     start = np.zeros(len(classes))
     for kind in ("found", "localisation", "class", "missed"):

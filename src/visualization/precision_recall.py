@@ -1,19 +1,24 @@
-"""Precision-recall curves as a image."""
+"""Precision-recall curves of an evaluation."""
+from __future__ import annotations
+
 import numpy as np
 
-from src.visualization.figure import new_figure, save_figure
+from src.visualization.output import new_figure, save_figure
 
-ALL_NAMED = 8  # up to so many classes each has a colour and a name
-EXTREMES = 4  # of more classes, so many of the best and of the worst have
+ALL_NAMED = 8  # with up to so many classes, each has a colour and a name
+EXTREMES = 4  # with more, so many of the best and of the worst have
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 MAX_NAME_LENGTH = 30
 
 
-def draw_precision_recall(path, recalls, precision, names):
-    """Draw the means over the classes at an IoU of 0.5 and of 0.75, and each class at 0.5.
+def draw_precision_recall(path: str, recalls: np.ndarray, precision: np.ndarray, names: list[str]) -> None:
+    """Draw the means over the classes at IoU 0.5 and 0.75, and each class at 0.5.
 
     Args:
-        path: of the PNG file; recalls: (R,); precision: (2, R, K), -1 for a class without ground truth; names: of the classes.
+        path: of the PNG file.
+        recalls: (R,), at which the precision is known.
+        precision: (2, R, K) at IoU 0.5 and 0.75, -1 for a class without ground truth.
+        names: of the K classes.
 
     Raises:
         OSError: the file could not be written.
@@ -56,13 +61,13 @@ def _label(axes, count, named):
     axes.set_ylim(-0.01, 1.02)
     axes.grid(True, alpha=0.4)
     handles, labels = axes.get_legend_handles_labels()
-    # The means, which are drawn last and on top, come first.
+    # The means are drawn last, over the others, and named first.
     order = [*range(len(labels) - 2, len(labels)), *range(len(labels) - 2)] if labels else []
     if labels:
         axes.legend([handles[i] for i in order], [labels[i] for i in order], title="average precision", loc="upper left",
                     bbox_to_anchor=(1.01, 1), fontsize="small")
 
 
-def short(name):
-    """A name with at most MAX_NAME_LENGTH characters, in which matplotlib sees no formula."""
+def short(name: str) -> str:
+    """A name of at most MAX_NAME_LENGTH characters, its dollar signs escaped, which matplotlib takes for formulas."""
     return (name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH - 1] + "…").replace("$", r"\$")

@@ -1,13 +1,16 @@
-"""Some images of an evaluation, what is annotated beside what was detected."""
+"""Some images of an evaluation, annotated boxes beside detections."""
+from __future__ import annotations
+
 import glob
 import os
 
 import numpy as np
 
+from src.dataset.annotations import CocoDataset
 from src.dataset.image import UnreadableImageError, read_image
 from src.files import make_folder, writing_into
 from src.visualization.boxes import draw_boxes
-from src.visualization.image_file import write_image
+from src.visualization.output import write_image
 from src.visualization.sheet import contact_sheet, fit
 
 SAMPLES = 8
@@ -15,12 +18,16 @@ MIN_SCORE = 0.3  # of the detections that are drawn
 SIDE = 640  # pixels of each image's longer side
 
 
-def write_samples(folder, dataset, results):
-    """Draw up to SAMPLES images, spread evenly over the set, to <folder>/samples/<image id>.jpg: what is annotated on the
-    left, the detections with a score of at least MIN_SCORE on the right. Images of an earlier evaluation go.
+def write_samples(folder: str, dataset: CocoDataset, results: list[dict]) -> None:
+    """Draw up to SAMPLES images, spread evenly over the set, to <folder>/samples/<image id>.jpg.
+
+    Annotated boxes are on the left, detections with a score of at least MIN_SCORE on the right. Samples of an earlier
+    evaluation are removed. An unreadable image is left out.
 
     Args:
-        dataset: CocoDataset; results: its detections in COCO's result format. An unreadable image is left out.
+        folder: of the evaluation.
+        dataset: the images.
+        results: detections in COCO's result format.
 
     Raises:
         UserError: they could not be written, for example because the disk is full.
@@ -38,11 +45,11 @@ def write_samples(folder, dataset, results):
 
 
 def _write_sample(folder, record, rows_of, dataset):
-    """-> path of the file, or None for an unreadable image."""
+    """Draw one image; returns the path of the file, or None for an unreadable image."""
     try:
         image = read_image(record.path, (record.height, record.width))
     except UnreadableImageError:
-        return None  # which the evaluation has named
+        return None  # the evaluation has logged it
     path = os.path.join(folder, f"{record.image_id}.jpg")
     write_image(path, _side_by_side(image, record, rows_of[record.image_id], dataset))
     return path

@@ -1,4 +1,6 @@
-"""Several images of different sizes on one."""
+"""Contact sheets: several images, with captions, on one."""
+from __future__ import annotations
+
 import cv2
 import numpy as np
 
@@ -9,20 +11,21 @@ GAP = 10  # pixels between images
 LETTERS = 11  # height of a caption's capital letters, in pixels
 
 
-def fit(image, boxes, width, height):
-    """Scale a image (h, w, 3) uint8 and its boxes (n, 4) by one factor, up or down, so that it just fits into width x height
-    pixels."""
+def fit(image: np.ndarray, boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale an image (h, w, 3) uint8 and its boxes (n, 4), keeping the aspect ratio, to just fit into width x height pixels."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return resized, np.asarray(boxes, np.float64).reshape(-1, 4) * (np.array(size * 2) / ([*image.shape[1::-1]] * 2))
 
 
-def contact_sheet(images, captions, columns):
+def contact_sheet(images: list[np.ndarray], captions: list[list[str]], columns: int) -> np.ndarray:
     """Images in rows of `columns`, each with its caption below.
 
     Args:
-        images: list of (h, w, 3) uint8 RGB, which keep their sizes; captions: a list of lines of text for each.
+        images: (h, w, 3) uint8 RGB each, which are not scaled.
+        captions: lines of text for each image.
+        columns: images in a row.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -43,7 +46,7 @@ def contact_sheet(images, captions, columns):
 
 
 def _cell(image, lines, width):
-    """A image at the left of an area of the given width, and the lines below."""
+    """An image at the left of an area of the given width, with its caption below."""
     line_height = text_size("", LETTERS)[1]
     height = image.shape[0]
     cell = np.full((height + line_height * len(lines), width, 3), BACKGROUND, np.uint8)
@@ -55,7 +58,7 @@ def _cell(image, lines, width):
 
 
 def _fitted(line, width):
-    """-> as much of the line as fits into the width in smaller letters where need be, and their height."""
+    """The line, cut where it does not fit into the width even in small letters, and the height of its capital letters."""
     line = "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)
     for letters in range(LETTERS, MIN_TEXT_HEIGHT - 1, -1):
         if text_size(line, letters)[0] <= width:

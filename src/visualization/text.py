@@ -1,34 +1,37 @@
-"""Text on images, in the font that OpenCV brings, which has the characters of ASCII alone."""
+"""Text on images, in a font of OpenCV, which has ASCII characters only."""
+from __future__ import annotations
+
 import unicodedata
 
 import cv2
+import numpy as np
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
-CAPITAL = 22  # pixels from the top of a capital letter to its foot, at scale 1
-MIN_TEXT_HEIGHT = 10  # pixels of a capital letter that can still be read
-LETTERS_IN_STROKE = 12
+CAPITAL = 22  # height in pixels of a capital letter at scale 1
+MIN_TEXT_HEIGHT = 10  # height in pixels of a capital letter that can still be read
+LETTERS_IN_STROKE = 12  # height of a capital letter divided by the width of its stroke
 
 
-def plain_text(name, label):
-    """A class's name in ASCII, without accents; `class 3` for the label 3 where a character has no such form."""
+def plain_text(name: str, label: int) -> str:
+    """The name of a class in ASCII, without accents; `class 3` for the label 3 where that is not possible."""
     text = unicodedata.normalize("NFKD", name)
     text = "".join(character for character in text if not unicodedata.combining(character))
     return text if text.isascii() and text.isprintable() and text.strip() else f"class {label}"
 
 
-def shortened(text, length):
-    """`text` with at most `length` characters, of which the last are dots where it was longer."""
+def shortened(text: str, length: int) -> str:
+    """`text`, cut to `length` characters that end with two dots where it is longer."""
     return text if len(text) <= length else text[:max(length - 2, 1)] + ".."
 
 
-def text_size(text, letters):
-    """(width, height) in pixels of `text` with a margin around, its capital letters `letters` pixels high."""
+def text_size(text: str, letters: int) -> tuple[int, int]:
+    """Width and height in pixels of `text` with a margin, its capital letters `letters` pixels high."""
     (width, _), _ = cv2.getTextSize(text, FONT, letters / CAPITAL, _stroke(letters))
     return width + 2 * _margin(letters), letters + _descent(letters) + 2 * _margin(letters)
 
 
-def draw_text(image, text, left, top, letters, colour):
-    """Write onto the image (h, w, 3) uint8; `left` and `top` are those of the area that `text_size` tells."""
+def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, colour: tuple[int, int, int]) -> None:
+    """Write onto the image (h, w, 3) uint8, in place; left, top: corner of the area whose size `text_size` gives."""
     foot = left + _margin(letters), top + _margin(letters) + letters
     cv2.putText(image, text, foot, FONT, letters / CAPITAL, colour, _stroke(letters), cv2.LINE_AA)
 

@@ -3,11 +3,13 @@ import sys
 
 import eval as evaluation_script
 import train as training_script
-from src.launch import run_main, run_together
+from src.config.command_line import parse_eval_args, parse_train_args
+from src.launch import run
+from src.signals import StopSignals
 from tests.helpers.paths import ROOT
 
 QUICK_START = str(ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml")
-SCRIPTS = {"train.py": training_script.main, "eval.py": evaluation_script.main}
+SCRIPTS = {"train.py": (training_script.main, parse_train_args), "eval.py": (evaluation_script.main, parse_eval_args)}
 
 
 def sentence_of(stderr):
@@ -18,7 +20,7 @@ def sentence_of(stderr):
 
 def refusal(function, capfd):
     """Run `function` as the scripts run theirs; returns the one sentence with which it is refused."""
-    assert run_main(function) == 1
+    assert run(lambda *_: function(), lambda: None) == 1
     output = capfd.readouterr()
     assert "Traceback" not in output.out
     return sentence_of(output.err)
@@ -27,7 +29,7 @@ def refusal(function, capfd):
 def refused_script(script, words, monkeypatch, capfd):
     """Run train.py or eval.py with the words of a command line, in this process; returns the sentence it ends with."""
     monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
-    assert run_together(SCRIPTS[script]) == 1
+    assert run(*SCRIPTS[script], StopSignals()) == 1
     output = capfd.readouterr()
     assert "Traceback" not in output.out
     return sentence_of(output.err)

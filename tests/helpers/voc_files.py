@@ -2,7 +2,7 @@
 import sys
 from xml.sax.saxutils import escape
 
-from src.launch import run_main
+from src.launch import run
 
 
 def voc_xml(objects, filename="a.jpg", size=(64, 48)):
@@ -22,4 +22,4 @@ def voc_xml(objects, filename="a.jpg", size=(64, 48)):
 def run_tool(tool, words, monkeypatch, capfd):
     """Run the main of a tool, a module, with the words of a command line; returns status, standard output and error."""
     monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, words)])
-    return run_main(tool.main), *capfd.readouterr()
+    return run(tool.main, tool.parse_args), *capfd.readouterr()

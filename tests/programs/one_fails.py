@@ -4,10 +4,10 @@ import signal
 import sys
 
 from src.errors import UserError
-from src.launch import run_together
+from src.launch import launch
 
 
-def main(group):
+def main(_, group, __):
     if group.rank == 1:
         if sys.argv[1] == "user":
             raise UserError("the disk of rank 1 is full; make room.")
@@ -18,4 +18,4 @@ def main(group):
 
 
 if __name__ == "__main__":
-    sys.exit(run_together(main))
+    sys.exit(launch(main, lambda: None))

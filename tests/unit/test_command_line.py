@@ -8,7 +8,7 @@ import pytest
 from src.config import config_to_dict, load_config
 from src.config.command_line import EVAL_FLAGS, TRAIN_FLAGS, parse_eval_args, parse_train_args
 from src.errors import UserError
-from src.launch import run_main
+from src.launch import run
 from tests.helpers.paths import ROOT
 
 ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
@@ -182,15 +182,15 @@ def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatc
     ("raise ZeroDivisionError('defect')", 1, "Traceback"),
 ])
 def test_run_main_as_an_entry_point(body, status, err):
-    script = (f"import sys\nfrom src.config.command_line import run_main\nfrom src.errors import UserError\n"
-              f"def main():\n    {body}\nsys.exit(run_main(main))")
+    script = (f"import sys\nfrom src.launch import run\nfrom src.errors import UserError\n"
+              f"def main(*_):\n    {body}\nsys.exit(run(main, lambda: None))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == status
     assert done.stderr == err if err != "Traceback" else err in done.stderr
 
 
 def test_run_main_leaves_defects_alone():
-    def main():
+    def main(*_):
         raise ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
-        run_main(main)
+        run(main, lambda: None)

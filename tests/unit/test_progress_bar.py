@@ -14,7 +14,7 @@ from tests.helpers.paths import ROOT
 
 PROGRAM = """
 import sys, time
-from src.log import set_up_logging
+from src.launch import set_up_logging
 from src.progress_bar import progress_bar
 rank = int(sys.argv[1])
 logger = set_up_logging(rank)

@@ -39,6 +39,6 @@ def noise_batch(cfg, num_classes):
     _, padding_value = padding_of(cfg.data.train_transforms.item_transforms)
     rows = [pad_boxes(own, labels, padding_size(cfg), padding_value) for own in boxes]
     valid_size = np.tile(np.float32(size), (cfg.batch_size, 1))
-    columns = (pixels, valid_size, *map(np.stack, zip(*rows)), np.arange(cfg.batch_size), np.tile(np.int32(size), (cfg.batch_size, 1)),
+    columns = (pixels, valid_size, *map(np.stack, zip(*rows)), np.arange(cfg.batch_size), valid_size.astype(np.int32),
                np.ones_like(valid_size), np.ones(cfg.batch_size, bool))
     return Batch(*(Tensor(np.ascontiguousarray(column)) for column in columns))

@@ -1,8 +1,10 @@
-"""Annotation files of Pascal VOC: one XML file a image, as VOC itself and the labelling tools write them."""
+"""Pascal VOC's annotation files, one XML file an image, as written by VOC and by labelling tools."""
+from __future__ import annotations
+
 import math
 import os
 import xml.etree.ElementTree as ElementTree
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from src.errors import UserError, is_plain, show
 
@@ -13,41 +15,57 @@ FLAGS = {None: 0, "0": 0, "1": 1, "false": 0, "true": 1}
 
 
 class VocObject(NamedTuple):
-    """One box. `corners` are (xmin, ymin, xmax, ymax) as the file has them; `truncated` is 0 or 1, None if it does not say."""
+    """One box.
+
+    Attributes:
+        name: of the class.
+        corners: (xmin, ymin, xmax, ymax) as the file has them.
+        difficult: 0 or 1.
+        truncated: 0 or 1, None if the file does not say.
+    """
     name: str
     corners: tuple
     difficult: int
-    truncated: Optional[int]
+    truncated: int | None
 
 
 class VocFile(NamedTuple):
-    """One annotation file. `filename` is the image's without folders, "" if there is none; `size` is (width, height) in pixels,
-    None if there is none."""
+    """One annotation file.
+
+    Attributes:
+        path: of the file.
+        filename: of the image, without folders; "" if there is none.
+        size: (width, height) of the image in pixels, None if there is none.
+        objects: list of VocObject.
+    """
     path: str
     filename: str
-    size: Optional[tuple]
+    size: tuple | None
     objects: list
 
 
 class _TreeWithoutDoctype(ElementTree.TreeBuilder):
-    """Ends the parsing at a document type declaration, the only place where entities can be declared: those that multiply
-    take all memory, and those of other files read them. No annotation has one."""
+    """Raises a ValueError at a document type declaration, which could define entities that fill the memory or read other files.
+
+    No annotation needs one.
+    """
 
     def doctype(self, *_):
         raise ValueError("it declares a document type, which may define entities: remove its <!DOCTYPE ...>")
 
 
-def read_voc(path):
+def read_voc(path: str) -> VocFile:
     """Read and check an annotation file.
 
-    Objects are the direct children `object` of the root, so that the boxes of their parts do not count.
+    Objects are the direct children `object` of the root; the boxes of their parts are not read.
 
-    Returns a VocFile. Raises UserError when it cannot be read, is too large, no XML, or something in it is missing or no number.
+    Raises:
+        UserError: it cannot be read, is too large or not XML, or something in it is missing or not a number.
     """
     root = _parse(path)
     if root.tag != "annotation":
         raise UserError(f"{path} is not a VOC annotation: its outermost element is <{show(root.tag)[1:-1]}>, not <annotation>.")
-    # Some tools write the whole path, on any system.
+    # Some tools write the whole path, also with backslashes.
     filename = (_text(root, "filename", path) or "").replace("\\", "/").rsplit("/", 1)[-1]
     objects = [_object(element, f"{path}: object {number}") for number, element in enumerate(root.findall("object"), 1)]
     return VocFile(path, filename, _size(root, path), objects)
@@ -65,7 +83,7 @@ def _parse(path):
 
 
 def _text(parent, tag, where):
-    """The text of a child without the spaces around it, None where there is no child or no text."""
+    """The stripped text of a child, None where there is no child or no text."""
     text = (parent.findtext(tag) or "").strip()
     if not is_plain(text):
         raise UserError(f"{where} has the {tag} {show(text)}: it must not contain line ends or other characters that cannot be "
@@ -74,7 +92,7 @@ def _text(parent, tag, where):
 
 
 def _size(root, path):
-    """(width, height), None where the file has no <size>, or one of zeros, as tools write that did not open the image."""
+    """(width, height), None where the file has no <size>, or zeros, which tools write that did not open the image."""
     element = root.find("size")
     if element is None:
         return None

@@ -1,26 +1,29 @@
-"""Which image belongs to an annotation of Pascal VOC, and its size."""
+"""Finding the image of a Pascal VOC annotation, and its size."""
+from __future__ import annotations
+
 import os
 from collections import defaultdict
 
 from PIL import Image
 
 from src.errors import UserError
+from tools.voc.annotation import VocFile
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
-ORIENTATION = 274  # tag in EXIF data; from 5 on the image lies on its side
+ORIENTATION = 274  # tag in EXIF data; with values from 5 on the image is stored on its side
 
 
 class ImageFolder:
-    """The images of a folder, but not of the folders in it, found by what annotation files call them.
+    """The images directly in a folder, found by the names in annotation files.
 
     Args:
-        folder: path, or "" where the images are not there to look at.
+        folder: path, or "" where the images are not available.
 
     Raises:
         UserError: there is no such folder.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str):
         if folder and not os.path.isdir(folder):
             raise UserError(f"there is no folder {folder!r}; give --images the folder with the images, or leave it out.")
         self.folder = folder
@@ -31,13 +34,13 @@ class ImageFolder:
             if extension.lower() in EXTENSIONS:
                 self.by_stem[stem].append(name)
 
-    def find(self, voc):
-        """The name of the image of a VocFile, which need not be there, and whether it is.
+    def find(self, voc: VocFile) -> tuple[str, bool]:
+        """The name of an annotation's image, and whether it is in the folder.
 
         It is the annotation's filename, or else a file of that name with another extension, or else one named as the XML file.
 
         Raises:
-            UserError: several images fit, or none is there and the annotation does not name one.
+            UserError: several images fit, or none does and the annotation does not name one.
         """
         if voc.filename in self.names:
             return voc.filename, True
@@ -49,14 +52,21 @@ class ImageFolder:
             if found:
                 return found[0], True
         if os.path.splitext(voc.filename)[1].lower() not in EXTENSIONS:
-            raise UserError(f"{voc.path}: its <filename> {voc.filename!r} is not the name of a image"
+            raise UserError(f"{voc.path}: its <filename> {voc.filename!r} is not the name of an image"
                             + (f", and {self.folder} has none of its name." if self.folder else
                                "; give the folder of the images with --images."))
         return voc.filename, False
 
-    def size_of(self, voc, name, is_there):
-        """(width, height) of a VocFile's image in the pixels that its boxes count: those of its <size>, which must be the
-        image's where `is_there`, as stored or as its EXIF data rotate it; without <size> those of the image as stored.
+    def size_of(self, voc: VocFile, name: str, is_there: bool) -> tuple[int, int]:
+        """(width, height) of an annotation's image, in the pixels of its boxes.
+
+        It is the annotation's <size>, which must be that of the image, as stored or as rotated by its EXIF data; without <size>
+        it is that of the stored image.
+
+        Args:
+            voc: the annotation.
+            name: of the image, from `find`.
+            is_there: whether it is in the folder, from `find`.
 
         Raises:
             UserError: the two differ, there is neither, or the image cannot be read.
@@ -75,11 +85,11 @@ class ImageFolder:
 
 
 def _header(path):
-    """(width, height) of a image as it is stored, and as its EXIF data rotate it."""
+    """(width, height) of an image as stored, and as rotated by its EXIF data."""
     try:
         with Image.open(path) as image:
             stored = image.size
             turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as a image ({error}).") from error
+        raise UserError(f"{path} cannot be read as an image ({error}).") from error
     return stored, stored[::-1] if turned else stored

@@ -10,8 +10,6 @@ def apart(function, *arguments):
 
 
 def _set_up():
-    import mindspore as ms
-
-    import src  # noqa: F401 sets MindSpore's environment before it is imported
+    import mindspore as ms  # in the environment of the first process
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -18,7 +18,7 @@ LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and ro
 
 
 def draw_image(size, seed):
-    """A image uint8 RGB (height, width, 3): coloured squares of 16 pixels under noise."""
+    """An image uint8 RGB (height, width, 3): coloured squares of 16 pixels under noise."""
     rng = np.random.default_rng(seed)
     squares = rng.integers(30, 226, (-(-size[0] // 16), -(-size[1] // 16), 3))
     image = np.kron(squares, np.ones((16, 16, 1), int))[: size[0], : size[1]]

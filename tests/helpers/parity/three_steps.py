@@ -2,12 +2,12 @@
 import numpy as np
 from mindspore import Tensor
 
+from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
 from src.models.faster_rcnn import TrainingForward
 from src.train.all_reduce import NoAllReduce
-from src.train.optimizer import build_optimizer, set_learning_rate
 from src.train.sampling import SamplingPriorities
-from src.train.step import TrainStep, build_scaler
+from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
 PADDED = 16  # length of the box lists
 
@@ -46,12 +46,12 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
         losses of three steps, (3, 5); gradient norms of the first step, and the weights after the last, dicts by
         torchvision's names.
     """
-    cfg.batch_size = len(images)
+    cfg = with_settings(cfg, {"batch_size": len(images)})
     forward = TrainingForward(network, cfg, num_classes)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, learning_rate)
     first = FirstGradients()
-    step = TrainStep(forward, optimizer, build_scaler(cfg), cfg.clip_grads, first)
+    step = GradientStep(forward, optimizer, build_scaler(cfg), cfg.clip_grads, first)
     priorities = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals)
     valid_size = np.float32([images.shape[1:3]] * len(images))
     columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from src.config import load_config
-from src.dataset.annotations import load_coco
 from src.dataset.pipeline import EvalPipeline, TrainPipeline
 from src.dataset.sources import COLUMNS
 from src.dataset.unreadable import UnreadableLog
+
+from src.config import load_config
+from src.dataset.annotations import load_coco
 from src.evaluation.coco import result_rows, score
-from src.launch import run_main
-from src.log import set_up_logging
+from src.launch import run, set_up_logging
 from tests.helpers.fuzz_profile import fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
 
@@ -78,7 +77,7 @@ def outcome(content, good, image_dir):
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # NumPy's would be lines on standard error
-        status = run_main(lambda: use(good[1], image_dir))
+        status = run(lambda *_: use(good[1], image_dir), lambda: None)
         logging.getLogger("faster_rcnn").handlers = []
     out.flush()
     if status == 0:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from src.config import config_to_dict, load_config
 from src.config.command_line import parse_train_args
 from src.config.compose import read_layers
-from src.launch import run_main
+from src.launch import run
 from tests.helpers.fuzz_profile import TEXTS, VALUES, fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
 
@@ -30,7 +30,7 @@ def outcome(path, load, tmp_path):
     loaded, err = [], io.StringIO()
     with contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("error")
-        status = run_main(lambda: loaded.append(load(path)))
+        status = run(lambda *_: loaded.append(load(path)), lambda: None)
     if status:
         assert len(sentence_of(err.getvalue())) < 50_000  # it may quote long paths
         return

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from PIL import Image
+from src.checkpoint_file import CLASS_NAMES, class_names_of
+from src.inference.classes import count_classes, names_of_classes
 
 import infer
 from src import MAX_IMAGE_PIXELS
-from src.checkpoint_file import CLASS_NAMES, class_names_of
 from src.config.command_line import parse_infer_args
 from src.dataset.image import UnreadableImageError, read_unannotated_image
 from src.dataset.image_paths import drawing_names, find_images
 from src.errors import UserError
-from src.inference.classes import count_classes, names_of_classes
-from src.launch import run_together
+from src.launch import run
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_flags(tmp_path):
 def test_refusals_are_one_sentence(folder, monkeypatch, capfd, flags, sentence):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["infer.py", "--device_target", "CPU", "--mix", "False", *flags])
-    assert run_together(infer.main) == 1
+    assert run(infer.main, parse_infer_args) == 1
     error = capfd.readouterr().err
     assert error.startswith("error: ") and len(error.splitlines()) == 1 and sentence in error
 

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from src.config.schema import Backbone
 from src.convert.torchvision_weights import from_torchvision, num_classes_of, resnet_name, to_torchvision, torchvision_names
+from src.detector import read_pretrained
 from src.errors import UserError
 from src.models.backbone import build_backbone
 from tests.helpers.paths import ROOT
@@ -138,7 +139,8 @@ def test_backbone_serves_as_pretrained(tmp_path):
     state = random_state({**resnet_shapes("resnet18"), "fc.weight": (1000, 512), "fc.bias": (1000,)})
     save_file(state, tmp_path / "in.safetensors")
     run_tool("convert_torchvision.py", tmp_path / "in.safetensors", tmp_path / "resnet18.ckpt")
-    backbone = build_backbone(Backbone(name="det_resnet18", pretrained=str(tmp_path / "resnet18.ckpt")))
+    cfg = Backbone(name="det_resnet18", pretrained=str(tmp_path / "resnet18.ckpt"))
+    backbone = build_backbone(cfg, pretrained=read_pretrained(cfg.pretrained))
     weights = {p.name: p.asnumpy() for p in backbone.get_parameters()}
     for ours, theirs in (("layer3.0.down_sample.0.weight", "layer3.0.downsample.0.weight"),
                          ("layer4.1.bn2.moving_variance", "layer4.1.bn2.running_var"), ("bn1.gamma", "bn1.weight")):

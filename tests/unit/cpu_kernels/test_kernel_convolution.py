@@ -1,10 +1,10 @@
-"""KernelConvolution against the definition in float64 and against the plain cell."""
+"""KernelFunctionalConv2d against the definition in float64 and against the plain cell."""
 import numpy as np
 import pytest
 from mindspore import nn
 
-from src.cpu_kernels.operators import KernelConvolution
-from src.models.residual import Convolution
+from src.cpu_kernels.operators import KernelFunctionalConv2d
+from src.models.residual import FunctionalConv2d
 from tests.helpers.kernel_calls import assert_close, with_gradients
 
 TOLERANCE = 5e-6
@@ -49,8 +49,8 @@ def test_stride_2(kernels, shape):
 
 def check(kernels, conv, inputs, dout):
     """Compare the kernel and the plain cell with the definition."""
-    plain, stride = Convolution(conv), conv.stride[0]
-    fast = KernelConvolution(kernels, plain)
+    plain, stride = FunctionalConv2d(conv), conv.stride[0]
+    fast = KernelFunctionalConv2d(kernels, plain)
     fast.min_tiles = 0
     results = [with_gradients(cell, dout, *inputs) for cell in (fast, plain)]
     x, weight, bias, dout = (array.astype(np.float64) for array in (*inputs, dout))
@@ -67,10 +67,10 @@ def check(kernels, conv, inputs, dout):
 
 @pytest.mark.parametrize(("width", "same_bits"), [(156, True), (157, False)])
 def test_few_tiles_are_left_to_the_plain_cell(kernels, width, same_bits):
-    assert KernelConvolution.MIN_TILES[1] == 40
+    assert KernelFunctionalConv2d.MIN_TILES[1] == 40
     *inputs, dout = arguments(1, 17, 3, 4, width)
-    plain = Convolution(nn.Conv2d(17, 3, 3, pad_mode="same"))
+    plain = FunctionalConv2d(nn.Conv2d(17, 3, 3, pad_mode="same"))
     (one, gradients), (other, plain_gradients) = (with_gradients(cell, dout, *inputs)
-                                                  for cell in (KernelConvolution(kernels, plain), plain))
+                                                  for cell in (KernelFunctionalConv2d(kernels, plain), plain))
     for a, b in zip((one, *gradients[:2]), (other, *plain_gradients[:2])):
         assert np.array_equal(a, b) == same_bits

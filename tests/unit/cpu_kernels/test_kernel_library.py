@@ -142,7 +142,7 @@ def test_lack_of_memory_is_a_status(kernels, capfd):
     shapes = [(1, candidates, 4), (1, boxes, 4), (1, boxes), *[(1, candidates)] * 3]
     assert entry_point(kernels, "Match", [nothing] * 3, [nothing] * 3, shapes) != 0
     [line] = capfd.readouterr().err.splitlines()
-    assert "kernel Matcher failed" in line
+    assert "kernel Match failed" in line
 
 
 WITHOUT_THREADS = """

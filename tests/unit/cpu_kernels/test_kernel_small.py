@@ -6,7 +6,7 @@ from mindspore import Tensor, nn
 from src.cpu_kernels.operators import KernelBilinearUpsample, KernelNMS, KernelPreprocess, KernelScaledWeight
 from src.models.fpn import BilinearUpsample
 from src.models.preprocess import Preprocess
-from src.models.proposals import GroupedNMS
+from src.models.proposals import BatchedNMS
 from src.models.residual import ScaledWeight
 from tests.helpers.kernel_calls import assert_close, with_gradients
 
@@ -57,7 +57,7 @@ def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
     # Whole numbers: many pairs overlap by exactly a half; some boxes are the same, and some have no area.
     corner = rng.integers(0, 12, (2, ends[-1], 2))
     boxes = np.concatenate([corner, corner + rng.integers(0, 9, (2, ends[-1], 2))], 2).astype(np.float32)
-    plain = GroupedNMS(threshold)
+    plain = BatchedNMS(threshold)
     expected, found = (WithFixed(cell, ends)(Tensor(boxes)).asnumpy() for cell in (plain, KernelNMS(kernels, plain)))
     has_area = (boxes[..., 2:] > boxes[..., :2]).all(2)
     np.testing.assert_array_equal(found, survivors(boxes, ends, threshold))

@@ -8,13 +8,15 @@ from mindspore import Tensor
 from src.config.load import load_config
 from src.cpu_kernels import operators
 from src.cpu_kernels.replace import KERNELS, use_kernels
-from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
+from src.detector import build_detector
+from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.small_detector import small_batch
 
 NUM_CLASSES = 3
 OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures}
-KERNEL_CELLS = {*KERNELS.values(), operators.KernelConvolution, operators.KernelConv2d}
-CONVOLUTIONS = {operators.KernelConvolution, operators.KernelConv2d}
+KERNEL_CELLS = {*KERNELS.values(), operators.KernelFunctionalConv2d, operators.KernelConv2d}
+CONVOLUTIONS = {operators.KernelFunctionalConv2d, operators.KernelConv2d}
 
 
 def configuration(**settings):
@@ -25,9 +27,8 @@ def configuration(**settings):
 
 def detector(cfg, training, kernels):
     """A cell of the same weights each time."""
-    ms.set_seed(1)
     np.random.seed(1)
-    network = FasterRCNN(cfg, NUM_CLASSES)
+    network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES) if training else InferenceForward(network, cfg)
     rng = np.random.default_rng(2)
     for parameter in network.get_parameters():
@@ -40,17 +41,10 @@ def detector(cfg, training, kernels):
 
 
 def batch(forward):
-    """Two images, the second of 40 x 70 and without boxes, and the draws of the sampling."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    columns = [image, np.float32([[64, 96], [40, 70]])]
+    """Arguments of the cell."""
     if isinstance(forward, TrainingForward):
-        boxes = np.float32([[[10, 12, 40, 50], [50, 20, 90, 44], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3])
-        mask = np.array([[True, True, False], [False, False, False]])
-        draws = [rng.permuted(np.tile(np.arange(n, dtype=np.float32), (2, 1)), axis=1)
-                 for n in (forward.num_anchors, forward.num_proposals + 3)]
-        columns += [boxes, np.int32([[1, 2, 0], [0, 0, 0]]), mask, *draws]
-    return [Tensor(column) for column in columns]
+        return small_batch(forward.num_anchors, forward.num_proposals)
+    return small_batch()[:2]
 
 
 def kinds(forward):
@@ -108,7 +102,7 @@ def test_where_kernels_are_not_used(kernels, settings, left_out):
 
 def test_a_network_that_evaluates_first_can_train(kernels):
     cfg = configuration()
-    network = FasterRCNN(cfg, NUM_CLASSES)
+    network = build_detector(cfg, NUM_CLASSES)
     use_kernels(InferenceForward(network, cfg), cfg)
     forward = use_kernels(TrainingForward(network, cfg, NUM_CLASSES), cfg).set_train()
     ms.set_context(mode=ms.PYNATIVE_MODE)

@@ -2,44 +2,13 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
 
-from src.config.schema import Config
-from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
+from src.detector import build_detector
+from src.errors import UserError
+from src.models.faster_rcnn import InferenceForward, TrainingForward
 from src.train.all_reduce import NoAllReduce
-from src.train.optimizer import build_optimizer, set_learning_rate
-from src.train.step import GradientStep, build_scaler
-
-NUM_CLASSES = 3
-NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
-PROPOSALS, PADDED = 40, 3
-
-
-def small_config(**backbone):
-    cfg = Config(mix=False, ms_loss_scaler="none")
-    cfg.data.target_size = [64, 96]
-    vars(cfg.backbone).update({"name": "det_resnet18", "pretrained": False, "out_channels": 16, **backbone})
-    cfg.rpn_head.feat_channel = 16
-    cfg.rpn_head.anchor_generator.anchor_sizes = [[8], [16], [32], [64], [80]]
-    for proposal in (cfg.rpn_head.train_proposal, cfg.rpn_head.test_proposal):
-        proposal.pre_nms_top_n = proposal.post_nms_top_n = PROPOSALS
-    cfg.bbox_head.head.in_channel, cfg.bbox_head.head.out_channel = 16, 32
-    cfg.bbox_head.bbox_assigner.rois_per_batch = 16
-    return cfg
-
-
-def batch():
-    """Two images, the second of 40 x 70 and without boxes, and the draws of the sampling."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    image[1, 40:] = 0
-    image[1, :, 70:] = 0
-    boxes = np.float32([[[10, 12, 40, 50], [50, 20, 90, 44], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3])
-    mask = np.array([[True, True, False], [False, False, False]])
-    draws = [rng.permuted(np.tile(np.arange(n, dtype=np.float32), (2, 1)), axis=1)
-             for n in (NUM_ANCHORS, PROPOSALS + PADDED)]
-    columns = image, np.float32([[64, 96], [40, 70]]), boxes, np.int32([[1, 2, 0], [0, 0, 0]]), mask, *draws
-    return [Tensor(column) for column in columns]
+from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
+from tests.helpers.small_detector import NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
 
 def values(network):
@@ -49,8 +18,7 @@ def values(network):
 @pytest.mark.usefixtures("operator_by_operator")
 def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     cfg = small_config(frozen_2stage=True)
-    ms.set_seed(1)
-    network = FasterRCNN(cfg, NUM_CLASSES)
+    network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES)
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
@@ -58,7 +26,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     step = GradientStep(forward, optimizer, build_scaler(cfg), False, NoAllReduce())
     before, history = values(network), []
     for _ in range(4):
-        losses, applied = step(*batch())
+        losses, applied = step(*small_batch())
         assert applied
         assert losses.shape == (5,)
         np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)
@@ -76,14 +44,13 @@ def inference():
     """Boxes and scores of the two images, in graph mode and operator by operator."""
     ms.set_device("CPU")
     cfg = small_config()
-    ms.set_seed(1)
-    network = FasterRCNN(cfg, NUM_CLASSES)
+    network = build_detector(cfg, NUM_CLASSES)
     outputs = []
     for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
         ms.set_context(mode=mode)
         forward = InferenceForward(network, cfg)
         forward.set_train(False)
-        outputs.append(tuple(output.asnumpy() for output in forward(*batch()[:2])))
+        outputs.append(tuple(output.asnumpy() for output in forward(*small_batch()[:2])))
     return outputs
 
 
@@ -104,9 +71,20 @@ def test_inference_is_the_same_operator_by_operator(inference):
         np.testing.assert_allclose(interpreted, compiled, rtol=1e-3, atol=1e-3)
 
 
+def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
+    cfg = small_config(pretrained="nowhere.ckpt")
+    with pytest.raises(UserError, match=r"there is no file 'nowhere\.ckpt'"):
+        build_detector(cfg, NUM_CLASSES)
+    expected = values(build_detector(small_config(), NUM_CLASSES))
+    found = values(build_detector(cfg, NUM_CLASSES, pretrained=False))
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_backbone(frozen):
-    network = FasterRCNN(small_config(frozen=frozen, frozen_2stage=False), NUM_CLASSES)
+    network = build_detector(small_config(frozen=frozen, frozen_2stage=False), NUM_CLASSES)
     trained = {p.name.split(".")[0] for p in network.trainable_params()}
     assert {"rpn_head", "box_head"} <= trained
     assert ("backbone" in trained) != frozen

@@ -6,8 +6,9 @@ import pytest
 from mindspore import ops
 from mindspore.train import mind_ir_pb2
 
-from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
-from tests.unit.models.test_model_detector import NUM_CLASSES, batch, small_config
+from src.detector import build_detector
+from src.models.faster_rcnn import InferenceForward, TrainingForward
+from tests.helpers.small_detector import NUM_CLASSES, small_batch, small_config
 
 # Names of the graph whose documentation stands under the name of the function that makes them.
 DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "ReduceAll": "all", "SumExt": "sum",
@@ -38,10 +39,10 @@ def documented_platforms(name):
 @pytest.mark.parametrize("what", ["training", "inference"])
 def test_operators_are_documented_for_all_devices(tmp_path, what):
     cfg = small_config()
-    network = FasterRCNN(cfg, NUM_CLASSES)
+    network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES) if what == "training" else InferenceForward(network, cfg)
     forward.set_train(what == "training")
-    used = operators(forward, batch() if what == "training" else batch()[:2], tmp_path / "graph")
+    used = operators(forward, small_batch() if what == "training" else small_batch()[:2], tmp_path / "graph")
     assert {"Conv2D", "NMSWithMask", "Gather", "BatchMatMul"} <= used
     lacking = {name: documented_platforms(name) for name in used - STRUCTURE
                if documented_platforms(name) != {"Ascend", "GPU", "CPU"}}

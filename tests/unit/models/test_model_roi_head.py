@@ -25,7 +25,7 @@ def settings(**changed):
 
 
 def rows_of(outputs, image):
-    """{roi: (label, target box)} of the sampled rows of a image."""
+    """{roi: (label, target box)} of the sampled rows of an image."""
     rois, targets, label, sampled = (o.asnumpy()[image] for o in outputs)
     return {tuple(rois[i]): (label[i], tuple(targets[i])) for i in np.flatnonzero(sampled)}
 

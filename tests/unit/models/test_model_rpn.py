@@ -7,7 +7,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import gather_rows
-from src.models.patches import Patches
+from src.models.patches import ExtractPatches
 from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
 
 BETA = 1 / 9
@@ -166,10 +166,10 @@ class SingleAnchors(nn.Cell):
     def __init__(self, head):
         super().__init__()
         self.head = head
-        self.patches = Patches()
+        self.patches = ExtractPatches()
 
     def construct(self, index, *levels):
-        return self.head.at(index, self.patches(levels, *self.head.cells_of(index, levels)))
+        return self.head.at_anchors(index, self.patches(levels, *self.head.locate_anchors(index, levels)))
 
 
 def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):

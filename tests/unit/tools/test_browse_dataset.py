@@ -1,6 +1,5 @@
 """tools/browse_dataset.py: the sheet has the images that training gets, mirrored as they are there."""
 import json
-import runpy
 import subprocess
 import sys
 
@@ -9,8 +8,9 @@ import numpy as np
 import pytest
 
 from src.dataset.shapes import ensure_shapes
-from src.launch import run_main
+from src.launch import run
 from tests.helpers.paths import ROOT
+from tools import browse_dataset
 
 IMAGES, SEED, EPOCH, COUNT = 9, 7, 3, 5
 TILE = 480
@@ -47,7 +47,7 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path):
     assert "1 empty boxes (dropped)" in done.stdout
     assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in done.stdout
     sheet = cv2.imread(str(output))
-    # By the words of src/dataset/sources.py: the order is of (seed, epoch), and whether a image is mirrored of
+    # By the words of src/dataset/sources.py: the order is of (seed, epoch), and whether an image is mirrored of
     # (seed, epoch, its number), with epochs from 0.
     wanted = np.random.default_rng([SEED, EPOCH - 1]).permutation(IMAGES)[:COUNT]
     mirrored = [np.random.default_rng([SEED, EPOCH - 1, number]).random() < 0.5 for number in wanted]
@@ -71,7 +71,6 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path):
     (["--output", "a.gif"], "--output is 'a.gif'; its name must end in .jpg or .png."),
 ])
 def test_what_browsing_refuses(flags, sentence, monkeypatch, capfd):
-    """The tool is loaded as a program is, and runs in this process."""
     monkeypatch.setattr(sys, "argv", ["browse_dataset.py", *flags])
-    assert run_main(runpy.run_path(str(ROOT / "tools" / "browse_dataset.py"))["main"]) == 1
+    assert run(browse_dataset.main, browse_dataset.parse_args) == 1
     assert capfd.readouterr() == ("", f"error: {sentence}\n")

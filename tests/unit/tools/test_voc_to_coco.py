@@ -246,7 +246,7 @@ LAUGHS = "".join(f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12))
     (voc_xml([("c\u0085at", (1, 1, 9, 9))]), "has the name 'c\\x85at'"),
     (voc_xml([("cat", (1, 1, 9, 9))], size=(64, 0)), "its <size> is 64 x 0: whole numbers of at least 1"),
     (voc_xml([("cat", (1, 1, 9, 9))], size=None), "has no <size>, and its image a.jpg is not there"),
-    (voc_xml([("cat", (1, 1, 9, 9))], filename="a"), "its <filename> 'a' is not the name of a image; give the folder"),
+    (voc_xml([("cat", (1, 1, 9, 9))], filename="a"), "its <filename> 'a' is not the name of an image; give the folder"),
     (voc_xml([]), "none of the 1 annotation files has an object"),
 ])
 def test_bad_files(folder, refused, text, sentence):
@@ -272,7 +272,7 @@ def test_what_else_is_refused(folder, refused):
     assert "it is a folder; give a file's path" in refused("--output", folder)
     assert "there is no folder 'gone'; make it first" in refused("--output", "gone/out.json")
     (folder / "jpg" / "a.jpg").write_text("no image")
-    assert "a.jpg cannot be read as a image" in refused("--images", folder / "jpg")
+    assert "a.jpg cannot be read as an image" in refused("--images", folder / "jpg")
     write_image(folder / "jpg" / "b.png")
     write_image(folder / "jpg" / "b.jpg")
     (folder / "jpg" / "a.jpg").unlink()

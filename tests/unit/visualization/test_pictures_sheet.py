@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from src.visualization.image_file import write_image
+from src.visualization.output import write_image
 from src.visualization.sheet import BACKGROUND, contact_sheet, fit
 
 

@@ -1,4 +1,6 @@
 """Files of one JSON object a line that grow with a run and survive its interruptions."""
+from __future__ import annotations
+
 import contextlib
 import json
 import logging
@@ -13,17 +15,18 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class JsonLines:
-    """Appends lines to a file; where the disk is full the log says so, and the lines wait for room.
+    """Appends lines to a file. While the disk is full an error is logged, and the lines are kept for the next write.
 
     Args:
-        path: of the file; key: of the number that rises from line to line; last: lines of higher numbers are dropped, as they
-        will be written again; 0 begins the file anew.
+        path: of the file.
+        key: of the whole number that rises from line to line.
+        last: existing lines of higher numbers are dropped, as they will be written again; 0 begins a new file.
 
     Raises:
         UserError: the file cannot be written to.
     """
 
-    def __init__(self, path, key, last):
+    def __init__(self, path: str, key: str, last: int):
         try:
             if os.path.isfile(path):
                 _drop_lines_after(path, key, last)
@@ -32,18 +35,18 @@ class JsonLines:
             raise UserError(f"cannot write {path} ({error.strerror}); choose another --save_dir.") from error
         self.path = path
 
-    def write(self, line):
-        """Append `line`, a dict of numbers; one that is not finite becomes null, as JSON has none."""
+    def write(self, line: dict) -> None:
+        """Append `line`, a dict of numbers; those that are not finite become null, as JSON has no NaN."""
         self._write(json.dumps({k: v if np.isfinite(v) else None for k, v in line.items()}) + "\n")
 
-    def close(self):
+    def close(self) -> None:
         self._write("")
-        # What still does not fit on the disk is lost now: a second failure has nothing to add to the log.
+        # What still does not fit on the disk is lost; the line above has logged why.
         with contextlib.suppress(OSError):
             self.file.close()
 
     def _write(self, text):
-        # What the disk does not take stays in the buffer of the file, for the next time.
+        # After a failure the text stays in the file's buffer, for the next flush.
         try:
             self.file.write(text)
             self.file.flush()
@@ -51,8 +54,8 @@ class JsonLines:
             logger.error("%s could not be written (%s); training goes on", self.path, error.strerror)
 
 
-def read_json_lines(path, key):
-    """The lines of a file that `JsonLines` wrote, as dicts; without those that a crash has damaged or that lack the number `key`.
+def read_json_lines(path: str, key: str) -> list[dict]:
+    """The lines of a file that `JsonLines` wrote, without those that a crash has damaged or that lack the number `key`.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
@@ -76,7 +79,7 @@ def _drop_lines_after(path, key, last):
 
 
 def _parse(text, key):
-    """A line as a dict whose `key` is a whole number, or None where a crash has cut it off or it is none of this program's."""
+    """A line as a dict whose `key` is a whole number; None where it is incomplete or something else."""
     try:
         line = json.loads(text) if text.endswith("\n") else None
         return line if isinstance(line[key], int) else None

@@ -1,0 +1,38 @@
+"""A detector of 64 x 96 pixels with few channels, and a batch of images for it."""
+import numpy as np
+from mindspore import Tensor
+
+from src.config.schema import Config
+
+NUM_CLASSES = 3
+NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
+PROPOSALS, PADDED = 40, 3
+
+
+def small_config(**backbone):
+    """Its configuration; backbone: further values of that section."""
+    cfg = Config(mix=False, ms_loss_scaler="none")
+    cfg.data.target_size = [64, 96]
+    vars(cfg.backbone).update({"name": "det_resnet18", "pretrained": False, "out_channels": 16, **backbone})
+    cfg.rpn_head.feat_channel = 16
+    cfg.rpn_head.anchor_generator.anchor_sizes = [[8], [16], [32], [64], [80]]
+    for proposal in (cfg.rpn_head.train_proposal, cfg.rpn_head.test_proposal):
+        proposal.pre_nms_top_n = proposal.post_nms_top_n = PROPOSALS
+    cfg.bbox_head.head.in_channel, cfg.bbox_head.head.out_channel = 16, 32
+    cfg.bbox_head.bbox_assigner.rois_per_batch = 16
+    return cfg
+
+
+def small_batch(num_anchors=NUM_ANCHORS, num_proposals=PROPOSALS):
+    """Arguments of TrainingForward, of which the first two are those of InferenceForward: two images, the second of 40 x 70
+    and without boxes, and the sampling priorities."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    image[1, 40:] = 0
+    image[1, :, 70:] = 0
+    boxes = np.float32([[[10, 12, 40, 50], [50, 20, 90, 44], [0, 0, 0, 0]], [[0, 0, 0, 0]] * 3])
+    mask = np.array([[True, True, False], [False, False, False]])
+    priorities = [rng.permuted(np.tile(np.arange(n, dtype=np.float32), (2, 1)), axis=1)
+                  for n in (num_anchors, num_proposals + PADDED)]
+    columns = image, np.float32([[64, 96], [40, 70]]), boxes, np.int32([[1, 2, 0], [0, 0, 0]]), mask, *priorities
+    return [Tensor(column) for column in columns]
