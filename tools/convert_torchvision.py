@@ -4,24 +4,28 @@ IN is an ImageNet ResNet, whose OUT serves as `backbone.pretrained`, or a Faster
 serves as `--checkpoint_path` and `--resume_ckpt`.
 """
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.convert.networks import network_of
-from src.convert.torch_files import read_state
-from src.convert.torchvision_weights import from_torchvision
 from src.errors import UserError
-from src.files import require_folder_of
 from src.launch import launch
-from src.train.checkpoint import write_checkpoint
+
+logger = logging.getLogger("faster_rcnn")
 
 
-def main():
-    from mindspore import Tensor  # after src, which sets MindSpore's environment
-    args = parse_args()
-    logger = set_up_logging()
+def main(args, *_):
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from mindspore import Tensor
+
+    from src.convert.networks import network_of
+    from src.convert.torch_files import read_state
+    from src.convert.torchvision_weights import from_torchvision
+    from src.files import require_folder_of
+    from src.train.checkpoint import write_checkpoint
+
     if not args.output.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")
     require_folder_of(args.output)

@@ -5,30 +5,32 @@ its published detector). It computes there what it computes here if it was train
 config/faster_rcnn/faster_rcnn_resnet50_fpn_torchvision.yml; with another configuration it runs, and scores lower.
 """
 import argparse
+import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.convert.networks import config_of
-from src.convert.torch_files import write_state
-from src.convert.torchvision_weights import to_torchvision
-from src.detector import build_detector
-from src.errors import UserError
 from src.launch import launch
-from src.models.parameter_names import CLASSES, UNUSED
-from src.train.checkpoint import load_weights, read_checkpoint
+
+logger = logging.getLogger("faster_rcnn")
 
 
 def main(args, *_):
-    stored = read_checkpoint(args.input)
-    if f"{CLASSES}bias" not in stored:
-        raise UserError(f"{args.input} has no weight {CLASSES}bias: it is not a detector of this project.")
-    cfg = config_of(args.config, stored, args.input)
-    network = build_detector(cfg, len(stored[f"{CLASSES}bias"].asnumpy()) - 1)
-    load_weights(network, stored, args.input)
+    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.convert.networks import config_of
+    from src.convert.torch_files import write_state
+    from src.convert.torchvision_weights import to_torchvision
+    from src.detector import build_detector
+    from src.models.parameter_names import UNUSED
+    from src.train.checkpoint import load_weights, read_checkpoint
+
+    checkpoint = read_checkpoint(args.input)
+    num_classes = checkpoint.num_classes
+    network = build_detector(config_of(args.config, checkpoint.weights, args.input), num_classes)
+    load_weights(network, checkpoint)
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
-    weights.update((name, parameter.asnumpy()) for name, parameter in stored.items() if name.startswith(UNUSED))
+    weights.update((name, array) for name, array in checkpoint.weights.items() if name.startswith(UNUSED))
     state = to_torchvision(weights)
     write_state(args.output, state)
     logger.info("%s: %d tensors for torchvision's Faster R-CNN with %d classes, background first", args.output, len(state),

@@ -5,6 +5,7 @@ Images of one scene, patient or film are alike: where they are in both files, th
 hand.
 """
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -12,13 +13,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from src.dataset.annotations import load_coco
 from src.errors import UserError
 from src.launch import launch
 from tools.coco_output import check_output, write_annotations
 
+logger = logging.getLogger("faster_rcnn")
+
 
 def main(args, *_):
+    # Imported here, as OpenCV reads the environment that `launch` has prepared.
+    from src.dataset.annotations import load_coco
+
     if not 0 < args.val_fraction < 1:
         raise UserError(f"--val_fraction must be above 0 and below 1, not {args.val_fraction:g}.")
     if args.seed < 0:

@@ -11,6 +11,7 @@ evaluation neither requires them nor counts a detection on them as wrong. `trunc
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ from src.launch import launch
 from tools.coco_output import check_output, write_annotations
 from tools.voc.annotation import CORNERS, VocFile, read_voc
 from tools.voc.images import ImageFolder
+
+logger = logging.getLogger("faster_rcnn")
+
 
 SHOWN = 5  # names of missing images
 
