@@ -65,13 +65,14 @@ def score_all(cfg, group):
                 logger.warning("%s was trained with the classes %s, but %s has %s: they are taken for the same, in this order",
                                path, ", ".join(names), dataset.annotation_path, ", ".join(dataset.names))
         broadcast_parameters(group, list(network.get_parameters()))
-        metrics, detections = evaluate(predictor, pipeline, dataset, cfg, group)
+        evaluation = evaluate(predictor, pipeline, dataset, cfg, group)
         if group.rank == 0:
+            metrics = evaluation.metrics
             name = os.path.splitext(os.path.basename(path))[0]
             folder = results if len(checkpoints) == 1 else os.path.join(results, name)
-            metrics["errors"] = write_analysis(folder, dataset, metrics, detections)
-            write_results(folder, {**metrics, "checkpoint": path}, detections)
-            write_samples(folder, dataset, detections)
+            metrics["errors"] = write_analysis(folder, evaluation)
+            write_results(folder, {**metrics, "checkpoint": path}, evaluation.results)
+            write_samples(folder, dataset, evaluation.results)
             scores[path] = metrics
     if len(checkpoints) > 1:
         for path, metrics in scores.items():

@@ -109,15 +109,15 @@ def build_evaluation(cfg, network, training_set, stop, group):
         return predictor(*batch)
 
     def run(folder):
-        metrics, results = evaluate(predict, pipeline, dataset, cfg, group)
+        evaluation = evaluate(predict, pipeline, dataset, cfg, group)
         network.set_train()
         if group.rank == 0:
             try:
-                write_results(folder, metrics, results)
-                write_samples(folder, dataset, results)
+                write_results(folder, evaluation.metrics, evaluation.results)
+                write_samples(folder, dataset, evaluation.results)
             except UserError as error:
                 logger.error("%s; training goes on", error)
-        return metrics
+        return evaluation and evaluation.metrics
 
     return run
 

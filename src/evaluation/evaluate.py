@@ -4,13 +4,14 @@ import logging
 import os
 import time
 from collections import Counter
+from typing import Optional
 
 import numpy as np
 
 from src.dataset.image import UnreadableImageError, read_image
 from src.distributed import SingleProcess
 from src.errors import UserError
-from src.evaluation.coco import result_rows, score
+from src.evaluation.coco import Evaluation, result_rows, score
 from src.evaluation.detections import select_detections, to_original
 from src.files import make_folder, whole_file, writing_into
 from src.progress_bar import progress_bar
@@ -22,7 +23,7 @@ PROGRESS_SECONDS = 10.0
 SINGLE_PROCESS = SingleProcess()
 
 
-def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
+def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS) -> Optional[Evaluation]:
     """Detect on every image of the set exactly once, and score the detections.
 
     Of several processes each detects on its part of the images, and rank 0 scores.
@@ -36,8 +37,7 @@ def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
         group: the processes, see src.distributed.
 
     Returns:
-        (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys, `skipped_images` and
-        `skipped_image_ids`, and the detections in COCO's result format.
+        on rank 0 what coco.score gives, its metrics with `skipped_images` and `skipped_image_ids`; None elsewhere.
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
@@ -47,14 +47,13 @@ def evaluate(predict, pipeline, dataset, cfg, group=SINGLE_PROCESS):
         own = _detect(predict, pipeline, dataset, cfg, bar)
     parts = group.gather(own)
     if parts is None:
-        return None, None
+        return None
     results, image_ids, skipped = _merge(parts, dataset.records)
     if not image_ids:
         raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
-    metrics = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
-    metrics["skipped_images"] = len(skipped)
-    metrics["skipped_image_ids"] = skipped
-    return metrics, results
+    evaluation = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
+    evaluation.metrics.update(skipped_images=len(skipped), skipped_image_ids=skipped)
+    return evaluation
 
 
 def write_results(folder, metrics, results):
