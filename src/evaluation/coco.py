@@ -56,7 +56,7 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
         evaluation.summarize()
     logger.info("COCO numbers of %d images:\n%s", len(image_ids), summary.getvalue().rstrip())
     names = _unique_names(names, category_ids)
-    metrics = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
+    metrics: dict = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
     metrics["per_class"] = {name: _average_precision(precision[:, :, indices[category], 0, -1])
                             for name, category in zip(names, category_ids)}
