@@ -64,13 +64,14 @@ def score(paths, cfg, group):
                 logger.warning("%s was trained with the classes %s, but %s has %s: they are taken for the same, in this order",
                                path, ", ".join(checkpoint.class_names), dataset.annotation_path, ", ".join(dataset.names))
         broadcast_parameters(group, list(network.get_parameters()))
-        metrics, detections = evaluate(predictor, loader, dataset, cfg, group)
-        if group.rank == 0:
+        evaluation = evaluate(predictor, loader, dataset, cfg, group)
+        if evaluation:  # on rank 0
+            metrics = evaluation.metrics
             name = os.path.splitext(os.path.basename(path))[0]
             folder = os.path.join(cfg.save_dir, "eval", *[name] * (len(paths) > 1))
-            metrics["errors"] = write_analysis(folder, dataset, metrics, detections)
-            write_results(folder, {**metrics, "checkpoint": path}, detections)
-            write_samples(folder, dataset, detections)
+            metrics["errors"] = write_analysis(folder, evaluation)
+            write_results(folder, {**metrics, "checkpoint": path}, evaluation.results)
+            write_samples(folder, dataset, evaluation.results)
             scores[path] = metrics
     return scores
 

@@ -1,13 +1,14 @@
 """What eval.py tells beyond COCO's numbers: precision-recall curves and the kinds of errors, as images and as numbers."""
+from __future__ import annotations
+
 import logging
 import os
 
 import numpy as np
 from pycocotools.cocoeval import Params
 
-from src.evaluation.coco import boxes_of, class_names
+from src.evaluation.coco import Evaluation
 from src.evaluation.error_analysis import error_breakdown
-from src.evaluation.matching import precision_and_recall
 from src.files import make_folder
 from src.visualization.error_chart import draw_errors
 from src.visualization.precision_recall import draw_precision_recall
@@ -17,46 +18,41 @@ logger = logging.getLogger("faster_rcnn")
 CURVE_IOU = (0.5, 0.75)
 
 
-def write_analysis(folder, dataset, metrics, results):
+def write_analysis(folder: str, evaluation: Evaluation) -> dict:
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and count the kinds of errors.
 
-    A image that cannot be written is reported in the log.
+    An image that cannot be written is reported in the log.
 
     Args:
-        folder: made where missing; dataset: the CocoDataset that was evaluated; metrics, results: what `evaluate` gave.
+        folder: made where missing.
+        evaluation: of the detections to analyse.
 
     Returns:
-        dict: see src.evaluation.error_analysis.
+        what `error_breakdown` gives.
 
     Raises:
         UserError: the folder cannot be made.
     """
-    skipped = set(metrics["skipped_image_ids"])
-    image_ids = [record.image_id for record in dataset.records if record.image_id not in skipped]
-    truth, found, _ = boxes_of(dataset.coco_json, results, image_ids, dataset.category_ids)
-    names = [name for _, name in sorted(zip(dataset.category_ids, class_names(dataset.names, dataset.category_ids)))]
-    errors = error_breakdown(truth, found, names)
-    recalls, precision = precision_curves(truth, found, len(names))
+    errors = error_breakdown(evaluation.ground_truth, evaluation.detections, evaluation.class_names)
+    recalls, precision = precision_curves(evaluation.precision)
     make_folder(folder)
-    _draw(os.path.join(folder, "precision_recall.png"), draw_precision_recall, recalls, precision, names)
+    _draw(os.path.join(folder, "precision_recall.png"), draw_precision_recall, recalls, precision, evaluation.class_names)
     _draw(os.path.join(folder, "errors.png"), draw_errors, errors)
     return errors
 
 
-def precision_curves(truth, found, categories):
-    """COCO's precision, at an IoU of 0.5 and of 0.75, of boxes of any area and the 100 best detections of an image and class.
+def precision_curves(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision by recall at the IoUs of CURVE_IOU, of boxes of any area and the 100 best detections of an image and class.
 
     Args:
-        truth, found: src.evaluation.matching.Boxes; categories: how many there are (K).
+        precision: (T, R, K, A, M), see Evaluation.
 
     Returns:
         recalls (R,), precision (2, R, K), -1 for a class without ground truth.
     """
     params = Params(iouType="bbox")
-    params.iouThrs = np.array(CURVE_IOU)
-    params.areaRng, params.maxDets = params.areaRng[:1], params.maxDets[-1:]
-    precision, _ = precision_and_recall(truth, found, categories, params)
-    return params.recThrs, precision[..., 0, 0]
+    thresholds = [int(np.abs(params.iouThrs - iou).argmin()) for iou in CURVE_IOU]
+    return params.recThrs, precision[thresholds, :, :, 0, -1]
 
 
 def _draw(path, draw, *content):

@@ -1,30 +1,34 @@
 """From the network's boxes and scores to the detections of one image."""
+from __future__ import annotations
+
 import cv2
 import numpy as np
 
-# A box narrower or lower than this (pixels) is none; torchvision's detectors drop the same ones before their NMS.
+# Pixels; torchvision's detectors, too, drop boxes that are narrower or lower than this before NMS.
 MIN_SIDE = 0.01
 
 
-def select_detections(boxes, scores, conf_threshold, nms_threshold, max_box_num):
-    """Choose the detections of one image, every class of every proposal being a candidate of its own.
+def select_detections(boxes: np.ndarray, scores: np.ndarray, conf_threshold: float, nms_threshold: float,
+                      max_box_num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Select the detections of one image among all pairs of a proposal and a class.
 
-    Candidates are the (proposal, class) pairs with score > conf_threshold whose box is at least MIN_SIDE pixels wide
-    and high. Within a class, a candidate goes when its IoU with a kept one of higher score is > nms_threshold; of equal
-    scores the lower proposal number comes first. The best max_box_num over all classes stay.
+    Candidates are the pairs with score > conf_threshold whose box is at least MIN_SIDE pixels wide and high. Non-maximum
+    suppression within each class removes a candidate whose IoU with a kept one of higher score is > nms_threshold; of
+    equal scores the lower proposal number comes first. The best max_box_num over all classes are kept.
 
     Args:
         boxes: (R, K, 4) float32, xyxy pixels, one box a proposal and class.
         scores: (R, K) float32, class probabilities without the background; 0 in rows that are no proposals.
-        conf_threshold, nms_threshold: numbers from 0 to 1.
-        max_box_num: the most detections that an image may have.
+        conf_threshold: lowest score, exclusive, 0 to 1.
+        nms_threshold: highest IoU of two detections of a class, 0 to 1.
+        max_box_num: the most detections of an image.
 
     Returns:
         boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, by falling score, n <= max_box_num.
     """
     proposals, labels = np.nonzero(scores > conf_threshold)
     boxes, scores = boxes[proposals, labels], scores[proposals, labels]
-    # A NaN coordinate fails the comparison, so such a box goes here as well.
+    # A NaN coordinate fails the comparison, so that such a box is dropped here as well.
     large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1))
     order = large[np.argsort(-scores[large], kind="stable")]
     boxes, scores, labels = boxes[order], scores[order], labels[order]
@@ -32,7 +36,7 @@ def select_detections(boxes, scores, conf_threshold, nms_threshold, max_box_num)
     return boxes[kept], scores[kept], labels[kept]
 
 
-def nms_per_class(boxes, scores, labels, threshold):
+def nms_per_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
     """Greedy non-maximum suppression within each class.
 
     One cv2.dnn.NMSBoxes call a class rather than one NMSBoxesBatched call: the latter compares each box with the kept
@@ -41,8 +45,10 @@ def nms_per_class(boxes, scores, labels, threshold):
     to float32 before it compares.
 
     Args:
-        boxes: (n, 4) float32, xyxy pixels, each with an area. scores: (n,) float32, falling. labels: (n,) int.
-        threshold: a box goes when its IoU with a kept box before it is > threshold.
+        boxes: (n, 4) float32, xyxy pixels, each with an area.
+        scores: (n,) float32, falling.
+        labels: (n,) int.
+        threshold: a box is removed when its IoU with a kept box before it is > threshold.
 
     Returns:
         (m,) int64: the kept boxes' indices, rising (so by falling score).
@@ -62,8 +68,8 @@ def nms_per_class(boxes, scores, labels, threshold):
     return np.sort(np.concatenate(kept))
 
 
-def to_original(boxes, scale, original_size):
-    """Canvas pixels to the original image's, clipped to the image.
+def to_original(boxes: np.ndarray, scale: np.ndarray, original_size: np.ndarray) -> np.ndarray:
+    """Boxes in canvas pixels to pixels of the original image, clipped to it.
 
     Args:
         boxes: (n, 4) float32, xyxy canvas pixels.

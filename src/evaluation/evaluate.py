@@ -14,7 +14,7 @@ from src.dataset.annotations import CocoDataset
 from src.dataset.loader import EvalLoader
 from src.distributed import Group
 from src.errors import UserError
-from src.evaluation.coco import result_rows, score
+from src.evaluation.coco import Evaluation, result_rows, score
 from src.evaluation.detections import select_detections, to_original
 from src.files import make_folder, whole_file, writing_into
 from src.progress_bar import progress_bar
@@ -24,7 +24,8 @@ logger = logging.getLogger("faster_rcnn")
 PROGRESS_SECONDS = 10.0
 
 
-def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg, group: Group) -> tuple:
+def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
+             group: Group) -> Evaluation | None:
     """Detect on every image of the set exactly once, and score the detections.
 
     Of several processes each detects on its part of the images, and rank 0 scores.
@@ -38,8 +39,7 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg, g
         group: the process group.
 
     Returns:
-        (metrics, results) on rank 0, (None, None) elsewhere: a dict with coco.score's keys, `skipped_images` and
-        `skipped_image_ids`, and the detections in COCO's result format.
+        What coco.score gives, its metrics with `skipped_images` and `skipped_image_ids` besides; None on ranks other than 0.
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
@@ -49,14 +49,13 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg, g
         own = _detect(predict, loader, dataset, cfg, bar)
     parts = group.gather(own)
     if parts is None:
-        return None, None
+        return None
     results, image_ids, skipped = _merge(parts, dataset.records)
     if not image_ids:
         raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
-    metrics = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
-    metrics["skipped_images"] = len(skipped)
-    metrics["skipped_image_ids"] = skipped
-    return metrics, results
+    evaluation = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
+    evaluation.metrics.update(skipped_images=len(skipped), skipped_image_ids=skipped)
+    return evaluation
 
 
 def write_results(folder: str, metrics: dict, results: list[dict]) -> None:

@@ -40,24 +40,25 @@ class Evaluator:
         self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
         self.predictor = Predictor(network, cfg)
 
-    def evaluate(self):
-        """-> the metrics on rank 0, None elsewhere.
+    def evaluate(self) -> dict | None:
+        """The metrics on rank 0, None elsewhere.
 
         Raises:
             Stopped: after a signal.
             UserError: see `src.evaluation.evaluate.evaluate`.
         """
         with self.stop.idle():
-            metrics, results = evaluate(self._predict, self.loader, self.dataset, self.cfg, self.run.group)
+            evaluation = evaluate(self._predict, self.loader, self.dataset, self.cfg, self.run.group)
         self.network.set_train()
-        if metrics is not None:
-            folder = os.path.join(self.run.path, "eval")
-            try:
-                write_results(folder, metrics, results)
-                write_samples(folder, self.dataset, results)
-            except UserError as error:
-                logger.error("%s; training goes on", error)
-        return metrics
+        if evaluation is None:
+            return None
+        folder = os.path.join(self.run.path, "eval")
+        try:
+            write_results(folder, evaluation.metrics, evaluation.results)
+            write_samples(folder, self.dataset, evaluation.results)
+        except UserError as error:
+            logger.error("%s; training goes on", error)
+        return evaluation.metrics
 
     def _predict(self, image, valid_size):
         self.stop.raise_if_asked()

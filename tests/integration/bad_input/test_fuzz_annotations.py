@@ -67,8 +67,8 @@ def score_one_box(dataset):
     box = np.float32([[1, 1, 20, 30]])
     rows = result_rows(ids[0], box, np.float32([0.5]), np.array([0]), dataset.category_ids)
     for results in ([], rows):
-        metrics = score(dataset.coco_json, results, ids, dataset.names, dataset.category_ids)
-        json.dumps(metrics, allow_nan=False)
+        evaluation = score(dataset.coco_json, results, ids, dataset.names, dataset.category_ids)
+        json.dumps(evaluation.metrics, allow_nan=False)
 
 
 def outcome(content, good, image_dir):

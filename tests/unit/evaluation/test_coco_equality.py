@@ -1,125 +1,44 @@
 """COCO numbers against plain pycocotools on random data, exactly."""
-import contextlib
-import copy
-import io
-
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from src.evaluation import coco
 from src.evaluation.coco import KEYS, score
 from src.evaluation.matching import precision_and_recall
+from tests.helpers.coco_cases import CATEGORIES, KINDS, plain_pycocotools, random_case
 
-CATEGORIES = [3, 1, 90, 17]
-DEFAULTS = {"images": 12, "objects": 6, "crowds": 0.1, "empty": 0.0, "hits": 3, "misses": 10, "decimals": 2, "grid": 0.0,
-            "twins": 0.0, "without": 0.0, "crowded": 0.0}
-KINDS = {
-    "plain": {},
-    "crowds": {"crowds": 0.5, "objects": 10},
-    "tied scores": {"decimals": 1, "hits": 5, "misses": 30},
-    "tied overlaps": {"grid": 12.0, "twins": 0.6, "objects": 10, "hits": 4},
-    "tied overlaps with crowds": {"grid": 16.0, "twins": 0.6, "objects": 10, "crowds": 0.4, "decimals": 1},
-    "empty boxes": {"empty": 0.3, "grid": 8.0},
-    "more than 100 detections of a class": {"images": 4, "misses": 60, "hits": 15, "crowded": 0.7, "decimals": 1},
-    "images without ground truth": {"without": 0.8},
-    "hardly any detection": {"hits": 0, "misses": 1},
-    "one image": {"images": 1},
-}
+SEEDS = range(5)
 
 
-def random_case(seed, **kind):
-    """Ground truth and detections that hit, nearly hit, miss, repeat and tie.
-
-    objects, hits, misses: the most of an image, of an object, of an image; hits and misses times ten with probability
-    `crowded`. crowds, empty, twins, without: probability of a crowd, of an empty box, of ground truth that repeats another
-    box in its place or two grid steps beside it (a detection between the two overlaps both alike), of an image without any.
-    grid: pixels to which coordinates are rounded. decimals: of scores.
-    """
-    kind = {**DEFAULTS, **kind}
-    rng = np.random.default_rng(seed)
-
-    def rounded(box):
-        box = np.round(np.asarray(box) / kind["grid"]) * kind["grid"] if kind["grid"] else np.asarray(box)
-        box[2:] = np.abs(box[2:])
-        if rng.random() < kind["empty"]:
-            box[2 + rng.integers(2)] = 0
-        return box.tolist()
-
-    def anywhere():
-        return rounded(np.concatenate([rng.uniform(0, 150, 2), np.exp(rng.uniform(2, 5.5, 2))]))
-
-    def detection(image, category, box, best):
-        results.append({"image_id": image, "category_id": int(category), "bbox": box,
-                        "score": float(np.round(rng.random() * best, kind["decimals"]))})
-
-    annotations, results, images = [], [], rng.permutation(np.arange(100, 100 + kind["images"])).tolist()
-    for image in images:
-        many = 10 if rng.random() < kind["crowded"] else 1
-        own = []
-        for _ in range(0 if rng.random() < kind["without"] else rng.integers(0, kind["objects"] + 1)):
-            box, category = anywhere(), int(rng.choice(CATEGORIES[:3]))
-            if own and rng.random() < kind["twins"]:
-                box, category = own[rng.integers(len(own))]
-                box = [box[0] + rng.choice([-2, 0, 2]) * kind["grid"], *box[1:]]
-            own.append((box, category))
-            area = rng.choice([32.0 ** 2, 96.0 ** 2, box[2] * box[3], box[2] * box[3] * rng.uniform(0.3, 1)])
-            annotations.append({"id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": box,
-                                "area": float(area), "iscrowd": int(rng.random() < kind["crowds"])})
-            for _ in range(many * rng.integers(0, kind["hits"] + 1)):
-                near = np.array(box) + rng.normal(0, 0.08, 4) * np.array(box)[[2, 3, 2, 3]]
-                detection(image, category, rounded(near), 1.0)
-        for _ in range(many * rng.integers(0, kind["misses"] + 1)):
-            detection(image, rng.choice(CATEGORIES), anywhere(), 0.6)
-    results = [results[number] for number in rng.permutation(len(results))]
-    coco_json = {"info": {}, "images": [{"id": image} for image in images], "annotations": annotations,
-                 "categories": [{"id": category, "name": str(category)} for category in CATEGORIES]}
-    return coco_json, results, images
-
-
-def plain_pycocotools(coco_json, results):
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth, found = COCO(), COCO()
-        ground_truth.dataset = copy.deepcopy(coco_json)
-        ground_truth.createIndex()
-        if results:
-            found = ground_truth.loadRes(copy.deepcopy(results))
-        evaluation = COCOeval(ground_truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_to_plain_pycocotools(kind, seed, monkeypatch):
+def test_equal_to_plain_pycocotools(kind, seed):
     coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
     expected = plain_pycocotools(coco_json, results)
-    curves = []
-    monkeypatch.setattr(coco, "precision_and_recall", lambda *args: curves.extend(precision_and_recall(*args)) or curves)
-    metrics = score(coco_json, results, images, [str(category) for category in CATEGORIES], CATEGORIES)
+    evaluation = score(coco_json, results, images, [str(category) for category in CATEGORIES], CATEGORIES)
     # All combinations of threshold, area and limit, of which the twelve numbers use a part.
-    np.testing.assert_array_equal(curves[0], expected.eval["precision"])
-    np.testing.assert_array_equal(curves[1], expected.eval["recall"])
-    assert [metrics[key] for key in KEYS] == expected.stats.tolist()
+    precision, recall = precision_and_recall(evaluation.ground_truth, evaluation.detections, len(CATEGORIES), expected.params)
+    np.testing.assert_array_equal(precision, expected.eval["precision"])
+    np.testing.assert_array_equal(recall, expected.eval["recall"])
+    np.testing.assert_array_equal(evaluation.precision, expected.eval["precision"])
+    assert [evaluation.metrics[key] for key in KEYS] == expected.stats.tolist()
     for column, category in enumerate(sorted(CATEGORIES)):
         values = expected.eval["precision"][:, :, column, 0, -1]
         wanted = values[values > -1].mean() if (values > -1).any() else -1
-        assert metrics["per_class"][str(category)] == wanted
+        assert evaluation.metrics["per_class"][str(category)] == wanted
 
 
 def test_the_random_data_has_what_it_is_for():
-    cases = {kind: [random_case([seed, len(kind)], **KINDS[kind]) for seed in range(8)] for kind in KINDS}
+    def cases(kind):
+        return [random_case([seed, len(kind)], **KINDS[kind]) for seed in SEEDS]
+
     most = max(np.unique([(row["image_id"], row["category_id"]) for row in results], axis=0, return_counts=True)[1].max()
-               for _, results, _ in cases["more than 100 detections of a class"])
+               for _, results, _ in cases("more than 100 detections of a class"))
     assert most > 150
-    for coco_json, results, images in cases["images without ground truth"]:
+    for coco_json, results, images in cases("images without ground truth"):
         with_truth = {row["image_id"] for row in coco_json["annotations"]}
         assert {row["image_id"] for row in results} - with_truth and len(with_truth) < len(images) / 2
-    for coco_json, results, _ in cases["empty boxes"]:
+    for coco_json, results, _ in cases("empty boxes"):
         for rows in (coco_json["annotations"], results):
             assert any(min(row["bbox"][2:]) == 0 for row in rows)
-    average = [plain_pycocotools(*case[:2]).stats[0] for case in cases["plain"]]
+    average = [plain_pycocotools(*case[:2]).stats[0] for case in cases("plain")]
     assert min(average) > 0.05 and max(average) < 0.95

@@ -36,7 +36,7 @@ def detections(*rows):
 
 
 def score_one_class(coco_json, results, image_ids=(1,)):
-    return score(coco_json, results, list(image_ids), ["thing"], [7])
+    return score(coco_json, results, list(image_ids), ["thing"], [7]).metrics
 
 
 def test_perfect_detections():
@@ -88,11 +88,11 @@ def test_no_detection_gives_zeros():
 
 
 def test_nothing_of_a_kind_is_minus_one():
-    metrics = score(truth((1, 7, MEDIUM)), detections((1, 7, MEDIUM, 0.9)), [1], ["thing", "other"], [7, 8])
+    metrics = score(truth((1, 7, MEDIUM)), detections((1, 7, MEDIUM, 0.9)), [1], ["thing", "other"], [7, 8]).metrics
     assert [metrics[key] for key in ("APs", "APl", "ARs", "ARl")] == [-1.0] * 4
     assert metrics["AP"] == pytest.approx(1.0)  # over the one class that has ground truth
     assert metrics["per_class"] == {"thing": pytest.approx(1.0), "other": -1.0}
-    empty = score({}, [], [1], ["thing"], [7])
+    empty = score({}, [], [1], ["thing"], [7]).metrics
     assert [empty[key] for key in KEYS] == [-1.0] * 12
 
 
@@ -152,10 +152,13 @@ def test_summary_is_logged_once_and_nothing_else_is_printed(log_lines, capsys):
 
 def test_per_class_follows_names_when_ids_are_unsorted_or_names_repeat():
     coco_json = truth((1, 9, MEDIUM), (1, 2, SMALL), (1, 5, LARGE))
-    metrics = score(coco_json, detections((1, 9, MEDIUM, 0.9), (1, 5, LARGE, 0.9)), [1], ["a", "b", "a"], [9, 2, 5])
-    one = pytest.approx(1.0)
+    results = detections((1, 9, MEDIUM, 0.9), (1, 5, LARGE, 0.9))
+    evaluation = score(coco_json, results, [1], ["a", "b", "a"], [9, 2, 5])
+    metrics, one = evaluation.metrics, pytest.approx(1.0)
     assert metrics["per_class"] == {"a (9)": one, "b": 0.0, "a (5)": one}
     assert metrics["AP"] == pytest.approx(2 / 3)
+    assert evaluation.class_names == ["b", "a (5)", "a (9)"]  # as in evaluation.precision, by category id
+    assert evaluation.results is results
 
 
 def test_result_rows_lose_nothing():

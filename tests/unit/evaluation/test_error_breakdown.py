@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from src.evaluation.coco import boxes_of
-from src.evaluation.error_analysis import CORRECT, DETECTIONS, IGNORED, TRUTH, _judge, error_breakdown
-from tests.unit.evaluation.test_coco_equality import CATEGORIES, KINDS, plain_pycocotools, random_case
+from src.evaluation.boxes import to_boxes
+from src.evaluation.error_analysis import CORRECT, DETECTION_KINDS, IGNORED, TRUTH_OUTCOMES, classify, error_breakdown
+from tests.helpers.coco_cases import CATEGORIES, KINDS, plain_pycocotools, random_case
 
 CAT, DOG = 1, 2
 BOX, FAR = [0, 0, 100, 100], [500, 500, 100, 100]
@@ -20,7 +20,7 @@ def breakdown(truth, found):
     coco_json = {"annotations": [{"image_id": 1, "category_id": row[0], "bbox": row[1], "iscrowd": int(len(row) > 2)}
                                  for row in truth]}
     results = [{"image_id": 1, "category_id": category, "bbox": box, "score": score} for category, box, score in found]
-    truth, found, _ = boxes_of(coco_json, results, [1, 2], [CAT, DOG])
+    truth, found, _ = to_boxes(coco_json, results, [1, 2], [CAT, DOG])
     return error_breakdown(truth, found, ["cat", "dog"])
 
 
@@ -44,12 +44,12 @@ def counts(kinds, **more):
 ])
 def test_one_detection_and_one_box(found, kind, outcome):
     errors = breakdown([(CAT, BOX)], [(*found, 0.5)])
-    assert errors["detections"] == counts(DETECTIONS, **{kind: 1})
-    assert errors["ground_truth"] == counts(TRUTH, **{outcome: 1})
+    assert errors["detections"] == counts(DETECTION_KINDS, **{kind: 1})
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, **{outcome: 1})
     assert errors["score_threshold"] == 0.5
     name, other = ("cat", "dog") if found[0] == CAT else ("dog", "cat")
     assert errors["per_class"][name]["detections"] == errors["detections"]
-    assert errors["per_class"][other]["detections"] == counts(DETECTIONS)
+    assert errors["per_class"][other]["detections"] == counts(DETECTION_KINDS)
     assert errors["per_class"]["cat"]["ground_truth"] == errors["ground_truth"]
 
 
@@ -62,36 +62,36 @@ def test_thresholds_are_part_of_the_better_kind():
 def test_a_second_detection_of_a_box_is_a_duplicate_but_not_of_a_crowd():
     found = [(CAT, BOX, 0.9), (CAT, shifted(5), 0.9), (CAT, FAR, 0.9), (CAT, shifted(5, FAR), 0.9), (CAT, shifted(9, FAR), 0.9)]
     errors = breakdown([(CAT, BOX), (CAT, FAR, "crowd")], found)
-    assert errors["detections"] == counts(DETECTIONS, correct=1, duplicate=1)
-    assert errors["ground_truth"] == counts(TRUTH, found=1)
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=1, duplicate=1)
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=1)
 
 
 def test_a_crowd_of_another_class_excuses_nothing_and_is_not_confused():
     errors = breakdown([(CAT, BOX), (CAT, FAR, "crowd")], [(CAT, BOX, 0.9), (DOG, FAR, 0.9)])
-    assert errors["detections"] == counts(DETECTIONS, correct=1, background=1)
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=1, background=1)
 
 
 def test_the_better_detection_takes_the_box_and_the_closest_free_one():
     right = shifted(40)
     errors = breakdown([(CAT, BOX), (CAT, right)], [(CAT, shifted(15), 0.6), (CAT, shifted(1), 0.9)])
     # The better one takes BOX, so that the other one, which lies closer to it too, takes the right one (IoU 75 / 125).
-    assert errors["detections"] == counts(DETECTIONS, correct=2)
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=2)
 
 
 def test_localisation_comes_before_class_and_class_before_duplicate():
     near = shifted(60)  # IoU 0.25 with BOX
     errors = breakdown([(CAT, BOX), (DOG, near)], [(CAT, near, 0.9), (DOG, near, 0.8)])
-    assert errors["detections"] == counts(DETECTIONS, localisation=1, correct=1)
-    assert errors["ground_truth"] == counts(TRUTH, found=1, localisation=1)
+    assert errors["detections"] == counts(DETECTION_KINDS, localisation=1, correct=1)
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=1, localisation=1)
     errors = breakdown([(CAT, BOX), (DOG, BOX), (CAT, FAR)], [(CAT, BOX, 0.9), (CAT, BOX, 0.9), (DOG, BOX, 0.9), (CAT, FAR, 0.9)])
-    assert errors["detections"] == counts(DETECTIONS, correct=3, **{"class": 1})
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=3, **{"class": 1})
 
 
 def test_other_images_do_not_matter():
     coco_json = {"annotations": [{"image_id": 1, "category_id": CAT, "bbox": BOX}]}
     results = [{"image_id": image, "category_id": CAT, "bbox": BOX, "score": 0.5} for image in (1, 2)]
-    truth, found, _ = boxes_of(coco_json, results, [1, 2], [CAT])
-    assert error_breakdown(truth, found, ["cat"])["detections"] == counts(DETECTIONS, correct=1, background=1)
+    truth, found, _ = to_boxes(coco_json, results, [1, 2], [CAT])
+    assert error_breakdown(truth, found, ["cat"])["detections"] == counts(DETECTION_KINDS, correct=1, background=1)
 
 
 def test_score_threshold_is_where_f1_is_highest():
@@ -101,16 +101,16 @@ def test_score_threshold_is_where_f1_is_highest():
     # F1 by threshold: 0.9 2/5, 0.85 2/6, 0.8 4/7, 0.7 4/8, 0.6 4/9, 0.5 4/10, 0.3 6/11, 0.1 6/12.
     errors = breakdown(boxes, hits + wrong)
     assert errors["score_threshold"] == 0.8
-    assert errors["detections"] == counts(DETECTIONS, correct=2, background=1)
-    assert errors["ground_truth"] == counts(TRUTH, found=2, missed=2)
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=2, background=1)
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=2, missed=2)
 
 
 def test_nothing_there():
     errors = breakdown([], [])
-    assert errors["score_threshold"] is None and errors["detections"] == counts(DETECTIONS)
-    assert breakdown([(CAT, BOX)], [])["ground_truth"] == counts(TRUTH, missed=1)
+    assert errors["score_threshold"] is None and errors["detections"] == counts(DETECTION_KINDS)
+    assert breakdown([(CAT, BOX)], [])["ground_truth"] == counts(TRUTH_OUTCOMES, missed=1)
     # Where nothing is correct, all is counted.
-    assert breakdown([], [(CAT, BOX, 0.9), (DOG, BOX, 0.2)])["detections"] == counts(DETECTIONS, background=2)
+    assert breakdown([], [(CAT, BOX, 0.9), (DOG, BOX, 0.2)])["detections"] == counts(DETECTION_KINDS, background=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,9 +127,9 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
                 continue
             for score, match, out in zip(image["dtScores"], image["dtMatches"][0], image["dtIgnore"][0]):
                 (ignored if out else correct)[score] = bool(match)
-        truth, found, _ = boxes_of(coco_json, results, images, CATEGORIES)
+        truth, found, _ = to_boxes(coco_json, results, images, CATEGORIES)
         found = found.select(np.lexsort((-found.score, found.image)))
-        kinds, _ = _judge(truth.select(np.argsort(truth.image, kind="stable")), found)
+        kinds, _ = classify(truth.select(np.argsort(truth.image, kind="stable")), found)
         for score, own in zip(found.score, kinds):
             if score in correct or score in ignored:
                 assert (own == CORRECT) == correct.get(score, False) and (own == IGNORED) == (score in ignored)

@@ -84,10 +84,10 @@ def case(tmp_path):
         return boxes.astype(np.float32), np.stack([scores for _, scores in picked]).astype(np.float32)
 
     def run(**more):
-        metrics, results = evaluate(predict, result.pipeline, dataset, result.cfg)
-        metrics.update(more)
-        write_results(str(result.folder), metrics, results)
-        return metrics
+        evaluation = evaluate(predict, result.pipeline, dataset, result.cfg)
+        evaluation.metrics.update(more)
+        write_results(str(result.folder), evaluation.metrics, evaluation.results)
+        return evaluation.metrics
 
     result.run = run
     return result
