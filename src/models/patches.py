@@ -40,7 +40,7 @@ def inside_level(position: Tensor, limit: Tensor) -> Tensor:
     return ops.logical_and(position >= 0, position < limit).astype(ms.float32)
 
 
-def locate_anchors(index: Tensor, level_sizes: tuple, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
+def anchor_cells(index: Tensor, level_sizes: tuple, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
     """Level, y and x, (B, S) int32 each, of the cells that anchors belong to.
 
     Args:

@@ -8,7 +8,7 @@ from mindspore.common.initializer import Normal
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
-from src.models.patches import locate_anchors
+from src.models.patches import anchor_cells
 
 # The RPN's deltas are not scaled, as those of the box head are.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -76,7 +76,7 @@ class RPNHead(nn.Cell):
         sizes = ()
         for level in levels:
             sizes += (level.shape[2:],)
-        return locate_anchors(index, sizes, self.num_anchors)
+        return anchor_cells(index, sizes, self.num_anchors)
 
 
 class AnchorSampler(nn.Cell):
