@@ -21,22 +21,19 @@ def area(boxes: Tensor) -> Tensor:
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """Intersection over union (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4), xyxy; 0 where the union is empty."""
     shape = (others.shape[0], boxes.shape[1], others.shape[1])
-    width = ops.relu(_overlap_end(boxes, others, 2, shape) - _overlap_start(boxes, others, 0, shape))
-    height = ops.relu(_overlap_end(boxes, others, 3, shape) - _overlap_start(boxes, others, 1, shape))
-    intersection = width * height
+    intersection = _overlap(boxes, others, 0, shape) * _overlap(boxes, others, 1, shape)
     union = area(boxes).expand_dims(2) + area(others).expand_dims(1) - intersection
     return intersection / ops.maximum(union, MIN_SIDE**2)
 
 
-# The inputs are broadcast first: on the CPU, Minimum and Maximum are five times slower when they broadcast themselves.
-def _overlap_end(boxes, others, coordinate, shape):
-    return ops.minimum(boxes[..., coordinate].expand_dims(2).broadcast_to(shape),
-                       others[..., coordinate].expand_dims(1).broadcast_to(shape))
-
-
-def _overlap_start(boxes, others, coordinate, shape):
-    return ops.maximum(boxes[..., coordinate].expand_dims(2).broadcast_to(shape),
-                       others[..., coordinate].expand_dims(1).broadcast_to(shape))
+def _overlap(boxes, others, axis, shape):
+    """Lengths, of shape (B, N, M), of the overlaps along x (axis 0) or y (axis 1)."""
+    # The inputs are broadcast first: on the CPU, Minimum and Maximum are five times slower when they broadcast themselves.
+    end = ops.minimum(boxes[..., axis + 2].expand_dims(2).broadcast_to(shape),
+                      others[..., axis + 2].expand_dims(1).broadcast_to(shape))
+    start = ops.maximum(boxes[..., axis].expand_dims(2).broadcast_to(shape),
+                        others[..., axis].expand_dims(1).broadcast_to(shape))
+    return ops.relu(end - start)
 
 
 def _centre_and_size(boxes):

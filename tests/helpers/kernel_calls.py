@@ -25,7 +25,7 @@ def with_gradients(function, weight, *arrays):
 
     gradient = ms.value_and_grad(weighted, tuple(range(len(arrays))), has_aux=True)
     (_, output), gradients = gradient(*map(Tensor, arrays))
-    # Of a single argument it is no tuple.
+    # With a single argument it is not a tuple.
     return output.asnumpy(), [g.asnumpy() for g in (gradients if isinstance(gradients, tuple) else (gradients,))]
 
 

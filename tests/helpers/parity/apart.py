@@ -1,10 +1,10 @@
-"""Running a function in a process of its own, whose gigabytes go with it."""
+"""Running a function in a process of its own, whose memory is freed when it ends."""
 import concurrent.futures
 import multiprocessing
 
 
 def apart(function, *arguments):
-    """What `function`, of a module's top level, gives in a new process."""
+    """The result of `function`, defined at the top level of a module, in a new process."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_up) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -1,4 +1,6 @@
-"""Makes cases.npz with torchvision: python tests/parity/make_cases.py OUT. Needs torch and torchvision (made with 0.28.0).
+"""Makes cases.npz with torchvision: python -m tests.helpers.parity.make_cases OUT.
+
+Needs torch and torchvision (made with 0.28.0).
 
 For each case: losses of three steps of SGD in which every anchor and proposal is sampled, gradient norms of the first, and
 detections before training.

@@ -54,7 +54,7 @@ def checkpoint(tmp_path_factory):
 
 
 def predicted(network, cfg, image, valid_size):
-    """What eval.py takes from the network, which sees to it that there is something to compare."""
+    """The network's outputs as eval.py computes them, among which there must be some confident boxes to compare."""
     boxes, scores = Predictor(network, cfg)(ms.Tensor(image), ms.Tensor(valid_size))
     assert (scores.max(axis=2) > 0.3).sum() > 5 and (np.ptp(boxes, axis=1) > 5).all()
     return boxes, scores

@@ -1,4 +1,4 @@
-"""Compiling the kernels, and the library itself: the same bits on any number of processors, and a status after an error."""
+"""src/cpu_kernels/library.py, and the library itself: equal bits on any number of processors, and a status after an error."""
 import logging
 import os
 import subprocess
@@ -68,7 +68,7 @@ def test_cache_that_cannot_be_written(build, tmp_path):
 
 
 def test_compiles_without_warnings(kernels, tmp_path):
-    """And every header by itself."""
+    """Every header compiles by itself, too."""
     flags = [flag for flag in FLAGS if flag != "-O3"] + ["-fsyntax-only", "-Wall", "-Wextra"]
     includes = tmp_path / "headers.cc"
     compiler = os.environ.get("CXX", "g++")

@@ -22,7 +22,7 @@ def _graph_mode_on_cpu():
 
 @pytest.fixture
 def operator_by_operator(_graph_mode_on_cpu):
-    """PyNative mode, which spares the compilation where the graph is not the point."""
+    """PyNative mode, which needs no compilation, for tests that are not about the graph."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 

@@ -1,4 +1,4 @@
-"""src/models/faster_rcnn.py: the parts together, on a canvas of 64 x 96."""
+"""src/models/faster_rcnn.py and src/detector.py: the parts together, on a canvas of 64 x 96."""
 import mindspore as ms
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""src/models/matcher.py: which box a candidate stands for, and the random sample."""
+"""src/models/matcher.py: the box of each candidate, and the random sample."""
 import numpy as np
 import pytest
 from mindspore import Tensor

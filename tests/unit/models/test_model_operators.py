@@ -1,4 +1,4 @@
-"""The graphs of training and inference hold operators only that MindSpore documents for Ascend, GPU and CPU."""
+"""The graphs of training and inference have only operators that MindSpore documents for Ascend, GPU and CPU."""
 import re
 
 import mindspore as ms
@@ -10,10 +10,10 @@ from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.small_detector import NUM_CLASSES, small_batch, small_config
 
-# Names of the graph whose documentation stands under the name of the function that makes them.
+# Operators that are documented under the name of the function that creates them.
 DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "ReduceAll": "all", "SumExt": "sum",
                  "Divs": "div", "Muls": "mul", "LessScalar": "less"}
-# What the graph itself is made of: no device computes these.
+# Nodes of the graph that no device computes.
 STRUCTURE = {"Constant", "Load", "MakeTuple", "TupleGetItem", "UpdateState"}
 
 

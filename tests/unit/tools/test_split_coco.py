@@ -1,4 +1,4 @@
-"""tools/split_coco.py: every image and box ends up on one side, the same ones each time."""
+"""tools/split_coco.py: every image and box is in one of the two files, the same one each time."""
 import json
 
 import pytest

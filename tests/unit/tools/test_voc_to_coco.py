@@ -1,5 +1,5 @@
-"""tools/voc_to_coco.py: boxes, ids, classes and images, compared with examples worked by hand and with data sets turned into
-VOC's form and back; and what it refuses."""
+"""tools/voc_to_coco.py: boxes, ids, classes and images against worked examples and data sets converted to VOC's format and back,
+and what it refuses."""
 import json
 import os
 import subprocess

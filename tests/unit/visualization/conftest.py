@@ -1,4 +1,4 @@
-"""Warnings in the program's own drawing are errors."""
+"""Warnings raised in src are errors."""
 import warnings
 
 import pytest

@@ -36,7 +36,7 @@ def luminance(colour):
 
 
 def test_text_stands_out():
-    """By at least 4.5, the contrast that the WCAG ask for."""
+    """By at least 4.5, the contrast that WCAG 2 requires."""
     for colour in map(colour_of, range(COUNT)):
         assert text_colour(colour) in ((0, 0, 0), (255, 255, 255))
         dark, light = sorted((luminance(colour), luminance(text_colour(colour))))

@@ -1,4 +1,4 @@
-"""The images of an evaluation: src/visualization/precision_recall.py and error_chart.py."""
+"""src/visualization/precision_recall.py and error_chart.py: what the charts of an evaluation show."""
 
 import cv2
 import numpy as np

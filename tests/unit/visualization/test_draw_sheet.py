@@ -1,4 +1,4 @@
-"""src/visualization/sheet.py and files.py: several images on one, in a file."""
+"""src/visualization/sheet.py and output.py: contact sheets, written to a file."""
 import cv2
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""src/visualization/curves.py: which numbers are drawn where."""
+"""src/visualization/curves.py: the points, scales and names of the curves."""
 import json
 
 import cv2

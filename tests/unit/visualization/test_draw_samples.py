@@ -1,4 +1,4 @@
-"""src/visualization/samples.py: what is annotated beside what was detected."""
+"""src/visualization/samples.py: annotated boxes beside detections."""
 from types import SimpleNamespace
 
 import cv2
