@@ -38,13 +38,17 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
         UserError: the backbone cannot be built, or its weights cannot be read or do not fit.
     """
     ms.set_seed(cfg.seed)
-    weights = _read_pretrained(cfg.backbone.pretrained) if pretrained else False
+    weights = read_pretrained(cfg.backbone.pretrained) if pretrained else False
     network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights))
     return to_mixed_precision(network) if cfg.mix else network
 
 
-def _read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
-    """What `backbone.pretrained` says, True or False, or the arrays of the file that it names."""
+def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
+    """What the setting `backbone.pretrained` says, True or False, or {name: array} of the file that it names.
+
+    Raises:
+        UserError: there is no such file, or it is not a checkpoint.
+    """
     if isinstance(setting, bool) or not setting:
         return bool(setting)
     if not os.path.isfile(setting):

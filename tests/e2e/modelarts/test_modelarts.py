@@ -13,7 +13,7 @@ import yaml
 from src.dataset.shapes import ensure_shapes
 from src.distributed import SingleProcess
 from src.errors import UserError
-from src.modelarts import Outputs
+from src.modelarts import Uploads
 from tests.helpers.paths import ROOT
 
 STAND_IN = Path(__file__).resolve().parent / "stand_in"
@@ -136,20 +136,20 @@ def test_a_storage_that_is_out_of_order_for_a_while(storage, tmp_path, caplog):
     (folder / "checkpoint").mkdir(parents=True)
     cfg = SimpleNamespace(enable_modelarts=True, save_dir=str(folder), train_url="obs://bucket/out", resume_ckpt="")
     old, new = folder / "checkpoint" / "old.ckpt", folder / "checkpoint" / "new.ckpt"
-    with Outputs(cfg, SingleProcess()) as outputs:
+    with Uploads(cfg, SingleProcess()) as uploads:
         old.write_bytes(b"1")
-        outputs.copy()
+        uploads.upload()
         (storage / "out_of_order").touch()
         new.write_bytes(b"2")
         (folder / "checkpoint" / ".partial_next.ckpt").write_bytes(b"not yet")
         old.unlink()
-        outputs.copy()
+        uploads.upload()
         assert "copying to obs://bucket/out failed (ConnectionError: no answer)" in caplog.text
         (storage / "out_of_order").unlink()
     assert files_of(storage / "bucket" / "out") == {"checkpoint/new.ckpt": b"2"}
 
     with pytest.raises(UserError, match="its outputs are not all at obs://bucket/out: ConnectionError: no answer"), \
-            Outputs(cfg, SingleProcess()):
+            Uploads(cfg, SingleProcess()):
         (storage / "out_of_order").touch()
 
 
@@ -157,10 +157,10 @@ def test_a_file_is_copied_again_only_when_it_has_changed(storage, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     cfg = SimpleNamespace(enable_modelarts=True, save_dir=str(folder), train_url="obs://bucket/out", resume_ckpt="")
-    outputs = Outputs(cfg, SingleProcess())
+    uploads = Uploads(cfg, SingleProcess())
     (folder / "a").write_text("1")
     (folder / "b").write_text("1")
-    outputs.copy()
+    uploads.upload()
     (folder / "b").write_text("22")
-    outputs.copy()
+    uploads.upload()
     assert [os.path.basename(source) for _, (source, _) in calls(storage, "copy")] == ["a", "b", "b"]

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.launching import MPIRUN, ROOT, launch
-from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.launching import MPIRUN, launch
+from tests.helpers.paths import ROOT, TINY_DETECTOR
 
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.helpers.launching import ROOT, launch
+from tests.helpers.launching import launch
+from tests.helpers.paths import ROOT
 
 PATIENCE = 30  # seconds until all must have ended
 

@@ -7,7 +7,8 @@ import textwrap
 
 import pytest
 
-from tests.helpers.launching import MPIRUN, ROOT
+from tests.helpers.launching import MPIRUN
+from tests.helpers.paths import ROOT
 
 NAMES, ADDRESSES = ("detector-a", "detector-b"), ("10.213.77.1", "10.213.77.2")
 

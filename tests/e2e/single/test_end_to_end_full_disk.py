@@ -4,13 +4,16 @@ import os
 import resource
 import subprocess
 
+import numpy as np
 import psutil
 import pytest
 
 from src.errors import UserError
 from src.evaluation.evaluate import write_results
-from src.train.metrics import Progress
+from src.train.metrics import Metrics
+from src.train.saver import TrainState
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines, wait_until
+from tests.helpers.runs import run_folder, schedule, settings
 
 
 @pytest.fixture
@@ -81,14 +84,15 @@ def fill(folder):
 def test_metrics_wait_for_room(disk, caplog):
     folder = disk(1)
     path = str(folder / "metrics.jsonl")
-    progress = Progress(path, 0, 100, 1, 1, 1)
-    for step in range(20):
-        if step == 5:
-            filler = fill(folder)
-        if step == 15:
-            filler.unlink()
-        progress.add(step, [float(step)] * 5, {"data_wait": 0.0}, 0.1, 1.0, 0)
-    progress.close()
+    state = TrainState(0)
+    with Metrics(settings(folder), run_folder(folder), schedule(100), state) as metrics:
+        for step in range(20):
+            if step == 5:
+                filler = fill(folder)
+            if step == 15:
+                filler.unlink()
+            state.advance(True)
+            metrics.add(np.full(5, step, np.float32), 0.1, 1.0, {"data_wait": 0.0})
     assert [line["loss"] for line in read_lines(folder)] == list(range(20))
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors and all(error == f"{path} could not be written (No space left on device); training goes on" for error in errors)

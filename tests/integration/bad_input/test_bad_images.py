@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import MAX_IMAGE_PIXELS
 from src.dataset.image import MAX_FILE_BYTES, UnreadableImageError, read_image
+from src.environment import MAX_IMAGE_PIXELS
 from tests.helpers.sentences import assert_says
 
 SIDE = 12_000  # its square is just beyond the limit
@@ -85,7 +85,7 @@ DAMAGED = {
 
 def reason(path, height, width):
     with pytest.raises(UnreadableImageError) as error:
-        read_image(str(path), height, width)
+        read_image(str(path), (height, width))
     return str(error.value)
 
 
@@ -115,18 +115,18 @@ def test_a_flipped_bit_anywhere_in_a_png_file_is_noticed_in_silence(tmp_path, ca
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(buffer, "PNG")
     whole = buffer.getvalue()
     path.write_bytes(whole)
-    read_image(str(path), 48, 64)
+    read_image(str(path), (48, 64))
     for place in range(8, len(whole), 97):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
         with pytest.raises(UnreadableImageError):
-            read_image(str(path), 48, 64)
+            read_image(str(path), (48, 64))
     assert capfd.readouterr().err == ""
 
 
 def test_the_largest_image_is_decoded(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(png(2**17, 2**10, 2**10))
-    assert MAX_IMAGE_PIXELS == 2**27 and read_image(str(path), 2**10, 2**17).shape == (2**10, 2**17, 3)
+    assert MAX_IMAGE_PIXELS == 2**27 and read_image(str(path), (2**10, 2**17)).shape == (2**10, 2**17, 3)
 
 
 def test_the_limit_of_opencv_is_this_programs():

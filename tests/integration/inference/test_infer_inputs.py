@@ -1,4 +1,4 @@
-"""src/inference: which images are meant, what drawings are called, which classes there are; and how infer.py refuses."""
+"""Which images infer.py means, what drawings are called, which classes there are; and how it refuses."""
 import json
 import logging
 import sys
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 from PIL import Image
-from src.checkpoint_file import CLASS_NAMES, class_names_of
-from src.inference.classes import count_classes, names_of_classes
 
 import infer
-from src import MAX_IMAGE_PIXELS
 from src.config.command_line import parse_infer_args
-from src.dataset.image import UnreadableImageError, read_unannotated_image
+from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.image_paths import drawing_names, find_images
+from src.detector import class_names
+from src.environment import MAX_IMAGE_PIXELS
 from src.errors import UserError
 from src.launch import run
+from src.train.checkpoint import CLASS_NAMES, read_checkpoint
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_images_are_read_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 8  # to be turned to the left
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    found = read_unannotated_image(str(tmp_path / "a.jpg"))
+    found = read_image(str(tmp_path / "a.jpg"))
     assert found.shape == (30, 20, 3)
     assert np.abs(found.astype(int) - np.rot90(image)).mean() < 4
 
@@ -82,7 +82,7 @@ def test_images_of_too_many_pixels_are_not_decoded(tmp_path):
     data = cv2.imencode(".png", np.zeros((side + 1, side + 1), np.uint8))[1]
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(UnreadableImageError, match=f"{side + 1}x{side + 1}.*more than"):
-        read_unannotated_image(str(tmp_path / "a.png"))
+        read_image(str(tmp_path / "a.png"))
 
 
 def test_nothing_readable_is_an_error(folder, caplog):
@@ -94,9 +94,9 @@ def test_nothing_readable_is_an_error(folder, caplog):
         f"{paths[0]} the file is empty", f"{paths[1]} cannot be opened (No such file or directory)"]
 
 
-def save(path, names=None):
-    """A checkpoint with the bias of a box head for two classes, which keeps `names`, a text."""
-    ms.save_checkpoint([{"name": "box_head.classes.bias", "data": Tensor(np.zeros(3, np.float32))}], str(path),
+def save(path, names=None, classes=2):
+    """A checkpoint with the bias of a box head, which keeps `names`, a text."""
+    ms.save_checkpoint([{"name": "box_head.classes.bias", "data": Tensor(np.zeros(classes + 1, np.float32))}], str(path),
                        append_dict={"epoch": 3, **({} if names is None else {CLASS_NAMES: names})}, crc_check=True)
     return str(path)
 
@@ -115,35 +115,36 @@ def data_section(folder="", names=None):
 def test_where_class_names_come_from(tmp_path, caplog):
     """The configuration, then the checkpoint, then the annotations by rising category id, then numbers."""
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    with_names, without = save(tmp_path / "a.ckpt", '["cat", "d\\u00f6g \\u732b"]'), save(tmp_path / "b.ckpt")
+    with_names = read_checkpoint(save(tmp_path / "a.ckpt", '["cat", "d\\u00f6g \\u732b"]'))
+    without = read_checkpoint(save(tmp_path / "b.ckpt"))
     write_annotations(tmp_path, ["second", "first"])
-    assert class_names_of(with_names) == ["cat", "dög 猫"] and class_names_of(without) is None
-    assert names_of_classes(data_section(tmp_path, ["x", "y"]), with_names, 2) == ["x", "y"]
-    assert names_of_classes(data_section(tmp_path), with_names, 2) == ["cat", "dög 猫"]
-    assert names_of_classes(data_section(tmp_path), without, 2) == ["first", "second"]
+    assert with_names.class_names == ["cat", "dög 猫"] and without.class_names is None
+    assert class_names(data_section(tmp_path, ["x", "y"]), with_names) == ["x", "y"]
+    assert class_names(data_section(tmp_path), with_names) == ["cat", "dög 猫"]
+    assert class_names(data_section(tmp_path), without) == ["first", "second"]
     assert not caplog.records
-    assert names_of_classes(data_section(), without, 2) == ["class 0", "class 1"]
-    assert names_of_classes(data_section(tmp_path / "gone"), without, 2) == ["class 0", "class 1"]
-    assert names_of_classes(data_section(tmp_path), without, 3) == ["class 0", "class 1", "class 2"]
+    assert class_names(data_section(), without) == ["class 0", "class 1"]
+    assert class_names(data_section(tmp_path / "gone"), without) == ["class 0", "class 1"]
+    assert class_names(data_section(tmp_path), read_checkpoint(save(tmp_path / "c.ckpt", classes=3))) == [
+        "class 0", "class 1", "class 2"]
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "WARNING"]
     with pytest.raises(UserError, match="data.names lists 1 classes, but .*a.ckpt has 2"):
-        names_of_classes(data_section(names=["x"]), with_names, 2)
+        class_names(data_section(names=["x"]), with_names)
 
 
 @pytest.mark.parametrize("text", ["no JSON", "3", '["a", 3]', '["a\\n"]', "[" * 100_000, "{}"])
 def test_class_names_that_are_none(tmp_path, text):
-    with pytest.raises(UserError, match="a.ckpt is damaged: its class names cannot be read"):
-        names_of_classes(data_section(), save(tmp_path / "a.ckpt", text), 2)
+    with pytest.raises(UserError, match="a.ckpt is damaged or not a MindSpore checkpoint .*class names.*; give another"):
+        read_checkpoint(save(tmp_path / "a.ckpt", text))
 
 
-def test_classes_are_counted_by_the_box_head():
-    def stored(shape):
-        return {"box_head.classes.bias": ms.Parameter(Tensor(np.zeros(shape, np.float32)))}
-
-    assert count_classes(stored(81), "a.ckpt") == 80
-    for contents in ({}, stored(()), stored(1), stored((2, 2))):
+def test_classes_are_counted_by_the_box_head(tmp_path):
+    whole = read_checkpoint(save(tmp_path / "a.ckpt", classes=80))
+    assert whole.num_classes == 80
+    for bias in (None, np.zeros((), np.float32), np.zeros(1, np.float32), np.zeros((2, 2), np.float32)):
+        damaged = whole._replace(weights={} if bias is None else {"box_head.classes.bias": bias})
         with pytest.raises(UserError, match="a.ckpt has no weight box_head.classes.bias"):
-            count_classes(contents, "a.ckpt")
+            damaged.num_classes  # noqa: B018
 
 
 def test_flags(tmp_path):
@@ -156,11 +157,11 @@ def test_flags(tmp_path):
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
-    ([], "there is nothing to detect on; give --image a image"),
+    ([], "there is nothing to detect on; give --image an image"),
     (["--image", "gone.jpg"], "there is no file, folder or match for a pattern 'gone.jpg'; correct --image."),
     (["--image", "a.png"], "there is no checkpoint ''; give the path of a .ckpt file."),
     (["--image", "a.png", "--save_dir", "."], "a.png is in ., where the drawings go and might overwrite it"),
-    (["--image", "a.png", "--ckpt_path", "c.txt"], "c.txt is damaged or not a MindSpore checkpoint."),
+    (["--image", "a.png", "--ckpt_path", "c.txt"], "c.txt is damaged or not a MindSpore checkpoint"),
     (["--conf_threshold", "2"], "--conf_threshold: infer.conf_threshold must be a number from 0 to 1, not '2'"),
     (["--conf_threshold", "0.5", "-o", "infer.conf_threshold=1"], "--conf_threshold is given as well"),
     (["--image", "a.png", "--save_dir", "c.txt"], "cannot create the folder c.txt (File exists)")])

@@ -5,7 +5,7 @@ import cv2
 import pytest
 from PIL import Image
 
-from src.checkpoint_file import class_names_of
+from src.train.checkpoint import read_checkpoint
 
 CLASSES = ["circle", "rectangle", "triangle", "star"]
 
@@ -100,4 +100,4 @@ def test_samples_of_both_evaluations(trained, workspace, inferred):
 
 
 def test_checkpoints_keep_the_names_of_the_classes(checkpoint):
-    assert class_names_of(str(checkpoint)) == CLASSES
+    assert read_checkpoint(str(checkpoint)).class_names == CLASSES

@@ -75,7 +75,7 @@ def test_no_shape_hides_more_than_the_allowed_part_of_another():
         _, boxes, ids, areas = drawing.draw_scene(np.random.default_rng(seed), 96, 96)
         assert len(boxes) == len(ids) == len(areas) >= 1
         extents = boxes[:, 2:] - boxes[:, :2]
-        assert (extents > 0).all() and (extents <= 96 * drawing.LARGEST + 2).all()
+        assert (extents > 0).all() and (extents <= 96 * drawing.MAX_EXTENT + 2).all()
         assert (areas >= 12 * (1 - drawing.MAX_COVERED)).all()
 
 

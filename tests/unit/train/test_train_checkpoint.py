@@ -1,4 +1,4 @@
-"""src/train/checkpoint.py and src/train/state.py: what is saved comes back, and what does not fit is refused."""
+"""src/train/checkpoint.py, saver.py and resume.py: what is saved comes back, and what does not fit is refused."""
 import logging
 import os
 import zlib
@@ -9,20 +9,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.distributed import SingleProcess
 from src.errors import UserError
-from src.train.checkpoint import (
-    agrees_with_checksum,
-    load_moments,
-    load_weights,
-    progress_of,
-    read_checkpoint,
-    save_checkpoint,
-)
-from src.train.optimizer import build_optimizer, set_learning_rate
-from src.train.resume import checkpoint_of_run, take_up
-from src.train.state import TrainingState
-from src.train.step import build_scaler
+from src.train.checkpoint import check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
+from src.train.checkpoint_file import is_intact
+from src.train.resume import find_checkpoint, restore
+from src.train.saver import Saver, TrainState
+from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
+from tests.helpers.runs import run_folder, schedule, settings
 
 
 class BoxHead(nn.Cell):
@@ -55,8 +48,17 @@ def build(seed, classes=3, channels=2):
     return network, optimizer
 
 
-def scaler(kind):
-    return build_scaler(SimpleNamespace(ms_loss_scaler=kind, ms_loss_scaler_value=256.0))
+class SmallStep(TrainStep):
+    """What checkpoints know of a training step, around a small network."""
+
+    def __init__(self, network, optimizer, kind="static"):
+        self.network, self.optimizer = network, optimizer
+        self.scaler = build_scaler(SimpleNamespace(ms_loss_scaler=kind, ms_loss_scaler_value=256.0))
+
+
+def save_checkpoint(path, network, optimizer, progress):
+    """Write what a run's checkpoint holds, with a progress of one's own."""
+    write_checkpoint(path, {p.name: p for p in SmallStep(network, optimizer).parameters()}, progress)
 
 
 def contents(network, optimizer):
@@ -106,7 +108,7 @@ def test_a_checkpoint_that_lost_its_end_is_damaged(path):
     del incomplete["seed"]
     save_checkpoint(path, network, optimizer, incomplete)
     with pytest.raises(UserError, match="damaged.*seed"):
-        progress_of(read_checkpoint(path), path)
+        check_progress(read_checkpoint(path))
 
 
 def test_weights_momenta_and_progress_come_back(path, tmp_path):
@@ -116,10 +118,11 @@ def test_weights_momenta_and_progress_come_back(path, tmp_path):
     save_checkpoint(path, network, optimizer, progress)
     assert os.listdir(tmp_path) == ["a.ckpt"]
     stored = read_checkpoint(path)
-    assert progress_of(stored, path) == progress
+    check_progress(stored)
+    assert stored.progress == progress and stored.class_names is None and stored.has_checksum
     other, other_optimizer = build(1)
-    assert load_weights(other, stored, path) == []
-    load_moments(other_optimizer, stored, path)
+    assert load_weights(other, stored) == []
+    load_moments(other_optimizer, stored)
     assert_equal(contents(other, other_optimizer), contents(network, optimizer))
 
 
@@ -128,8 +131,8 @@ def test_a_step_after_loading_equals_a_step_without_saving(path):
     save_checkpoint(path, network, optimizer, at_epoch(1))
     other, other_optimizer = build(1)
     stored = read_checkpoint(path)
-    load_weights(other, stored, path)
-    load_moments(other_optimizer, stored, path)
+    load_weights(other, stored)
+    load_moments(other_optimizer, stored)
     gradients = tuple(Tensor(np.full(p.shape, 0.5, np.float32)) for p in optimizer.parameters)
     for each in (optimizer, other_optimizer):
         set_learning_rate(each, 0.1)
@@ -141,7 +144,7 @@ def test_saving_again_replaces_the_file(path, tmp_path):
     network, optimizer = build(0)
     save_checkpoint(path, network, optimizer, at_epoch(1))
     save_checkpoint(path, network, optimizer, at_epoch(2))
-    assert progress_of(read_checkpoint(path), path) == at_epoch(2)
+    assert read_checkpoint(path).progress == at_epoch(2)
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
@@ -158,18 +161,18 @@ def test_a_failing_save_leaves_the_previous_file(path, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             save_checkpoint(path, *build(1), at_epoch(2))
     stored = read_checkpoint(path)
-    assert progress_of(stored, path) == at_epoch(1)
+    assert stored.progress == at_epoch(1)
     for name, value in expected.items():
-        np.testing.assert_array_equal(stored[name].asnumpy(), value)
+        np.testing.assert_array_equal({**stored.weights, **stored.moments}[name], value)
     # A later save succeeds over what the failed one left.
     save_checkpoint(path, network, optimizer, at_epoch(3))
-    assert progress_of(read_checkpoint(path), path) == at_epoch(3)
+    assert read_checkpoint(path).progress == at_epoch(3)
 
 
 def test_weights_alone_have_no_progress(path):
     network, _ = build(0)
     ms.save_checkpoint(network, path)
-    assert progress_of(read_checkpoint(path), path) == {}
+    assert read_checkpoint(path).progress == {}
 
 
 def test_files_that_are_no_checkpoint(path, tmp_path):
@@ -190,7 +193,7 @@ def test_half_a_file_is_refused(path, tmp_path):
 def test_a_missing_weight(path):
     network, _ = build(0)
     save_entries(path, network, lambda entries: entries.pop("norm.moving_mean"))
-    sentence = refusal(load_weights, network, read_checkpoint(path), path)
+    sentence = refusal(load_weights, network, read_checkpoint(path))
     assert path in sentence
     assert "norm.moving_mean" in sentence
 
@@ -198,14 +201,14 @@ def test_a_missing_weight(path):
 def test_an_unknown_weight(path):
     network, _ = build(0)
     save_entries(path, network, lambda entries: entries.update({"mask_head.weight": np.zeros((2, 3), np.float32)}))
-    sentence = refusal(load_weights, network, read_checkpoint(path), path)
+    sentence = refusal(load_weights, network, read_checkpoint(path))
     assert path in sentence
     assert "mask_head.weight" in sentence
 
 
 def test_a_weight_of_another_shape(path):
     save_checkpoint(path, *build(0, channels=7), at_epoch(1))
-    sentence = refusal(load_weights, build(1)[0], read_checkpoint(path), path, allow_other_classes=True)
+    sentence = refusal(load_weights, build(1)[0], read_checkpoint(path), allow_other_classes=True)
     for part in (path, "norm.", "(7,)", "(2,)"):
         assert part in sentence
 
@@ -215,16 +218,16 @@ def test_other_classes_are_refused_unless_allowed(path, log):
     save_checkpoint(path, trained, optimizer, at_epoch(1))
     network, other_optimizer = build(1, classes=3)
     stored, before = read_checkpoint(path), contents(network, other_optimizer)
-    sentence = refusal(load_weights, network, stored, path)
+    sentence = refusal(load_weights, network, stored)
     assert "box_head.classes." in sentence
     assert "classes" in sentence
 
-    skipped = load_weights(network, stored, path, allow_other_classes=True)
+    skipped = load_weights(network, stored, allow_other_classes=True)
     assert sorted(skipped) == ["box_head.classes.bias", "box_head.classes.weight", "box_head.deltas.bias",
                                "box_head.deltas.weight"]
     assert all(name in log() for name in skipped)
     for parameter in network.get_parameters():
-        expected = before[parameter.name] if parameter.name in skipped else stored[parameter.name].asnumpy()
+        expected = before[parameter.name] if parameter.name in skipped else stored.weights[parameter.name]
         np.testing.assert_array_equal(parameter.asnumpy(), expected)
 
 
@@ -234,64 +237,76 @@ def test_a_missing_momentum(path):
     save_checkpoint(path, network, optimizer, at_epoch(1))
     network.conv.weight.requires_grad = True
     cfg = SimpleNamespace(type="momentum", weight_decay=0.1, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
-    sentence = refusal(load_moments, build_optimizer(cfg, network.trainable_params()), read_checkpoint(path), path)
+    sentence = refusal(load_moments, build_optimizer(cfg, network.trainable_params()), read_checkpoint(path))
     assert path in sentence
     assert "moments.conv.weight" in sentence
 
 
-def taken_up(path, network, optimizer, state, steps_per_epoch=20, images_per_step=2, resume_ckpt=None):
-    """Take up the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
-    cfg = SimpleNamespace(resume_ckpt=resume_ckpt or path, batch_size=images_per_step, save_dir=os.path.dirname(path), net="net",
-                          backbone=SimpleNamespace(name="b"))
-    take_up(checkpoint_of_run(cfg, SingleProcess()), cfg, ["a", "b", "c"], network, optimizer, state, steps_per_epoch,
-            SingleProcess())
+def resume(path, network, optimizer, state, steps_per_epoch=20, images_per_step=2, kind="static", resume_ckpt=None):
+    """Restore the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
+    changes = {"resume_ckpt": resume_ckpt or path, "batch_size": images_per_step}
+    run, step = run_folder(os.path.dirname(path), **changes), SmallStep(network, optimizer, kind)
+    found = find_checkpoint(settings(os.path.dirname(path), **changes), run)
+    restore(found, run, step, state, schedule(steps_per_epoch, batch_size=images_per_step), ["a", "b", "c"])
+    return step
+
+
+def save(folder, network, optimizer, state, kind="static", names=("a", "b", "c"), scale=None):
+    """Save as a run with 20 steps an epoch and 2 images a step does; returns the path."""
+    step = SmallStep(network, optimizer, kind)
+    if scale:
+        step.scaler.scale_value.set_data(Tensor(scale[0], ms.float32))
+        step.scaler.counter.set_data(Tensor(scale[1], ms.int32))
+    plan = schedule(20)
+    with run_folder(folder) as run:
+        saver = Saver(run, step, state, plan, list(names))
+        saver.save()
+    assert (saver.saved_step, saver.failure) == (state.global_step, None)
+    return run.checkpoint(*plan.position(state.global_step))
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 @pytest.mark.parametrize("step", [60, 67])
-def test_state_is_taken_up_at_the_next_step(path, log, kind, step):
+def test_a_run_goes_on_at_the_next_step(tmp_path, log, kind, step):
     network, optimizer = build(0)
-    state = TrainingState(9, scaler(kind))
-    state.global_step, state.skipped_steps, state.evaluated, state.best_ap = step, 5, 2, 0.25
-    if kind == "dynamic":
-        state.scaler.scale_value.set_data(Tensor(1024.0, ms.float32))
-        state.scaler.counter.set_data(Tensor(17, ms.int32))
-    save_checkpoint(path, network, optimizer, state.to_dict(20, images_per_step=2))
+    state = TrainState(9, step, 5, 2, 0.25)
+    path = save(tmp_path, network, optimizer, state, kind, scale=(1024.0, 17) if kind == "dynamic" else None)
+    assert os.path.basename(path) == ("net_b_epoch3_rank0.ckpt" if step == 60 else "net_b_epoch4_step7_rank0.ckpt")
 
     other, other_optimizer = build(1)
-    resumed = TrainingState(9, scaler(kind))
-    taken_up(path, other, other_optimizer, resumed)
-    assert resumed.to_dict(20, 2) == state.to_dict(20, 2)
-    assert resumed.global_step == step and resumed.loss_scale == (1024 if kind == "dynamic" else 256)
+    resumed = TrainState(9)
+    resumed_step = resume(path, other, other_optimizer, resumed, kind=kind)
+    assert resumed == state
+    assert resumed_step.loss_scale_state() == ({"loss_scale": 1024.0, "loss_scale_counter": 17} if kind == "dynamic"
+                                               else {"loss_scale": 256.0})
     assert_equal(contents(other, other_optimizer), contents(network, optimizer))
     assert "resuming after epoch 3 " + ("and 14 images of" if step == 67 else "of") in log()
 
 
 @pytest.mark.parametrize(("steps_per_epoch", "images_per_step", "step"), [(40, 1, 120 + 14), (10, 4, 30 + 3), (2, 5, 6 + 1)])
-def test_another_number_of_images_a_step_goes_on_behind_the_same_image(path, steps_per_epoch, images_per_step, step):
+def test_another_number_of_images_a_step_goes_on_behind_the_same_image(tmp_path, steps_per_epoch, images_per_step, step):
     """14 images of the fourth epoch are done. Where they are no whole number of steps, some come again; none is left out."""
     network, optimizer = build(0)
-    state = TrainingState(9, scaler("static"))
-    state.global_step = 67
-    save_checkpoint(path, network, optimizer, state.to_dict(20, images_per_step=2))
-    taken_up(path, network, optimizer, state, steps_per_epoch, images_per_step)
+    path = save(tmp_path, network, optimizer, TrainState(9, global_step=67))
+    state = TrainState(9)
+    resume(path, network, optimizer, state, steps_per_epoch, images_per_step)
     assert state.global_step == step
 
 
 @pytest.mark.parametrize("why", ["weights alone", "other classes", "other names"])
-def test_weights_that_training_starts_from(path, log, why):
+def test_weights_that_training_starts_from(tmp_path, log, why):
     network, optimizer = build(0, classes=7 if why == "other classes" else 3)
     if why == "weights alone":
+        path = str(tmp_path / "a.ckpt")
         ms.save_checkpoint(network, path)
     else:
-        save_checkpoint(path, network, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2),
-                        class_names=["a", "b", "d"] if why == "other names" else None)
+        path = save(tmp_path, network, optimizer, TrainState(9, 20), names=["a", "b", "d"] if why == "other names" else "abcdefg")
     other, other_optimizer = build(1)
     momenta = [m.asnumpy().copy() for m in other_optimizer.moments]
     initial = other.box_head.classes.weight.asnumpy().copy()
-    state = TrainingState(9, scaler("static"))
-    taken_up(path, other, other_optimizer, state)
-    assert state.global_step == 0
+    state = TrainState(9)
+    resume(path, other, other_optimizer, state)
+    assert state == TrainState(9)
     np.testing.assert_array_equal(other.box_head.fc.weight.asnumpy(), network.box_head.fc.weight.asnumpy())
     kept = network.box_head.classes.weight.asnumpy() if why == "weights alone" else initial
     np.testing.assert_array_equal(other.box_head.classes.weight.asnumpy(), kept)
@@ -300,15 +315,18 @@ def test_weights_that_training_starts_from(path, log, why):
     assert "step 0" in log()
 
 
-def test_the_newest_checkpoint_of_other_classes_is_not_taken_up(tmp_path):
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    path = str(folder / "net_b_epoch1_rank0.ckpt")
-    trained, optimizer = build(0, classes=7)
-    save_checkpoint(path, trained, optimizer, TrainingState(9, scaler("static")).to_dict(20, 2))
-    network, other_optimizer = build(1)
-    sentence = refusal(taken_up, str(tmp_path / "x"), network, other_optimizer, None, resume_ckpt="auto")
+def test_the_newest_checkpoint_of_other_classes_is_refused(tmp_path):
+    path = save(tmp_path, *build(0, classes=7), TrainState(9, 20), names="abcdefg")
+    sentence = refusal(resume, str(tmp_path / "x"), *build(1), TrainState(9), resume_ckpt="auto")
     assert path in sentence and "other classes" in sentence and "--save_dir" in sentence
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    network, optimizer = build(0)
+    for step in (20, 27, 40, 47, 60, 67):
+        save(tmp_path, network, optimizer, TrainState(9, step))
+    names = [os.path.basename(path)[len("net_b_"):-len("_rank0.ckpt")] for path in run_folder(tmp_path).checkpoints()]
+    assert names == ["epoch4_step7", "epoch3", "epoch3_step7", "epoch2", "epoch2_step7"]
 
 
 def flip(path, position):
@@ -323,32 +341,22 @@ def test_the_checksum_is_that_of_mindspore_and_of_zlib(path, tmp_path):
     save_checkpoint(path, *build(0), at_epoch(1))
     data = (tmp_path / "a.ckpt").read_bytes()
     assert data[-17:-10] == b"crc_num" and int.from_bytes(data[-10:], "big") == zlib.crc32(data[:-17])
-    assert agrees_with_checksum(path) is True
-    assert set(ms.load_checkpoint(path, crc_check=True)) == set(read_checkpoint(path))
+    assert is_intact(path)
+    stored = read_checkpoint(path)
+    assert set(ms.load_checkpoint(path, crc_check=True)) == {*stored.weights, *stored.moments, *stored.progress}
 
 
 @pytest.mark.parametrize("position", [0, 100, 1000, -18, -17, -10, -1])
 def test_one_flipped_bit_is_found(path, position):
     save_checkpoint(path, *build(0), at_epoch(1))
     flip(path, position)
-    assert agrees_with_checksum(path) is (None if position == -17 else False)
+    assert not is_intact(path)
     sentence = refusal(read_checkpoint, path)
     assert path in sentence and "damaged" in sentence
 
 
-def test_the_checksum_of_files_larger_than_a_block(path):
-    """Also where the checksum lies across the end of a block of 16 MiB."""
-    for extra in (0, 8, 16, 24):
-        size = (1 << 24) - 8 + extra
-        with open(path, "wb") as file:
-            body = bytes(range(256)) * (size // 256) + bytes(size % 256)
-            file.write(body + b"crc_num" + zlib.crc32(body).to_bytes(10, "big"))
-        assert agrees_with_checksum(path) is True
-        flip(path, 5)
-        assert agrees_with_checksum(path) is False
-
-
-def test_files_without_a_checksum_say_nothing_of_themselves(path):
+def test_files_without_a_checksum_are_read(path):
     ms.save_checkpoint(build(0)[0], path)
-    assert agrees_with_checksum(path) is None
-    assert "conv.weight" in read_checkpoint(path)
+    assert not is_intact(path)
+    stored = read_checkpoint(path)
+    assert "conv.weight" in stored.weights and not stored.has_checksum
