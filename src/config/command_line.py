@@ -1,9 +1,13 @@
 """The command line of train.py, eval.py, infer.py and export.py."""
+from __future__ import annotations
+
 import argparse
-import functools
 import os
-import typing
+from functools import reduce
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from src.config.compose import parse_yaml
 from src.config.load import load_config
@@ -25,12 +29,11 @@ INFER_FLAGS = {"device_target": [], "mix": [], "ms_mode": [], "compile_cache": [
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
 EXPORT_FLAGS = {"device_target": [], "mix": [], "batch_size": [], "checkpoint_path": ["ckpt_path"], "file_format": [],
                 "output": [], "image": []}
-EXPORT_DEFAULTS = {"batch_size": 1}
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
-def parse_train_args(argv=None) -> Config:
-    """The configuration of a training run from `argv` (list of str, default sys.argv[1:]).
+def parse_train_args(argv: list[str] | None = None) -> Config:
+    """The configuration of a training run from `argv`, by default sys.argv[1:].
 
     Raises:
         UserError: a flag's value or the YAML does not fit.
@@ -39,90 +42,79 @@ def parse_train_args(argv=None) -> Config:
     return _parse("Train a detector.", TRAIN_FLAGS, argv)
 
 
-def parse_eval_args(argv=None) -> Config:
+def parse_eval_args(argv: list[str] | None = None) -> Config:
     """The configuration of an evaluation from `argv`; see `parse_train_args`."""
     return _parse("Evaluate a checkpoint, or all of a folder.", EVAL_FLAGS, argv)
 
 
-def parse_infer_args(argv=None) -> Config:
-    """The configuration for infer.py from `argv`; see `parse_train_args`."""
+def parse_infer_args(argv: list[str] | None = None) -> Config:
+    """The configuration for infer.py from `argv`, which always has a batch_size of 1; see `parse_train_args`."""
     return _parse("Detect objects on images: draw them, and list them in detections.json. The defaults of --save_dir and "
-                  "--conf_threshold win over the YAML file.", INFER_FLAGS, argv, INFER_DEFAULTS)
+                  "--conf_threshold win over the YAML file.", INFER_FLAGS, argv, INFER_DEFAULTS, {"batch_size": 1})
 
 
-def parse_export_args(argv=None) -> Config:
-    """The configuration for export.py from `argv`; see `parse_train_args`."""
+def parse_export_args(argv: list[str] | None = None) -> Config:
+    """The configuration for export.py from `argv`, which always has ms_mode 0: a file holds a graph; see `parse_train_args`."""
     return _parse("Export a detector to a file that computes without this program. It is compared with the network on the "
                   "images of --image, or on drawn ones. The default of --batch_size wins over the YAML file.", EXPORT_FLAGS,
-                  argv, EXPORT_DEFAULTS)
+                  argv, {"batch_size": 1}, {"ms_mode": 0})
 
 
-def _parse(description, flags, argv, defaults=None):
-    defaults = defaults or {}
+def _parse(description: str, flags: dict, argv: list[str] | None, defaults: dict = {}, forced: dict = {}) -> Config:  # noqa: B006
     args = vars(_build_parser(description, flags, defaults).parse_args(argv))
-    given = [(key, _parse_flag(key, args[key]), _flag(key)) for key in flags if args[key] is not None]
-    overrides = [(key, value, "default settings") for key, value in defaults.items()] + given
-    taken = {key for key, _, _ in given}
+    given = {key: _parse_flag(key, args[key]) for key in flags if args[key] is not None}
+    overrides = [(key, value, "default settings") for key, value in {**defaults, **forced}.items()]
+    overrides += [(key, value, _flag(key)) for key, value in given.items()]
     for text in args["override"]:
-        key, value, where = _parse_override(text)
-        if key in taken:
+        key, equals, value = text.partition("=")
+        where = f"-o {key}"
+        if not equals:
+            raise UserError(f"{where}: must have the form KEY=VALUE, for example -o epochs=2")
+        if key in given:
             raise UserError(f"{where}: {_flag(key)} is given as well; give one of them")
-        overrides.append((key, value, where))
+        if key in forced:
+            raise UserError(f"{where}: {key} is always {forced[key]} here; leave it out")
+        overrides.append((key, parse_yaml(value, where), where))
     return load_config(args["config"], overrides)
 
 
-def _build_parser(description, flags, defaults):
+def _build_parser(description: str, flags: dict, defaults: dict) -> argparse.ArgumentParser:
     usage = "%(prog)s [FLAG VALUE ...] [-o KEY=VALUE ...], see --help"  # argparse's own would list all flags with each error
     parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False, epilog=(
         "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
-    parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE",
-                        help="YAML file (default: %(default)s)")
+    parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE", help="YAML file (default: %(default)s)")
     for key, aliases in flags.items():
-        metadata, kind = _declaration(key)
-        default = defaults.get(key, functools.reduce(getattr, key.split("."), Config()))
-        choices = metadata["limits"].choices or (("True", "False") if kind is bool else ())
-        parser.add_argument(_flag(key), *[f"--{name}" for name in aliases], dest=key,
-                            nargs="+" if typing.get_origin(kind) is list else None,
+        field, default = _field(key), defaults.get(key, _default(key))
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        choices = ("True", "False") if field.annotation is bool else choices
+        parser.add_argument(_flag(key), *[f"--{name}" for name in aliases], dest=key, nargs="+" if default == [] else None,
                             metavar="{" + ",".join(map(str, choices)) + "}" if choices else _flag(key)[2:].upper(),
-                            help=f"{metadata['doc']} (default: {_show_default(default)})")
+                            help=f"{field.description} (default: {'none' if default in ('', []) else default})")
     parser.add_argument("-o", dest="override", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
                         help="set any key of the YAML by its dotted name, for example -o data.target_size=[320,320] "
                              "epochs=2 (default: nothing)")
     return parser
 
 
-def _flag(key):
+def _flag(key: str) -> str:
     return f"--{key.rpartition('.')[2]}"
 
 
-def _declaration(key):
-    """The metadata and the type of the setting with a dotted name."""
-    kind = Config
-    for name in key.split("."):
-        metadata, kind = kind.__dataclass_fields__[name].metadata, typing.get_type_hints(kind)[name]
-    return metadata, kind
+def _field(key: str) -> FieldInfo:
+    *sections, name = key.split(".")
+    return type(reduce(getattr, sections, Config())).model_fields[name]
 
 
-def _show_default(value):
-    return "none" if value in ("", []) else value
+def _default(key: str) -> Any:
+    return reduce(getattr, key.split("."), Config())
 
 
-def _parse_flag(key, text):
+def _parse_flag(key: str, text: Any) -> Any:
     """`text` as the type of `key`; text that does not fit stays text, which the schema then refuses in its words."""
-    _, kind = _declaration(key)
+    kind = type(_default(key))
     if kind is bool:
         return BOOLEANS.get(text, text)
-    if kind is int:
-        try:
-            return int(text)
-        except ValueError:
-            return text
-    return text
-
-
-def _parse_override(text):
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise UserError(f"-o {text}: must have the form KEY=VALUE, for example -o epochs=2")
-    where = f"-o {key}"
-    return key, parse_yaml(value, where), where
+    try:
+        return int(text) if kind is int else text
+    except ValueError:
+        return text

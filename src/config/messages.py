@@ -12,8 +12,8 @@ from src.errors import show
 # What may stand after "must be", by pydantic's type of error; for all others its message says it: "Input should be ...".
 ALLOWED = {
     "int_type": "a whole number", "float_type": "a number", "bool_type": "True or False", "string_type": "text",
-    "list_type": "a list", "too_short": "a list of at least {min_length}", "too_long": "a list of at most {max_length}",
-    "greater_than_equal": "at least {ge}", "greater_than": "above {gt}", "less_than_equal": "at most {le}",
+    "list_type": "a list", "too_short": "a list of {min_length} or more", "too_long": "a list of {max_length} or fewer",
+    "greater_than_equal": "at least {ge}", "greater_than": "a number above {gt}", "less_than_equal": "at most {le}",
 }
 
 
@@ -43,8 +43,11 @@ def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:
 
 
 def _allowed(error: dict) -> str:
-    words = ALLOWED.get(error["type"])
-    return words.format(**error.get("ctx", {})) if words else error["msg"].replace("Input should be ", "", 1)
+    if error["type"] not in ALLOWED:
+        return error["msg"].replace("Input should be ", "", 1)
+    bounds = error.get("ctx", {}).items()
+    return ALLOWED[error["type"]].format(**{key: int(value) if value == value // 1 else value for key, value in bounds
+                                            if isinstance(value, (int, float))})
 
 
 def _hint(error: dict, value: Any) -> str:
@@ -76,13 +79,13 @@ def setting_names(section: type[Section], prefix: str = "") -> dict:
 
 def _suggestion(prefix: str, key: str, section: type[Section], root: type[Section]) -> str:
     """'did you mean ...?' for the unknown name prefix + key, or the valid names beside it where nothing is near."""
-    dotted = prefix + key
     names = {**setting_names(root), **setting_names(section, prefix)}
+    by_key = {name.rpartition(".")[2]: name for name in names}
     same_key = [name for name in names if name.rpartition(".")[2] == key]
     if same_key:
-        near = max(same_key, key=lambda name: difflib.SequenceMatcher(None, dotted, name).ratio())
+        near = max(same_key, key=lambda name: difflib.SequenceMatcher(None, prefix + key, name).ratio())
     elif beside := nearest(key, section.model_fields):
         near = prefix + beside
     else:
-        near = nearest(dotted, [name for name in names if not dotted.startswith(f"{name}.")])
+        near = by_key.get(nearest(key, by_key))
     return f"did you mean '{near}' ({names[near]})?" if near else f"valid names here are {', '.join(section.model_fields)}"

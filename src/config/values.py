@@ -45,6 +45,12 @@ def _read_number(value: Any) -> Any:
     return value if isinstance(value, str) and not math.isfinite(number) else number
 
 
+def _check_int(value: Any) -> Any:
+    if type(value) is not int:  # to Literal, True and 1.0 are 1
+        raise PydanticCustomError("int_type", "Input should be a whole number")
+    return value
+
+
 def _check_plain(text: str) -> str:
     if not is_plain(text):
         raise PydanticCustomError("plain", "Input should be text without line ends and other characters that cannot be shown")
@@ -63,6 +69,7 @@ Number = Annotated[float, BeforeValidator(_read_number)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, le=MAX_INT)]
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
+WholeNumber = BeforeValidator(_check_int)
 NotEmpty = Field(min_length=1)
 Ascending = AfterValidator(_check_ascending)
 
