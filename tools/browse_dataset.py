@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import src  # noqa: E402, F401 sets MindSpore's environment before it is imported
+from src.config import with_settings  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.dataset.open import open_dataset  # noqa: E402
 from src.dataset.pipeline import TrainPipeline  # noqa: E402
@@ -38,7 +39,7 @@ def main():
     set_up_logging()
     dataset = open_dataset(cfg.data, "train")
     # The images of an epoch come in the same order whatever the size of a batch.
-    cfg.batch_size, cfg.epochs, cfg.run_eval = 1, args.epoch, False
+    cfg = with_settings(cfg, {"batch_size": 1, "epochs": args.epoch, "run_eval": False})
     pipeline = TrainPipeline(dataset, cfg)
     pipeline.start_step = (args.epoch - 1) * pipeline.steps_per_epoch
     rows = [[column.asnumpy()[0] for column in batch] for batch in itertools.islice(pipeline, args.count)]

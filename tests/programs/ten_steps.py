@@ -4,7 +4,7 @@ import sys
 import numpy as np
 
 import src  # noqa: F401
-from src.config.load import load_config
+from src.config import load_config, with_settings
 from src.dataset.pipeline import TrainPipeline
 from src.detector import build_detector
 from src.device import set_up_device
@@ -24,7 +24,7 @@ def main(config, batch_size, out):
     set_up_device(cfg, group)
     dataset = open_dataset_together(cfg, "train", group)
     network = build_detector(cfg, len(dataset.names))  # from another seed on each rank: rank 0's weights are for all
-    cfg.seed = 5
+    cfg = with_settings(cfg, {"seed": 5})
     pipeline = TrainPipeline(dataset, cfg, rank=group.rank, size=group.size)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     broadcast_parameters(group, [*network.get_parameters(), *optimizer.moments])

@@ -1,5 +1,4 @@
 """Speed of the data pipeline against plain OpenCV, on drawn JPEG files."""
-import dataclasses
 import itertools
 import json
 import os
@@ -10,6 +9,7 @@ import time
 import cv2
 import numpy as np
 
+from src.config import with_settings
 from src.dataset.annotations import load_coco
 from src.dataset.pipeline import TrainPipeline
 
@@ -33,7 +33,7 @@ def measure_pipeline(cfg):
     scale = min(cfg.data.target_size[0] / HEIGHT, cfg.data.target_size[1] / WIDTH)
     size = max(1, round(WIDTH * scale)), max(1, round(HEIGHT * scale))
     # As many epochs as it takes: the run's own may be too few for a round.
-    cfg = dataclasses.replace(cfg, epochs=1000)
+    cfg = with_settings(cfg, {"epochs": 1000})
     with tempfile.TemporaryDirectory() as folder:
         pipeline = TrainPipeline(load_coco(draw_data_set(folder, max(IMAGES, cfg.batch_size)), folder), cfg)
         paths = [record.path for record in pipeline.records]

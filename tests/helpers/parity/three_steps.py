@@ -2,6 +2,7 @@
 import numpy as np
 from mindspore import Tensor
 
+from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
 from src.models.faster_rcnn import TrainingForward
 from src.train.all_reduce import NoAllReduce
@@ -46,7 +47,7 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
         losses of three steps, (3, 5); gradient norms of the first step, and the weights after the last, dicts by
         torchvision's names.
     """
-    cfg.batch_size = len(images)
+    cfg = with_settings(cfg, {"batch_size": len(images)})
     forward = TrainingForward(network, cfg, num_classes)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, learning_rate)

@@ -1,5 +1,4 @@
 """src/models/backbone.py: strides, freezing, the stem's pooling, and weights from a file."""
-from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -16,7 +15,7 @@ IMAGE = np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32)
 
 
 def build(**changed):
-    return build_backbone(replace(RESNET18, **changed))
+    return build_backbone(RESNET18.model_copy(update=changed))
 
 
 def refusal(**changed):

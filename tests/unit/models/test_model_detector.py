@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.config.schema import Config
+from src.config import Config, with_settings
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, TrainingForward
 from src.train.all_reduce import NoAllReduce
 from src.train.optimizer import build_optimizer, set_learning_rate
@@ -16,16 +16,13 @@ PROPOSALS, PADDED = 40, 3
 
 
 def small_config(**backbone):
-    cfg = Config(mix=False, ms_loss_scaler="none")
-    cfg.data.target_size = [64, 96]
-    vars(cfg.backbone).update({"name": "det_resnet18", "pretrained": False, "out_channels": 16, **backbone})
-    cfg.rpn_head.feat_channel = 16
-    cfg.rpn_head.anchor_generator.anchor_sizes = [[8], [16], [32], [64], [80]]
-    for proposal in (cfg.rpn_head.train_proposal, cfg.rpn_head.test_proposal):
-        proposal.pre_nms_top_n = proposal.post_nms_top_n = PROPOSALS
-    cfg.bbox_head.head.in_channel, cfg.bbox_head.head.out_channel = 16, 32
-    cfg.bbox_head.bbox_assigner.rois_per_batch = 16
-    return cfg
+    head = {"rpn_head.feat_channel": 16, "rpn_head.anchor_generator.anchor_sizes": [[8], [16], [32], [64], [80]],
+            "bbox_head.head": {"in_channel": 16, "out_channel": 32}, "bbox_head.bbox_assigner.rois_per_batch": 16}
+    for name in ("train_proposal", "test_proposal"):
+        head[f"rpn_head.{name}"] = {"pre_nms_top_n": PROPOSALS, "post_nms_top_n": PROPOSALS}
+    backbone = {"name": "det_resnet18", "pretrained": False, "out_channels": 16, **backbone}
+    return with_settings(Config(), {"mix": False, "ms_loss_scaler": "none", "data.target_size": [64, 96], "backbone": backbone,
+                                    **head})
 
 
 def batch():
