@@ -22,8 +22,8 @@ def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
     first, *others = error.errors(include_url=False)
     dotted, value = _locate(layer, first["loc"])
     if first["type"] == "unknown_key":
-        key, prefix = str(first["ctx"]["key"]), f"{dotted}." if dotted else ""
-        return f"unknown key {show(prefix + key)}; {_suggestion(prefix, key, first['ctx']['section'], root)}"
+        (key, section), prefix = first["ctx"]["found"], f"{dotted}." if dotted else ""
+        return f"unknown key {show(f'{prefix}{key}')}; {_suggestion(prefix, str(key), section, root)}"
     if first["type"] == "value_error":
         return f"{dotted} {first['ctx']['error']}"
     # A value that may have one of several types has an error for each.

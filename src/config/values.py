@@ -26,7 +26,8 @@ class Section(BaseModel):
             raise PydanticCustomError("section", "Input should be a section with the keys {keys}", {"keys": keys})
         for key in section:
             if key not in cls.model_fields:
-                raise PydanticCustomError("unknown_key", "Unknown key", {"key": key, "section": cls})
+                # In a tuple, because pydantic cannot render a text that is no UTF-8.
+                raise PydanticCustomError("unknown_key", "Unknown key", {"found": (key, cls)})
         # YAML reads the bare word None as text.
         return {key: None if value == "None" else value for key, value in section.items()}
 

@@ -25,6 +25,7 @@ YAML = {
     "a mapping as key": ("{a: 1}: 2", "invalid YAML in line 1"),
     "a merge key of a scalar": ("<<: 3", "invalid YAML in line 1"),
     "a megabyte": ("#" * 2**20, "too many for a configuration file"),
+    "a key with half a character": ('"\\ud800": 1', [r"unknown key '\ud800'", "valid names here are net, "]),
     "a section inside itself": ("data: &d {data: *d}", "unknown key 'data.data'"),
     "lists in lists": ("lr: " + "[" * 1000, "invalid YAML in line 1"),
     "a number of 4,000 digits": ("seed: " + "9" * 4000, "seed must be at most 4294967295, not 99999"),
