@@ -22,8 +22,8 @@ def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
     first, *others = error.errors(include_url=False)
     dotted, value = _locate(layer, first["loc"])
     if first["type"] == "unknown_key":
-        key, prefix = str(first["ctx"]["key"]), f"{dotted}." if dotted else ""
-        return f"unknown key {show(prefix + key)}; {_suggestion(prefix, key, first['ctx']['section'], root)}"
+        (key, section), prefix = first["ctx"]["found"], f"{dotted}." if dotted else ""
+        return f"unknown key {show(f'{prefix}{key}')}; {_suggestion(prefix, str(key), section, root)}"
     if first["type"] == "value_error":
         return f"{dotted} {first['ctx']['error']}"
     # A value that may have one of several types has an error for each.
@@ -43,8 +43,11 @@ def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:
 
 
 def _allowed(error: dict) -> str:
-    words = ALLOWED.get(error["type"])
-    return words.format(**error.get("ctx", {})) if words else error["msg"].replace("Input should be ", "", 1)
+    if error["type"] not in ALLOWED:
+        return error["msg"].replace("Input should be ", "", 1)
+    bounds = error.get("ctx", {}).items()
+    return ALLOWED[error["type"]].format(**{key: int(value) if value == value // 1 else value for key, value in bounds
+                                            if isinstance(value, (int, float))})
 
 
 def _hint(error: dict, value: Any) -> str:

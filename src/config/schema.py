@@ -17,6 +17,7 @@ from src.config.values import (
     OptionalText,
     Section,
     Text,
+    WholeNumber,
     length,
     null_means,
     setting,
@@ -173,7 +174,7 @@ class Infer(Section):
 class Config(Section):
     net: Literal["FasterRCNN"] = setting("FasterRCNN", "name of the detector, first part of checkpoint names")
     device_target: Literal["Ascend", "GPU", "CPU"] = setting("Ascend", "where to run")
-    ms_mode: Literal[0, 1] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
+    ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
     mix: bool = setting(True, "fp16 mixed precision")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", ge=0, le=2**32 - 1)
     batch_size: int = setting(2, "images a step and device", ge=1, le=1024)

@@ -3,7 +3,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
-from src.config.values import Fraction, Number, Section, length, null_means, setting
+from src.config.values import Fraction, Number, Section, WholeNumber, length, null_means, setting
 from src.errors import show
 
 Channels = Annotated[list[Annotated[Number, Field(ge=-1000, le=1000)]], length(3)]
@@ -58,7 +58,7 @@ class LabelsPadding(Section):
     """pad the boxes of an image to one count"""
 
     padding_size: int = setting(160, "boxes an image; grows to what the data need", ge=1, le=10_000)
-    padding_value: Literal[-1] = setting(-1, "label of the padding")
+    padding_value: Annotated[Literal[-1], WholeNumber] = setting(-1, "label of the padding")
 
 
 TRANSFORMS = {cls.__name__: cls for cls in (RandomFlip, RandomHSV, Resize, NormalizeImage, TransposeImage, LabelsPadding)}

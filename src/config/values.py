@@ -26,7 +26,8 @@ class Section(BaseModel):
             raise PydanticCustomError("section", "Input should be a section with the keys {keys}", {"keys": keys})
         for key in section:
             if key not in cls.model_fields:
-                raise PydanticCustomError("unknown_key", "Unknown key", {"key": key, "section": cls})
+                # In a tuple, because pydantic cannot render a text that is no UTF-8.
+                raise PydanticCustomError("unknown_key", "Unknown key", {"found": (key, cls)})
         # YAML reads the bare word None as text.
         return {key: None if value == "None" else value for key, value in section.items()}
 
@@ -43,6 +44,12 @@ def _read_number(value: Any) -> Any:
     except ValueError:
         return value
     return value if isinstance(value, str) and not math.isfinite(number) else number
+
+
+def _check_int(value: Any) -> Any:
+    if type(value) is not int:  # to Literal, True and 1.0 are 1
+        raise PydanticCustomError("int_type", "Input should be a whole number")
+    return value
 
 
 def _check_plain(text: str) -> str:
@@ -63,6 +70,7 @@ Number = Annotated[float, BeforeValidator(_read_number)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, le=MAX_INT)]
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
+WholeNumber = BeforeValidator(_check_int)
 NotEmpty = Field(min_length=1)
 Ascending = AfterValidator(_check_ascending)
 

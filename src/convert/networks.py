@@ -7,7 +7,7 @@ from pathlib import Path
 from mindcv.models import create_model
 from mindspore import nn
 
-from src.config.load import load_config
+from src.config import load_config, with_settings
 from src.convert.torchvision_weights import num_classes_of, resnet_name
 from src.detector import build_detector
 from src.errors import UserError
@@ -30,8 +30,7 @@ def config_of(config: str | None, names: Iterable[str], path: str):
     backbone = f"det_{resnet_name(names, path)}"
     if config and cfg.backbone.name not in (backbone, backbone[len("det_"):]):
         raise UserError(f"{path} has the backbone {backbone}, but {config} says {cfg.backbone.name}.")
-    cfg.backbone.name, cfg.backbone.pretrained, cfg.mix = backbone, False, False
-    return cfg
+    return with_settings(cfg, {"backbone.name": backbone, "backbone.pretrained": False, "mix": False})
 
 
 def network_of(config: str | None, state: dict, path: str) -> nn.Cell:

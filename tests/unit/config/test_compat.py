@@ -68,15 +68,15 @@ def test_top_level_workers(write):
      "data.target_size is [640, 992] but data.eval_transforms.item_transforms.Resize.target_size is [640, 960]"),
     (OLD.replace("is_segment: False", "target_size: [32, 32]"),
      "data.target_size is [32, 32] but data.train_transforms.item_transforms.Resize.target_size is [640, 960]"),
-    (OLD.replace("[640, 960]", "[640]"), "data.target_size must be a list of 2"),
+    (OLD.replace("[640, 960]", "[640]"), "data.target_size must be a list of 2 or more, not [640]"),
     (OLD.replace("960], keep_ratio: True", "960], keep_ratio: False"), "Resize.keep_ratio must be True, not False"),
     ("infer: {predict_box_format: xywh}", "infer.predict_box_format can only be xyxy, not 'xywh'; remove the key"),
     ("infer: {eval_parallel: False}", "infer.eval_parallel can only be True, not False"),
     ("infer: {with_postprocess: False}", "infer.with_postprocess can only be True, not False"),
     ("data: {is_segment: True}", "data.is_segment can only be False, not True"),
     ("bbox_head: {bbox_loss: giou}", "bbox_head.bbox_loss can only be None, not 'giou'"),
-    ("backbone: {fpn: {norm: bn}}", "backbone.fpn.norm must be none, not 'bn'"),
-    ("backbone: {fpn: {act: relu}}", "backbone.fpn.act must be none, not 'relu'"),
+    ("backbone: {fpn: {norm: bn}}", "backbone.fpn.norm must be 'none', not 'bn'"),
+    ("backbone: {fpn: {act: relu}}", "backbone.fpn.act must be 'none', not 'relu'"),
 ])
 def test_old_settings_that_are_not_supported(refusal, text, sentence):
     assert sentence in refusal(text)

@@ -1,25 +1,22 @@
 """The configurations for fine-tuning: what they change of the 1x recipe and of each other, and no more."""
-from dataclasses import fields, is_dataclass
-
-from src.config import load_config
+from src.config import config_to_dict, load_config
 from tests.helpers.paths import ROOT
 
 FOLDER = ROOT / "config" / "faster_rcnn"
 
 
-def flat(section, prefix=""):
-    """Dotted name -> value of all settings."""
+def flat(settings, prefix=""):
+    """Dotted name -> value of all settings, nested dicts."""
     values = {}
-    for field in fields(section):
-        value, name = getattr(section, field.name), prefix + field.name
-        values.update(flat(value, f"{name}.") if is_dataclass(value) else {name: value})
+    for key, value in settings.items():
+        values.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return values
 
 
 def changes(name, base):
     """Dotted name -> value of the settings in which one file differs from another."""
-    new, old = (flat(load_config(FOLDER / f"faster_rcnn_{part}.yml")) for part in (name, base))
-    return {key: value for key, value in new.items() if key != "config_file" and value != old.get(key)}
+    new, old = (flat(config_to_dict(load_config(FOLDER / f"faster_rcnn_{part}.yml"))) for part in (name, base))
+    return {key: value for key, value in new.items() if value != old.get(key)}
 
 
 def test_what_the_large_one_changes_of_the_1x_recipe():

@@ -24,24 +24,24 @@ def test_parameters_are_filled_in(write):
 
 
 @pytest.mark.parametrize(("steps", "sentence"), [
-    ("3", "item_transforms must be a list of transforms, not 3"),
+    ("3", "item_transforms must be a list, not 3"),
     ("[Resize]", "item_transforms[0] must be one transform with its parameters"),
     ("[{Resize: {}, RandomFlip: {}}]", "item_transforms[0] must be one transform with its parameters"),
-    ("[Resize: {}, RandomFlp: {}]", "unknown transform 'RandomFlp' in data.train_transforms.item_transforms[1]; "
-                                    "did you mean 'RandomFlip'?"),
-    ("[Mosaic: {}]", "unknown transform 'Mosaic' in data.train_transforms.item_transforms[0]; valid names are Random"),
+    ("[Resize: {}, RandomFlp: {}]", "unknown key 'data.train_transforms.item_transforms[1].RandomFlp'; did "
+                                    "you mean 'data.train_transforms.item_transforms[1].RandomFlip' (mirror"),
+    ("[Mosaic: {}]", "unknown key 'data.train_transforms.item_transforms[0].Mosaic'; valid names here are RandomFlip, "),
     ("[RandomFlip: {probe: 1}]", "unknown key 'data.train_transforms.item_transforms[0].RandomFlip.probe'; did you "
                                  "mean 'data.train_transforms.item_transforms[0].RandomFlip.prob'"),
-    ("[RandomFlip: {prob: 2}]", "item_transforms[0].RandomFlip.prob must be a number from 0 to 1, not 2"),
-    ("[RandomFlip: 0.5]", "item_transforms[0].RandomFlip must be a mapping of parameters, not 0.5"),
-    ("[NormalizeImage: {std: [0.2, 0, 0.2]}]", "NormalizeImage.std must be a list of 3, each a number from 0.0001 to 1000"),
-    ("[NormalizeImage: {mean: [0.2, 0.2]}]", "NormalizeImage.mean must be a list of 3"),
-    ("[NormalizeImage: {norm_type: meanstd}]", "norm_type must be one of mean_std, none, not 'meanstd'; did you mean"),
+    ("[RandomFlip: {prob: 2}]", "item_transforms[0].RandomFlip.prob must be at most 1, not 2"),
+    ("[RandomFlip: 0.5]", "item_transforms[0].RandomFlip must be a section with the keys prob, not 0.5"),
+    ("[NormalizeImage: {std: [0.2, 0, 0.2]}]", "NormalizeImage.std[1] must be at least 0.0001, not 0"),
+    ("[NormalizeImage: {mean: [0.2, 0.2]}]", "NormalizeImage.mean must be a list of 3 or more, not [0.2, 0.2]"),
+    ("[NormalizeImage: {norm_type: meanstd}]", "norm_type must be 'mean_std' or 'none', not 'meanstd'; did you mean"),
     ("[NormalizeImage: {is_scale: False, std: [1, 1, 1]}]", "is_scale False and needs its own mean in 0..255"),
     ("[Resize: {keep_ratio: False}]", "Resize.keep_ratio must be True, not False"),
     ("[TransposeImage: {hwc2chw: False}]", "TransposeImage.hwc2chw must be True, not False"),
     ("[LabelsPadding: {padding_value: 0}]", "LabelsPadding.padding_value must be -1, not 0"),
-    ("[LabelsPadding: {padding_size: 0}]", "LabelsPadding.padding_size must be a whole number from 1 to 10000"),
+    ("[LabelsPadding: {padding_size: 0}]", "LabelsPadding.padding_size must be at least 1, not 0"),
     ("[]", "must contain Resize, which is missing"),
     ("[Resize: {}, NormalizeImage: {}, TransposeImage: {}]", "must contain LabelsPadding, which is missing"),
     (STEPS[:-1] + ", Resize: {}]", "contains Resize 2 times"),

@@ -1,11 +1,10 @@
 """README.md and README_CN.md say the same, and what they and docs/your_own_data.md name is there."""
-import dataclasses
-import functools
 import re
 
 import pytest
 
 from src.config.command_line import EVAL_FLAGS, EXPORT_FLAGS, INFER_FLAGS, TRAIN_FLAGS
+from src.config.messages import setting_names
 from src.config.schema import Config
 from tests.helpers.markdown_blocks import (
     CHINESE,
@@ -30,6 +29,7 @@ FOLDERS = [ROOT, ROOT / "config", ROOT / "config" / "faster_rcnn", ROOT / "tests
            ROOT / "src" / "models"]
 NAMES_A_FILE = re.compile(r"(?:src|tests|tools|config|docs)/.*|[\w./*]+\.(?:py|yml|md)|requirements[\w-]*\.txt")
 NAMES_A_KEY = re.compile(r"[a-z]\w*(?:\.\w+)+")
+KEYS = setting_names(Config)
 FLAGS = {**TRAIN_FLAGS, **EVAL_FLAGS, **INFER_FLAGS, **EXPORT_FLAGS}
 
 
@@ -123,48 +123,28 @@ def test_the_flags_that_are_named_exist(path):
     assert [flag for flag in named if flag not in known and f'"{flag}"' not in tools] == []
 
 
-def has_key(key):
-    """Whether a dotted name is a setting, or the last part of one is."""
-    def step(kind, name):
-        field = getattr(kind, "__dataclass_fields__", {}).get(name)
-        if field is None:
-            return None
-        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-        return made if dataclasses.is_dataclass(made) else field
-    return functools.reduce(step, key.split("."), Config()) is not None
-
-
-def keys_in(kind):
-    """The last parts of all settings' names."""
-    for field in dataclasses.fields(kind):
-        yield field.name
-        value = getattr(kind, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from keys_in(value)
-
-
 @FILES
 def test_the_keys_that_are_named_exist(path):
-    groups = {field.name for field in dataclasses.fields(Config) if dataclasses.is_dataclass(getattr(Config(), field.name))}
+    groups = {name.split(".")[0] for name in KEYS if "." in name}
     words = {word.partition("=")[0].rstrip(":") for span in prose_spans(path) for word in span.split()}
     keys = [word for word in words if NAMES_A_KEY.fullmatch(word) and word.split(".")[0] in groups
             and not NAMES_A_FILE.fullmatch(word)]
     assert len(keys) > 6
-    assert [key for key in keys if not has_key(key)] == []
+    assert [key for key in keys if key not in KEYS] == []
 
 
 @pytest.mark.parametrize(("path", "yes"), [(README, "yes"), (README_CN, "有")], ids=["README.md", "README_CN.md"])
 def test_the_table_of_keys_tells_which_have_a_flag(path, yes):
     [rows] = [block.items[2:] for block in blocks(path) if block.kind == "table" and "`device_target`" in block.items[2]]
     flags = {key.rpartition(".")[2] for key in FLAGS}
-    known = set(keys_in(Config()))
+    known = {name.rpartition(".")[2] for name in KEYS}
     for row in rows:
         first, flag, *_ = (cell.strip() for cell in row.strip("|").split("|"))
         keys = spans(first)
         if keys[0].endswith(".*"):
-            assert all(has_key(key[:-2]) for key in keys), row
+            assert all(key[:-2] in KEYS for key in keys), row
             continue
-        assert all(has_key(key) if "." in key else key in known for key in keys), row
+        assert all(key in KEYS if "." in key else key in known for key in keys), row
         told = keys if flag == yes else [name.strip() for name in flag.split(",") if name]
         assert told == [key for key in keys if key in flags], row
 

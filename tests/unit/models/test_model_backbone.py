@@ -1,5 +1,4 @@
 """src/models/backbone.py: strides, freezing, the stem's pooling, and weights from a file that src/detector.py reads."""
-from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -17,7 +16,7 @@ IMAGE = np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32)
 
 
 def build(**changed):
-    cfg = replace(RESNET18, **changed)
+    cfg = RESNET18.model_copy(update=changed)
     return build_backbone(cfg, pretrained=read_pretrained(cfg.pretrained))
 
 
