@@ -112,9 +112,9 @@ def run(home, command):
 
 def bring(home, command):
     """Put in its place what a user has by then, a checkpoint of the 12th epoch; returns the command."""
-    epoch12 = home / "output/checkpoint/FasterRCNN_det_resnet50_epoch12_rank0.ckpt"
-    if epoch12.name in command and not epoch12.exists():
-        os.link(epoch12.with_name("FasterRCNN_det_resnet50_epoch1_rank0.ckpt"), epoch12)
+    epoch1, epoch12 = (home / f"output/checkpoint/FasterRCNN_det_resnet50_epoch{epoch}_rank0.ckpt" for epoch in (1, 12))
+    if epoch1.exists() and not epoch12.exists():
+        os.link(epoch1, epoch12)
     # torchvision's published weights need PyTorch, which the tests do without; those that an earlier command wrote do not.
     return command.replace("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "detector.safetensors")
 
