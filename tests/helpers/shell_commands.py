@@ -1,20 +1,20 @@
-"""The commands of README.md and docs/your_own_data.md. README_CN.md has those of README.md, see test_readmes.py."""
-from tests.helpers.markdown_blocks import OWN_DATA, README, code_blocks
+"""The commands of README.md and of the pages in docs. README_CN.md has those of README.md, see test_readmes.py."""
+from tests.helpers.markdown_blocks import DOCS, README, code_blocks
 
-# Parts of commands that are no program of the project; .ci/run runs those of the quick start.
-SET_UP = ["python3 -m venv .venv", ".venv/bin/pip install -q -r requirements.txt",
-          ".venv/bin/pip install -q -r requirements-dev.txt", ".venv/bin/python -m pytest tests -q -n 2"]
-# What makes a command need other hardware, as the README says it.
-MARKS = {"Ascend": "--device_target Ascend", "GPU": "--device_target GPU", "several machines": "--hostfile"}
+# Parts of commands that are no program of the project; .ci/run runs those of the tests.
+SET_UP = ["python3 -m venv .venv", ".venv/bin/pip install -q -r requirements.txt -c constraints.txt",
+          ".venv/bin/pip install -q -r requirements-dev.txt -c constraints.txt", ".venv/bin/python -m pytest tests -q -n 2"]
+# What makes a command need other hardware than a machine with a CPU, as the README says it.
+MARKS = ("--device_target Ascend", "--device_target GPU", "--hostfile")
 
 
 def commands():
-    """Each line of the shell blocks, divided at &&, but for SET_UP."""
-    parts = [part for path in (README, OWN_DATA) for block in code_blocks(path, "shell") for line in block.splitlines()
+    """Each line of the shell blocks once, divided at &&, but for SET_UP."""
+    parts = [part for path in (README, *DOCS) for block in code_blocks(path, "shell") for line in block.splitlines()
              for part in line.split(" && ")]
-    return [part for part in parts if part not in SET_UP]
+    return [part for part in dict.fromkeys(parts) if part not in SET_UP]
 
 
 def marks_of(command):
-    """The names of the hardware, beyond a machine with a CPU, that a command needs."""
-    return {name for name, words in MARKS.items() if f" {words} " in f"{command} "}
+    """The marks that a command bears."""
+    return [mark for mark in MARKS if f" {mark} " in f"{command} "]
