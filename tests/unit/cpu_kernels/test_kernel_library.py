@@ -10,6 +10,7 @@ import pytest
 
 from src.cpu_kernels.library import FLAGS, FOLDER, library
 from tests.helpers.kernel_calls import entry_point
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -162,6 +163,6 @@ assert outputs[0].all() and outputs[2].all()
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of a process")
 def test_works_where_no_thread_can_be_started(kernels):
-    done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS, kernels], cwd=Path(__file__).parent, capture_output=True,
-                          text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS, kernels], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
