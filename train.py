@@ -76,7 +76,7 @@ def train(cfg, run, stop):
             losses, applied = profiled_step(batch, rate, state.global_step)
             state.advance(applied)
             metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.take_seconds()})
-            guard.check(state.global_step, losses[0], applied, rate, batch.image_id.asnumpy())
+            guard.check(state.global_step, losses[0], applied, rate, batch.image_id)
             with metrics.pause():
                 if schedule.ends_epoch(state.global_step):
                     average_statistics(group, network)

@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -48,7 +50,7 @@ def draw_sample(batch, names, records):
     from src.visualization.boxes import draw_boxes
     from src.visualization.sheet import fit
 
-    batch = type(batch)(*(column.asnumpy()[0] for column in batch))
+    batch = type(batch)(*(np.asarray(column)[0] for column in batch))
     image, boxes = fit(batch.image, batch.boxes[batch.mask], TILE, TILE)
     height, width = batch.original_size
     return draw_boxes(image, boxes, batch.labels[batch.mask], names), [

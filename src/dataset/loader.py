@@ -1,11 +1,15 @@
-"""Batches for training and evaluation, read ahead by worker threads of MindSpore's data pipeline."""
+"""Batches for training and evaluation, read ahead by worker threads, or by MindSpore's worker processes."""
 from __future__ import annotations
 
+import collections
+import concurrent.futures
 import functools
+import itertools
 import logging
 import os
 from collections.abc import Iterator
 
+import mindspore as ms
 import mindspore.dataset as ds
 
 from src.dataset.annotations import CocoDataset, Record, training_records
@@ -15,8 +19,9 @@ from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
 
-# MindSpore keeps the number of every batch of a run, 8 bytes each. A thousand epochs of COCO are fewer.
+# MindSpore's sampler keeps the number of every batch of a run, 8 bytes each. A thousand epochs of COCO are fewer.
 MAX_IMAGES = 2**27
+NETWORK_COLUMNS = 5  # the first ones of a batch, which the network reads
 
 
 class TrainLoader:
@@ -58,7 +63,7 @@ class TrainLoader:
                             "a smaller number of epochs.")
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The batches of the run from step number `start` on, as Tensors.
+        """The batches of the run from step number `start` on.
 
         Raises:
             UserError: not one image can be read.
@@ -92,7 +97,7 @@ class EvalLoader:
         self.num_images = sum(self._samples.record_at(position) < len(dataset.records) for position in positions)
 
     def batches(self) -> Iterator[Batch]:
-        """The batches, as Tensors."""
+        """The batches."""
         return _batches(self._samples, 0, self._cfg)
 
 
@@ -108,30 +113,49 @@ def _sample_maker(records: list[Record], cfg, transforms) -> SampleMaker:
 
 def _batches(samples: TrainSamples | EvalSamples, start: int, cfg) -> Iterator[Batch]:
     """Yield the batches from number `start` on; ends the workers whenever the caller stops."""
-    source = BatchSource(samples)
-    count = len(source) - start
-    if count <= 0:
+    read = _read_with_threads if cfg.max_rowsize is None else _read_with_processes
+    batches = read(BatchSource(samples), start, cfg)
+    try:
+        for columns in batches:
+            yield Batch(*map(ms.Tensor, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
+    finally:
+        batches.close()
+
+
+def _read_with_threads(source, start, cfg):
+    # A thread pool of the standard library, not GeneratorDataset's worker threads: these outlive their iterator or take up to
+    # 5 s to end, sleep 0.1 s whenever no batch is ready, and turn an error into a page of MindSpore's internals.
+    workers = _worker_count(cfg.num_workers)
+    numbers = iter(range(start, len(source)))
+    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="data")
+    try:
+        pending = collections.deque(pool.submit(source.__getitem__, number)
+                                    for number in itertools.islice(numbers, workers + cfg.prefetch_size))
+        while pending:
+            batch = pending.popleft().result()
+            pending.extend(pool.submit(source.__getitem__, number) for number in itertools.islice(numbers, 1))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read_with_processes(source, start, cfg):
+    if start >= len(source):
         return  # to MindSpore, zero samples mean all of them
     ds.config.set_prefetch_size(cfg.prefetch_size)
-    processes = {} if cfg.max_rowsize is None else {"python_multiprocessing": True, "max_rowsize": cfg.max_rowsize}
-    rows = ds.GeneratorDataset(source, list(Batch._fields), sampler=ds.SequentialSampler(start, count),
-                               num_parallel_workers=_worker_count(cfg.num_workers),
-                               **{"python_multiprocessing": False, **processes})
-    iterator = rows.create_tuple_iterator(num_epochs=1, do_copy=False)
+    rows = ds.GeneratorDataset(source, list(Batch._fields), sampler=ds.SequentialSampler(start, len(source) - start),
+                               num_parallel_workers=_worker_count(cfg.num_workers), python_multiprocessing=True,
+                               max_rowsize=cfg.max_rowsize)
+    iterator = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
     try:
-        for columns in iterator:
-            yield Batch(*columns)
-    except RuntimeError:
-        if source.error is None:
-            raise
-        raise source.error from None
+        yield from iterator
     finally:
         iterator.release()
 
 
 @functools.cache  # so that it is said once
 def _worker_count(configured: int) -> int:
-    """MindSpore refuses more workers than processors."""
+    """MindSpore refuses more worker processes than processors, and more threads read no faster."""
     workers = min(configured, os.cpu_count() or 1)
     if workers < configured:
         logger.info("num_workers is %d, but there are %d processors: %d workers are used", configured, os.cpu_count(), workers)

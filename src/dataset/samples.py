@@ -21,7 +21,8 @@ logger = logging.getLogger("faster_rcnn.share")
 
 
 class Batch(NamedTuple):
-    """B images with their annotations, at most G boxes each; arrays, or MindSpore tensors once a loader has made them.
+    """B images with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five, which the
+    network reads; the others stay arrays.
 
     Attributes:
         image: (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros beside it.
@@ -185,18 +186,14 @@ class EvalSamples:
 
 
 class BatchSource:
-    """Number of a batch -> Batch: what MindSpore's GeneratorDataset reads from, in several threads.
+    """Number of a batch -> Batch of arrays, for several workers at once.
 
     Args:
         samples: TrainSamples or EvalSamples.
-
-    Attributes:
-        error: the exception that ended a worker thread, which MindSpore would show as a page of its own internals.
     """
 
     def __init__(self, samples: TrainSamples | EvalSamples):
         self.samples = samples
-        self.error: Exception | None = None
 
     def __len__(self) -> int:
         return self.samples.num_batches()
@@ -205,9 +202,5 @@ class BatchSource:
         size = self.samples.batch_size
         # Images are drawn where they stay: collecting them afterwards would copy each once more.
         images = np.empty((size, *self.samples.maker.target_size, 3), dtype=np.uint8)
-        try:
-            rows = [self.samples.sample(int(number) * size + row, canvas) for row, canvas in enumerate(images)]
-        except Exception as error:
-            self.error = error
-            raise
+        rows = [self.samples.sample(int(number) * size + row, canvas) for row, canvas in enumerate(images)]
         return Batch(images, *(np.stack(column) for column in list(zip(*rows))[1:]))

@@ -76,20 +76,19 @@ def _detect(predict, loader, dataset, cfg, bar):
     start = last_report = time.perf_counter()
     done = 0
     for batch in loader.batches():
-        ids, sizes, scales, readable = (column.asnumpy() for column in (batch.image_id, batch.original_size, batch.scale,
-                                                                        batch.readable))
         # The last batch is filled up with repeats.
-        count = max(0, min(len(ids), loader.num_images - done))
-        unreadable = ids[:count][~readable[:count]].tolist()
+        count = max(0, min(len(batch.image_id), loader.num_images - done))
+        readable = batch.readable[:count]
+        unreadable = batch.image_id[:count][~readable].tolist()
         if unreadable and not cfg.skip_bad_images:
             raise _unreadable_error(unreadable[0], loader, dataset)
         boxes, scores = predict(batch.image, batch.valid_size)
-        for row in np.flatnonzero(readable[:count]):
-            image_id = int(ids[row])
+        for row in np.flatnonzero(readable):
+            image_id = int(batch.image_id[row])
             not_finite += not np.isfinite(scores[row]).all()
             own, values, labels = select_detections(
                 boxes[row], scores[row], cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
-            own = to_original(own, scales[row], sizes[row])
+            own = to_original(own, batch.scale[row], batch.original_size[row])
             found.append((image_id, result_rows(image_id, own, values, labels, dataset.category_ids)))
         skipped += unreadable
         done += count

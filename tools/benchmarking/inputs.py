@@ -41,4 +41,4 @@ def noise_batch(cfg, num_classes):
     valid_size = np.tile(np.float32(size), (cfg.batch_size, 1))
     columns = (pixels, valid_size, *map(np.stack, zip(*rows)), np.arange(cfg.batch_size), valid_size.astype(np.int32),
                np.ones_like(valid_size), np.ones(cfg.batch_size, bool))
-    return Batch(*(Tensor(np.ascontiguousarray(column)) for column in columns))
+    return Batch(*(Tensor(np.ascontiguousarray(column)) for column in columns[:5]), *columns[5:])

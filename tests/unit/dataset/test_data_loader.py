@@ -23,7 +23,11 @@ AUGMENTED = ({"RandomFlip": {"prob": 0.5}}, {"RandomHSV": {"hgain": 0.2, "sgain"
 
 
 def batches(loader, *start):
-    return [{name: column.asnumpy().copy() for name, column in batch._asdict().items()} for batch in loader.batches(*start)]
+    return [arrays(batch) for batch in loader.batches(*start)]
+
+
+def arrays(batch):
+    return {name: np.array(column) for name, column in batch._asdict().items()}
 
 
 def assert_same(found, wanted):
@@ -96,7 +100,7 @@ def test_augmentation_differs_between_epochs_and_seeds(write_images, make_cfg):
 def test_batches_stay_valid_after_the_loader_has_moved_on(write_images, make_cfg):
     loader = TrainLoader(load_coco(*write_images(6)), make_cfg(num_workers=2))
     kept = list(loader.batches())
-    assert_same([{name: column.asnumpy() for name, column in batch._asdict().items()} for batch in kept], batches(loader))
+    assert_same([arrays(batch) for batch in kept], batches(loader))
 
 
 def test_evaluation_fills_up_the_last_batch_with_the_last_record(write_images, make_cfg):

@@ -44,7 +44,7 @@ class Loader:
                             np.zeros((2, 4), np.int32), np.zeros((2, 4), bool),
                             np.array([record.image_id for record in records], np.int64), sizes, scale,
                             np.array([record.path not in self.unreadable for record in records]))
-            yield Batch(*map(Tensor, columns))
+            yield Batch(*map(Tensor, columns[:5]), *columns[5:])
 
 
 @pytest.fixture
