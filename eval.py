@@ -38,6 +38,7 @@ def main(cfg, group, _):
 
 def score(paths, cfg, group):
     """Score the checkpoints `paths`, write the results, and return {path: metrics}, on rank 0."""
+    from src.checkpoint import load_weights, read_checkpoint
     from src.compile_cache import INFERENCE, use_compile_cache
     from src.dataset.annotations import open_dataset
     from src.dataset.loader import EvalLoader
@@ -46,7 +47,6 @@ def score(paths, cfg, group):
     from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
     from src.train.all_reduce import broadcast_parameters
-    from src.train.checkpoint import load_weights, read_checkpoint
     from src.visualization.samples import write_samples
 
     set_up_device(cfg, group)

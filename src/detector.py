@@ -9,6 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.checkpoint import Checkpoint, load_weights, read_checkpoint
+from src.checkpoint_file import read_checkpoint_file
 from src.compile_cache import stored_graph
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.annotations import read_class_names
@@ -18,8 +20,6 @@ from src.evaluation.detections import select_detections, to_original
 from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
-from src.train.checkpoint import Checkpoint, load_weights, read_checkpoint
-from src.train.checkpoint_file import read_checkpoint_file
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -20,11 +20,11 @@ def main(args, *_):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
     from mindspore import Tensor
 
+    from src.checkpoint import write_checkpoint
     from src.convert.networks import network_of
     from src.convert.torch_files import read_state
     from src.convert.torchvision_weights import from_torchvision
     from src.files import require_folder_of
-    from src.train.checkpoint import write_checkpoint
 
     if not args.output.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")

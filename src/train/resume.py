@@ -4,11 +4,11 @@ from __future__ import annotations
 import logging
 import os
 
+from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint
 from src.errors import UserError
 from src.modelarts import AUTO, download_checkpoint
 from src.run_folder import RunFolder
 from src.train.all_reduce import broadcast_parameters
-from src.train.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint
 from src.train.saver import TrainState
 from src.train.schedule import Schedule
 from src.train.statistics import restore_statistics

@@ -5,8 +5,8 @@ import json
 import logging
 from dataclasses import dataclass
 
+from src.checkpoint import CLASS_NAMES, write_checkpoint
 from src.run_folder import RunFolder
-from src.train.checkpoint import CLASS_NAMES, write_checkpoint
 from src.train.schedule import Schedule
 from src.train.statistics import gather_statistics
 from src.train.step import TrainStep

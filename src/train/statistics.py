@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.checkpoint import STATISTICS
 from src.distributed import Group
-from src.train.checkpoint import STATISTICS
 
 
 def average_statistics(group: Group, network: nn.Cell) -> None:

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from src.train.checkpoint import read_checkpoint
+from src.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")

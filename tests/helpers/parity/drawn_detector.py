@@ -2,10 +2,10 @@
 
 import mindspore as ms
 
+from src.checkpoint import load_weights
 from src.config.load import load_config
 from src.convert.torchvision_weights import from_torchvision, torchvision_names
 from src.detector import build_detector
-from src.train.checkpoint import load_weights
 from tests.helpers.parity.drawn_weights import draw_tensor
 from tests.helpers.paths import ROOT
 

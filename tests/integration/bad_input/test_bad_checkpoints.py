@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as safetensors_of
 
+from src.checkpoint import read_checkpoint
 from src.config.command_line import parse_train_args
 from src.detector import build_detector
-from src.train.checkpoint import read_checkpoint
 from tests.helpers.sentences import QUICK_START, assert_says, refusal
 
 WEIGHTS = {"weight": np.arange(10_000, dtype=np.float32).reshape(100, 100), "bias": np.ones(100, np.float32)}

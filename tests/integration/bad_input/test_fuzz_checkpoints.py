@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
-from src.train.checkpoint_file import read_checkpoint_file
+from src.checkpoint_file import read_checkpoint_file
 from tests.helpers.fuzz_profile import fuzz
 
 TENSORS = {"a.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.ones(5, np.float16),

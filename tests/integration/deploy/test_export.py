@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import export
+from src.checkpoint import write_checkpoint
 from src.config.command_line import parse_export_args
 from src.dataset.drawing import draw_scene
 from src.deploy import onnx_file
@@ -16,7 +17,6 @@ from src.deploy.sample_inputs import batches_of, sample_images
 from src.detector import Predictor
 from src.errors import UserError
 from src.models.faster_rcnn import InferenceForward
-from src.train.checkpoint import write_checkpoint
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_networks import NUM_CLASSES, TINY_DETECTOR, tiny_config, tiny_inputs, tiny_network
 

@@ -12,6 +12,7 @@ from mindspore import Tensor
 from PIL import Image
 
 import infer
+from src.checkpoint import CLASS_NAMES, read_checkpoint
 from src.config.command_line import parse_infer_args
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.image_paths import drawing_names, find_images
@@ -19,7 +20,6 @@ from src.detector import class_names
 from src.environment import MAX_IMAGE_PIXELS
 from src.errors import UserError
 from src.launch import run
-from src.train.checkpoint import CLASS_NAMES, read_checkpoint
 
 
 @pytest.fixture

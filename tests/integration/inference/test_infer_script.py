@@ -5,7 +5,7 @@ import cv2
 import pytest
 from PIL import Image
 
-from src.train.checkpoint import read_checkpoint
+from src.checkpoint import read_checkpoint
 
 CLASSES = ["circle", "rectangle", "triangle", "star"]
 

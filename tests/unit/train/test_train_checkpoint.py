@@ -1,4 +1,4 @@
-"""src/train/checkpoint.py, saver.py and resume.py: what is saved comes back, and what does not fit is refused."""
+"""src/checkpoint.py, saver.py and resume.py: what is saved comes back, and what does not fit is refused."""
 import logging
 import os
 import zlib
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from src.checkpoint import check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
+from src.checkpoint_file import is_intact
 from src.errors import UserError
-from src.train.checkpoint import check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
-from src.train.checkpoint_file import is_intact
 from src.train.resume import find_checkpoint, restore
 from src.train.saver import Saver, TrainState
 from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate

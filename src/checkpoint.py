@@ -10,10 +10,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.checkpoint_file import is_intact, read_checkpoint_file
 from src.errors import UserError, is_plain
 from src.files import flush_to_disk, whole_file
 from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
-from src.train.checkpoint_file import is_intact, read_checkpoint_file
 
 logger = logging.getLogger("faster_rcnn")
 
