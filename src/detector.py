@@ -13,7 +13,7 @@ from src.checkpoint import Checkpoint, load_weights, read_checkpoint
 from src.checkpoint_file import read_checkpoint_file
 from src.compile_cache import stored_graph
 from src.cpu_kernels.replace import use_kernels
-from src.dataset.annotations import read_class_names
+from src.dataset.annotation_file import read_class_names
 from src.dataset.transforms import apply
 from src.errors import UserError
 from src.evaluation.detections import select_detections, to_original

@@ -1,8 +1,11 @@
-"""Annotation files found, read and parsed."""
+"""COCO annotation files: found, read, parsed, and their classes."""
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Iterator
 
-from src.errors import UserError
+from src.errors import UserError, is_plain, show
 
 # The largest public sets in COCO's format (LVIS, Objects365, OpenImages) have files of one to some gigabytes, COCO itself of
 # 0.45 GB; parsed, a file takes several times its size in memory.
@@ -10,7 +13,7 @@ MAX_BYTES = 2**33
 LISTS = ("images", "annotations", "categories")
 
 
-def existing_annotation_path(path):
+def existing_annotation_path(path: str) -> str:
     """`path`, or its like in a folder `annotation` instead of `annotations`, or the reverse.
 
     Raises:
@@ -30,7 +33,7 @@ def existing_annotation_path(path):
                     f"check data.dataset_dir and the data.*_anno_path.")
 
 
-def parse_annotations(path):
+def parse_annotations(path: str) -> dict:
     """The content of a COCO file without its segmentations: a dict with the lists of LISTS and `info`.
 
     Raises:
@@ -65,3 +68,51 @@ def _without_segmentation(node):
     # Polygons are most of COCO's 2 GB in memory, and boxes are all that this program uses.
     node.pop("segmentation", None)
     return node
+
+
+def read_class_names(annotation_path: str) -> list[str]:
+    """The names of the classes by label that `load_coco` would find in the file, without the rest of it.
+
+    Raises:
+        UserError: the file is missing or no COCO detection JSON.
+    """
+    path = existing_annotation_path(annotation_path)
+    return read_classes(parse_annotations(path)["categories"], path)[0]
+
+
+def is_integer(value) -> bool:
+    """Whether a JSON value is an integer of at most 63 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def check_id(identifier, seen: set, where: str) -> None:
+    """Check that an id is an integer which the set `seen` does not have yet, and add it."""
+    if not is_integer(identifier):
+        raise UserError(f"{where} has the id {show(identifier)}: an integer of at most 63 bits is needed.")
+    if identifier in seen:
+        raise UserError(f"{where} repeats the id {identifier}: ids must be unique.")
+    seen.add(identifier)
+
+
+def checked_entries(entries: list, kind: str, text_key: str, path: str) -> Iterator[dict]:
+    """Yield the entries of a list of images or categories: dicts with a unique integer id and a non-empty text."""
+    seen = set()
+    for number, entry in enumerate(entries):
+        where = f"{path}: number {number} of '{kind}'"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where} is not an object.")
+        check_id(entry.get("id"), seen, where)
+        text = entry.get(text_key)
+        where = f"{where} (id {entry['id']}) has the {text_key} {show(text)}"
+        if not isinstance(text, str) or not text:
+            raise UserError(f"{where}: a text is needed.")
+        if not is_plain(text):
+            raise UserError(f"{where}: it must not contain line ends or other characters that cannot be shown.")
+        yield entry
+
+
+def read_classes(categories: list, path: str) -> tuple[list[str], list[int]]:
+    """Names and ids of the classes by label, which follows ascending ids."""
+    by_id = {entry["id"]: entry["name"] for entry in checked_entries(categories, "categories", "name", path)}
+    category_ids = sorted(by_id)
+    return [by_id[category_id] for category_id in category_ids], category_ids

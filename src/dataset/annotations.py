@@ -10,10 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.dataset.annotation_file import existing_annotation_path, parse_annotations
+from src.dataset.annotation_file import (
+    check_id,
+    checked_entries,
+    existing_annotation_path,
+    is_integer,
+    parse_annotations,
+    read_classes,
+)
 from src.dataset.shapes import ensure_shapes
 from src.distributed import Group
-from src.errors import UserError, is_plain, show
+from src.errors import UserError, show
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -110,7 +117,7 @@ def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names
         raise UserError(f"The image folder {image_dir} does not exist: check data.dataset_dir and the data.*_img_dir "
                         f"that belongs to {path}.")
     coco = parse_annotations(path)
-    names_found, category_ids = _classes(coco["categories"], path)
+    names_found, category_ids = read_classes(coco["categories"], path)
     _compare_classes(names_found, nc, names, path)
     images = _checked_images(coco["images"], image_dir, path)
     boxes, labels, image_numbers, drops = _boxes(coco["annotations"], images, category_ids, path)
@@ -133,51 +140,6 @@ def training_records(dataset: CocoDataset) -> list[Record]:
     return records
 
 
-def read_class_names(annotation_path: str) -> list[str]:
-    """The names of the classes by label, a list of str, that `load_coco` would find in the file, without the rest of it.
-
-    Raises UserError when the file is missing or no COCO detection JSON.
-    """
-    path = existing_annotation_path(annotation_path)
-    return _classes(parse_annotations(path)["categories"], path)[0]
-
-
-def _is_int(value):
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-
-
-def _check_id(identifier, seen, where):
-    """Check that an id is an integer which the set `seen` does not have yet, and add it."""
-    if not _is_int(identifier):
-        raise UserError(f"{where} has the id {show(identifier)}: an integer of at most 63 bits is needed.")
-    if identifier in seen:
-        raise UserError(f"{where} repeats the id {identifier}: ids must be unique.")
-    seen.add(identifier)
-
-
-def _checked_entries(entries, kind, text_key, path):
-    """Yield the entries of a list of images or categories: dicts with a unique integer id and a non-empty text."""
-    seen = set()
-    for number, entry in enumerate(entries):
-        where = f"{path}: number {number} of '{kind}'"
-        if not isinstance(entry, dict):
-            raise UserError(f"{where} is not an object.")
-        _check_id(entry.get("id"), seen, where)
-        text = entry.get(text_key)
-        where = f"{where} (id {entry['id']}) has the {text_key} {show(text)}"
-        if not isinstance(text, str) or not text:
-            raise UserError(f"{where}: a text is needed.")
-        if not is_plain(text):
-            raise UserError(f"{where}: it must not contain line ends or other characters that cannot be shown.")
-        yield entry
-
-
-def _classes(categories, path):
-    by_id = {entry["id"]: entry["name"] for entry in _checked_entries(categories, "categories", "name", path)}
-    category_ids = sorted(by_id)
-    return [by_id[category_id] for category_id in category_ids], category_ids
-
-
 def _compare_classes(found, nc, names, path):
     listing = f"{len(found)} classes {found}"
     if nc is not None and nc != len(found):
@@ -190,13 +152,13 @@ def _compare_classes(found, nc, names, path):
 def _checked_images(entries, image_dir, path):
     """Return a list of (image id, file path, height, width)."""
     images = []
-    for entry in _checked_entries(entries, "images", "file_name", path):
+    for entry in checked_entries(entries, "images", "file_name", path):
         name = entry["file_name"]
         if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
             raise UserError(f"{path}: image {entry['id']} has the file_name {show(name)}, which leads out of the "
                             f"image folder: names must be relative and without '..'.")
         size = (entry.get("height"), entry.get("width"))
-        if not all(_is_int(side) and 0 < side < MAX_SIDE for side in size):
+        if not all(is_integer(side) and 0 < side < MAX_SIDE for side in size):
             raise UserError(f"{path}: image {entry['id']} ({show(name)}) has height {show(size[0])} and width {show(size[1])}: "
                             f"positive integers below {MAX_SIDE} are needed.")
         images.append((entry["id"], os.path.join(image_dir, name), *size))
@@ -239,7 +201,7 @@ def _is_area(value):
 def _complete(annotation, number, seen, where):
     """Check what an annotation may leave out, `id` and `iscrowd`; set them as pycocotools wants them."""
     if annotation.get("id") is not None:
-        _check_id(annotation["id"], seen, where)
+        check_id(annotation["id"], seen, where)
     if annotation.get("iscrowd") not in (None, 0, 1):
         raise UserError(f"{where} has the iscrowd {show(annotation['iscrowd'])}: 0 or 1 is needed.")
     annotation["id"] = number + 1

@@ -77,7 +77,7 @@ def _colours(name, rng, surroundings):
 
 
 def draw_scene(rng, height, width):
-    """Draw a image with 1 to 6 shapes.
+    """Draw an image with 1 to 6 shapes.
 
     Returns image (height, width, 3) uint8 RGB, boxes (n, 4) int xyxy around the visible pixels of each shape, category
     ids (n,) and areas (n,) in visible pixels.

@@ -1,4 +1,6 @@
 """Which images are meant, and what the drawings of them are called."""
+from __future__ import annotations
+
 import glob
 import logging
 import os
@@ -11,7 +13,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", 
               ".pbm", ".pnm", ".ras", ".sr")
 
 
-def find_images(places):
+def find_images(places: list[str]) -> list[str]:
     """The paths of the images in `places`, a list of files, folders and patterns, in this order and by name, each once.
 
     A file may be called anything. Of folders, which are not searched further down, and of what a pattern matches, those count
@@ -21,17 +23,17 @@ def find_images(places):
         UserError: there is no such place, or no image in one.
     """
     if not places:
-        raise UserError("there is nothing to detect on; give --image a image, a folder of images or a pattern such as "
+        raise UserError("there is nothing to detect on; give --image an image, a folder of images or a pattern such as "
                         "'folder/*.jpg'.")
     found = {path: None for place in places for path in _images_of(os.path.expanduser(place))}
     return list(found)
 
 
-def drawing_names(paths, folder):
+def drawing_names(paths: list[str], folder: str) -> list[str]:
     """A file name in `folder` for the drawing of each image: its own with .png or .jpg, or a longer one where that is taken.
 
     Raises:
-        UserError: a image lies in `folder`, where drawings might overwrite it.
+        UserError: an image lies in `folder`, where drawings might overwrite it.
     """
     names, taken = [], set()
     for path in paths:

@@ -16,13 +16,22 @@ PARAMETERS_FILE = "shapes.json"
 DRAWING_VERSION = 1   # to be raised when the same parameters give other images
 
 
-def ensure_shapes(root, train_images, val_images, height, width, seed):
+def ensure_shapes(root: str, train_images: int, val_images: int, height: int, width: int, seed: int) -> None:
     """Draw the data set into the folder `root`, unless it is there already with the same parameters.
 
     It is drawn into a temporary folder beside `root` and renamed when complete, so `root` is never half a data set.
     Deterministic by `seed`; training and validation images differ.
 
-    Raises UserError when `root` holds something else or cannot be written.
+    Args:
+        root: folder of the data set.
+        train_images: number of them.
+        val_images: number of them.
+        height: of an image, in pixels.
+        width: of an image, in pixels.
+        seed: of the drawing.
+
+    Raises:
+        UserError: `root` holds something else or cannot be written.
     """
     parameters = {"train_images": train_images, "val_images": val_images, "height": height, "width": width,
                   "seed": seed, "drawing_version": DRAWING_VERSION}

@@ -1,9 +1,12 @@
 """Transforms of one sample: image (h, w, 3) uint8 RGB and boxes (n, 4) float32 xyxy in its pixels."""
+from __future__ import annotations
+
 import cv2
 import numpy as np
+from numpy.random import Generator
 
 
-def random_flip(image, boxes, rng, prob):
+def random_flip(image: np.ndarray, boxes: np.ndarray, rng: Generator, prob: float) -> tuple[np.ndarray, np.ndarray]:
     """Mirror image and boxes left to right with probability `prob`."""
     if rng.random() >= prob:
         return image, boxes
@@ -14,7 +17,7 @@ def random_flip(image, boxes, rng, prob):
     return cv2.flip(image, 1), mirrored
 
 
-def random_hsv(image, rng, hgain, sgain, vgain):
+def random_hsv(image: np.ndarray, rng: Generator, hgain: float, sgain: float, vgain: float) -> np.ndarray:
     """Multiply hue, saturation and value by factors drawn from [1 - gain, 1 + gain]."""
     factors = 1.0 + rng.uniform(-1.0, 1.0, 3) * (hgain, sgain, vgain)
     levels = np.arange(256)
@@ -23,13 +26,13 @@ def random_hsv(image, rng, hgain, sgain, vgain):
     return cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
 
 
-def fitted_size(size, canvas_size):
-    """The (height, width) in whole pixels of a image of `size` (height, width), scaled to just fit into `canvas_size`."""
+def fitted_size(size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) in whole pixels of an image of `size` (height, width), scaled to just fit into `canvas_size`."""
     scale = min(canvas_size[0] / size[0], canvas_size[1] / size[1])
-    return tuple(max(1, round(side * scale)) for side in size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize(image, boxes, canvas):
+def resize(image: np.ndarray, boxes: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scale image and boxes by one factor so that the image just fits into the canvas (H, W, 3) uint8.
 
     Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own
@@ -45,15 +48,23 @@ def resize(image, boxes, canvas):
     return image, boxes * ratios
 
 
-def apply(item_transforms, image, boxes, rng, canvas):
+def apply(item_transforms: list[dict], image: np.ndarray, boxes: np.ndarray, rng: Generator | None,
+          canvas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Apply a configuration's list of transforms in its order and put the image at the top-left of the canvas, zeros beside it.
 
     The list's NormalizeImage and TransposeImage happen next to the network, LabelsPadding in `pad_boxes`.
 
-    Args: item_transforms: one-key dicts with all parameters, Resize among them; image (h, w, 3) uint8; boxes (n, 4)
-    float32; rng: a NumPy Generator, the only source of randomness; canvas: (H, W, 3) uint8, all of it is written.
+    Args:
+        item_transforms: one-key dicts with all parameters, Resize among them.
+        image: (h, w, 3) uint8.
+        boxes: (n, 4) float32 xyxy, pixels of the image.
+        rng: the only source of randomness; None where no transform is random.
+        canvas: (H, W, 3) uint8, all of it is written.
 
-    Returns valid size (2,) float32 (height, width), boxes (n, 4) float32 in canvas pixels, scale (2,) float32 (sy, sx).
+    Returns:
+        valid_size: (2,) float32, height and width of the image on the canvas.
+        boxes: (n, 4) float32 xyxy, canvas pixels.
+        scale: (2,) float32, canvas pixels per original pixel, (sy, sx).
     """
     old_size = np.array(image.shape[:2], dtype=np.float32)
     for item in item_transforms:
@@ -73,13 +84,14 @@ def apply(item_transforms, image, boxes, rng, canvas):
     return valid_size, boxes, valid_size / old_size
 
 
-def padding_of(item_transforms):
+def padding_of(item_transforms: list[dict]) -> tuple[int, int]:
     """The parameters of LabelsPadding: (padding_size, padding_value)."""
     [parameters] = [item["LabelsPadding"] for item in item_transforms if "LabelsPadding" in item]
     return parameters["padding_size"], parameters["padding_value"]
 
 
-def pad_boxes(boxes, labels, padding_size, padding_value):
+def pad_boxes(boxes: np.ndarray, labels: np.ndarray, padding_size: int,
+              padding_value: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pad to a fixed count: boxes (padding_size, 4) float32 with zeros, labels (padding_size,) int32 with
     `padding_value`, and mask (padding_size,) bool, True for real boxes."""
     count = len(boxes)

@@ -15,7 +15,7 @@ from src.dataset.loader import TrainLoader
 
 HEIGHT, WIDTH = 480, 640
 FILES = 64  # at least
-BOXES = 7      # a image, COCO's mean
+BOXES = 7      # an image, COCO's mean
 IMAGES = 200   # measured in a round
 ROUNDS = 5
 

@@ -92,7 +92,7 @@ FLAGS = {
     "no such configuration": (["--config", "gone.yml"], "configuration file gone.yml does not exist; check the path"),
     "a folder as configuration": (["--config", "."], "configuration file . is not a file"),
     "a device as configuration": (["--config", "/dev/zero"], "/dev/zero is not a file"),
-    "a image as configuration": (["--config", "IMAGE"], "invalid YAML"),
+    "an image as configuration": (["--config", "IMAGE"], "invalid YAML"),
     "device_target in small letters": (["--device_target", "gpu"], "not 'gpu'; did you mean 'GPU'?"),
     "device_target empty": (["--device_target", ""], "--device_target: device_target must be 'Ascend', 'GPU' or 'CPU', not ''"),
     "a number in words": (["--batch_size", "two"], "--batch_size: batch_size must be a whole number, not 'two'"),
