@@ -117,7 +117,7 @@ def _batches(samples: TrainSamples | EvalSamples, start: int, cfg) -> Iterator[B
     batches = read(BatchSource(samples), start, cfg)
     try:
         for columns in batches:
-            yield Batch(*map(ms.Tensor, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
+            yield Batch(*map(ms.Tensor.from_numpy, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
     finally:
         batches.close()
 
