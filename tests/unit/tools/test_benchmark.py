@@ -44,7 +44,7 @@ def test_the_pipeline_alone(run_benchmark, tmp_path):
     (["--steps", "0"], "--steps must be a whole number of at least 1, not '0'"),
     (["--height", "0"], "--height must be a whole number of at least 1, not '0'"),
     (["--width", "wide"], "--width must be a whole number of at least 1, not 'wide'"),
-    (["--batch", "0"], "--batch_size: batch_size must be a whole number from 1 to 1024, not 0"),
+    (["--batch", "0"], "--batch_size: batch_size must be at least 1, not 0"),
     (["--json", "gone/results.json"], "cannot write gone/results.json: there is no folder 'gone'; make it first."),
 ])
 def test_what_is_refused(run_benchmark, flags, sentence):
@@ -92,7 +92,7 @@ def test_the_batch_is_what_another_program_can_draw():
     assert np.array_equal(images, noise) and np.allclose(boxes[0, :, :2], first_corners)
     assert labels.tolist() == [0, 1, 2, 3, 0, 1]
     cfg = parse_train_args(["-o", "data.target_size=[96,160]"])
-    pixels, valid_size, padded, padded_labels, mask = (column.asnumpy() for column in noise_batch(cfg, 4))
+    pixels, valid_size, padded, padded_labels, mask = (column.asnumpy() for column in noise_batch(cfg, 4)[:5])
     assert pixels.shape == (2, 96, 160, 3) and pixels.dtype == np.uint8
     assert pixels[1, 5, 7, 2] == np.clip(np.round(255 * images[1, 2, 5, 7]), 0, 255)
     assert valid_size.tolist() == [[96, 160]] * 2
