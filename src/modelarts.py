@@ -25,15 +25,13 @@ def download_dataset(cfg, group: Group):
         The configuration with data.dataset_dir set to data_dir, or as it is without enable_modelarts or data_url.
 
     Raises:
-        UserError: there is no moxing or no train_url, two checkpoints to start from are given, or the copy fails.
+        UserError: there is no moxing or no train_url, or the copy fails.
     """
     if not cfg.enable_modelarts:
         return cfg
     storage = _storage()
     if not cfg.train_url:
         raise UserError("enable_modelarts needs train_url, where the outputs go: they would be lost with the machine.")
-    if cfg.ckpt_url and cfg.resume_ckpt not in ("", AUTO):
-        raise UserError(f"both ckpt_url ({cfg.ckpt_url}) and resume_ckpt ({cfg.resume_ckpt}) are given; leave one of them out.")
     if not cfg.data_url:
         return cfg
     with group.first_on_machine():

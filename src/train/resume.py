@@ -32,13 +32,12 @@ def find_checkpoint(cfg, run: RunFolder) -> Checkpoint | None:
 
 
 def _find(cfg, run):
-    if cfg.resume_ckpt == AUTO:
-        found = _newest_intact(run)
-        if found:
-            return found
-        path = download_checkpoint(cfg)
-    else:
-        path = cfg.resume_ckpt or download_checkpoint(cfg)
+    if cfg.resume_ckpt == AUTO and (found := _newest_intact(run)):
+        return found
+    named = "" if cfg.resume_ckpt == AUTO else cfg.resume_ckpt
+    if named and cfg.enable_modelarts and cfg.ckpt_url:
+        raise UserError(f"both ckpt_url ({cfg.ckpt_url}) and resume_ckpt ({named}) are given; leave one of them out.")
+    path = named or download_checkpoint(cfg)
     if not path:
         return None
     checkpoint = read_checkpoint(path)
