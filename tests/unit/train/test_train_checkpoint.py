@@ -315,6 +315,30 @@ def test_weights_that_training_starts_from(tmp_path, log, why):
     assert "step 0" in log()
 
 
+# What versions before 0.7.0 wrote: the names of the entries, beside which stand {name: number or text}.
+EARLIER_ENTRIES = ["conv.weight", "norm.moving_mean", "norm.moving_variance", "norm.gamma", "norm.beta", "box_head.fc.weight",
+                   "box_head.fc.bias", "box_head.classes.weight", "box_head.classes.bias", "box_head.deltas.weight",
+                   "box_head.deltas.bias", "moments.norm.gamma", "moments.norm.beta", "moments.box_head.fc.weight",
+                   "moments.box_head.fc.bias", "moments.box_head.classes.weight", "moments.box_head.classes.bias",
+                   "moments.box_head.deltas.weight", "moments.box_head.deltas.bias"]
+EARLIER_VALUES = {"epoch": 3, "epoch_images": 14, "global_step": 67, "skipped_steps": 5, "evaluated": 2, "best_ap": 0.25,
+                  "seed": 9, "loss_scale": 1024.0, "loss_scale_counter": 17, "class_names": '["a", "b", "c"]'}
+
+
+def test_a_checkpoint_of_earlier_versions_is_resumed(path):
+    network, optimizer = build(0)
+    arrays = contents(network, optimizer)
+    assert sorted(arrays) == sorted(EARLIER_ENTRIES)
+    ms.save_checkpoint([{"name": name, "data": Tensor(arrays[name])} for name in EARLIER_ENTRIES], path,
+                       append_dict=EARLIER_VALUES, crc_check=True)
+    other, other_optimizer = build(1)
+    state = TrainState(9)
+    step = resume(path, other, other_optimizer, state, kind="dynamic")
+    assert state == TrainState(9, 67, 5, 2, 0.25)
+    assert step.loss_scale_state() == {"loss_scale": 1024.0, "loss_scale_counter": 17}
+    assert_equal(contents(other, other_optimizer), arrays)
+
+
 def test_the_newest_checkpoint_of_other_classes_is_refused(tmp_path):
     path = save(tmp_path, *build(0, classes=7), TrainState(9, 20), names="abcdefg")
     sentence = refusal(resume, str(tmp_path / "x"), *build(1), TrainState(9), resume_ckpt="auto")
