@@ -60,7 +60,7 @@ def score(paths, cfg, group):
         if group.rank == 0:
             checkpoint = read_checkpoint(path)
             load_weights(network, checkpoint)
-            if checkpoint.class_names not in (None, dataset.names):
+            if checkpoint.class_names and checkpoint.class_names != dataset.names:
                 logger.warning("%s was trained with the classes %s, but %s has %s: they are taken for the same, in this order",
                                path, ", ".join(checkpoint.class_names), dataset.annotation_path, ", ".join(dataset.names))
         broadcast_parameters(group, list(network.get_parameters()))

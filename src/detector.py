@@ -151,9 +151,10 @@ class Predictor:
         """Find the objects on an image (h, w, 3) uint8 RGB of any size, as an evaluation with a batch of one does."""
         data, infer = self.cfg.data, self.cfg.infer
         canvas = np.empty((*data.target_size, 3), np.uint8)
-        nothing_random, no_boxes = None, np.zeros((0, 4), np.float32)
-        valid_size, _, scale = apply(data.eval_transforms.item_transforms, image, no_boxes, nothing_random, canvas)
+        no_boxes, rng = np.zeros((0, 4), np.float32), np.random.default_rng(0)  # nothing is random in evaluation
+        valid_size, _, scale = apply(data.eval_transforms.item_transforms, image, no_boxes, rng, canvas)
         boxes, scores = self(Tensor(canvas[None]), Tensor(valid_size[None]))
         found, values, labels = select_detections(boxes[0], scores[0], infer.conf_threshold, infer.nms_threshold,
                                                   infer.max_box_num)
-        return Detections(to_original(found, scale, image.shape[:2]), values, labels, bool(np.isfinite(scores[0]).all()))
+        found = to_original(found, scale, np.array(image.shape[:2]))
+        return Detections(found, values, labels, bool(np.isfinite(scores[0]).all()))

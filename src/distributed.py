@@ -48,14 +48,20 @@ class SingleProcess:
     def first_on_machine(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
+    def barrier(self) -> None:
+        """There is nobody to wait for."""
+
     def broadcast(self, value: Any) -> Any:
         return value
 
     def gather(self, value: Any) -> list:
         return [value]
 
-    def max(self, number: float) -> float:
+    def max(self, number: int) -> int:
         return number
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """The sum over one process is what it has."""
 
     def check_same(self, describe: Callable[[], dict]) -> None:
         """There is nobody to compare with."""
@@ -104,7 +110,7 @@ class MpiGroup:
         """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
         return self._comm.gather(value)
 
-    def max(self, number: float) -> float:
+    def max(self, number: int) -> int:
         """The largest of the numbers of all processes."""
         return self._comm.allreduce(number, op=self._mpi.MAX)
 

@@ -81,7 +81,7 @@ def _drop_lines_after(path, key, last):
 def _parse(text, key):
     """A line as a dict whose `key` is a whole number; None where it is incomplete or something else."""
     try:
-        line = json.loads(text) if text.endswith("\n") else None
-        return line if isinstance(line[key], int) else None
+        line = json.loads(text)
+        return line if text.endswith("\n") and isinstance(line[key], int) else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -16,7 +16,7 @@ from src.modelarts import AUTO, Uploads, download_outputs
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -40,7 +40,7 @@ def main(arguments, group, _):
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
     images, captions = zip(*(draw_sample(batch, dataset.names, records) for batch in batches))
-    write_sheet(args.output, contact_sheet(images, captions, COLUMNS))
+    write_sheet(args.output, contact_sheet(list(images), list(captions), COLUMNS))
     logger.info("%d of %d training images of epoch %d with seed %d: %s", len(images), len(loader.records), args.epoch, cfg.seed,
                 args.output)
 

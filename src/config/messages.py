@@ -42,7 +42,7 @@ def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:
     return dotted.lstrip("."), value
 
 
-def _allowed(error: dict) -> str:
+def _allowed(error: Any) -> str:
     if error["type"] not in ALLOWED:
         return error["msg"].replace("Input should be ", "", 1)
     bounds = error.get("ctx", {}).items()
@@ -50,7 +50,7 @@ def _allowed(error: dict) -> str:
                                             if isinstance(value, (int, float))})
 
 
-def _hint(error: dict, value: Any) -> str:
+def _hint(error: Any, value: Any) -> str:
     if error["type"] == "literal_error":
         near = nearest(value, re.findall("'([^']+)'", error["ctx"]["expected"]))
         return f"; did you mean '{near}'?" if near else ""

@@ -77,9 +77,10 @@ class _Step(Section):
 
 
 # A section with a key for each transform, of which exactly one is set.
-Step = create_model("Step", __base__=_Step, **{name: (Annotated[cls, null_means({})], setting(None, cls.__doc__))
-                                               for name, cls in TRANSFORMS.items()})
-STEPS = TypeAdapter(list[Step], config=ConfigDict(strict=True))
+KEYS: Any = {name: (Annotated[cls, null_means({})], setting(None, cls.__doc__ or "")) for name, cls in TRANSFORMS.items()}
+Step = create_model("Step", __base__=_Step, **KEYS)
+# The type checker does not follow a model that is made at run time.
+STEPS: Any = TypeAdapter(list[Step], config=ConfigDict(strict=True))  # type: ignore[valid-type]
 
 
 def default_transforms(training: bool) -> list:

@@ -157,7 +157,7 @@ def _checked_images(entries, image_dir, path):
         if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
             raise UserError(f"{path}: image {entry['id']} has the file_name {show(name)}, which leads out of the "
                             f"image folder: names must be relative and without '..'.")
-        size = (entry.get("height"), entry.get("width"))
+        size: tuple = (entry.get("height"), entry.get("width"))
         if not all(is_integer(side) and 0 < side < MAX_SIDE for side in size):
             raise UserError(f"{path}: image {entry['id']} ({show(name)}) has height {show(size[0])} and width {show(size[1])}: "
                             f"positive integers below {MAX_SIDE} are needed.")
@@ -233,10 +233,10 @@ def _boxes(annotations, images, category_ids, path):
     for annotation, area in zip(annotations, areas.tolist()):
         if not _is_area(annotation.get("area")):
             annotation["area"] = area
-    image_numbers = np.array(image_numbers, dtype=np.int64)
-    sizes = np.array([(width, height) for _, _, height, width in images], dtype=np.float64)[image_numbers]
+    image_of_box = np.array(image_numbers, dtype=np.int64)
+    sizes = np.array([(width, height) for _, _, height, width in images], dtype=np.float64)[image_of_box]
     boxes, keep, drops = _clip(xywh, sizes, np.array(crowd, dtype=bool))
-    return boxes[keep], np.array(labels, dtype=np.int32)[keep], image_numbers[keep], drops
+    return boxes[keep], np.array(labels, dtype=np.int32)[keep], image_of_box[keep], drops
 
 
 def _clip(xywh, sizes, crowd):

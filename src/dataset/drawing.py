@@ -70,7 +70,7 @@ def _colours(name, rng, surroundings):
     """A fill colour of the class that stands out from the surroundings' mean colour (3,), and a darker or lighter edge."""
     while True:
         hue = (HUES[name] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 180
-        hsv = np.float32([[[2 * hue, rng.uniform(0.55, 1), rng.uniform(0.45, 1)]]])
+        hsv = np.array([[[2 * hue, rng.uniform(0.55, 1), rng.uniform(0.45, 1)]]], np.float32)
         fill = 255 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float64)
         if np.abs(fill - surroundings).max() > 70:
             return fill, fill * 0.35 if fill.mean() > 90 else 255 - (255 - fill) * 0.35

@@ -99,4 +99,4 @@ def _draw_split(root, split, count, height, width, seed):
 def _write_jpeg(path, image):
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
     with open(path, "wb") as file:  # not cv2.imwrite: it swallows the reason of a failure
-        file.write(data)
+        file.write(data.tobytes())

@@ -39,7 +39,7 @@ def resize(image: np.ndarray, boxes: np.ndarray, canvas: np.ndarray) -> tuple[np
     top-left part, which saves a copy; an image that fits already is given back as it is.
     """
     old_height, old_width = image.shape[:2]
-    new_height, new_width = fitted_size((old_height, old_width), canvas.shape[:2])
+    new_height, new_width = fitted_size((old_height, old_width), (canvas.shape[0], canvas.shape[1]))
     if (new_height, new_width) != (old_height, old_width):
         place = canvas[:new_height, :new_width]
         cv2.resize(image, (new_width, new_height), dst=place, interpolation=cv2.INTER_LINEAR)
@@ -48,7 +48,7 @@ def resize(image: np.ndarray, boxes: np.ndarray, canvas: np.ndarray) -> tuple[np
     return image, boxes * ratios
 
 
-def apply(item_transforms: list[dict], image: np.ndarray, boxes: np.ndarray, rng: Generator | None,
+def apply(item_transforms: list[dict], image: np.ndarray, boxes: np.ndarray, rng: Generator,
           canvas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Apply a configuration's list of transforms in its order and put the image at the top-left of the canvas, zeros beside it.
 
@@ -58,7 +58,7 @@ def apply(item_transforms: list[dict], image: np.ndarray, boxes: np.ndarray, rng
         item_transforms: one-key dicts with all parameters, Resize among them.
         image: (h, w, 3) uint8.
         boxes: (n, 4) float32 xyxy, pixels of the image.
-        rng: the only source of randomness; None where no transform is random.
+        rng: the only source of randomness.
         canvas: (H, W, 3) uint8, all of it is written.
 
     Returns:

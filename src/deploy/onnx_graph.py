@@ -1,7 +1,7 @@
 """Building an ONNX graph operator by operator."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Graph:
         self.nodes = []
         self.constants = {}
 
-    def add(self, operator: str, *inputs, outputs: int = 1, **attributes) -> str | tuple[str, ...]:
+    def add(self, operator: str, *inputs, outputs: int = 1, **attributes) -> Any:
         """Append an operator of ONNX; an input of None is left out. Returns the name of its output, or a tuple of several."""
         names = [self._name(tensor) for tensor in inputs]
         number = len(self.nodes)

@@ -40,7 +40,7 @@ def batches_of(images: list[np.ndarray], cfg) -> list[tuple[np.ndarray, np.ndarr
     """
     size, count = cfg.batch_size, len(images)
     canvases = np.empty((-(-count // size) * size, *cfg.data.target_size, 3), np.uint8)
-    nothing_random, no_boxes = None, np.zeros((0, 4), np.float32)
-    valid = [apply(cfg.data.eval_transforms.item_transforms, images[number % count], no_boxes, nothing_random, canvas)[0]
+    no_boxes, rng = np.zeros((0, 4), np.float32), np.random.default_rng(0)  # nothing is random in evaluation
+    valid = [apply(cfg.data.eval_transforms.item_transforms, images[number % count], no_boxes, rng, canvas)[0]
              for number, canvas in enumerate(canvases)]
     return [(canvases[start:start + size], np.stack(valid[start:start + size])) for start in range(0, len(canvases), size)]

@@ -110,7 +110,7 @@ def _merge(parts, records):
     """What `_detect` gave on each process -> result rows, image ids, ids of skipped images, in the order of the records."""
     place = {record.image_id: number for number, record in enumerate(records)}
     found = sorted((image for part, _, _ in parts for image in part), key=lambda image: place[image[0]])
-    skipped = sorted((image_id for _, part, _ in parts for image_id in part), key=place.get)
+    skipped = sorted((image_id for _, part, _ in parts for image_id in part), key=place.__getitem__)
     image_ids = [image_id for image_id, _ in found]
     _check_once(image_ids + skipped, list(place))
     not_finite = sum(count for _, _, count in parts)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -60,14 +59,14 @@ class HostAllReduce(NoAllReduce):
     def __init__(self, group: Group):
         super().__init__()
         self.group = group
-        self.buffer = None
-        self.seconds = Counter()
+        self.buffer = np.empty(0, np.float32)
+        self.seconds: dict[str, float] = {}
 
     def on_host(self, gradients, *others: Tensor) -> tuple:
         """Means over all processes; see `NoAllReduce.on_host`."""
         arrays = [tensor.asnumpy() for tensor in (*gradients, *others)]
         copying = time.perf_counter()
-        if self.buffer is None:
+        if not self.buffer.size:
             self.buffer = np.empty(sum(array.size for array in arrays), np.float32)
         np.concatenate([array.reshape(-1) for array in arrays], out=self.buffer)
         waiting = time.perf_counter()
@@ -76,10 +75,10 @@ class HostAllReduce(NoAllReduce):
         self.group.all_reduce(self.buffer)
         self.buffer /= self.group.size
         means = self._parts([array.shape for array in arrays])
-        gradients = [Tensor.from_numpy(mean) for mean in means[:len(gradients)]]
-        others = [mean.copy() for mean in means[len(gradients):]]
-        self.seconds.update(rank_wait=reducing - waiting, all_reduce=time.perf_counter() - reducing + waiting - copying)
-        return gradients, *others
+        spent = {"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying}
+        self.seconds = {name: self.seconds.get(name, 0.0) + seconds for name, seconds in spent.items()}
+        count = len(gradients)
+        return [Tensor.from_numpy(mean) for mean in means[:count]], *(mean.copy() for mean in means[count:])
 
     def _parts(self, shapes):
         ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
@@ -87,7 +86,7 @@ class HostAllReduce(NoAllReduce):
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds since the last call: `all_reduce` itself, and `rank_wait` for the slowest process."""
-        seconds, self.seconds = self.seconds, Counter()
+        seconds, self.seconds = self.seconds, {}
         return seconds
 
 

@@ -94,7 +94,7 @@ class Metrics:
         steps = len(self.losses)
         shares = {name: part / interval for name, part in self.seconds.items()}
         epoch, step = schedule.position(done - 1)
-        line = {"epoch": epoch + 1, "step": step + 1, "global_step": done}
+        line: dict = {"epoch": epoch + 1, "step": step + 1, "global_step": done}
         line.update(zip(LOSS_NAMES, np.mean(self.losses, axis=0, dtype=np.float64).tolist()))
         line.update(lr=learning_rate, loss_scale=loss_scale, skipped_steps=self.state.skipped_steps,
                     images_per_second=steps * schedule.images_per_step / interval, **shares,

@@ -94,7 +94,7 @@ def restore(checkpoint: Checkpoint | None, run: RunFolder, step: TrainStep, stat
     goes_on = _load(checkpoint, run, step, class_names) if checkpoint and run.group.rank == 0 else False
     broadcast_parameters(run.group, step.parameters())
     restore_statistics(run.group, step.network, checkpoint.statistics if checkpoint else {})
-    if run.group.broadcast(goes_on):
+    if run.group.broadcast(goes_on) and checkpoint:
         state.restore(checkpoint.progress, schedule)
         step.restore_loss_scale(checkpoint.progress)
 

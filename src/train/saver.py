@@ -45,10 +45,10 @@ class TrainState:
     def restore(self, progress: dict[str, float], schedule: Schedule) -> None:
         """Stand after as many epochs, and as many images of the next one, as the run that saved `progress`, whose schedule may
         differ."""
-        steps = min(progress["epoch_images"] // schedule.images_per_step, schedule.steps_per_epoch - 1)
-        self.global_step = progress["epoch"] * schedule.steps_per_epoch + steps
-        self.skipped_steps = progress["skipped_steps"]
-        self.evaluated = progress["evaluated"]
+        steps = min(int(progress["epoch_images"]) // schedule.images_per_step, schedule.steps_per_epoch - 1)
+        self.global_step = int(progress["epoch"]) * schedule.steps_per_epoch + steps
+        self.skipped_steps = int(progress["skipped_steps"])
+        self.evaluated = int(progress["evaluated"])
         self.best_ap = progress["best_ap"]
 
 

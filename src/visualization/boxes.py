@@ -1,6 +1,7 @@
 """Boxes with names and scores, drawn so that they can be read on images of any size."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -28,8 +29,8 @@ class Label(NamedTuple):
     colour: tuple
 
 
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: list[str],
-               scores: np.ndarray | None = None) -> np.ndarray:
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.ndarray, names: list[str],
+               scores: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
     """Draw boxes, each with the name of its class and perhaps its score.
 
     Small images are enlarged by a whole number first, see `enlargement`. Lines and letters grow with the image. Where boxes
@@ -49,18 +50,17 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: np.ndarray, names: 
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
     width = line_width(image.shape)
     corners = [_corners(box, width, image.shape) for box in np.asarray(boxes, np.float64).reshape(-1, 4) * factor]
-    scores = [None] * len(corners) if scores is None else scores
-    drawn = []
-    for box, label, score in zip(corners, map(int, labels), scores):
+    drawn: list[Label] = []
+    for number, (box, label) in enumerate(zip(corners, map(int, labels))):
+        score = None if scores is None else float(scores[number])
         text, letters = _fitted_text(plain_text(names[label], label), score, image.shape)
-        drawn.append(Label(*_free_place(box, text_size(text, letters), width, image.shape, drawn), text, letters,
-                           colour_of(label)))
-    for (left, top, right, bottom), label in reversed(list(zip(corners, drawn))):
-        cv2.rectangle(image, (left, top), (right, bottom), label.colour, width)
-    for label in reversed(drawn):
-        area = image[max(label.top, 0):label.top + label.height, max(label.left, 0):label.left + label.width]
-        area[:] = label.colour
-        draw_text(image, label.text, label.left, label.top, label.letters, text_colour(label.colour))
+        left, top, *size = _free_place(box, text_size(text, letters), width, image.shape, drawn)
+        drawn.append(Label(left, top, size[0], size[1], text, letters, colour_of(label)))
+    for (left, top, right, bottom), tag in reversed(list(zip(corners, drawn))):
+        cv2.rectangle(image, (left, top), (right, bottom), tag.colour, width)
+    for tag in reversed(drawn):
+        image[max(tag.top, 0):tag.top + tag.height, max(tag.left, 0):tag.left + tag.width] = tag.colour
+        draw_text(image, tag.text, tag.left, tag.top, tag.letters, text_colour(tag.colour))
     return image
 
 

@@ -23,7 +23,8 @@ def draw_errors(path: str, errors: dict) -> None:
     classes = {name: counts for name, counts in classes.items() if any(counts.values())}
     worst = sorted(classes, key=lambda name: classes[name]["found"] / sum(classes[name].values()))[:MAX_CLASSES]
     figure = new_figure(12, max(6, 2.5 + 0.25 * len(worst)))
-    left, right = figure.subfigures(1, 2)
+    halves: np.ndarray = np.asarray(figure.subfigures(1, 2))
+    left, right = halves
     detections, boxes = left.subplots(2, height_ratios=(6, 4))
     threshold = errors["score_threshold"]
     kept = "no detections" if threshold is None else f"detections with a score of at least {threshold:.2f} (the best F1)"

@@ -24,7 +24,7 @@ def write_image(path: str, image: np.ndarray) -> None:
     _, data = cv2.imencode(path[path.rindex("."):], cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
                            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     with whole_file(path) as temporary, open(temporary, "wb") as file:  # cv2.imwrite does not say why it failed
-        file.write(data)
+        file.write(data.tobytes())
 
 
 def new_figure(width: float, height: float) -> Figure:

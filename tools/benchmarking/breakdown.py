@@ -3,7 +3,6 @@ import contextlib
 import csv
 import io
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_handler
@@ -37,7 +36,7 @@ def break_down(step):
 
 def seconds_by_part(path):
     """The profiler's table of operators, a CSV file, as a dict of seconds by PARTS."""
-    milliseconds = Counter()
+    milliseconds = dict.fromkeys(PARTS, 0.0)
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             milliseconds[part_of(row["full_op_name"])] += float(row["op_total_time(ms)"])

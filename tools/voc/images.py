@@ -77,7 +77,7 @@ class ImageFolder:
                                 "that has it with --images.")
             return voc.size
         stored, rotated = _header(os.path.join(self.folder, name))
-        if voc.size not in (None, stored, rotated):
+        if voc.size is not None and voc.size not in (stored, rotated):
             raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but "
                             f"{os.path.join(self.folder, name)} is {stored[0]} x {stored[1]}; if the boxes are right, correct or "
                             "remove the <size>.")
