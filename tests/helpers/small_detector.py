@@ -2,6 +2,7 @@
 import numpy as np
 from mindspore import Tensor
 
+from src.config import with_settings
 from src.config.schema import Config
 
 NUM_CLASSES = 3
@@ -11,16 +12,13 @@ PROPOSALS, PADDED = 40, 3
 
 def small_config(**backbone):
     """Its configuration; backbone: further values of that section."""
-    cfg = Config(mix=False, ms_loss_scaler="none")
-    cfg.data.target_size = [64, 96]
-    vars(cfg.backbone).update({"name": "det_resnet18", "pretrained": False, "out_channels": 16, **backbone})
-    cfg.rpn_head.feat_channel = 16
-    cfg.rpn_head.anchor_generator.anchor_sizes = [[8], [16], [32], [64], [80]]
-    for proposal in (cfg.rpn_head.train_proposal, cfg.rpn_head.test_proposal):
-        proposal.pre_nms_top_n = proposal.post_nms_top_n = PROPOSALS
-    cfg.bbox_head.head.in_channel, cfg.bbox_head.head.out_channel = 16, 32
-    cfg.bbox_head.bbox_assigner.rois_per_batch = 16
-    return cfg
+    settings = {
+        "data.target_size": [64, 96], "backbone.name": "det_resnet18", "backbone.pretrained": False, "backbone.out_channels": 16,
+        "rpn_head.feat_channel": 16, "rpn_head.anchor_generator.anchor_sizes": [[8], [16], [32], [64], [80]],
+        "bbox_head.head.in_channel": 16, "bbox_head.head.out_channel": 32, "bbox_head.bbox_assigner.rois_per_batch": 16,
+        **{f"rpn_head.{part}_proposal.{end}_nms_top_n": PROPOSALS for part in ("train", "test") for end in ("pre", "post")},
+        **{f"backbone.{name}": value for name, value in backbone.items()}}
+    return with_settings(Config(mix=False, ms_loss_scaler="none"), settings)
 
 
 def small_batch(num_anchors=NUM_ANCHORS, num_proposals=PROPOSALS):
