@@ -1,10 +1,12 @@
 """What all tests share."""
 import logging
+import sys
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from src.environment import set_environment
+from src.launch import run
 
 set_environment()  # before MindSpore is imported
 
@@ -31,3 +33,15 @@ def own_logging():
     before = logger.handlers, logger.propagate, logger.level
     yield
     logger.handlers, logger.propagate, logger.level = before
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capfd):
+    """A function that runs the main of a tool, a module, in this process with the words of a command line.
+
+    It returns status, standard output and standard error.
+    """
+    def run_here(tool, *words):
+        monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, words)])
+        return run(tool.main, tool.parse_args), *capfd.readouterr()
+    return run_here

@@ -24,12 +24,14 @@ def twins(boxes, expected):
 
 
 def share_of_equal_detections(found, expected):
-    """The share of expected detections with an equal one: same class, IoU > 0.999, score within 1e-4.
+    """The share of expected detections with an equal one: same class, score within 1e-4, and IoU > 0.999 or all corners
+    within 0.01 pixels. A box cut off at the border may be 0.05 pixels wide, and rounding alone then costs 0.01 of its IoU.
 
     Args:
         found, expected: (boxes (n, 4), scores (n,), classes (n,)) each.
     """
     same = iou(expected[0], found[0]) > 0.999
+    same |= np.abs(expected[0][:, None] - found[0][None]).max(-1) < 0.01
     same &= np.abs(expected[1][:, None] - found[1][None]) < 1e-4
     same &= expected[2][:, None] == found[2][None]
     return same.any(1).mean()

@@ -2,7 +2,7 @@
 
 import mindspore as ms
 
-from src.checkpoint import load_weights
+from src.checkpoint import Checkpoint, load_weights
 from src.config.load import load_config
 from src.convert.torchvision_weights import from_torchvision, torchvision_names
 from src.detector import build_detector
@@ -40,5 +40,5 @@ def drawn_network(cfg, num_classes, salt):
     network = build_detector(cfg, num_classes)
     state = torchvision_state(network, num_classes, salt)
     weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, "the drawn weights")
-    load_weights(network, {name: ms.Tensor(array) for name, array in weights.items()}, "the drawn weights")
+    load_weights(network, Checkpoint("the drawn weights", weights, {}, {}, {}, None, False))
     return network

@@ -1,11 +1,11 @@
 """src/convert/torchvision_weights.py and the two tools around it."""
-import subprocess
 import sys
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindcv.models import create_model
+from mindspore.nn.utils import no_init_parameters
 from safetensors.numpy import load_file, save_file
 
 from src.config.schema import Backbone
@@ -13,8 +13,8 @@ from src.convert.torchvision_weights import from_torchvision, num_classes_of, re
 from src.detector import read_pretrained
 from src.errors import UserError
 from src.models.backbone import build_backbone
-from tests.helpers.paths import ROOT
 from tests.helpers.torchvision_files import BLOCKS, detector_shapes, random_state, resnet_shapes
+from tools import convert_torchvision, export_torchvision
 
 GAPS = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
 COCO_IDS = [i for i in range(1, 91) if i not in GAPS]
@@ -39,7 +39,8 @@ def test_every_resnet_fits_mindcv(name):
     shapes = {**resnet_shapes(name), "fc.weight": (1000, 512 if name in ("resnet18", "resnet34") else 2048), "fc.bias": (1000,)}
     assert resnet_name(shapes, "file") == name
     state = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-    model = create_model(name)
+    with no_init_parameters():  # which takes seconds
+        model = create_model(name)
     weights = from_torchvision(state, {p.name: p.shape for p in model.get_parameters()}, "file")
     assert len(weights) == sum(not key.endswith("num_batches_tracked") for key in shapes)
 
@@ -115,19 +116,14 @@ def test_no_detector_and_contradicting_classes():
         resnet_name(["layer1.0.conv1.weight"], "file")
 
 
-def run_tool(name, *arguments, status=0):
-    done = subprocess.run([sys.executable, f"tools/{name}", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-                          timeout=300)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stderr
-
-
 @pytest.mark.parametrize("old", [False, True])
-def test_detector_there_and_back_by_command_line(tmp_path, old):
+def test_detector_there_and_back_by_command_line(tmp_path, run_tool, old):
     state = random_state(detector_shapes("resnet18", 91, old))
     save_file(state, tmp_path / "in.safetensors")
-    run_tool("convert_torchvision.py", tmp_path / "in.safetensors", tmp_path / "middle.ckpt")
-    run_tool("export_torchvision.py", tmp_path / "middle.ckpt", tmp_path / "out.safetensors")
+    for tool, source, output in ((convert_torchvision, "in.safetensors", "middle.ckpt"),
+                                 (export_torchvision, "middle.ckpt", "out.safetensors")):
+        status, _, errors = run_tool(tool, tmp_path / source, tmp_path / output)
+        assert status == 0, errors
     back = load_file(tmp_path / "out.safetensors")
     today = random_state(detector_shapes("resnet18", 91))
     assert back.keys() == today.keys()
@@ -135,10 +131,10 @@ def test_detector_there_and_back_by_command_line(tmp_path, old):
         np.testing.assert_array_equal(back[theirs], ours)
 
 
-def test_backbone_serves_as_pretrained(tmp_path):
+def test_backbone_serves_as_pretrained(tmp_path, run_tool):
     state = random_state({**resnet_shapes("resnet18"), "fc.weight": (1000, 512), "fc.bias": (1000,)})
     save_file(state, tmp_path / "in.safetensors")
-    run_tool("convert_torchvision.py", tmp_path / "in.safetensors", tmp_path / "resnet18.ckpt")
+    assert run_tool(convert_torchvision, tmp_path / "in.safetensors", tmp_path / "resnet18.ckpt")[0] == 0
     cfg = Backbone(name="det_resnet18", pretrained=str(tmp_path / "resnet18.ckpt"))
     backbone = build_backbone(cfg, pretrained=read_pretrained(cfg.pretrained))
     weights = {p.name: p.asnumpy() for p in backbone.get_parameters()}
@@ -148,17 +144,17 @@ def test_backbone_serves_as_pretrained(tmp_path):
         np.testing.assert_array_equal(weights[name], state[theirs])
 
 
-def test_tools_refuse_in_one_sentence(tmp_path):
+def test_tools_refuse_in_one_sentence(tmp_path, run_tool):
     (tmp_path / "text.safetensors").write_text("no tensors")
     save_file(random_state({"backbone.body.conv1.weight": (2, 2)}), tmp_path / "part.safetensors")
     ms.save_checkpoint([{"name": "weight", "data": ms.Tensor(np.zeros(3))}], str(tmp_path / "other.ckpt"))
     for tool, source, output, sentence in (
-            ("convert", "none.safetensors", "out.ckpt", "there is no file"),
-            ("convert", "text.safetensors", "out.ckpt", "is damaged"),
-            ("convert", "part.safetensors", "out.ckpt", "no ResNet of torchvision"),
-            ("export", "other.ckpt", "out.safetensors", "not a detector of this project")):
-        text = run_tool(f"{tool}_torchvision.py", tmp_path / source, tmp_path / output, status=1)
-        assert sentence in text and text.count("\n") == 1, text
+            (convert_torchvision, "none.safetensors", "out.ckpt", "there is no file"),
+            (convert_torchvision, "text.safetensors", "out.ckpt", "is damaged"),
+            (convert_torchvision, "part.safetensors", "out.ckpt", "no ResNet of torchvision"),
+            (export_torchvision, "other.ckpt", "out.safetensors", "not a detector of this project")):
+        status, _, text = run_tool(tool, tmp_path / source, tmp_path / output)
+        assert status == 1 and sentence in text and text.count("\n") == 1, text
 
 
 def test_pytorchs_own_format(tmp_path):

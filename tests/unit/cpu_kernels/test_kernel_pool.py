@@ -109,7 +109,7 @@ def test_pool_and_its_gradient(kernels, case):
     level = np.int32(np.arange(batch * number) % len(sizes) if only is None else np.full(batch * number, only))
     dout = rng.normal(size=(batch * number, channels, resolution, resolution)).astype(np.float32)
     plain = RoIAlign(*geometry)
-    results = [with_gradients(OfLevels(cell, boxes, level), dout, *levels)
+    results = [with_gradients(OfLevels(cell, boxes, level), dout, *levels, graph=cell is not plain)
                for cell in (plain, FirstOfPair(kernels, plain))]
     alone = KernelRoIAlign(kernels, plain)(tuple(map(Tensor, levels)), Tensor(boxes), Tensor(level))
     np.testing.assert_array_equal(alone.asnumpy(), results[1][0])
@@ -137,8 +137,8 @@ def test_patches_and_their_gradient(kernels, channels, batch):
     padded = [np.pad(feature, ((0, 0), (0, 0), (1, 1), (1, 1))) for feature in levels]
     expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
     (plain, plain_gradients), (found, gradients) = (
-        with_gradients(OfLevels(cell, level, y, x), dout, *levels)
-        for cell in (ExtractPatches(), PatchesOf(KernelTrainingFeatures(kernels, features))))
+        with_gradients(OfLevels(cell, level, y, x), dout, *levels, graph=graph)
+        for cell, graph in ((ExtractPatches(), False), (PatchesOf(KernelTrainingFeatures(kernels, features)), True)))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(plain, expected)
     for one, other, feature in zip(gradients, plain_gradients, padded):
@@ -172,7 +172,7 @@ def test_training_features_and_their_gradient(kernels):
     plain = TrainingFeatures(MultiScaleRoIAlign((4, 8), 3, 2, True))
     dout = rng.normal(size=2 * 9 * 5 * 9 + 2 * 5 * 3 * 21).astype(np.float32)
     (expected, expected_gradients), (found, gradients) = (
-        with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x))), dout, *levels)
+        with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x))), dout, *levels, graph=cell is not plain)
         for cell in (plain, KernelTrainingFeatures(kernels, plain)))
     assert_close(found, expected, 1e-5)
     for one, other in zip(gradients, expected_gradients):

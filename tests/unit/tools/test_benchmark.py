@@ -1,42 +1,11 @@
-"""tools/benchmark.py: what it measures, prints and writes, and what it refuses."""
-import json
-
+"""tools/benchmark.py: what it refuses, how it sums operators by part, and its batch."""
 import numpy as np
 import pytest
 
 from src.config.command_line import parse_train_args
+from tools import benchmark
 from tools.benchmarking.breakdown import PARTS, seconds_by_part
 from tools.benchmarking.inputs import draw_inputs, noise_batch, padding_size
-
-TIMES = ["first_step_s", "train_step_s", "predict_s", "peak_gib"]
-RATES = ["pipeline_images_per_s", "plain_images_per_s"]
-
-
-def test_everything(run_benchmark, tmp_path):
-    """At a size that is rounded up."""
-    done = run_benchmark("--what", "train,predict,data", "--height", 40, "--json", tmp_path / "all.json")
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "all.json").read_text())
-    assert set(results) == {*TIMES, *RATES, "breakdown"}
-    assert all(results[key] > 0 for key in (*TIMES, *RATES))
-    assert results["first_step_s"] > results["train_step_s"]
-    breakdown = results["breakdown"]
-    assert tuple(breakdown) == PARTS
-    assert breakdown["all_reduce"] == 0 and all(breakdown[part] > 0 for part in PARTS if part != "all_reduce")
-    assert f"{results['train_step_s']:.3f} s" in done.stdout and f"{sum(breakdown.values()):.3f} s" in done.stdout
-    assert all(f"\n{part} " in done.stdout for part in PARTS)
-    assert "[40, 64] rounded up to [64, 64]" in done.stderr
-    assert "\n[" not in done.stdout  # as the profiler's progress lines begin
-    assert "overflowed" not in done.stdout
-
-
-def test_the_pipeline_alone(run_benchmark, tmp_path):
-    done = run_benchmark("--what", "data", "--json", tmp_path / "data.json")
-    assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "data.json").read_text())
-    assert [key for key, value in results.items() if value is not None] == RATES
-    figures = [line for line in done.stdout.splitlines() if " INFO " not in line]
-    assert len(figures) == 2 and all(line.endswith(" images/s") for line in figures)
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
@@ -47,9 +16,8 @@ def test_the_pipeline_alone(run_benchmark, tmp_path):
     (["--batch", "0"], "--batch_size: batch_size must be at least 1, not 0"),
     (["--json", "gone/results.json"], "cannot write gone/results.json: there is no folder 'gone'; make it first."),
 ])
-def test_what_is_refused(run_benchmark, flags, sentence):
-    done = run_benchmark(*flags)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"error: {sentence}\n")
+def test_what_is_refused(run_tool, flags, sentence):
+    assert run_tool(benchmark, *flags) == (1, "", f"error: {sentence}\n")
 
 
 def test_operators_are_summed_by_part(tmp_path):

@@ -1,15 +1,12 @@
 """tools/browse_dataset.py: the sheet has the images that training gets, mirrored as they are there."""
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from src.dataset.shapes import ensure_shapes
-from src.launch import run
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import TINY_DETECTOR
 from tools import browse_dataset
 
 IMAGES, SEED, EPOCH, COUNT = 9, 7, 3, 5
@@ -28,24 +25,20 @@ def shapes(tmp_path_factory):
     return folder
 
 
-def browse(*flags):
-    words = ["tools/browse_dataset.py", "--config", "tests/tiny_detector.yml", *flags]
-    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=200)
-
-
 def place_of(image, sheet):
     """-> the (left, top) where the image fits the sheet best, and how far it is from it there, 0 to 1."""
     distance = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF_NORMED)
     return np.unravel_index(distance.argmin(), distance.shape)[::-1], distance.min()
 
 
-def test_the_sheet_has_what_training_gets(shapes, tmp_path):
+def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
     output = tmp_path / "new" / "sheet.png"
-    done = browse("--count", COUNT, "--epoch", EPOCH, "--seed", SEED, "--output", output, "-o", f"data.dataset_dir={shapes}",
-                  "data.draw_shapes=null")
-    assert done.returncode == 0, done.stderr
-    assert "1 empty boxes (dropped)" in done.stdout
-    assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in done.stdout
+    status, said, errors = run_tool(
+        browse_dataset, "--config", TINY_DETECTOR, "--count", COUNT, "--epoch", EPOCH, "--seed", SEED, "--output", output,
+        "-o", f"data.dataset_dir={shapes}", "data.draw_shapes=null")
+    assert status == 0, errors
+    assert "1 empty boxes (dropped)" in said
+    assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in said
     sheet = cv2.imread(str(output))
     # By the words of src/dataset/sources.py: the order is of (seed, epoch), and whether an image is mirrored of
     # (seed, epoch, its number), with epochs from 0.
@@ -70,7 +63,5 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path):
     (["--epoch", "x"], "--epoch must be a whole number of at least 1, not 'x'"),
     (["--output", "a.gif"], "--output is 'a.gif'; its name must end in .jpg or .png."),
 ])
-def test_what_browsing_refuses(flags, sentence, monkeypatch, capfd):
-    monkeypatch.setattr(sys, "argv", ["browse_dataset.py", *flags])
-    assert run(browse_dataset.main, browse_dataset.parse_args) == 1
-    assert capfd.readouterr() == ("", f"error: {sentence}\n")
+def test_what_browsing_refuses(flags, sentence, run_tool):
+    assert run_tool(browse_dataset, *flags) == (1, "", f"error: {sentence}\n")

@@ -5,12 +5,11 @@ import pytest
 
 from src.dataset.annotations import load_coco
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.voc_files import run_tool
 from tools import split_coco
 
 
 @pytest.fixture
-def divided(tmp_path, monkeypatch, capfd):
+def divided(tmp_path, run_tool):
     """A function that divides ten drawn images with further flags; returns status, both files parsed and the error."""
     ensure_shapes(str(tmp_path / "shapes"), 10, 1, 64, 64, 0)
     source, folder = tmp_path / "shapes/annotations/instances_train2017.json", tmp_path / "shapes/train2017"
@@ -22,7 +21,7 @@ def divided(tmp_path, monkeypatch, capfd):
         (tmp_path / "all.json").write_text(json.dumps(coco))
         outputs = tmp_path / "train.json", tmp_path / "val.json"
         words = ["--annotations", tmp_path / "all.json", "--images", folder, "--train", outputs[0], "--val", outputs[1], *flags]
-        status, _, err = run_tool(split_coco, words, monkeypatch, capfd)
+        status, _, err = run_tool(split_coco, *words)
         return status, coco, [load_coco(str(path), str(folder)) for path in outputs if path.exists()], err
     return run
 

@@ -14,7 +14,7 @@ from PIL import Image
 from src.dataset.annotations import load_coco
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.paths import ROOT
-from tests.helpers.voc_files import run_tool, voc_xml
+from tests.helpers.voc_files import voc_xml
 from tools import voc_to_coco
 
 # As VOC2007 has them: difficult and truncated objects, parts with boxes of their own, elements in another order.
@@ -48,22 +48,22 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def convert(folder, monkeypatch, capfd):
+def convert(folder, run_tool):
     """A function that runs the tool on the folder with further flags, and returns what it wrote and its standard output."""
     def run(*flags, images=True):
         words = ["--annotations", folder / "xml", "--output", folder / "out.json", *flags]
-        status, out, err = run_tool(voc_to_coco, words + ["--images", folder / "jpg"] * images, monkeypatch, capfd)
+        status, out, err = run_tool(voc_to_coco, *words, *["--images", folder / "jpg"] * images)
         assert (status, err) == (0, "")
         return json.loads((folder / "out.json").read_text()), out
     return run
 
 
 @pytest.fixture
-def refused(folder, monkeypatch, capfd):
+def refused(folder, run_tool):
     """A function that runs the tool on the folder with further flags, and returns the sentence that it is refused with."""
     def run(*flags):
         words = ["--annotations", folder / "xml", "--output", folder / "out.json", *flags]
-        status, out, err = run_tool(voc_to_coco, words, monkeypatch, capfd)
+        status, out, err = run_tool(voc_to_coco, *words)
         assert status == 1 and err.startswith("error: ") and err.endswith("\n") and len(err.splitlines()) == 1
         assert out == "" and not list(folder.glob("*out*"))
         return err[len("error: "):-1]
@@ -279,11 +279,11 @@ def test_what_else_is_refused(folder, refused):
     assert "b.xml: b.jpg and b.png in" in refused("--images", folder / "jpg")
 
 
-def test_an_earlier_file_stays_when_the_tool_fails(folder, monkeypatch, capfd):
+def test_an_earlier_file_stays_when_the_tool_fails(folder, run_tool):
     (folder / "xml" / "a.xml").write_text("<broken")
     (folder / "out.json").write_text("earlier")
     words = ["--annotations", folder / "xml", "--output", folder / "out.json"]
-    assert run_tool(voc_to_coco, words, monkeypatch, capfd)[0] == 1
+    assert run_tool(voc_to_coco, *words)[0] == 1
     assert (folder / "out.json").read_text() == "earlier"
 
 
