@@ -15,7 +15,11 @@ SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
 
 
 class SharingScheduling(LoadScopeScheduling):
-    """With -n, the tests of a file stay in one process, and so do those of the folders SHARING."""
+    """With -n, the tests of a file stay in one process, and so do those of the folders SHARING.
+
+    xdist's own `--dist loadgroup` would do, but it marks the groups by writing to a private attribute of pytest's items that
+    pytest 9.2 no longer reads.
+    """
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
@@ -45,3 +49,13 @@ def run_tool(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, words)])
         return run(tool.main, tool.parse_args), *capfd.readouterr()
     return run_here
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """Path of the kernels for CPUs."""
+    from src.cpu_kernels.library import library
+    path = library()
+    if path is None:
+        pytest.skip("the kernels cannot be built here")
+    return path

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.launching import MPIRUN, launch
+from tests.helpers.launching import MPIRUN, give_graphs_to_all, launch
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
@@ -64,4 +64,5 @@ def trained(run, workspace, config):
     folder = workspace / "trained"
     output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True",
                  "-o", "backbone.frozen_bn=False", "epochs=1")
+    give_graphs_to_all(workspace)
     return output, folder

@@ -3,6 +3,8 @@ import json
 
 import pytest
 
+from tests.helpers.launching import give_graphs_to_all
+
 
 def evaluate(run, workspace, config, checkpoint, ranks):
     folder = workspace / f"eval_{ranks}"
@@ -18,7 +20,9 @@ def checkpoint(trained):
 
 @pytest.fixture(scope="module")
 def alone(run, workspace, config, checkpoint):
-    return evaluate(run, workspace, config, checkpoint, 1)
+    scored = evaluate(run, workspace, config, checkpoint, 1)
+    give_graphs_to_all(workspace)
+    return scored
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

@@ -37,9 +37,9 @@ def folder(stored, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """The rows of bbox_results.json."""
+    """The rows of bbox_results.json, computed operator by operator; test_parity_cases.py has detections of the graph."""
     for command in (["tools/convert_torchvision.py", folder / "torchvision.safetensors", folder / "converted.ckpt"],
-                    ["eval.py", "--config", CONFIG, "--device_target", "CPU", "--save_dir", folder / "output",
+                    ["eval.py", "--config", CONFIG, "--device_target", "CPU", "--ms_mode", "1", "--save_dir", folder / "output",
                      "--checkpoint_path", folder / "converted.ckpt",
                      "-o", f"data.dataset_dir={folder}", "data.target_size=[320,416]"]):
         done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=600)
