@@ -14,11 +14,15 @@ from src.errors import UserError
 NAME = re.compile(r"[0-9a-zA-Z@_\-.:/\\]+")
 
 
-def check_name(path: str) -> None:
-    """Raise a UserError if the path has a character that MindSpore refuses."""
-    if not NAME.fullmatch(path):
-        raise UserError(f"MindSpore cannot export to {path!r}, whose name has other characters than letters, digits and @_-.:/; "
-                        "give another --output.")
+def check_possible(cfg) -> None:
+    """Check that MindSpore can write to cfg.output.
+
+    Raises:
+        UserError: the path has a character that MindSpore refuses.
+    """
+    if not NAME.fullmatch(cfg.output):
+        raise UserError(f"MindSpore cannot export to {cfg.output!r}, whose name has other characters than letters, digits and "
+                        "@_-.:/; give another --output.")
 
 
 def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray) -> None:
