@@ -14,9 +14,9 @@ from src.checkpoint_file import read_checkpoint_file
 from src.compile_cache import stored_graph
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.annotation_file import read_class_names
-from src.dataset.transforms import apply
+from src.dataset.transforms import apply_to_image
 from src.errors import UserError
-from src.evaluation.detections import select_detections, to_original
+from src.evaluation.detections import detections_of_image
 from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.precision import to_mixed_precision
@@ -149,12 +149,9 @@ class Predictor:
 
     def detect(self, image: np.ndarray) -> Detections:
         """Find the objects on an image (h, w, 3) uint8 RGB of any size, as an evaluation with a batch of one does."""
-        data, infer = self.cfg.data, self.cfg.infer
+        data = self.cfg.data
         canvas = np.empty((*data.target_size, 3), np.uint8)
-        no_boxes, rng = np.zeros((0, 4), np.float32), np.random.default_rng(0)  # nothing is random in evaluation
-        valid_size, _, scale = apply(data.eval_transforms.item_transforms, image, no_boxes, rng, canvas)
+        valid_size, scale = apply_to_image(data.eval_transforms.item_transforms, image, canvas)
         boxes, scores = self(Tensor(canvas[None]), Tensor(valid_size[None]))
-        found, values, labels = select_detections(boxes[0], scores[0], infer.conf_threshold, infer.nms_threshold,
-                                                  infer.max_box_num)
-        found = to_original(found, scale, np.array(image.shape[:2]))
-        return Detections(found, values, labels, bool(np.isfinite(scores[0]).all()))
+        found = detections_of_image(boxes[0], scores[0], self.cfg.infer, scale, np.array(image.shape[:2]))
+        return Detections(*found, bool(np.isfinite(scores[0]).all()))

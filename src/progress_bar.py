@@ -10,7 +10,7 @@ LONG_PAUSE = 1.0
 
 
 class _Bar(tqdm):
-    monitor_interval = 0  # no thread: the processes that read data are forked from this one
+    monitor_interval = 0  # no thread: worker processes that read data, where max_rowsize asks for them, are forked from this one
 
 
 def progress_bar(title, unit, total, rank=0, initial=0):

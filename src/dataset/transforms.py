@@ -84,6 +84,12 @@ def apply(item_transforms: list[dict], image: np.ndarray, boxes: np.ndarray, rng
     return valid_size, boxes, valid_size / old_size
 
 
+def apply_to_image(item_transforms: list[dict], image: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`apply` for an image without annotations, with transforms of which none is random; -> valid size and scale."""
+    valid_size, _, scale = apply(item_transforms, image, np.zeros((0, 4), np.float32), np.random.default_rng(0), canvas)
+    return valid_size, scale
+
+
 def padding_of(item_transforms: list[dict]) -> tuple[int, int]:
     """The parameters of LabelsPadding: (padding_size, padding_value)."""
     [parameters] = [item["LabelsPadding"] for item in item_transforms if "LabelsPadding" in item]

@@ -6,7 +6,7 @@ import numpy as np
 from src.dataset.drawing import draw_scene
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.image_paths import find_images
-from src.dataset.transforms import apply
+from src.dataset.transforms import apply_to_image
 from src.errors import UserError
 
 DRAWN_SIZE = (480, 640)  # height, width
@@ -40,7 +40,6 @@ def batches_of(images: list[np.ndarray], cfg) -> list[tuple[np.ndarray, np.ndarr
     """
     size, count = cfg.batch_size, len(images)
     canvases = np.empty((-(-count // size) * size, *cfg.data.target_size, 3), np.uint8)
-    no_boxes, rng = np.zeros((0, 4), np.float32), np.random.default_rng(0)  # nothing is random in evaluation
-    valid = [apply(cfg.data.eval_transforms.item_transforms, images[number % count], no_boxes, rng, canvas)[0]
+    valid = [apply_to_image(cfg.data.eval_transforms.item_transforms, images[number % count], canvas)[0]
              for number, canvas in enumerate(canvases)]
     return [(canvases[start:start + size], np.stack(valid[start:start + size])) for start in range(0, len(canvases), size)]

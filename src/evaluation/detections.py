@@ -36,6 +36,14 @@ def select_detections(boxes: np.ndarray, scores: np.ndarray, conf_threshold: flo
     return boxes[kept], scores[kept], labels[kept]
 
 
+def detections_of_image(boxes: np.ndarray, scores: np.ndarray, infer, scale: np.ndarray,
+                        original_size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`select_detections` with the thresholds of the configuration's section `infer`, the boxes in pixels of the original
+    image, see `to_original`."""
+    boxes, scores, labels = select_detections(boxes, scores, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
+    return to_original(boxes, scale, original_size), scores, labels
+
+
 def nms_per_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
     """Greedy non-maximum suppression within each class.
 

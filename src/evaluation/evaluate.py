@@ -15,7 +15,7 @@ from src.dataset.loader import EvalLoader
 from src.distributed import Group
 from src.errors import UserError
 from src.evaluation.coco import Evaluation, result_rows, score
-from src.evaluation.detections import select_detections, to_original
+from src.evaluation.detections import detections_of_image
 from src.files import make_folder, whole_file, writing_into
 from src.progress_bar import progress_bar
 
@@ -86,9 +86,8 @@ def _detect(predict, loader, dataset, cfg, bar):
         for row in np.flatnonzero(readable):
             image_id = int(batch.image_id[row])
             not_finite += not np.isfinite(scores[row]).all()
-            own, values, labels = select_detections(
-                boxes[row], scores[row], cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
-            own = to_original(own, batch.scale[row], batch.original_size[row])
+            own, values, labels = detections_of_image(boxes[row], scores[row], cfg.infer, batch.scale[row],
+                                                      batch.original_size[row])
             found.append((image_id, result_rows(image_id, own, values, labels, dataset.category_ids)))
         skipped += unreadable
         done += count
