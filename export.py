@@ -25,19 +25,12 @@ def main(cfg, group, _):
         UserError: what the user can mend, see `src.launch.run`.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
-    from src.deploy import mindir, onnx_file
     from src.deploy.sample_inputs import batches_of, sample_images
     from src.device import set_up_device
-    from src.files import require_folder_of
 
     if group.size > 1:
         raise UserError("export.py is one process; start it without mpirun.")
-    if not cfg.output.endswith(SUFFIXES[cfg.file_format]):
-        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {SUFFIXES[cfg.file_format]}, or "
-                        "the other --file_format.")
-    require_folder_of(cfg.output)
-    writer = mindir if cfg.file_format == "MINDIR" else onnx_file
-    writer.check_possible(cfg)
+    writer = check_output(cfg)
     images = sample_images(cfg.image, cfg.batch_size)
     set_up_device(cfg, group)
     forward = open_forward(cfg)
@@ -48,6 +41,25 @@ def main(cfg, group, _):
     proposals, classes = forward.propose.number, forward.network.box_head.classes.out_channels - 1
     logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
                 (batch, height, width, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
+
+
+def check_output(cfg):
+    """Check, before anything takes time, that the file can be written; -> the module of src.deploy that writes it.
+
+    Raises:
+        UserError: it cannot.
+    """
+    from src.deploy import mindir, onnx_file
+    from src.files import require_folder_of
+
+    suffix = SUFFIXES[cfg.file_format]
+    if not cfg.output.endswith(suffix):
+        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
+                        "--file_format.")
+    require_folder_of(cfg.output)
+    writer = mindir if cfg.file_format == "MINDIR" else onnx_file
+    writer.check_possible(cfg)
+    return writer
 
 
 def open_forward(cfg):

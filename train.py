@@ -54,6 +54,7 @@ def train(cfg, run, stop):
     cfg = with_settings(cfg, {"seed": seed_of(checkpoint, cfg)})
     dataset = open_dataset(cfg, "train", group)
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
+    logger.info("%d training images, %d classes: %s", len(loader.records), len(dataset.names), ", ".join(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)
     use_compile_cache(cfg, group, "train", TRAINING, len(dataset.names), loader.padding_size)
 

@@ -76,7 +76,8 @@ def read_checkpoint(path: str) -> Checkpoint:
     moments = {name: array for name, array in arrays.items() if name.startswith(MOMENTS)}
     statistics = {name: array for name, array in arrays.items() if name.startswith(STATISTICS)}
     others = {name: array for name, array in arrays.items() if not name.startswith((MOMENTS, STATISTICS))}
-    progress = {name: array.item() for name, array in others.items() if array.ndim == 0}
+    numbers = {name: array.item() for name, array in others.items() if array.ndim == 0}
+    progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store numbers of their own
     weights = {name: array for name, array in others.items() if array.ndim > 0}
     return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None)
 
@@ -86,8 +87,8 @@ def _class_names(texts):
         return None
     try:
         names = json.loads(texts[CLASS_NAMES])
-    except RecursionError as error:
-        raise ValueError("its class names are nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its class names are no JSON list") from error
     if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
         raise ValueError("its class names are no list of names")
     return names

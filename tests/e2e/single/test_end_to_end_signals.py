@@ -82,9 +82,9 @@ def test_an_evaluation_is_broken_off_and_done_again(workspace, start, run, unint
 
 
 def test_a_reader_of_images_dies(workspace, start):
-    """As when the system has no memory left: the run is saved and ends."""
+    """With worker processes. As when the system has no memory left: the run is saved and ends."""
     folder = workspace / "reader_died"
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=10)
+    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=10, max_rowsize=8)
     after_step(program, log, 3)
     program.children()[0].kill()
     assert program.wait(timeout=60) == 143
@@ -97,7 +97,7 @@ def test_no_process_outlives_a_killed_run(workspace, start, uninterrupted, scrip
     flags, sign = ["--num_workers", "2"], " step 3/6 "
     if script == "eval.py":
         flags, sign = [*flags, "--checkpoint_path", os.path.dirname(checkpoint(uninterrupted, "best"))], "COCO numbers"
-    program, log = start(script, workspace / "orphans", "--mix", "False", *flags)
+    program, log = start(script, workspace / "orphans", "--mix", "False", *flags, max_rowsize=8)
     wait_until(lambda: sign in log.read_text() and len(program.children(recursive=True)) >= 3, program, log)
     family = program.children(recursive=True)
     program.kill()

@@ -66,7 +66,7 @@ def test_the_status_of_the_process_and_nothing_but_the_sentence():
         done = subprocess.run([sys.executable, script, "--device_target", "Asend"], cwd=ROOT, capture_output=True,
                               text=True, timeout=60)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == ("error: --device_target: device_target must be one of Ascend, GPU, CPU, not 'Asend'; "
+        assert done.stderr == ("error: --device_target: device_target must be 'Ascend', 'GPU' or 'CPU', not 'Asend'; "
                                "did you mean 'Ascend'?\n")
 
 
@@ -109,7 +109,7 @@ def test_batches_larger_than_the_data_set(refused, data_folder):
         "smaller batch_size.")
 
 
-@pytest.mark.parametrize("epochs", [10**9, 2**63 - 1])
+@pytest.mark.parametrize("epochs", [10**9, 2**31 - 1])
 def test_a_run_beyond_reason(refused, epochs):
     assert_says(refused("train.py", epochs=epochs), [f"epochs is {epochs}", f"{3 * epochs} images", "smaller number of epochs"])
 
