@@ -53,7 +53,7 @@ def score(paths, cfg, group):
     dataset = open_dataset(cfg, "val", group)
     network = build_detector(cfg, len(dataset.names), pretrained=False)
     loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
-    use_compile_cache(cfg, group, "eval", INFERENCE, len(dataset.names), loader.padding_size)
+    use_compile_cache(cfg, group, INFERENCE, len(dataset.names))
     scores = {}
     for path in paths:
         logger.info("evaluating %s on %d images", path, len(dataset.records))

@@ -38,7 +38,7 @@ def main(cfg, group, _):
     set_up_device(cfg, group)
     network, checkpoint = load_detector(cfg)
     names = class_names(cfg.data, checkpoint)
-    use_compile_cache(cfg, group, "infer", INFERENCE, len(names), 0)
+    use_compile_cache(cfg, group, INFERENCE, len(names))
     predictor = Predictor(network, cfg)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):

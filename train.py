@@ -56,7 +56,7 @@ def train(cfg, run, stop):
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
     logger.info("%d training images, %d classes: %s", len(loader.records), len(dataset.names), ", ".join(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)
-    use_compile_cache(cfg, group, "train", TRAINING, len(dataset.names), loader.padding_size)
+    use_compile_cache(cfg, group, TRAINING, len(dataset.names), loader.padding_size)
 
     network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0)
     step = TrainStep(network, cfg, len(dataset.names), group)

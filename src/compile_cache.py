@@ -10,29 +10,35 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 
 import mindspore as ms
 
 from src.config.load import config_to_dict
 from src.cpu_kernels.library import library
 from src.distributed import Group, program_digest
-from src.files import make_folder
+from src.files import lock_file, make_folder
 
 # Settings that no graph depends on.
-WITHOUT_EFFECT = ("save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output", "compile_cache", "seed",
-                  "epochs", "lr_init", "lr", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
-                  "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size",
-                  "max_rowsize", "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url",
-                  "data_dir")
+WITHOUT_EFFECT = (
+    "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output", "compile_cache", "seed", "epochs", "lr_init",
+    "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard", "eval_interval",
+    "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize", "skip_bad_images",
+    "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer", "data.dataset_dir",
+    "data.train_img_dir", "data.train_anno_path", "data.val_img_dir", "data.val_anno_path", "data.nc", "data.names",
+    "data.draw_shapes")
 
 # The graphs of a program by the names that it gives to `stored_graph`, in the order in which they are stored.
 TRAINING = ("gradients", "update", "inference")
 INFERENCE = ("inference",)
 
+LOCK = "lock"  # name of a file in the folder
+
 _to_come = []  # names of the graphs that are still to be loaded or stored
 
 
-def use_compile_cache(cfg, group: Group, script: str, graphs: tuple[str, ...], num_classes: int, padding_size: int) -> None:
+def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: int, padding_size: int = 0) -> None:
     """Let `stored_graph` read compiled graphs from the folder cfg.compile_cache, and write to it what is not there.
 
     Nothing is stored where that setting is empty.
@@ -40,25 +46,24 @@ def use_compile_cache(cfg, group: Group, script: str, graphs: tuple[str, ...], n
     Args:
         cfg: the configuration.
         group: the process group.
-        script: name of what runs.
         graphs: TRAINING or INFERENCE.
         num_classes: K, without background.
-        padding_size: G, length of the box lists.
+        padding_size: G, length of the box lists of training.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     if not cfg.compile_cache:
         return
-    settings = {name: value for name, value in config_to_dict(cfg).items() if name not in WITHOUT_EFFECT}
-    # On the CPU the exchange between processes is no part of the graph.
-    size = 1 if cfg.device_target == "CPU" else group.size
-    # A graph names the file of its kernels.
-    kernels = library() if cfg.device_target == "CPU" else None
-    parts = [program_digest(), settings, script, num_classes, padding_size, size, kernels]
+    settings = config_to_dict(cfg)
+    for dotted in WITHOUT_EFFECT:
+        *sections, name = dotted.split(".")
+        del reduce(getitem, sections, settings)[name]
+    # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it.
+    own = [library()] if cfg.device_target == "CPU" else [group.rank, group.size]
+    parts = [program_digest(), settings, graphs, num_classes, padding_size, own]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-    folder = make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key, f"rank{group.rank}"))
-    ms.set_context(compile_cache_path=folder)
+    ms.set_context(compile_cache_path=make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key)))
     _to_come[:] = graphs
 
 
@@ -68,14 +73,17 @@ def stored_graph(name: str) -> Iterator[None]:
 
     MindSpore numbers the graphs that it stores as they are compiled, and a later run loads the graph of the same number
     whatever that graph computes. So no other graph may be compiled within, and one before its turn (a run that begins with
-    an evaluation) is compiled as if there were no folder.
+    an evaluation) is compiled as if there were no folder. Of several processes that are here at once, one compiles, and the
+    others wait for its graph.
     """
     if _to_come[:1] != [name]:
         yield
         return
     del _to_come[0]
-    ms.set_context(enable_compile_cache=True)
-    try:
-        yield
-    finally:
-        ms.set_context(enable_compile_cache=False)
+    with open(os.path.join(ms.get_context("compile_cache_path"), LOCK), "w") as file:
+        lock_file(file, wait=True)
+        ms.set_context(enable_compile_cache=True)
+        try:
+            yield
+        finally:
+            ms.set_context(enable_compile_cache=False)

@@ -5,6 +5,11 @@ import os
 
 from src.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 PARTIAL = ".partial_"  # how the names of unfinished files begin
 
 
@@ -80,3 +85,23 @@ def make_folder(path):
     if not os.access(path, os.W_OK):
         raise UserError(f"the folder {path} cannot be written to; choose another --save_dir.")
     return path
+
+
+def lock_file(file, wait=False):
+    """Lock an open file for this process until it is closed; a system without such locks lets every process pass.
+
+    Args:
+        wait: for the process that has it locked.
+
+    Returns:
+        Whether no other process has it locked.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

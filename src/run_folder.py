@@ -10,13 +10,8 @@ from typing import IO
 
 from src.distributed import Group
 from src.errors import UserError
-from src.files import make_folder, remove_partial
+from src.files import lock_file, make_folder, remove_partial
 from src.modelarts import AUTO, Uploads, download_outputs
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -117,18 +112,11 @@ def lock_folder(path: str) -> IO:
         file = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
     except OSError as error:
         raise UserError(f"the folder {path} cannot be written to ({error.strerror}); choose another --save_dir.") from error
-    if fcntl is None:
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not lock_file(file):
         file.seek(0)
         owner = file.read().strip()
         file.close()
-        raise UserError(f"another run ({owner}) writes into the folder {path}; wait for its end, or give another "
-                        "--save_dir.") from error
-    except OSError:  # a file system without locks
-        return file
+        raise UserError(f"another run ({owner}) writes into the folder {path}; wait for its end, or give another --save_dir.")
     # On a full disk the lock holds all the same, without a name.
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)

@@ -52,6 +52,13 @@ def run_tool(monkeypatch, capfd):
 
 
 @pytest.fixture(scope="session")
+def compiled(tmp_path_factory, worker_id):
+    """The path of the compiled graphs that all runs of the scripts share, in all processes of pytest."""
+    folder = tmp_path_factory.getbasetemp()
+    return str((folder if worker_id == "master" else folder.parent) / "compiled")
+
+
+@pytest.fixture(scope="session")
 def kernels():
     """Path of the kernels for CPUs."""
     from src.cpu_kernels.library import library

@@ -75,7 +75,7 @@ def measure_network(args, cfg, group):
 
     results = {}
     graphs = TRAINING if "train" in args.what else INFERENCE
-    use_compile_cache(cfg, group, f"benchmark {args.what}", graphs, args.classes, padding_size(cfg))
+    use_compile_cache(cfg, group, graphs, args.classes, padding_size(cfg))
     batch = noise_batch(cfg, args.classes)
     network = build_detector(cfg, args.classes, norm_layer(cfg, group))
     step = None

@@ -2,7 +2,13 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
+from src.config import Config, with_settings
+from src.distributed import SingleProcess
 from tests.helpers.paths import ROOT
 
 
@@ -22,3 +28,22 @@ def test_graphs_are_taken_up_by_their_names(tmp_path):
     # Before its turn it is compiled.
     assert products(tmp_path, "inference=17", "gradients=11", "update=13") == [17, 2, 3]
     assert products(tmp_path, "gradients=11", "update=13", "inference=17") == [2, 3, 5]
+
+
+def test_of_processes_at_once_one_compiles(tmp_path):
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda factor: products(tmp_path, f"gradients={factor}", f"update={factor}"), (2, 3, 5)))
+    assert len({tuple(pair) for pair in found}) == 1 and set(found[0]) <= {2, 3, 5}
+
+
+@pytest.mark.parametrize(("changes", "same"), [
+    ({"data.dataset_dir": "elsewhere", "epochs": 3, "lr.milestones": [1], "infer.max_box_num": 7, "seed": 5}, True),
+    ({"data.target_size": [64, 64]}, False), ({"batch_size": 3}, False), ({"clip_grads": 5.0}, False)])
+def test_settings_that_shape_no_graph_share_its_folder(tmp_path, changes, same):
+    cfg = with_settings(Config(), {"device_target": "CPU", "compile_cache": str(tmp_path)})
+    for each in (cfg, with_settings(cfg, changes)):
+        use_compile_cache(each, SingleProcess(), TRAINING, 3, 160)
+    assert len(list(tmp_path.iterdir())) == (1 if same else 2)
+    use_compile_cache(cfg, SingleProcess(), INFERENCE, 3)
+    use_compile_cache(cfg, SingleProcess(), INFERENCE, 4)
+    assert len(list(tmp_path.iterdir())) == (3 if same else 4)

@@ -14,7 +14,8 @@ from src.dataset.shapes import ensure_shapes
 from src.distributed import SingleProcess
 from src.errors import UserError
 from src.modelarts import Uploads
-from tests.helpers.paths import ROOT
+from tests.helpers.launching import MPIRUN, launch
+from tests.helpers.paths import ROOT, TINY_DETECTOR
 
 STAND_IN = Path(__file__).resolve().parent / "stand_in"
 SHAPES = {"train_images": 8, "val_images": 3, "height": 64, "width": 64, "seed": 0}
@@ -31,15 +32,14 @@ def obs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(obs):
+def run(obs, compiled):
     """A function that runs a script on a machine, a folder, with flags and -o settings, and gives its output."""
-    def run_on(machine, script, *flags, status=0, launcher=(), moxing=True, **settings):
+    def run_on(machine, script, *flags, status=0, launcher=(sys.executable,), moxing=True, **settings):
         machine.mkdir(exist_ok=True)
         config = machine / "tiny.yml"
-        config.write_text(yaml.safe_dump({"__BASE__": str(ROOT / "tests" / "tiny_detector.yml"), "mix": False,
-                                          "enable_modelarts": True, "compile_cache": str(obs.parent / "compiled"),
+        config.write_text(yaml.safe_dump({"__BASE__": str(TINY_DETECTOR), "enable_modelarts": True, "compile_cache": compiled,
                                           "data": {"draw_shapes": None}}))
-        words = [*launcher, sys.executable, script, "--config", config, "--save_dir", machine / "out", "--data_dir",
+        words = [*launcher, script, "--config", config, "--save_dir", machine / "out", "--data_dir",
                  machine / "data", *flags, "-o", "keep_checkpoint_max=2", *(f"{key}={value}" for key, value in settings.items())]
         env = {**os.environ, "STAND_IN_OBS": str(obs), "PYTHONPATH": str(STAND_IN) if moxing else ""}
         done = subprocess.run([str(word) for word in words], cwd=ROOT, env=env, text=True, timeout=300,
@@ -89,14 +89,12 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
 
 
 def test_two_processes_copy_once(obs, run, tmp_path):
-    beside = Path(sys.executable).parent / "mpirun"
-    mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
-    if mpirun is None:
+    if MPIRUN is None:
         pytest.skip("there is no mpirun; requirements-dev.txt installs one")
     (obs / "calls.txt").unlink(missing_ok=True)
     machine = tmp_path / "machine"
     output = run(machine, "train.py", "--data_url", "obs://bucket/shapes", "--train_url", "obs://bucket/two", epochs=1,
-                 launcher=[mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "2", "--merge-stderr-to-stdout"])
+                 launcher=launch(2))
     assert output.count("copying obs://bucket/shapes to") == 1 and "8 training images" in output
     lines = [line.split() for line in (obs / "calls.txt").read_text().splitlines()]
     assert sum(words[1] == "copy_parallel" for words in lines) == 1

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.launching import MPIRUN, give_graphs_to_all, launch
+from tests.helpers.launching import MPIRUN, launch
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
@@ -25,17 +25,14 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def config(workspace):
-    """The tiny detector with frozen BatchNorm, without random sampling. Its runs share compiled graphs."""
+def config(workspace, compiled):
+    """The tiny detector, with the learning rate of two ranks."""
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)
     settings = {
         "__BASE__": str(TINY_DETECTOR),
-        "compile_cache": str(workspace / "compiled"),
+        "compile_cache": compiled,
         "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
-        "backbone": {"frozen_bn": True},
-        "rpn_head": {"rpn_label_assignment": {"use_random": False}},
-        "bbox_head": {"bbox_assigner": {"use_random": False}},
         "lr": {"base_batch_size": 4},
     }
     path = workspace / "tiny.yml"
@@ -60,9 +57,7 @@ def run():
 
 @pytest.fixture(scope="session")
 def trained(run, workspace, config):
-    """The output and the folder of one epoch on two ranks, with BatchNorm that is trained, scored at its end."""
+    """The output and the folder of one epoch on two ranks, scored at its end."""
     folder = workspace / "trained"
-    output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True",
-                 "-o", "backbone.frozen_bn=False", "epochs=1")
-    give_graphs_to_all(workspace)
+    output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "-o", "epochs=1")
     return output, folder

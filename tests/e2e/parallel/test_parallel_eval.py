@@ -3,13 +3,10 @@ import json
 
 import pytest
 
-from tests.helpers.launching import give_graphs_to_all
-
 
 def evaluate(run, workspace, config, checkpoint, ranks):
     folder = workspace / f"eval_{ranks}"
-    output = run(ranks, "eval.py", "--config", config, "--save_dir", folder, "--checkpoint_path", checkpoint,
-                 "-o", "backbone.frozen_bn=False")
+    output = run(ranks, "eval.py", "--config", config, "--save_dir", folder, "--checkpoint_path", checkpoint)
     return output, folder / "eval"
 
 
@@ -20,9 +17,7 @@ def checkpoint(trained):
 
 @pytest.fixture(scope="module")
 def alone(run, workspace, config, checkpoint):
-    scored = evaluate(run, workspace, config, checkpoint, 1)
-    give_graphs_to_all(workspace)
-    return scored
+    return evaluate(run, workspace, config, checkpoint, 1)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])

@@ -55,7 +55,7 @@ def kill_one(command, script, rank, log, sign):
 @pytest.mark.usefixtures("trained")
 def test_a_rank_is_killed_in_training(config, workspace, rank):
     command = launch(2, "train.py", "--config", config, "--save_dir", workspace / f"killed_{rank}",
-                     "-o", "epochs=1000", "backbone.frozen_bn=False")
+                     "-o", "epochs=1000")
     status, seconds = kill_one(command, "train.py", rank, workspace / "train.log", "epoch 1/1000 step 2/2")
     assert status != 0 and seconds < PATIENCE
 

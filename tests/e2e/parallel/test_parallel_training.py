@@ -4,17 +4,25 @@ import shutil
 
 import numpy as np
 import pytest
+import yaml
 
 from src.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")
 def ten_steps(run, workspace, config):
-    """First gradients and last weights of one process with two images a step, and of two with one each."""
+    """First gradients and last weights of one process with two images a step, and of two with one each.
+
+    With frozen BatchNorm, and without random sampling.
+    """
+    exact = workspace / "exact.yml"
+    exact.write_text(yaml.safe_dump({
+        "__BASE__": str(config), "backbone": {"frozen_bn": True}, "rpn_head": {"rpn_label_assignment": {"use_random": False}},
+        "bbox_head": {"bbox_assigner": {"use_random": False}}}))
     results = []
     for ranks, batch_size in ((1, 2), (2, 1)):
         out = workspace / f"ten_steps_{ranks}.npz"
-        run(ranks, "tests/programs/ten_steps.py", config, batch_size, out)
+        run(ranks, "tests/programs/ten_steps.py", exact, batch_size, out)
         with np.load(out) as file:
             results.append(dict(file))
     return results
@@ -54,7 +62,7 @@ def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ra
     checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
     folder = workspace / f"resumed_{ranks}"
     output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint,
-                 "-o", "backbone.frozen_bn=False", "epochs=2")
+                 "-o", "epochs=2")
     steps = {1: 4, 4: 1}[ranks]
     assert f"for 4 images a step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images a step" in output
     assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
@@ -77,7 +85,7 @@ def contents(folder, suffix):
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, config):
     """Each rank has running statistics of its own there."""
     whole, resumed = workspace / "whole", workspace / "from_inside"
-    flags = ["--config", config, "--mix", "False", "-o", "backbone.frozen_bn=False", "epochs=2", "save_interval_steps=1"]
+    flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
     inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"

@@ -54,7 +54,7 @@ def test_training_on_two_machines(config, workspace):
     words = ["ip", "netns", "exec", NAMES[0], MPIRUN, "--allow-run-as-root", "-n", "2", "--merge-stderr-to-stdout",
              "--hostfile", workspace / "hosts", "--prtemca", "plm_ssh_agent", agent, "--mca", "btl", "tcp,self",
              sys.executable, ROOT / "train.py", "--config", config, "--save_dir", workspace / "two_machines",
-             "-o", "backbone.frozen_bn=False", "epochs=1"]
+             "-o", "epochs=1"]
     done = subprocess.run([str(word) for word in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=300, env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
     assert done.returncode == 0, done.stdout[-6000:]

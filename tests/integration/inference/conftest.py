@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT, TINY_DETECTOR
 
 SHAPES = {"train_images": 8, "val_images": 4, "height": 64, "width": 64, "seed": 0}
 
@@ -28,10 +28,10 @@ def shapes(workspace):
 
 
 @pytest.fixture(scope="session")
-def config(workspace, shapes):
-    """The path of the configuration. A batch of one has the same neighbours in an evaluation as in inference: none."""
+def config(workspace, shapes, compiled):
+    """The path of the configuration."""
     path = workspace / "tiny.yml"
-    path.write_text(yaml.safe_dump({"__BASE__": str(ROOT / "tests" / "tiny_detector.yml"), "batch_size": 1, "epochs": 1,
+    path.write_text(yaml.safe_dump({"__BASE__": str(TINY_DETECTOR), "epochs": 1, "compile_cache": compiled,
                                     "data": {"dataset_dir": str(shapes), "draw_shapes": SHAPES}}))
     return path
 

@@ -71,9 +71,12 @@ def test_drawings(inferred):
 
 
 def test_detections_are_those_of_an_evaluation(inferred, workspace, run, checkpoint, shapes):
-    """To the last bit, in the same order; and an evaluation of its own draws samples."""
+    """To the last bit, in the same order; and an evaluation of its own draws samples.
+
+    A batch of one has the same neighbours there as in inference: none.
+    """
     _, entries, _ = inferred
-    run("eval.py", "--checkpoint_path", checkpoint, "--save_dir", workspace / "scored")
+    run("eval.py", "--checkpoint_path", checkpoint, "--batch_size", "1", "--save_dir", workspace / "scored")
     rows = json.loads((workspace / "scored" / "eval" / "bbox_results.json").read_text())
     coco = json.loads((shapes / "annotations" / "instances_val2017.json").read_text())
     names = {category["id"]: category["name"] for category in coco["categories"]}
