@@ -8,7 +8,7 @@ from src.errors import UserError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial_"  # how the names of unfinished files begin
 
