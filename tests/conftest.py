@@ -7,11 +7,18 @@ from xdist.scheduler import LoadScopeScheduling
 
 from src.environment import set_environment
 from src.launch import run
+from tests.helpers.paths import ROOT
 
 set_environment()  # before MindSpore is imported
 
 # Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark each test by its folder, unit, integration or e2e: `-m "not e2e"` leaves out the runs of the scripts."""
+    for item in items:
+        item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
 
 
 class SharingScheduling(LoadScopeScheduling):

@@ -4,6 +4,7 @@ from mindspore import Tensor
 
 from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
+from src.cpu_kernels.replace import use_kernels
 from src.models.faster_rcnn import TrainingForward
 from src.train.all_reduce import NoAllReduce
 from src.train.sampling import SamplingPriorities
@@ -47,7 +48,7 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
         torchvision's names.
     """
     cfg = with_settings(cfg, {"batch_size": len(images)})
-    forward = TrainingForward(network, cfg, num_classes)
+    forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, learning_rate)
     first = FirstGradients()

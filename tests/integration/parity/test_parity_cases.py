@@ -1,4 +1,7 @@
-"""One class and eighty, images without boxes, boxes in the corners of what a detector meets: as torchvision computes them."""
+"""One class and eighty, images without boxes, boxes in the corners of what a detector meets: as torchvision computes them.
+
+Here with the kernels for CPUs, where a compiler can build them; in test_parity_training.py with the plain operators.
+"""
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from tests.helpers.parity.three_steps import train_three_steps
 def computed(name):
     """Our detections before training, and our three steps."""
     num_classes, salt, size, _ = CASES[name]
-    cfg = torchvision_config(*size, SAMPLE_ALL)
+    cfg = torchvision_config(*size, [*SAMPLE_ALL, ("device_target", "CPU")])
     network = drawn_network(cfg, num_classes, salt)
     images = images_of(name)
     boxes, scores = Predictor(network, cfg)(Tensor(images), Tensor(np.float32([size] * len(images))))
