@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from functools import reduce
 from operator import getitem
@@ -61,7 +62,8 @@ def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: i
         del reduce(getitem, sections, settings)[name]
     # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it.
     own = (library(),) if cfg.device_target == "CPU" else (group.rank, group.size)
-    parts = [program_digest(), settings, graphs, num_classes, padding_size, own]
+    # MindSpore compiles anew, and overwrites, what another script has stored.
+    parts = [program_digest(), os.path.realpath(sys.argv[0]), settings, graphs, num_classes, padding_size, own]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     ms.set_context(compile_cache_path=make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key)))
     _to_come[:] = graphs
