@@ -129,7 +129,7 @@ def test_a_split_keeps_ids_and_classes_stable(folder, convert, lines):
     """Names with spaces, byte order mark, extensions, VOC's flags of a class; the classes are those of all files."""
     for name, label in (("b", "cat"), ("a 2", "dog"), ("c", "ape")):
         (folder / "xml" / f"{name}.xml").write_text(voc_xml([(label, (1, 1, 9, 9))], f"{name}.jpg"))
-    (folder / "train.txt").write_text(lines, encoding="utf-8", newline="")
+    (folder / "train.txt").write_bytes(lines.encode())
     coco, _ = convert("--split", folder / "train.txt", images=False)
     assert [(entry["id"], entry["file_name"]) for entry in coco["images"]] == [(1, "a 2.jpg"), (2, "b.jpg")]
     assert [entry["category_id"] for entry in coco["annotations"]] == [3, 2]
