@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import mindspore as ms
 import mindspore.dataset as ds
+import numpy as np
 
-from src.dataset.annotations import CocoDataset, Record, training_records
-from src.dataset.samples import Batch, BatchSource, EvalSamples, SampleMaker, TrainSamples
-from src.dataset.transforms import padding_of
+from src.dataset.annotations import CocoDataset, training_records
+from src.dataset.samples import Batch, Samples, epoch_order
 from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
@@ -24,43 +24,34 @@ MAX_IMAGES = 2**27
 NETWORK_COLUMNS = 5  # the first ones of a batch, which the network reads
 
 
-class TrainLoader:
+class TrainLoader(Samples):
     """Shuffled, augmented batches of all epochs of a run.
 
     An epoch is a permutation of the records cut to whole batches of all processes, of which this one gets its rows. The epochs
     are one stream, so that workers start once a run, and a run that starts at step k gets the batches that one from step 0 gets
-    from its step k on.
-
-    Args:
-        dataset: whose images with a box train.
-        cfg: the configuration.
-        rank: of this process.
-        size: number of processes.
+    from its step k on. A record whose file cannot be read is replaced by the next readable one.
 
     Attributes:
-        records: those that train.
-        padding_size: G, length of the box lists.
         steps_per_epoch: batches of an epoch.
-        unreadable: {path: reason} of the files that could not be read so far.
 
     Raises:
         UserError: no record has a box, a batch is larger than the data set, or the run is beyond reason.
     """
 
     def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
-        self.records = training_records(dataset)
-        maker = _sample_maker(self.records, cfg, cfg.data.train_transforms)
-        self._cfg, self._samples = cfg, TrainSamples(maker, cfg.batch_size, cfg.epochs, rank, size)
-        self.padding_size, self.unreadable = maker.padding_size, maker.unreadable
-        self.steps_per_epoch = self._samples.steps_per_epoch
+        super().__init__(training_records(dataset), cfg, cfg.data.train_transforms, rank, size)
+        self.steps_per_epoch = len(self.records) // (cfg.batch_size * size)
         if self.steps_per_epoch == 0:
             processes = f" for each of {size} processes" if size > 1 else ""
             raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
                             f"{len(self.records)} images to train on: choose a smaller batch_size.")
-        images = self._samples.num_batches() * cfg.batch_size
+        images = self.steps_per_epoch * cfg.epochs * cfg.batch_size
         if images > MAX_IMAGES:
             raise UserError(f"epochs is {cfg.epochs}, which makes {images} images for a process, more than {MAX_IMAGES}: choose "
                             "a smaller number of epochs.")
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.cfg.epochs
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         """The batches of the run from step number `start` on.
@@ -68,53 +59,54 @@ class TrainLoader:
         Raises:
             UserError: not one image can be read.
         """
-        return _batches(self._samples, start, self._cfg)
+        return _batches(self, start, self.cfg)
+
+    def row(self, number: int, row: int, canvas: np.ndarray) -> tuple:
+        epoch, step = divmod(number, self.steps_per_epoch)
+        count = len(self.records)
+        order = epoch_order(self.cfg.seed, epoch, count)
+        wanted = int(order[(step * self.size + self.rank) * self.cfg.batch_size + row])
+        for index in (*range(wanted, count), *range(wanted)):
+            image = self.read(index)
+            if image is not None:
+                return self.sample(canvas, index, image, epoch, readable=index == wanted)
+        raise UserError(f"not one of the {count} training images can be read; above is the reason for each.")
 
 
-class EvalLoader:
+class EvalLoader(Samples):
     """Batches of every record once, in order, also of those without boxes.
 
-    Of several processes, each gets every size-th batch. The last batch is filled up with repeats of the last record: rows from
-    `num_images` on are to be ignored.
-
-    Args:
-        dataset: to evaluate on.
-        cfg: the configuration.
-        rank: of this process.
-        size: number of processes.
+    Of several processes, each gets every size-th batch: an image has the same neighbours whatever their number. The last batch is
+    filled up with repeats of the last record: rows from `num_images` on are to be ignored. An unreadable file becomes a black
+    image.
 
     Attributes:
-        padding_size: G, length of the box lists.
         num_images: of this process.
-        unreadable: {path: reason} of the files that could not be read so far.
     """
 
     def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
-        maker = _sample_maker(dataset.records, cfg, cfg.data.eval_transforms)
-        self._cfg, self._samples = cfg, EvalSamples(maker, cfg.batch_size, rank, size)
-        self.padding_size, self.unreadable = maker.padding_size, maker.unreadable
-        positions = range(self._samples.num_batches() * cfg.batch_size)
-        self.num_images = sum(self._samples.record_at(position) < len(dataset.records) for position in positions)
+        super().__init__(dataset.records, cfg, cfg.data.eval_transforms, rank, size)
+        count = len(self.records)
+        self.starts = range(rank * cfg.batch_size, count, size * cfg.batch_size)  # numbers of the batches' first records
+        self.num_images = sum(min(cfg.batch_size, count - start) for start in self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts)
 
     def batches(self) -> Iterator[Batch]:
         """The batches."""
-        return _batches(self._samples, 0, self._cfg)
+        return _batches(self, 0, self.cfg)
+
+    def row(self, number: int, row: int, canvas: np.ndarray) -> tuple:
+        index = min(self.starts[number] + row, len(self.records) - 1)
+        image = self.read(index)
+        return self.sample(canvas, index, image, epoch=0, readable=image is not None)
 
 
-def _sample_maker(records: list[Record], cfg, transforms) -> SampleMaker:
-    configured, padding_value = padding_of(transforms.item_transforms)
-    padding_size = max(configured, max(len(record.boxes) for record in records))
-    if padding_size > configured:
-        logger.info("LabelsPadding.padding_size grows from %d to %d, the most boxes that an image has", configured,
-                    padding_size)
-    return SampleMaker(records, cfg.seed, transforms.item_transforms, tuple(cfg.data.target_size), padding_size,
-                       padding_value)
-
-
-def _batches(samples: TrainSamples | EvalSamples, start: int, cfg) -> Iterator[Batch]:
+def _batches(samples: Samples, start: int, cfg) -> Iterator[Batch]:
     """Yield the batches from number `start` on; ends the workers whenever the caller stops."""
     read = _read_with_threads if cfg.max_rowsize is None else _read_with_processes
-    batches = read(BatchSource(samples), start, cfg)
+    batches = read(samples, start, cfg)
     try:
         for columns in batches:
             yield Batch(*map(ms.Tensor.from_numpy, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])

@@ -5,19 +5,19 @@ that is resumed at any step sees what an uninterrupted one would have seen.
 """
 from __future__ import annotations
 
+import functools
 import logging
 import threading
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from src.dataset.annotations import Record
 from src.dataset.image import UnreadableImageError, read_image
-from src.dataset.transforms import apply, fitted_size, pad_boxes
-from src.errors import UserError
+from src.dataset.transforms import apply, fitted_size, pad_boxes, padding_of
 
-logger = logging.getLogger("faster_rcnn.share")
+logger = logging.getLogger("faster_rcnn")
+share_logger = logging.getLogger("faster_rcnn.share")
 
 
 class Batch(NamedTuple):
@@ -47,27 +47,43 @@ class Batch(NamedTuple):
     readable: np.ndarray
 
 
-@dataclass
-class SampleMaker:
-    """Makes samples of records: tuples in the order of `Batch`, without the batch axis.
+@functools.lru_cache(maxsize=2)  # workers may be at the end of one epoch and the beginning of the next
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The records of an epoch in the order in which they are drawn: a permutation of range(count), (count,) int64."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+class Samples:
+    """Numbers of batches -> batches of arrays, for several workers at once: what the two loaders share.
+
+    Of `size` processes, this is number `rank`.
 
     Attributes:
         records: of which samples are made.
-        seed: of the augmentation.
-        item_transforms: the configuration's list.
-        target_size: (H, W) of the canvas.
-        padding_size: G, length of the box lists.
-        padding_value: label of the padding.
+        padding_size: G, length of the box lists: the configuration's, or the most boxes that a record has.
         unreadable: {path: reason} of the files that could not be read so far; each is logged once.
     """
-    records: list[Record]
-    seed: int
-    item_transforms: list[dict]
-    target_size: tuple[int, int]
-    padding_size: int
-    padding_value: int
-    unreadable: dict[str, str] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __init__(self, records: list[Record], cfg, transforms, rank: int, size: int):
+        self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
+        self.item_transforms = transforms.item_transforms
+        configured, self.padding_value = padding_of(self.item_transforms)
+        self.padding_size = max(configured, max(len(record.boxes) for record in records))
+        if self.padding_size > configured:
+            logger.info("LabelsPadding.padding_size grows from %d to %d, the most boxes that an image has", configured,
+                        self.padding_size)
+        self.unreadable: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, number: int) -> Batch:
+        # Images are drawn where they stay: collecting them afterwards would copy each once more.
+        images = np.empty((self.cfg.batch_size, *self.cfg.data.target_size, 3), dtype=np.uint8)
+        rows = [self.row(int(number), row, canvas) for row, canvas in enumerate(images)]
+        return Batch(images, *map(np.stack, zip(*rows)))
+
+    def row(self, number: int, row: int, canvas: np.ndarray) -> tuple:
+        """The sample in a row of a batch: its columns of `Batch` but the first, `image`, which is drawn onto `canvas`."""
+        raise NotImplementedError
 
     def read(self, index: int) -> np.ndarray | None:
         """The image of a record, (h, w, 3) uint8 RGB, or None where its file cannot be read."""
@@ -75,132 +91,23 @@ class SampleMaker:
         try:
             return read_image(record.path, (record.height, record.width))
         except UnreadableImageError as error:
-            with self.lock:
+            with self._lock:
                 if record.path not in self.unreadable:
                     self.unreadable[record.path] = str(error)
-                    logger.warning("%s %s", record.path, error)
+                    share_logger.warning("%s %s", record.path, error)
             return None
 
-    def sample(self, canvas: np.ndarray, epoch: int, index: int, image: np.ndarray, readable: bool = True) -> tuple:
-        """The sample of a record whose image is drawn, transformed, onto `canvas` (H, W, 3) uint8."""
-        rng = np.random.default_rng([self.seed, epoch, index])
-        valid_size, boxes, scale = apply(self.item_transforms, image, self.records[index].boxes, rng, canvas)
-        return self._sample(canvas, index, valid_size, boxes, scale, readable)
-
-    def blank(self, canvas: np.ndarray, index: int) -> tuple:
-        """The sample of a record whose file cannot be read, with a black image."""
+    def sample(self, canvas: np.ndarray, index: int, image: np.ndarray | None, epoch: int, readable: bool) -> tuple:
+        """The columns of a record; its image is transformed onto `canvas` (H, W, 3) uint8, which is black without one."""
         record = self.records[index]
         size = record.height, record.width
-        canvas[:] = 0
-        valid_size = np.array(fitted_size(size, self.target_size), dtype=np.float32)
-        scale = valid_size / np.array(size, dtype=np.float32)
-        return self._sample(canvas, index, valid_size, record.boxes * scale[[1, 0, 1, 0]], scale, readable=False)
-
-    def _sample(self, canvas, index, valid_size, boxes, scale, readable):
-        record = self.records[index]
-        boxes, labels, mask = pad_boxes(boxes, record.labels, self.padding_size, self.padding_value)
-        return (canvas, valid_size, boxes, labels, mask, np.int64(record.image_id),
-                np.array([record.height, record.width], dtype=np.int32), scale, np.bool_(readable))
-
-
-class TrainSamples:
-    """All epochs of a run, each a permutation of the records cut to whole batches of all processes.
-
-    Args:
-        maker: of the samples.
-        batch_size: B, of one process.
-        epochs: of the run.
-        rank: of this process, which takes its own rows of each batch of all processes.
-        size: number of processes.
-    """
-
-    def __init__(self, maker: SampleMaker, batch_size: int, epochs: int, rank: int, size: int):
-        self.maker, self.batch_size = maker, batch_size
-        self.steps_per_epoch = len(maker.records) // (batch_size * size)
-        self.epochs, self.rank, self.size = epochs, rank, size
-        self._order = (-1, np.zeros(0, np.int64))  # of the epoch asked for last
-
-    def num_batches(self) -> int:
-        """Batches of this process."""
-        return self.steps_per_epoch * self.epochs
-
-    def sample(self, position: int, canvas: np.ndarray) -> tuple:
-        """The sample at a position of this process's stream, with its image on `canvas` (H, W, 3) uint8.
-
-        A record whose file cannot be read is replaced by the next readable one.
-
-        Raises:
-            UserError: not one file can be read.
-        """
-        epoch, place = divmod(position, self.batch_size * self.steps_per_epoch)
-        step, row = divmod(place, self.batch_size)
-        count = len(self.maker.records)
-        wanted = int(self._order_of(epoch)[(step * self.size + self.rank) * self.batch_size + row])
-        for index in (*range(wanted, count), *range(wanted)):
-            image = self.maker.read(index)
-            if image is not None:
-                return self.maker.sample(canvas, epoch, index, image, readable=index == wanted)
-        raise UserError(f"not one of the {count} training images can be read; above is the reason for each.")
-
-    def _order_of(self, epoch):
-        known, order = self._order  # read once: other threads may replace it
-        if known != epoch:
-            order = epoch_order(self.maker.seed, epoch, len(self.maker.records))
-            self._order = (epoch, order)
-        return order
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The records of an epoch in the order in which they are drawn: a permutation of range(count), (count,) int64."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-class EvalSamples:
-    """Every record once, in order; the last batch is filled up with the last record. An unreadable file becomes a black image.
-
-    Args:
-        maker: of the samples.
-        batch_size: B, of one process.
-        rank: of this process, which takes every size-th batch: an image has the same neighbours whatever the number of processes.
-        size: number of processes.
-    """
-
-    def __init__(self, maker: SampleMaker, batch_size: int, rank: int, size: int):
-        self.maker, self.batch_size = maker, batch_size
-        self.rank, self.size = rank, size
-
-    def num_batches(self) -> int:
-        """Batches of this process."""
-        return len(range(self.rank, -(-len(self.maker.records) // self.batch_size), self.size))
-
-    def record_at(self, position: int) -> int:
-        """Number of the record at a position, which may lie past the last one."""
-        batch, row = divmod(position, self.batch_size)
-        return (batch * self.size + self.rank) * self.batch_size + row
-
-    def sample(self, position: int, canvas: np.ndarray) -> tuple:
-        """The sample at a position of this process's stream, with its image on `canvas` (H, W, 3) uint8."""
-        index = min(self.record_at(position), len(self.maker.records) - 1)
-        image = self.maker.read(index)
-        return self.maker.blank(canvas, index) if image is None else self.maker.sample(canvas, 0, index, image)
-
-
-class BatchSource:
-    """Number of a batch -> Batch of arrays, for several workers at once.
-
-    Args:
-        samples: TrainSamples or EvalSamples.
-    """
-
-    def __init__(self, samples: TrainSamples | EvalSamples):
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return self.samples.num_batches()
-
-    def __getitem__(self, number: int) -> Batch:
-        size = self.samples.batch_size
-        # Images are drawn where they stay: collecting them afterwards would copy each once more.
-        images = np.empty((size, *self.samples.maker.target_size, 3), dtype=np.uint8)
-        rows = [self.samples.sample(int(number) * size + row, canvas) for row, canvas in enumerate(images)]
-        return Batch(images, *(np.stack(column) for column in list(zip(*rows))[1:]))
+        if image is None:
+            canvas[:] = 0
+            valid_size = np.array(fitted_size(size, self.cfg.data.target_size), dtype=np.float32)
+            scale = valid_size / np.array(size, dtype=np.float32)
+            boxes = record.boxes * scale[[1, 0, 1, 0]]
+        else:
+            rng = np.random.default_rng([self.cfg.seed, epoch, index])
+            valid_size, boxes, scale = apply(self.item_transforms, image, record.boxes, rng, canvas)
+        return (valid_size, *pad_boxes(boxes, record.labels, self.padding_size, self.padding_value), np.int64(record.image_id),
+                np.array(size, dtype=np.int32), scale, np.bool_(readable))
