@@ -84,7 +84,8 @@ def _build_parser(description: str, flags: dict, defaults: dict) -> argparse.Arg
         "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
     parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE", help="YAML file (default: %(default)s)")
     for key, aliases in flags.items():
-        field, default = _field(key), defaults.get(key, _default(key))
+        field, default = _setting(key)
+        default = defaults.get(key, default)
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         choices = ("True", "False") if field.annotation is bool else choices
         parser.add_argument(_flag(key), *[f"--{name}" for name in aliases], dest=key, nargs="+" if default == [] else None,
@@ -100,18 +101,16 @@ def _flag(key: str) -> str:
     return f"--{key.rpartition('.')[2]}"
 
 
-def _field(key: str) -> FieldInfo:
+def _setting(key: str) -> tuple[FieldInfo, Any]:
+    """The schema's field of a dotted name, and its default."""
     *sections, name = key.split(".")
-    return type(reduce(getattr, sections, Config())).model_fields[name]
-
-
-def _default(key: str) -> Any:
-    return reduce(getattr, key.split("."), Config())
+    section = reduce(getattr, sections, Config())
+    return type(section).model_fields[name], getattr(section, name)
 
 
 def _parse_flag(key: str, text: Any) -> Any:
     """`text` as the type of `key`; text that does not fit stays text, which the schema then refuses in its words."""
-    kind = type(_default(key))
+    kind = type(_setting(key)[1])
     if kind is bool:
         return BOOLEANS.get(text, text)
     try:
