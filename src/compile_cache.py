@@ -44,8 +44,6 @@ def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: i
     Nothing is stored where that setting is empty.
 
     Args:
-        cfg: the configuration.
-        group: the process group.
         graphs: TRAINING or INFERENCE.
         num_classes: K, without background.
         padding_size: G, length of the box lists of training.
@@ -60,7 +58,7 @@ def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: i
         *sections, name = dotted.split(".")
         del reduce(getitem, sections, settings)[name]
     # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it.
-    own = [library()] if cfg.device_target == "CPU" else [group.rank, group.size]
+    own: list = [library()] if cfg.device_target == "CPU" else [group.rank, group.size]
     parts = [program_digest(), settings, graphs, num_classes, padding_size, own]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     ms.set_context(compile_cache_path=make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key)))

@@ -24,15 +24,8 @@ class RunFolder:
     Only rank 0 writes there. With cfg.enable_modelarts, what the run has written is uploaded whenever `upload` is called, and
     at the end.
 
-    Args:
-        cfg: the configuration.
-        group: the process group.
-
     Attributes:
-        path: of the folder.
-        group: the process group.
         resumes: whether cfg.resume_ckpt asks for the newest checkpoint of this folder.
-        checkpoint_folder: path of the folder of the run's checkpoints.
         best_checkpoint: path of the checkpoint with the highest AP.
 
     Raises:
@@ -44,7 +37,6 @@ class RunFolder:
         self.checkpoint_folder = os.path.join(cfg.save_dir, "checkpoint")
         self._cfg, self._name = cfg, f"{cfg.net}_{cfg.backbone.name}"
         self.best_checkpoint = self._checkpoint("best")
-        self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> RunFolder:
         with contextlib.ExitStack() as stack:
