@@ -53,19 +53,13 @@ class Record(NamedTuple):
 class CocoDataset:
     """What an annotation file says.
 
-    Attributes:
-        records: every image in the file's order.
-        names: of the classes, by label.
-        category_ids: COCO's, by label.
-        drops: numbers of boxes by the keys of DROP_MEANINGS.
-        annotation_path: of the file.
-        coco_json: the parsed file without segmentations, in which annotations have ids 1..n in place of their own and every
-            one has `area` and `iscrowd`, as pycocotools needs.
+    `coco_json` is the parsed file without segmentations, in which annotations have ids 1..n in place of their own and every one
+    has `area` and `iscrowd`, as pycocotools needs.
     """
-    records: list[Record]
-    names: list[str]
-    category_ids: list[int]
-    drops: dict[str, int]
+    records: list[Record]     # every image in the file's order
+    names: list[str]          # of the classes, by label
+    category_ids: list[int]   # COCO's, by label
+    drops: dict[str, int]     # numbers of boxes by the keys of DROP_MEANINGS
     annotation_path: str
     coco_json: dict
 

@@ -23,28 +23,17 @@ share_logger = logging.getLogger("faster_rcnn.share")
 class Batch(NamedTuple):
     """B images with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five, which the
     network reads; the others stay arrays.
-
-    Attributes:
-        image: (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros beside it.
-        valid_size: (B, 2) float32, height and width of the image on its canvas.
-        boxes: (B, G, 4) float32 xyxy, canvas pixels; zeros where padded.
-        labels: (B, G) int32, 0..K-1.
-        mask: (B, G) bool, False where boxes and labels are padding.
-        image_id: (B,) int64.
-        original_size: (B, 2) int32, height and width of the image in its file.
-        scale: (B, 2) float32, canvas pixels per original pixel, (sy, sx).
-        readable: (B,) bool, False where a file could not be read: in training the next readable image has taken its place, in
-            evaluation it is black.
     """
-    image: np.ndarray
-    valid_size: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    mask: np.ndarray
-    image_id: np.ndarray
-    original_size: np.ndarray
-    scale: np.ndarray
-    readable: np.ndarray
+    image: np.ndarray          # (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros beside it
+    valid_size: np.ndarray     # (B, 2) float32, height and width of the image on its canvas
+    boxes: np.ndarray          # (B, G, 4) float32 xyxy, canvas pixels; zeros where padded
+    labels: np.ndarray         # (B, G) int32, 0..K-1
+    mask: np.ndarray           # (B, G) bool, False where boxes and labels are padding
+    image_id: np.ndarray       # (B,) int64
+    original_size: np.ndarray  # (B, 2) int32, height and width of the image in its file
+    scale: np.ndarray          # (B, 2) float32, canvas pixels per original pixel, (sy, sx)
+    readable: np.ndarray       # (B,) bool, False where a file could not be read: training has the next readable image instead,
+                               # evaluation a black one
 
 
 @functools.lru_cache(maxsize=2)  # workers may be at the end of one epoch and the beginning of the next

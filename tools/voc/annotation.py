@@ -15,33 +15,19 @@ FLAGS = {None: 0, "0": 0, "1": 1, "false": 0, "true": 1}
 
 
 class VocObject(NamedTuple):
-    """One box.
-
-    Attributes:
-        name: of the class.
-        corners: (xmin, ymin, xmax, ymax) as the file has them.
-        difficult: 0 or 1.
-        truncated: 0 or 1, None if the file does not say.
-    """
-    name: str
-    corners: tuple
-    difficult: int
-    truncated: int | None
+    """One box."""
+    name: str               # of the class
+    corners: tuple          # (xmin, ymin, xmax, ymax) as the file has them
+    difficult: int          # 0 or 1
+    truncated: int | None   # 0 or 1, None if the file does not say
 
 
 class VocFile(NamedTuple):
-    """One annotation file.
-
-    Attributes:
-        path: of the file.
-        filename: of the image, without folders; "" if there is none.
-        size: (width, height) of the image in pixels, None if there is none.
-        objects: list of VocObject.
-    """
+    """One annotation file."""
     path: str
-    filename: str
-    size: tuple | None
-    objects: list
+    filename: str       # of the image, without folders; "" if there is none
+    size: tuple | None  # (width, height) of the image in pixels, None if there is none
+    objects: list[VocObject]
 
 
 class _TreeWithoutDoctype(ElementTree.TreeBuilder):
