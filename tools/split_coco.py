@@ -42,13 +42,7 @@ def main(args, *_):
 
 
 def choose(image_ids: set, fraction: float, seed: int, path: str) -> set:
-    """Ids of about `fraction` of the images, drawn at random whatever their order in the file.
-
-    Args:
-        image_ids: of all images.
-        fraction: above 0 and below 1.
-        seed: of the choice.
-        path: of the annotation file, for the message.
+    """Ids of about `fraction` (above 0 and below 1) of the images in the file `path`, drawn at random whatever their order.
 
     Raises:
         UserError: there is only one image.

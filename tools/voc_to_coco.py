@@ -26,7 +26,6 @@ from tools.voc.images import ImageFolder
 
 logger = logging.getLogger("faster_rcnn")
 
-
 SHOWN = 5  # names of missing images
 
 
@@ -64,12 +63,8 @@ def annotation_paths(folder: str) -> dict[str, str]:
 
 
 def split_paths(split: str, paths: dict[str, str], folder: str) -> list[str]:
-    """The keys of `paths` that a file lists, one a line; a line may end with an extension, or with VOC's flag of a class.
-
-    Args:
-        split: path of the list.
-        paths: of all annotations, see `annotation_paths`.
-        folder: of the annotations, for messages.
+    """The keys of `paths`, those of all annotations in `folder`, that the file `split` lists, one a line; a line may end with an
+    extension, or with VOC's flag of a class.
 
     Raises:
         UserError: the list cannot be read, is empty, or names an annotation that is not there.
@@ -154,12 +149,7 @@ def annotation_entries(files: list[VocFile], images: list[dict], names: list[str
 
 
 def coco_box(corners: tuple, zero_based: bool, where: str) -> list[float]:
-    """A box as COCO's [x, y, w, h] in pixels, see the top of this file.
-
-    Args:
-        corners: (xmin, ymin, xmax, ymax).
-        zero_based: whether they are edges counted from 0.
-        where: file and object, for messages.
+    """A box as COCO's [x, y, w, h] in pixels, see the top of this file; `where` are file and object, for messages.
 
     Raises:
         UserError: it begins before the first pixel, or ends before it begins.

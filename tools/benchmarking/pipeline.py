@@ -12,6 +12,7 @@ import numpy as np
 from src.config import with_settings
 from src.dataset.annotations import load_coco
 from src.dataset.loader import TrainLoader
+from src.dataset.transforms import fitted_size
 
 HEIGHT, WIDTH = 480, 640
 FILES = 64  # at least
@@ -21,17 +22,12 @@ ROUNDS = 5
 
 
 def measure_pipeline(cfg):
-    """Draw a data set and read it both ways in turn.
-
-    Args:
-        cfg: the configuration, whose canvas, batch_size, transforms and workers count. OpenCV's own threads are off in both,
-            see src.environment.
+    """Draw a data set and read it both ways in turn; OpenCV's own threads are off in both, see src.environment.
 
     Returns:
         Images a second of `TrainLoader`, and of decoding and resizing alone in this process: medians of ROUNDS.
     """
-    scale = min(cfg.data.target_size[0] / HEIGHT, cfg.data.target_size[1] / WIDTH)
-    size = max(1, round(WIDTH * scale)), max(1, round(HEIGHT * scale))
+    size = fitted_size((HEIGHT, WIDTH), cfg.data.target_size)[::-1]
     # As many epochs as it takes: the run's own may be too few for a round.
     cfg = with_settings(cfg, {"epochs": 1000})
     with tempfile.TemporaryDirectory() as folder:

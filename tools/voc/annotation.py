@@ -31,10 +31,7 @@ class VocFile(NamedTuple):
 
 
 class _TreeWithoutDoctype(ElementTree.TreeBuilder):
-    """Raises a ValueError at a document type declaration, which could define entities that fill the memory or read other files.
-
-    No annotation needs one.
-    """
+    """Raises a ValueError at a document type declaration, which might define entities that fill the memory or read files."""
 
     def doctype(self, *_):
         raise ValueError("it declares a document type, which may define entities: remove its <!DOCTYPE ...>")
@@ -121,6 +118,7 @@ def _flag(element, tag, where):
     if element.find(tag) is None:
         return None
     text = _text(element, tag, where)
-    if (text and text.lower()) not in FLAGS:
+    flag = FLAGS.get(text and text.lower())
+    if flag is None:
         raise UserError(f"{where} has the {tag} {show(text)}: 0 or 1 is needed.")
-    return FLAGS[text and text.lower()]
+    return flag

@@ -14,10 +14,7 @@ ORIENTATION = 274  # tag in EXIF data; with values from 5 on the image is stored
 
 
 class ImageFolder:
-    """The images directly in a folder, found by the names in annotation files.
-
-    Args:
-        folder: path, or "" where the images are not available.
+    """The images directly in a folder, found by the names in annotation files; "" where they are not available.
 
     Raises:
         UserError: there is no such folder.
@@ -61,12 +58,7 @@ class ImageFolder:
         """(width, height) of an annotation's image, in the pixels of its boxes.
 
         It is the annotation's <size>, which must be that of the image, as stored or as rotated by its EXIF data; without <size>
-        it is that of the stored image.
-
-        Args:
-            voc: the annotation.
-            name: of the image, from `find`.
-            is_there: whether it is in the folder, from `find`.
+        it is that of the stored image. `name` and `is_there` are from `find`.
 
         Raises:
             UserError: the two differ, there is neither, or the image cannot be read.
@@ -76,11 +68,11 @@ class ImageFolder:
                 raise UserError(f"{voc.path} has no <size>, and its image {name} is not there to be looked at; give the folder "
                                 "that has it with --images.")
             return voc.size
-        stored, rotated = _header(os.path.join(self.folder, name))
+        path = os.path.join(self.folder, name)
+        stored, rotated = _header(path)
         if voc.size is not None and voc.size not in (stored, rotated):
-            raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but "
-                            f"{os.path.join(self.folder, name)} is {stored[0]} x {stored[1]}; if the boxes are right, correct or "
-                            "remove the <size>.")
+            raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but {path} is "
+                            f"{stored[0]} x {stored[1]}; if the boxes are right, correct or remove the <size>.")
         return voc.size or stored
 
 
