@@ -83,7 +83,6 @@ def export(path, writer, forward, batches):
     """Write the file `path`, which has its name only when it computes what `forward` does.
 
     Args:
-        path: of the file.
         writer: the module src.deploy.mindir or src.deploy.onnx_file.
         forward: InferenceForward of plain operators.
         batches: list of (image, valid_size) numpy arrays of one shape.

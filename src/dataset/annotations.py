@@ -79,8 +79,7 @@ def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
     annotation_path, image_dir = getattr(data, f"{split}_anno_path"), getattr(data, f"{split}_img_dir")
     with group.first_on_machine():
         if data.draw_shapes:
-            shapes = data.draw_shapes
-            ensure_shapes(folder, shapes.train_images, shapes.val_images, shapes.height, shapes.width, shapes.seed)
+            ensure_shapes(folder, **data.draw_shapes.model_dump())
         dataset = load_coco(os.path.join(folder, annotation_path), os.path.join(folder, image_dir), data.nc, data.names)
     path = dataset.annotation_path
     group.check_same(lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest()})

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import logging
@@ -106,12 +107,9 @@ class EvalLoader(Samples):
 def _batches(samples: Samples, start: int, cfg) -> Iterator[Batch]:
     """Yield the batches from number `start` on; ends the workers whenever the caller stops."""
     read = _read_with_threads if cfg.max_rowsize is None else _read_with_processes
-    batches = read(samples, start, cfg)
-    try:
+    with contextlib.closing(read(samples, start, cfg)) as batches:
         for columns in batches:
             yield Batch(*map(ms.Tensor.from_numpy, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
-    finally:
-        batches.close()
 
 
 def _read_with_threads(source, start, cfg):
