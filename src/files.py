@@ -56,15 +56,17 @@ def writing_into(folder, what):
         raise UserError(f"{what} could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
-def require_folder_of(path):
-    """Check that the folder exists into which the file `path` is to be written.
+def check_output_path(path):
+    """Check, before anything takes time, that the file `path` can be written.
 
     Raises:
-        UserError: it does not.
+        UserError: its folder is missing, or it is a folder itself.
     """
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
         raise UserError(f"cannot write {path}: there is no folder {folder!r}; make it first.")
+    if os.path.isdir(path):
+        raise UserError(f"cannot write {path}: it is a folder; give a file's path.")
 
 
 def make_folder(path):

@@ -1,6 +1,5 @@
 """Speed of the data pipeline against plain OpenCV, on drawn JPEG files."""
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -13,6 +12,7 @@ from src.config import with_settings
 from src.dataset.annotations import load_coco
 from src.dataset.loader import TrainLoader
 from src.dataset.transforms import fitted_size
+from tools.coco_output import write_annotations
 
 HEIGHT, WIDTH = 480, 640
 FILES = 64  # at least
@@ -71,8 +71,7 @@ def draw_data_set(folder, count):
         for box in rng.uniform(20, HEIGHT / 2, (BOXES, 4)).tolist():
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, "bbox": box})
     path = os.path.join(folder, "instances.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}, file)
+    write_annotations(path, images, annotations, [{"id": 1, "name": "thing"}])
     return path
 
 
