@@ -11,7 +11,7 @@ from mindspore import Tensor
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from src.dataset.samples import Batch
+from src.dataset.loader import Batch
 from src.distributed import Group
 from src.errors import UserError
 from src.evaluation.coco import KEYS
