@@ -95,10 +95,8 @@ def _decode(data, flags=0):
 
 
 def _checked_header(data):
-    """Return the (height, width) that a JPEG or PNG file states, None for other formats.
-
-    Raises UnreadableImageError when its end is missing: some decoders fill what is missing with grey and say nothing.
-    """
+    """The (height, width) that a JPEG or PNG file states, whose end must be there: some decoders fill what is missing with grey
+    and say nothing. None for other formats."""
     if data.startswith(PNG_START):
         return _checked_png(data)
     if data.startswith(JPEG_START):
