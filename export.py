@@ -50,13 +50,13 @@ def check_output(cfg):
         UserError: it cannot.
     """
     from src.deploy import mindir, onnx_file
-    from src.files import require_folder_of
+    from src.files import check_output_path
 
     suffix = SUFFIXES[cfg.file_format]
     if not cfg.output.endswith(suffix):
         raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
                         "--file_format.")
-    require_folder_of(cfg.output)
+    check_output_path(cfg.output)
     writer = mindir if cfg.file_format == "MINDIR" else onnx_file
     writer.check_possible(cfg)
     return writer
@@ -83,7 +83,6 @@ def export(path, writer, forward, batches):
     """Write the file `path`, which has its name only when it computes what `forward` does.
 
     Args:
-        path: of the file.
         writer: the module src.deploy.mindir or src.deploy.onnx_file.
         forward: InferenceForward of plain operators.
         batches: list of (image, valid_size) numpy arrays of one shape.

@@ -25,24 +25,14 @@ PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated"
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds.
-
-    Attributes:
-        path: of the file.
-        weights: {name: array} of the network.
-        moments: {name: array} of the optimizer; empty for a checkpoint of weights alone.
-        statistics: {name: array} of other ranks' BatchNorm.
-        progress: {name: number}, where training stood; empty for a checkpoint of weights alone.
-        class_names: by label, or None where the file does not have them.
-        has_checksum: whether the file ends with a checksum; it has been found to agree.
-    """
+    """What a checkpoint file holds; of weights alone it has no moments and no progress."""
     path: str
-    weights: dict[str, np.ndarray]
-    moments: dict[str, np.ndarray]
-    statistics: dict[str, np.ndarray]
-    progress: dict[str, float]
-    class_names: list[str] | None
-    has_checksum: bool
+    weights: dict[str, np.ndarray]     # of the network
+    moments: dict[str, np.ndarray]     # of the optimizer
+    statistics: dict[str, np.ndarray]  # of other ranks' BatchNorm
+    progress: dict[str, float]         # where training stood
+    class_names: list[str] | None      # by label, or None where the file does not have them
+    has_checksum: bool                 # whether the file ends with a checksum; it has been found to agree
 
     @property
     def num_classes(self) -> int:
@@ -68,25 +58,28 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
         arrays, texts, intact = read_checkpoint_file(path)
-        class_names = _class_names(texts)
+        class_names = _class_names(texts[CLASS_NAMES]) if CLASS_NAMES in texts else None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint ({error}); give another checkpoint.") from error
     if intact is False:
         raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
-    moments = {name: array for name, array in arrays.items() if name.startswith(MOMENTS)}
-    statistics = {name: array for name, array in arrays.items() if name.startswith(STATISTICS)}
-    others = {name: array for name, array in arrays.items() if not name.startswith((MOMENTS, STATISTICS))}
-    numbers = {name: array.item() for name, array in others.items() if array.ndim == 0}
+    moments, statistics, numbers, weights = {}, {}, {}, {}
+    for name, array in arrays.items():
+        if name.startswith(MOMENTS):
+            moments[name] = array
+        elif name.startswith(STATISTICS):
+            statistics[name] = array
+        elif array.ndim == 0:
+            numbers[name] = array.item()
+        else:
+            weights[name] = array
     progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store numbers of their own
-    weights = {name: array for name, array in others.items() if array.ndim > 0}
     return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None)
 
 
-def _class_names(texts):
-    if CLASS_NAMES not in texts:
-        return None
+def _class_names(text):
     try:
-        names = json.loads(texts[CLASS_NAMES])
+        names = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError("its class names are no JSON list") from error
     if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
@@ -131,8 +124,6 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: 
     """Copy the weights of a checkpoint into the network.
 
     Args:
-        network: FasterRCNN.
-        checkpoint: from `read_checkpoint`.
         allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log.
         renamed_classes: leave the layers of the classes as they are even where their number is the same.
 
@@ -148,12 +139,11 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: 
     for name, parameter in parameters.items():
         if name not in weights:
             raise UserError(f"{path} has no weight {name}: it belongs to another network; use the config it was trained with.")
-        if renamed_classes and name.startswith(CLASS_LAYERS):
+        fits = weights[name].shape == parameter.shape
+        if name.startswith(CLASS_LAYERS) and (renamed_classes or allow_other_classes and not fits):
             skipped.append(name)
-        elif weights[name].shape == parameter.shape:
+        elif fits:
             parameter.set_data(Tensor(weights[name], parameter.dtype))
-        elif allow_other_classes and name.startswith(CLASS_LAYERS):
-            skipped.append(name)
         else:
             raise UserError(f"{path}: weight {name} has shape {weights[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")

@@ -27,16 +27,10 @@ CHECKSUM_SIZE = len(CRC_NAME) + 10
 
 
 class CheckpointContents(NamedTuple):
-    """What a checkpoint file holds.
-
-    Attributes:
-        arrays: {name: array}.
-        texts: {name: str}.
-        is_intact: whether the file agrees with the checksum at its end; None where it has none, as other programs' files.
-    """
+    """What a checkpoint file holds, by names."""
     arrays: dict[str, np.ndarray]
     texts: dict[str, str]
-    is_intact: bool | None
+    is_intact: bool | None  # whether it agrees with the checksum at its end; None where it has none, as other programs' files
 
 
 def read_checkpoint_file(path: str) -> CheckpointContents:

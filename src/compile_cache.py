@@ -11,24 +11,20 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from functools import reduce
-from operator import getitem
 
 import mindspore as ms
 
-from src.config.load import config_to_dict
 from src.cpu_kernels.library import library
 from src.distributed import Group, program_digest
 from src.files import lock_file, make_folder
 
-# Settings that no graph depends on.
-WITHOUT_EFFECT = (
+# Settings that no graph depends on, as pydantic leaves them out.
+WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output", "compile_cache", "seed", "epochs", "lr_init",
     "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard", "eval_interval",
     "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize", "skip_bad_images",
-    "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer", "data.dataset_dir",
-    "data.train_img_dir", "data.train_anno_path", "data.val_img_dir", "data.val_anno_path", "data.nc", "data.names",
-    "data.draw_shapes")
+    "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer"), True),
+    "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes"}}
 
 # The graphs of a program by the names that it gives to `stored_graph`, in the order in which they are stored.
 TRAINING = ("gradients", "update", "inference")
@@ -45,8 +41,6 @@ def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: i
     Nothing is stored where that setting is empty.
 
     Args:
-        cfg: the configuration.
-        group: the process group.
         graphs: TRAINING or INFERENCE.
         num_classes: K, without background.
         padding_size: G, length of the box lists of training.
@@ -56,14 +50,11 @@ def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: i
     """
     if not cfg.compile_cache:
         return
-    settings = config_to_dict(cfg)
-    for dotted in WITHOUT_EFFECT:
-        *sections, name = dotted.split(".")
-        del reduce(getitem, sections, settings)[name]
     # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it.
     own = (library(),) if cfg.device_target == "CPU" else (group.rank, group.size)
     # MindSpore compiles anew, and overwrites, what another script has stored.
-    parts = [program_digest(), os.path.realpath(sys.argv[0]), settings, graphs, num_classes, padding_size, own]
+    script = os.path.realpath(sys.argv[0])
+    parts = [program_digest(), script, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size, own]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     ms.set_context(compile_cache_path=make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key)))
     _to_come[:] = graphs

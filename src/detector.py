@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -28,7 +27,6 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
     """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision if cfg.mix.
 
     Args:
-        cfg: the configuration.
         num_classes: K, without background.
         norm: class of the backbone's normalisation layers, which only mindcv's ResNets let one choose.
         pretrained: whether the backbone has the weights that cfg.backbone.pretrained names. False leaves it random, for a
@@ -75,11 +73,8 @@ def class_names(data, checkpoint: Checkpoint) -> list[str]:
     """The names of a checkpoint's classes by label.
 
     The first that is there counts: data.names of the configuration; the names that the checkpoint keeps; those of the
-    configuration's validation annotations, if they are so many; `class 0`, `class 1`, ..., with a warning.
-
-    Args:
-        data: the section `data` of the configuration.
-        checkpoint: of a detector.
+    configuration's validation annotations, if they are so many; `class 0`, `class 1`, ..., with a warning. `data` is the section
+    of that name of the configuration.
 
     Raises:
         UserError: data.names has another number of names.
@@ -108,28 +103,8 @@ def _annotated_names(data):
         return []
 
 
-class Detections(NamedTuple):
-    """What was found on one image.
-
-    Attributes:
-        boxes: (n, 4) float32 xyxy, pixels of the image.
-        scores: (n,) float32, falling.
-        labels: (n,) int64, 0..K-1.
-        finite: whether all that the network gave is finite.
-    """
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    finite: bool
-
-
 class Predictor:
-    """Runs a detector.
-
-    Args:
-        network: the detector.
-        cfg: the configuration.
-    """
+    """Runs a detector."""
 
     def __init__(self, network: FasterRCNN, cfg):
         self.network, self.cfg = network, cfg
@@ -147,11 +122,16 @@ class Predictor:
             boxes, scores = self.forward(image, valid_size)
         return boxes.asnumpy(), scores.asnumpy()
 
-    def detect(self, image: np.ndarray) -> Detections:
-        """Find the objects on an image (h, w, 3) uint8 RGB of any size, as an evaluation with a batch of one does."""
+    def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """Find the objects on an image (h, w, 3) uint8 RGB of any size, as an evaluation with a batch of one does.
+
+        Returns:
+            boxes (n, 4) float32 xyxy, pixels of the image; scores (n,) float32, falling; labels (n,) int64, 0..K-1; whether all
+            scores of the network are finite.
+        """
         data = self.cfg.data
         canvas = np.empty((*data.target_size, 3), np.uint8)
         valid_size, scale = apply_to_image(data.eval_transforms.item_transforms, image, canvas)
         boxes, scores = self(Tensor(canvas[None]), Tensor(valid_size[None]))
         found = detections_of_image(boxes[0], scores[0], self.cfg.infer, scale, np.array(image.shape[:2]))
-        return Detections(*found, bool(np.isfinite(scores[0]).all()))
+        return (*found, bool(np.isfinite(scores[0]).all()))

@@ -52,15 +52,10 @@ def _keep_freed_memory():
     MindSpore allocates its CPU tensors anew in every step. glibc gives blocks above 32 MB back when they are freed, and the
     system then clears every page again on first use: on a gather of 100 MB that cost 20 times the copying itself.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:  # another C library than glibc
-        return
-    trim_threshold, mmap_max, arena_max = -1, -4, -8  # from malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(arena_max, 1)
+    if sys.platform.startswith("linux"):
+        trim_threshold, mmap_max, arena_max = -1, -4, -8  # from malloc.h
+        for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)):
+            ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def _share_processors(group):

@@ -1,14 +1,10 @@
 """Output files and folders."""
 import contextlib
+import fcntl
 import glob
 import os
 
 from src.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 PARTIAL = ".partial_"  # how the names of unfinished files begin
 
@@ -29,8 +25,7 @@ def whole_file(path):
     except BaseException:
         remove_partial(folder, os.path.splitext(name)[0])
         raise
-    if os.name == "posix":  # elsewhere folders cannot be opened
-        flush_to_disk(folder or ".")
+    flush_to_disk(folder or ".")
 
 
 def flush_to_disk(path):
@@ -61,15 +56,17 @@ def writing_into(folder, what):
         raise UserError(f"{what} could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
-def require_folder_of(path):
-    """Check that the folder exists into which the file `path` is to be written.
+def check_output_path(path):
+    """Check, before anything takes time, that the file `path` can be written.
 
     Raises:
-        UserError: it does not.
+        UserError: its folder is missing, or it is a folder itself.
     """
     folder = os.path.dirname(path)
     if folder and not os.path.isdir(folder):
         raise UserError(f"cannot write {path}: there is no folder {folder!r}; make it first.")
+    if os.path.isdir(path):
+        raise UserError(f"cannot write {path}: it is a folder; give a file's path.")
 
 
 def make_folder(path):
@@ -88,7 +85,7 @@ def make_folder(path):
 
 
 def lock_file(file, wait=False):
-    """Lock an open file for this process until it is closed; a system without such locks lets every process pass.
+    """Lock an open file for this process until it is closed; a file system without locks lets every process pass.
 
     Args:
         wait: for the process that has it locked.
@@ -96,12 +93,10 @@ def lock_file(file, wait=False):
     Returns:
         Whether no other process has it locked.
     """
-    if fcntl is None:
-        return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError:
+        pass
     return True

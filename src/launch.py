@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from tqdm import tqdm
 
-from src.distributed import Group, SingleProcess, join_processes
+from src.distributed import Group, join_processes
 from src.environment import set_environment
 from src.errors import UserError, one_line
 from src.progress_bar import is_terminal
@@ -20,11 +20,7 @@ from src.signals import Stopped, StopSignals
 
 
 def launch(main: Callable, parse_args: Callable[[], Any]) -> int:
-    """Run a program to its end in this process; see `run`.
-
-    Returns:
-        The exit status.
-    """
+    """Run a program to its end in this process and return its exit status; see `run`."""
     set_environment()
     stop = StopSignals()
     stop.watch()
@@ -43,7 +39,7 @@ def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None 
         The exit status: 1 after a UserError, which is printed as one line, 130 or 143 after a signal. Of several processes
         that one of which fails, all end. Other exceptions are defects and keep their traceback.
     """
-    group: Group = SingleProcess()
+    group = Group()
     try:
         group = join_processes()
         args = parse_args()

@@ -63,10 +63,6 @@ class Uploads:
 
     It does nothing without enable_modelarts. Rank 0, which writes the outputs, uploads them. A process that fails uploads what
     it finds, because all others end with it.
-
-    Args:
-        cfg: the configuration.
-        group: the process group.
     """
 
     def __init__(self, cfg, group: Group):

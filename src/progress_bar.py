@@ -14,13 +14,8 @@ class _Bar(tqdm):
 
 
 def progress_bar(title, unit, total, rank=0, initial=0):
-    """tqdm's bar on standard output; one that does nothing where that is no terminal, and on ranks other than 0.
-
-    Args:
-        title: what goes on; unit: what is counted, singular; total: number of these; initial: how many were done before.
-
-    Returns:
-        tqdm.tqdm, to be closed; its attribute `disable` tells whether it does nothing.
+    """tqdm's bar on standard output, to be closed; where that is no terminal, and on ranks other than 0, it does nothing, as its
+    attribute `disable` tells. `unit` is what is counted, singular, and `initial` how many of `total` were done before.
     """
     return _Bar(desc=title, unit=f" {unit}s", total=total, initial=initial, file=sys.stdout, dynamic_ncols=True, leave=False,
                 disable=rank > 0 or not is_terminal(sys.stdout))

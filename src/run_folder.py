@@ -24,15 +24,8 @@ class RunFolder:
     Only rank 0 writes there. With cfg.enable_modelarts, what the run has written is uploaded whenever `upload` is called, and
     at the end.
 
-    Args:
-        cfg: the configuration.
-        group: the process group.
-
     Attributes:
-        path: of the folder.
-        group: the process group.
         resumes: whether cfg.resume_ckpt asks for the newest checkpoint of this folder.
-        checkpoint_folder: path of the folder of the run's checkpoints.
         best_checkpoint: path of the checkpoint with the highest AP.
 
     Raises:
@@ -44,7 +37,6 @@ class RunFolder:
         self.checkpoint_folder = os.path.join(cfg.save_dir, "checkpoint")
         self._cfg, self._name = cfg, f"{cfg.net}_{cfg.backbone.name}"
         self.best_checkpoint = self._checkpoint("best")
-        self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> RunFolder:
         with contextlib.ExitStack() as stack:
@@ -75,15 +67,13 @@ class RunFolder:
     def checkpoints(self) -> list[str]:
         """The paths of the checkpoints of epochs and steps, the newest first."""
         pattern = re.compile(rf"{re.escape(self._name)}_epoch(\d+)(?:_step(\d+))?_rank0\.ckpt")
-        names = os.listdir(self.checkpoint_folder) if os.path.isdir(self.checkpoint_folder) else ()
-        found = [match for match in map(pattern.fullmatch, names) if match]
-
-        def age(match):
-            # Files that were copied together may have one time.
-            epoch, step = int(match[1]), int(match[2] or 0)
-            return os.stat(os.path.join(self.checkpoint_folder, match[0])).st_mtime_ns, epoch - (step > 0), step
-
-        return [os.path.join(self.checkpoint_folder, match[0]) for match in sorted(found, key=age, reverse=True)]
+        found = []
+        for entry in os.scandir(self.checkpoint_folder) if os.path.isdir(self.checkpoint_folder) else ():
+            if match := pattern.fullmatch(entry.name):
+                epoch, step = int(match[1]), int(match[2] or 0)
+                # Files that were copied together may have one time.
+                found.append((entry.stat().st_mtime_ns, epoch - (step > 0), step, entry.path))
+        return [path for *_, path in sorted(found, reverse=True)]
 
     def remove_old_checkpoints(self) -> None:
         """Remove all but the cfg.keep_checkpoint_max newest checkpoints, on rank 0; the best one stays besides."""

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from src.config import config_to_dict  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.files import require_folder_of, whole_file  # noqa: E402
+from src.files import check_output_path, whole_file  # noqa: E402
 from src.launch import launch  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
@@ -67,11 +67,12 @@ def main(arguments, group, _):
 def measure_network(args, cfg, group):
     """The figures of training and inference that args.what asks for, a dict."""
     from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
-    from src.detector import build_detector
+    from src.detector import Predictor, build_detector
     from src.device import norm_layer
+    from src.evaluation.detections import select_detections
     from tools.benchmarking.breakdown import break_down
     from tools.benchmarking.inputs import noise_batch, padding_size
-    from tools.benchmarking.steps import InferenceBatch, RepeatedTrainStep, median_seconds
+    from tools.benchmarking.steps import RepeatedTrainStep, median_seconds
 
     results = {}
     graphs = TRAINING if "train" in args.what else INFERENCE
@@ -85,7 +86,13 @@ def measure_network(args, cfg, group):
         results["first_step_s"] = time.perf_counter() - START
         results["train_step_s"] = median_seconds(step, args.steps)
     if "predict" in args.what:
-        results["predict_s"] = median_seconds(InferenceBatch(network, cfg, batch), args.steps)
+        predictor = Predictor(network, cfg)
+
+        def predict():
+            for boxes, scores in zip(*predictor(batch.image, batch.valid_size)):
+                select_detections(boxes, scores, cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num)
+
+        results["predict_s"] = median_seconds(predict, args.steps)
     results["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB, on Linux
     if step and (cfg.device_target != "CPU" or cfg.ms_mode != 0):
         logger.info("no breakdown of the step: it is measured on the CPU, as a compiled graph, only")
@@ -124,9 +131,7 @@ def parse_args():
         if part not in WHAT:
             raise UserError(f"--what must be some of {','.join(WHAT)}, not {part!r}")
     args.what = [part for part in WHAT if part in asked]
-    require_folder_of(args.json)
-    if args.json and Path(args.json).is_dir():
-        raise UserError(f"cannot write {args.json}: it is a folder; give --json a file's path.")
+    check_output_path(args.json)
     return args, parse_train_args(["-o", f"data.target_size=[{args.height},{args.width}]", "backbone.pretrained=False",
                                    "--config", args.config, "--batch_size", args.batch, *others])
 

@@ -31,6 +31,7 @@ def main(arguments, group, _):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
     from src.dataset.annotations import open_dataset
     from src.dataset.loader import TrainLoader
+    from src.visualization.output import write_image
     from src.visualization.sheet import contact_sheet
 
     args, cfg = arguments
@@ -40,7 +41,11 @@ def main(arguments, group, _):
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
     images, captions = zip(*(draw_sample(batch, dataset.names, records) for batch in batches))
-    write_sheet(args.output, contact_sheet(list(images), list(captions), COLUMNS))
+    try:
+        os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
+        write_image(args.output, contact_sheet(list(images), list(captions), COLUMNS))
+    except OSError as error:
+        raise UserError(f"{args.output} could not be written ({error.strerror}); give another --output.") from error
     logger.info("%d of %d training images of epoch %d with seed %d: %s", len(images), len(loader.records), args.epoch, cfg.seed,
                 args.output)
 
@@ -56,17 +61,6 @@ def draw_sample(batch, names, records):
     return draw_boxes(image, boxes, batch.labels[batch.mask], names), [
         f"{os.path.basename(records[int(batch.image_id)].path)} (id {batch.image_id})",
         f"boxes: {batch.mask.sum()}; {width}x{height} pixels scaled by {batch.scale[1]:.2f}"]
-
-
-def write_sheet(path, sheet):
-    """Write the sheet (h, w, 3) uint8; raises UserError where that fails."""
-    from src.visualization.output import write_image
-
-    try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        write_image(path, sheet)
-    except OSError as error:
-        raise UserError(f"{path} could not be written ({error.strerror}); give another --output.") from error
 
 
 def parse_args():

@@ -2,17 +2,9 @@
 from __future__ import annotations
 
 import json
-import os
 
 from src.errors import UserError
-from src.files import require_folder_of, whole_file
-
-
-def check_output(path: str) -> None:
-    """Raise a UserError, before anything takes time, if the folder of the file `path` is missing or `path` is a folder."""
-    require_folder_of(path)
-    if os.path.isdir(path):
-        raise UserError(f"cannot write {path}: it is a folder; give a file's path.")
+from src.files import whole_file
 
 
 def write_annotations(path: str, images: list[dict], annotations: list[dict], categories: list[dict]) -> None:

@@ -24,11 +24,11 @@ def main(args, *_):
     from src.convert.networks import network_of
     from src.convert.torch_files import read_state
     from src.convert.torchvision_weights import from_torchvision
-    from src.files import require_folder_of
+    from src.files import check_output_path
 
     if not args.output.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")
-    require_folder_of(args.output)
+    check_output_path(args.output)
     state = read_state(args.input)
     network = network_of(args.config, state, args.input)
     weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, args.input)

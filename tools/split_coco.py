@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from src.errors import UserError
+from src.files import check_output_path
 from src.launch import launch
-from tools.coco_output import check_output, write_annotations
+from tools.coco_output import write_annotations
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -31,7 +32,7 @@ def main(args, *_):
     if Path(args.train).resolve() == Path(args.val).resolve():
         raise UserError(f"--train and --val are both {args.train}; give two files.")
     for path in (args.train, args.val):
-        check_output(path)
+        check_output_path(path)
     coco = load_coco(args.annotations, args.images).coco_json
     held_out = choose({image["id"] for image in coco["images"]}, args.val_fraction, args.seed, args.annotations)
     for path, is_val in ((args.train, False), (args.val, True)):
@@ -42,13 +43,7 @@ def main(args, *_):
 
 
 def choose(image_ids: set, fraction: float, seed: int, path: str) -> set:
-    """Ids of about `fraction` of the images, drawn at random whatever their order in the file.
-
-    Args:
-        image_ids: of all images.
-        fraction: above 0 and below 1.
-        seed: of the choice.
-        path: of the annotation file, for the message.
+    """Ids of about `fraction` (above 0 and below 1) of the images in the file `path`, drawn at random whatever their order.
 
     Raises:
         UserError: there is only one image.

@@ -19,29 +19,31 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError, is_plain, show
+from src.files import check_output_path
 from src.launch import launch
-from tools.coco_output import check_output, write_annotations
+from tools.coco_output import write_annotations
 from tools.voc.annotation import CORNERS, VocFile, read_voc
 from tools.voc.images import ImageFolder
 
 logger = logging.getLogger("faster_rcnn")
 
-
 SHOWN = 5  # names of missing images
 
 
 def main(args, *_):
-    check_output(args.output)
+    check_output_path(args.output)
     paths = annotation_paths(args.annotations)
     chosen = set(paths if args.split is None else split_paths(args.split, paths, args.annotations))
     # The classes are those of all files: a part of the data may lack one, and training and validation must have the same.
     files = [read_voc(path) for path in paths.values()]
     names = class_names(args.names, files)
     files = [voc for stem, voc in zip(paths, files) if stem in chosen]
-    images, missing = image_entries(files, ImageFolder(args.images or ""))
+    folder = ImageFolder(args.images or "")
+    images = image_entries(files, folder)
     annotations = annotation_entries(files, images, names, args.zero_based)
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
     write_annotations(args.output, images, annotations, categories)
+    missing = [image["file_name"] for image in images if image["file_name"] not in folder.names]
     if args.images and missing:
         logger.warning("%d of %d images are not in %s: %s%s", len(missing), len(images), args.images,
                        ", ".join(missing[:SHOWN]), ", ..." if len(missing) > SHOWN else "")
@@ -64,12 +66,8 @@ def annotation_paths(folder: str) -> dict[str, str]:
 
 
 def split_paths(split: str, paths: dict[str, str], folder: str) -> list[str]:
-    """The keys of `paths` that a file lists, one a line; a line may end with an extension, or with VOC's flag of a class.
-
-    Args:
-        split: path of the list.
-        paths: of all annotations, see `annotation_paths`.
-        folder: of the annotations, for messages.
+    """The keys of `paths`, those of all annotations in `folder`, that the file `split` lists, one a line; a line may end with an
+    extension, or with VOC's flag of a class.
 
     Raises:
         UserError: the list cannot be read, is empty, or names an annotation that is not there.
@@ -114,24 +112,22 @@ def class_names(given: str | None, files: list[VocFile]) -> list[str]:
     return names
 
 
-def image_entries(files: list[VocFile], folder: ImageFolder) -> tuple[list[dict], list[str]]:
-    """COCO's images, with ids in the order of `files`, and the names of those that are missing in the folder.
+def image_entries(files: list[VocFile], folder: ImageFolder) -> list[dict]:
+    """COCO's images, with ids in the order of `files`.
 
     Raises:
         UserError: an image or its size cannot be found, or two files are for one image.
     """
-    images, missing, owners = [], [], {}
+    images, owners = [], {}
     for number, voc in enumerate(files, 1):
-        name, is_there = folder.find(voc)
+        name = folder.find(voc)
         if name in owners:
             raise UserError(f"{owners[name]} and {voc.path} are both for the image {name}; remove one, or correct its "
                             "<filename>.")
         owners[name] = voc.path
-        width, height = folder.size_of(voc, name, is_there)
+        width, height = folder.size_of(voc, name)
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        if not is_there:
-            missing.append(name)
-    return images, missing
+    return images
 
 
 def annotation_entries(files: list[VocFile], images: list[dict], names: list[str], zero_based: bool) -> list[dict]:
@@ -154,12 +150,7 @@ def annotation_entries(files: list[VocFile], images: list[dict], names: list[str
 
 
 def coco_box(corners: tuple, zero_based: bool, where: str) -> list[float]:
-    """A box as COCO's [x, y, w, h] in pixels, see the top of this file.
-
-    Args:
-        corners: (xmin, ymin, xmax, ymax).
-        zero_based: whether they are edges counted from 0.
-        where: file and object, for messages.
+    """A box as COCO's [x, y, w, h] in pixels, see the top of this file; `where` are file and object, for messages.
 
     Raises:
         UserError: it begins before the first pixel, or ends before it begins.

@@ -1,4 +1,5 @@
 """What must hold between settings, once all files and flags are merged."""
+import itertools
 import logging
 from collections.abc import Iterator
 
@@ -30,11 +31,10 @@ def check_config(cfg: Config, origins: dict) -> None:
     Raises:
         UserError: two settings that contradict each other.
     """
-    for rules in (_levels, _thresholds, _classes, _anchors):
-        for holds, names, message in rules(cfg):
-            if not holds:
-                where = ", ".join(dict.fromkeys(origins[name] for name in names if name in origins)) or "default settings"
-                raise UserError(f"{where}: {message}")
+    for holds, names, message in itertools.chain(_levels(cfg), _thresholds(cfg), _classes(cfg), _anchors(cfg)):
+        if not holds:
+            where = ", ".join(dict.fromkeys(origins[name] for name in names if name in origins)) or "default settings"
+            raise UserError(f"{where}: {message}")
 
 
 def _levels(cfg: Config) -> Iterator[tuple]:

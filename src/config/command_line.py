@@ -16,19 +16,17 @@ from src.errors import UserError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
-# A flag sets the key of its name, or of that behind the last dot. Its aliases, where it has any, are in the list.
-COMMON_FLAGS = {"device_target": [], "mix": [], "seed": [], "ms_mode": [], "batch_size": [],
-                "num_workers": ["num_parallel_workers"], "save_dir": [], "compile_cache": [], "skip_bad_images": [],
-                "enable_modelarts": [], "data_url": [], "train_url": [], "ckpt_url": [], "data_dir": []}
-TRAIN_FLAGS = {**COMMON_FLAGS, "resume_ckpt": [], "lr_init": [], "ms_loss_scaler": [], "ms_loss_scaler_value": [],
-               "log_interval": [], "run_eval": [], "tensorboard": [], "run_profiler": ["run_profilor"]}
-EVAL_FLAGS = {**COMMON_FLAGS, "checkpoint_path": ["ckpt_path"]}
-INFER_FLAGS = {"device_target": [], "mix": [], "ms_mode": [], "compile_cache": [], "checkpoint_path": ["ckpt_path"], "image": [],
-               "save_dir": [], "infer.conf_threshold": []}
+# A flag sets the key of its name, or of that behind the last dot.
+COMMON_FLAGS = ("device_target", "mix", "seed", "ms_mode", "batch_size", "num_workers", "save_dir", "compile_cache",
+                "skip_bad_images", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir")
+TRAIN_FLAGS = (*COMMON_FLAGS, "resume_ckpt", "lr_init", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval",
+               "tensorboard", "run_profiler")
+EVAL_FLAGS = (*COMMON_FLAGS, "checkpoint_path")
+INFER_FLAGS = ("device_target", "mix", "ms_mode", "compile_cache", "checkpoint_path", "image", "save_dir", "infer.conf_threshold")
 # What infer.py uses whatever the YAML file says: that is about evaluations, which want every detection that may count.
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
-EXPORT_FLAGS = {"device_target": [], "mix": [], "batch_size": [], "checkpoint_path": ["ckpt_path"], "file_format": [],
-                "output": [], "image": []}
+EXPORT_FLAGS = ("device_target", "mix", "batch_size", "checkpoint_path", "file_format", "output", "image")
+ALIASES = {"num_workers": "--num_parallel_workers", "run_profiler": "--run_profilor", "checkpoint_path": "--ckpt_path"}
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
@@ -60,7 +58,7 @@ def parse_export_args(argv: list[str] | None = None) -> Config:
                   argv, {"batch_size": 1}, {"ms_mode": 0})
 
 
-def _parse(description: str, flags: dict, argv: list[str] | None, defaults: dict = {}, forced: dict = {}) -> Config:  # noqa: B006
+def _parse(description: str, flags: tuple, argv: list[str] | None, defaults: dict = {}, forced: dict = {}) -> Config:  # noqa: B006
     args = vars(_build_parser(description, flags, defaults).parse_args(argv))
     given = {key: _parse_flag(key, args[key]) for key in flags if args[key] is not None}
     overrides = [(key, value, "default settings") for key, value in {**defaults, **forced}.items()]
@@ -78,16 +76,18 @@ def _parse(description: str, flags: dict, argv: list[str] | None, defaults: dict
     return load_config(args["config"], overrides)
 
 
-def _build_parser(description: str, flags: dict, defaults: dict) -> argparse.ArgumentParser:
+def _build_parser(description: str, flags: tuple, defaults: dict) -> argparse.ArgumentParser:
     usage = "%(prog)s [FLAG VALUE ...] [-o KEY=VALUE ...], see --help"  # argparse's own would list all flags with each error
     parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False, epilog=(
         "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
     parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE", help="YAML file (default: %(default)s)")
-    for key, aliases in flags.items():
-        field, default = _field(key), defaults.get(key, _default(key))
+    for key in flags:
+        field, default = _setting(key)
+        default = defaults.get(key, default)
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         choices = ("True", "False") if field.annotation is bool else choices
-        parser.add_argument(_flag(key), *[f"--{name}" for name in aliases], dest=key, nargs="+" if default == [] else None,
+        names = [_flag(key), ALIASES[key]] if key in ALIASES else [_flag(key)]
+        parser.add_argument(*names, dest=key, nargs="+" if default == [] else None,
                             metavar="{" + ",".join(map(str, choices)) + "}" if choices else _flag(key)[2:].upper(),
                             help=f"{field.description} (default: {'none' if default in ('', []) else default})")
     parser.add_argument("-o", dest="override", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
@@ -100,18 +100,16 @@ def _flag(key: str) -> str:
     return f"--{key.rpartition('.')[2]}"
 
 
-def _field(key: str) -> FieldInfo:
+def _setting(key: str) -> tuple[FieldInfo, Any]:
+    """The schema's field of a dotted name, and its default."""
     *sections, name = key.split(".")
-    return type(reduce(getattr, sections, Config())).model_fields[name]
-
-
-def _default(key: str) -> Any:
-    return reduce(getattr, key.split("."), Config())
+    section = reduce(getattr, sections, Config())
+    return type(section).model_fields[name], getattr(section, name)
 
 
 def _parse_flag(key: str, text: Any) -> Any:
     """`text` as the type of `key`; text that does not fit stays text, which the schema then refuses in its words."""
-    kind = type(_default(key))
+    kind = type(_setting(key)[1])
     if kind is bool:
         return BOOLEANS.get(text, text)
     try:

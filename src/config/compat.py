@@ -24,49 +24,34 @@ def modernise(layer: dict, where: str) -> dict:
         UserError: a setting with one supported value has another, or two spellings of a setting disagree.
     """
     layer = copy.deepcopy(layer)
-    _drop_single_valued(layer, where)
-    _move_workers(layer, where)
-    if "run_profilor" in layer:
-        _set_once(layer, "run_profiler", layer.pop("run_profilor"), "run_profiler", "run_profilor", where)
-    _move_target_size(layer, where)
+    for dotted, supported in SINGLE_VALUED.items():
+        parent, key = dotted.split(".")
+        section = _section(layer, parent)
+        if key in section and supported is not None and section[key] not in supported:
+            raise UserError(f"{where}: {dotted} can only be {supported[0]}, not {show(section[key])}; remove the key")
+        section.pop(key, None)
+    data = _section(layer, "data")
+    _move(layer, "num_parallel_workers", layer, "num_workers", where)
+    _move(data, "data.num_parallel_workers", layer, "num_workers", where)
+    _move(layer, "run_profilor", layer, "run_profiler", where)
+    for name in ("train_transforms", "eval_transforms"):
+        steps = _section(data, name).get("item_transforms")
+        for step in steps if isinstance(steps, list) else ():
+            _move(_section(step, "Resize"), f"data.{name}.item_transforms.Resize.target_size", data, "data.target_size", where)
     return layer
 
 
 def _section(layer, name):
-    """layer[name] where it is a mapping, else an empty one: other types are reported later, with the schema."""
-    section = layer.get(name)
+    """layer[name] where both are mappings, else an empty one: other types are reported later, with the schema."""
+    section = layer.get(name) if isinstance(layer, dict) else None
     return section if isinstance(section, dict) else {}
 
 
-def _drop_single_valued(layer, where):
-    for dotted, supported in SINGLE_VALUED.items():
-        parent, key = dotted.split(".")
-        section = _section(layer, parent)
-        if key not in section:
-            continue
-        value = section.pop(key)
-        if supported is not None and value not in supported:
-            raise UserError(f"{where}: {dotted} can only be {supported[0]}, not {show(value)}; remove the key")
-
-
-def _set_once(section, key, value, dotted, old, where):
-    if key in section and section[key] != value:
-        raise UserError(f"{where}: {dotted} is {show(section[key])} but {old} is {show(value)}; keep one of them")
-    section[key] = value
-
-
-def _move_workers(layer, where):
-    for section, old in ((layer, "num_parallel_workers"), (_section(layer, "data"), "data.num_parallel_workers")):
-        if "num_parallel_workers" in section:
-            _set_once(layer, "num_workers", section.pop("num_parallel_workers"), "num_workers", old, where)
-
-
-def _move_target_size(layer, where):
-    data = _section(layer, "data")
-    for name in ("train_transforms", "eval_transforms"):
-        steps = _section(data, name).get("item_transforms")
-        for step in steps if isinstance(steps, list) else ():
-            resize = _section(step, "Resize") if isinstance(step, dict) else {}
-            if "target_size" in resize:
-                _set_once(data, "target_size", resize.pop("target_size"), "data.target_size",
-                          f"data.{name}.item_transforms.Resize.target_size", where)
+def _move(source, old, target, new, where):
+    """Move a value from one section to another; `old` and `new` are dotted names, whose last parts are the keys."""
+    old_key, key = old.rpartition(".")[2], new.rpartition(".")[2]
+    if old_key not in source:
+        return
+    value = source.pop(old_key)
+    if target.setdefault(key, value) != value:
+        raise UserError(f"{where}: {new} is {show(target[key])} but {old} is {show(value)}; keep one of them")

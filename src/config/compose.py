@@ -26,16 +26,13 @@ def read_layers(path: str, stack: tuple = ()) -> list:
     if os.path.realpath(path) in map(os.path.realpath, stack):
         raise UserError(f"{stack[-1]}: __BASE__ leads in a cycle: {' -> '.join((*stack, path))}; break it")
     mapping, layers = _read_mapping(path, stack), []
-    for base in _bases(mapping.pop("__BASE__", []), path):
-        layers += read_layers(os.path.join(os.path.dirname(path), base), (*stack, path))
-    return [*layers, (mapping, path)]
-
-
-def _bases(value: Any, path: str) -> list[str]:
+    value = mapping.pop("__BASE__", [])
     bases = [value] if isinstance(value, str) else value
     if not isinstance(bases, list) or not all(isinstance(base, str) and is_plain(base) for base in bases):
         raise UserError(f"{path}: __BASE__ must be a file name or a list of file names, not {show(value)}")
-    return bases
+    for base in bases:
+        layers += read_layers(os.path.join(os.path.dirname(path), base), (*stack, path))
+    return [*layers, (mapping, path)]
 
 
 def _read_mapping(path: str, stack: tuple) -> dict:

@@ -88,8 +88,8 @@ def default_transforms(training: bool) -> list:
     return [{name: TRANSFORMS[name]().model_dump()} for name in (RANDOM[:1] if training else ()) + REQUIRED]
 
 
-def read_train_transforms(value: Any) -> list:
-    """Check an item_transforms list for training.
+def read_transforms(value: Any, training: bool) -> list:
+    """Check an item_transforms list.
 
     Returns:
         list of one-key dicts {name: {parameter: value}} in which every parameter of the transform stands.
@@ -98,23 +98,12 @@ def read_train_transforms(value: Any) -> list:
         ValueError: not such a list, unknown names or parameters, wrong types, or an order that cannot be honoured.
     """
     steps = [{name: getattr(step, name).model_dump() for name in step.model_fields_set} for step in STEPS.validate_python(value)]
-    _check_order([name for step in steps for name in step])
-    return steps
-
-
-def read_eval_transforms(value: Any) -> list:
-    """Check an item_transforms list for evaluation; see `read_train_transforms`."""
-    steps = read_train_transforms(value)
-    for name in RANDOM:
-        if any(name in step for step in steps):
-            raise ValueError(f"contains {name}, which belongs into train_transforms only; remove it")
-    return steps
-
-
-def _check_order(names: list) -> None:
+    names = [name for step in steps for name in step]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"contains {name} {names.count(name)} times; once is enough")
+        if name in RANDOM and not training:
+            raise ValueError(f"contains {name}, which belongs into train_transforms only; remove it")
     for name in REQUIRED:
         if name not in names:
             raise ValueError(f"must contain {name}, which is missing")
@@ -122,7 +111,8 @@ def _check_order(names: list) -> None:
         if name in (*RANDOM, "Resize"):
             raise ValueError(f"has {name} after NormalizeImage; move it before, because normalisation is done last, next to "
                              "the network")
+    return steps
 
 
-TrainTransformList = Annotated[list[dict], BeforeValidator(read_train_transforms)]
-EvalTransformList = Annotated[list[dict], BeforeValidator(read_eval_transforms)]
+TrainTransformList = Annotated[list[dict], BeforeValidator(lambda value: read_transforms(value, training=True))]
+EvalTransformList = Annotated[list[dict], BeforeValidator(lambda value: read_transforms(value, training=False))]

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from src.errors import UserError
-from src.files import require_folder_of, whole_file
+from src.files import check_output_path, whole_file
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def write_state(path: str, state: dict[str, np.ndarray]) -> None:
     Raises:
         UserError: the folder does not exist, or PyTorch is needed and not installed.
     """
-    require_folder_of(path)
+    check_output_path(path)
     with whole_file(path) as temporary:
         if path.endswith(".safetensors"):
             safetensors.numpy.save_file(state, temporary)

@@ -26,11 +26,9 @@ def existing_annotation_path(path: str) -> str:
     for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate
-    for candidate in candidates:
-        if os.path.exists(candidate):
-            raise UserError(f"The annotation file {candidate} is not a file: check data.dataset_dir and the data.*_anno_path.")
-    raise UserError(f"The annotation file {' (or '.join(candidates)}{')' * (len(candidates) - 1)} does not exist: "
-                    f"check data.dataset_dir and the data.*_anno_path.")
+    there = [candidate for candidate in candidates if os.path.exists(candidate)]
+    said = f"{there[0]} is not a file" if there else f"{' (or '.join(candidates)}{')' * (len(candidates) - 1)} does not exist"
+    raise UserError(f"The annotation file {said}: check data.dataset_dir and the data.*_anno_path.")
 
 
 def parse_annotations(path: str) -> dict:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +53,13 @@ class Record(NamedTuple):
 class CocoDataset:
     """What an annotation file says.
 
-    Attributes:
-        records: every image in the file's order.
-        names: of the classes, by label.
-        category_ids: COCO's, by label.
-        drops: numbers of boxes by the keys of DROP_MEANINGS.
-        annotation_path: of the file.
-        coco_json: the parsed file without segmentations, in which annotations have ids 1..n in place of their own and every
-            one has `area` and `iscrowd`, as pycocotools needs.
+    `coco_json` is the parsed file without segmentations, in which annotations have ids 1..n in place of their own and every one
+    has `area` and `iscrowd`, as pycocotools needs.
     """
-    records: list[Record]
-    names: list[str]
-    category_ids: list[int]
-    drops: dict[str, int]
+    records: list[Record]     # every image in the file's order
+    names: list[str]          # of the classes, by label
+    category_ids: list[int]   # COCO's, by label
+    drops: dict[str, int]     # numbers of boxes by the keys of DROP_MEANINGS
     annotation_path: str
     coco_json: dict
 
@@ -72,12 +67,7 @@ class CocoDataset:
 def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
     """The data set of one split, from the same annotation file on all processes.
 
-    With `data.draw_shapes`, one process of each machine first draws it.
-
-    Args:
-        cfg: the configuration.
-        split: "train" or "val".
-        group: the process group.
+    With `data.draw_shapes`, one process of each machine first draws it. `split` is "train" or "val".
 
     Raises:
         UserError: see `load_coco` and `ensure_shapes`; there is no data.dataset_dir; the processes' files differ.
@@ -89,8 +79,7 @@ def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
     annotation_path, image_dir = getattr(data, f"{split}_anno_path"), getattr(data, f"{split}_img_dir")
     with group.first_on_machine():
         if data.draw_shapes:
-            shapes = data.draw_shapes
-            ensure_shapes(folder, shapes.train_images, shapes.val_images, shapes.height, shapes.width, shapes.seed)
+            ensure_shapes(folder, **data.draw_shapes.model_dump())
         dataset = load_coco(os.path.join(folder, annotation_path), os.path.join(folder, image_dir), data.nc, data.names)
     path = dataset.annotation_path
     group.check_same(lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest()})
@@ -100,13 +89,8 @@ def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
 def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names: list[str] | None = None) -> CocoDataset:
     """Read and check a COCO detection file.
 
-    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id.
-
-    Args:
-        annotation_path: of the file.
-        image_dir: folder of the images.
-        nc: number of classes that the configuration expects, None where it expects nothing.
-        names: of the classes, likewise.
+    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id. `nc`
+    and `names` are the number and the names of the classes that the configuration expects, None where it expects nothing.
 
     Raises:
         UserError: the file or the image folder is missing, the file is not COCO detection JSON, something in it contradicts
@@ -122,8 +106,13 @@ def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names
     images = _checked_images(coco["images"], image_dir, path)
     boxes, labels, image_numbers, drops = _boxes(coco["annotations"], images, category_ids, path)
     records = _records(images, boxes, labels, image_numbers)
-    _check_some_file_exists(records, image_dir, path)
-    _log_drops(drops, path)
+    first = records[:20]
+    if not any(os.path.isfile(record.path) for record in first):
+        raise UserError(f"None of the first {len(first)} images that {path} names is in {image_dir} (for example "
+                        f"{os.path.relpath(first[0].path, image_dir)}): check data.dataset_dir and data.*_img_dir.")
+    counts = [f"{count} {DROP_MEANINGS[reason]}" for reason, count in drops.items() if count]
+    if counts:
+        logger.info("%s: %s", path, ", ".join(counts))
     return CocoDataset(records, names_found, category_ids, drops, path, coco)
 
 
@@ -179,33 +168,13 @@ def _box_array(annotations, path):
     """All bbox values as (n, 4) float64, each at most MAX_SIDE or not finite."""
     rows = [annotation["bbox"] for annotation in annotations]
     for number, row in enumerate(rows):
+        where = f"{path}: number {number} of 'annotations' has the bbox"
         if not (isinstance(row, list) and len(row) == 4 and NUMBER_TYPES.issuperset(map(type, row))):
-            raise UserError(f"{path}: number {number} of 'annotations' has the bbox {show(row)}: "
-                            f"[x, y, width, height] in pixels is needed.")
-    try:
-        xywh = np.array(rows, dtype=np.float64).reshape(-1, 4)
-    except OverflowError as error:
-        raise UserError(f"{path}: one of 'annotations' has a bbox with a number too large for any image.") from error
-    # Infinity is counted and dropped with what is no number.
-    beyond = np.flatnonzero((np.isfinite(xywh) & (np.abs(xywh) > MAX_SIDE)).any(axis=1))
-    if len(beyond):
-        raise UserError(f"{path}: number {beyond[0]} of 'annotations' has the bbox {show(rows[beyond[0]])}, with a number too "
-                        "large for any image.")
-    return xywh
-
-
-def _is_area(value):
-    return type(value) in NUMBER_TYPES and abs(value) <= MAX_SIDE**2
-
-
-def _complete(annotation, number, seen, where):
-    """Check what an annotation may leave out, `id` and `iscrowd`; set them as pycocotools wants them."""
-    if annotation.get("id") is not None:
-        check_id(annotation["id"], seen, where)
-    if annotation.get("iscrowd") not in (None, 0, 1):
-        raise UserError(f"{where} has the iscrowd {show(annotation['iscrowd'])}: 0 or 1 is needed.")
-    annotation["id"] = number + 1
-    annotation["iscrowd"] = 1 if annotation.get("iscrowd") else 0
+            raise UserError(f"{where} {show(row)}: [x, y, width, height] in pixels is needed.")
+        # Infinity is counted and dropped with what is no number.
+        if any(MAX_SIDE < abs(value) < math.inf for value in row):
+            raise UserError(f"{where} {show(row)}, with a number too large for any image.")
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def _boxes(annotations, images, category_ids, path):
@@ -225,13 +194,19 @@ def _boxes(annotations, images, category_ids, path):
             annotation["bbox"]
         except (KeyError, TypeError) as error:
             raise _annotation_error(annotation, where) from error
-        _complete(annotation, number, seen, where)
+        if annotation.get("id") is not None:
+            check_id(annotation["id"], seen, where)
+        if annotation.get("iscrowd") not in (None, 0, 1):
+            raise UserError(f"{where} has the iscrowd {show(annotation['iscrowd'])}: 0 or 1 is needed.")
+        # As pycocotools wants them.
+        annotation["id"], annotation["iscrowd"] = number + 1, 1 if annotation.get("iscrowd") else 0
         crowd.append(annotation["iscrowd"])
     xywh = _box_array(annotations, path)
     with np.errstate(invalid="ignore"):  # boxes that are not finite
         areas = xywh[:, 2] * xywh[:, 3]
     for annotation, area in zip(annotations, areas.tolist()):
-        if not _is_area(annotation.get("area")):
+        given = annotation.get("area")
+        if not (type(given) in NUMBER_TYPES and abs(given) <= MAX_SIDE**2):
             annotation["area"] = area
     image_of_box = np.array(image_numbers, dtype=np.int64)
     sizes = np.array([(width, height) for _, _, height, width in images], dtype=np.float64)[image_of_box]
@@ -246,14 +221,12 @@ def _clip(xywh, sizes, crowd):
     counts once, under the first key that fits.
     """
     finite = np.isfinite(xywh).all(axis=1)
-    xywh = np.where(finite[:, None], xywh, 0.0)
-    extent = xywh[:, 2:]
-    whole = np.concatenate([xywh[:, :2], xywh[:, :2] + extent], axis=1)
-    limits = np.concatenate([sizes, sizes], axis=1)
-    clipped = np.clip(whole, 0.0, limits)
-    nothing_left = (clipped[:, 2:] - clipped[:, :2] < MIN_SIDE).any(axis=1)
+    corner, extent = np.hsplit(np.where(finite[:, None], xywh, 0.0), 2)
+    whole = np.hstack([corner, corner + extent])
+    clipped = np.clip(whole, 0.0, np.hstack([sizes, sizes]))
     reasons = {"crowd": crowd, "non_finite": ~finite, "negative": (extent < 0).any(axis=1),
-               "empty": (extent < MIN_SIDE).any(axis=1), "outside": nothing_left}
+               "empty": (extent < MIN_SIDE).any(axis=1),
+               "outside": (clipped[:, 2:] - clipped[:, :2] < MIN_SIDE).any(axis=1)}
     keep = np.ones(len(xywh), dtype=bool)
     drops = {}
     for reason, applies in reasons.items():
@@ -265,21 +238,5 @@ def _clip(xywh, sizes, crowd):
 
 def _records(images, boxes, labels, image_numbers):
     order = np.argsort(image_numbers, kind="stable")
-    boxes, labels = boxes[order], labels[order]
-    ends = np.cumsum(np.bincount(image_numbers, minlength=len(images)))
-    starts = np.concatenate([[0], ends[:-1]])
-    return [Record(image_id, path, height, width, boxes[start:end], labels[start:end])
-            for (image_id, path, height, width), start, end in zip(images, starts, ends)]
-
-
-def _check_some_file_exists(records, image_dir, path):
-    first = records[:20]
-    if not any(os.path.isfile(record.path) for record in first):
-        raise UserError(f"None of the first {len(first)} images that {path} names is in {image_dir} (for example "
-                        f"{os.path.relpath(first[0].path, image_dir)}): check data.dataset_dir and data.*_img_dir.")
-
-
-def _log_drops(drops, path):
-    counts = [f"{count} {DROP_MEANINGS[reason]}" for reason, count in drops.items() if count]
-    if counts:
-        logger.info("%s: %s", path, ", ".join(counts))
+    ends = np.cumsum(np.bincount(image_numbers, minlength=len(images)))[:-1]
+    return [Record(*image, *own) for image, *own in zip(images, np.split(boxes[order], ends), np.split(labels[order], ends))]

@@ -47,18 +47,19 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     data = _read_file(path)
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
     stored = _checked_header(data)
-    _check_pixels(stored)
+    if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
+        raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
+                                   "are decoded")
     if size is None:
         return _decode(data)
-    if stored not in (None, size, size[::-1]):
-        raise UnreadableImageError(_size_reason(stored, size))
-    image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION)
-    if image.shape[:2] != size:
+    if stored in (None, size, size[::-1]):
+        image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION)
         stored = image.shape[:2]
-        image = _decode(data)
-        if image.shape[:2] != size:
-            raise UnreadableImageError(_size_reason(stored, size))
-    return image
+        if stored != size:
+            image = _decode(data)
+        if image.shape[:2] == size:
+            return image
+    raise UnreadableImageError(f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {size[0]}x{size[1]}")
 
 
 def _read_file(path):
@@ -93,21 +94,9 @@ def _decode(data, flags=0):
     return image if rgb else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _size_reason(stored, size):
-    return f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {size[0]}x{size[1]}"
-
-
-def _check_pixels(stored):
-    if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
-        raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
-                                   "are decoded")
-
-
 def _checked_header(data):
-    """Return the (height, width) that a JPEG or PNG file states, None for other formats.
-
-    Raises UnreadableImageError when its end is missing: some decoders fill what is missing with grey and say nothing.
-    """
+    """The (height, width) that a JPEG or PNG file states, whose end must be there: some decoders fill what is missing with grey
+    and say nothing. None for other formats."""
     if data.startswith(PNG_START):
         return _checked_png(data)
     if data.startswith(JPEG_START):

@@ -25,8 +25,7 @@ def find_images(places: list[str]) -> list[str]:
     if not places:
         raise UserError("there is nothing to detect on; give --image an image, a folder of images or a pattern such as "
                         "'folder/*.jpg'.")
-    found = {path: None for place in places for path in _images_of(os.path.expanduser(place))}
-    return list(found)
+    return list(dict.fromkeys(path for place in places for path in _images_of(os.path.expanduser(place))))
 
 
 def drawing_names(paths: list[str], folder: str) -> list[str]:

@@ -20,15 +20,7 @@ def ensure_shapes(root: str, train_images: int, val_images: int, height: int, wi
     """Draw the data set into the folder `root`, unless it is there already with the same parameters.
 
     It is drawn into a temporary folder beside `root` and renamed when complete, so `root` is never half a data set.
-    Deterministic by `seed`; training and validation images differ.
-
-    Args:
-        root: folder of the data set.
-        train_images: number of them.
-        val_images: number of them.
-        height: of an image, in pixels.
-        width: of an image, in pixels.
-        seed: of the drawing.
+    Deterministic by `seed`; training and validation images differ. Their `height` and `width` are in pixels.
 
     Raises:
         UserError: `root` holds something else or cannot be written.
@@ -85,7 +77,9 @@ def _draw_split(root, split, count, height, width, seed):
     for number in range(count):
         image, boxes, category_ids, areas = draw_scene(np.random.default_rng([*seed, number]), height, width)
         name = f"{number + 1:06d}.jpg"
-        _write_jpeg(os.path.join(root, split, name), image)
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        with open(os.path.join(root, split, name), "wb") as file:  # not cv2.imwrite: it swallows the reason of a failure
+            file.write(data.tobytes())
         images.append({"id": number + 1, "file_name": name, "height": height, "width": width})
         for (x1, y1, x2, y2), category_id, area in zip(boxes.tolist(), category_ids.tolist(), areas.tolist()):
             annotations.append({"id": len(annotations) + 1, "image_id": number + 1, "category_id": category_id,
@@ -94,9 +88,3 @@ def _draw_split(root, split, count, height, width, seed):
             "categories": [{"id": category_id, "name": name} for name, category_id in CLASSES.items()]}
     with open(os.path.join(root, "annotations", f"instances_{split}.json"), "w", encoding="utf-8") as file:
         json.dump(coco, file)
-
-
-def _write_jpeg(path, image):
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
-    with open(path, "wb") as file:  # not cv2.imwrite: it swallows the reason of a failure
-        file.write(data.tobytes())

@@ -100,9 +100,6 @@ def pad_boxes(boxes: np.ndarray, labels: np.ndarray, padding_size: int,
               padding_value: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pad to a fixed count: boxes (padding_size, 4) float32 with zeros, labels (padding_size,) int32 with
     `padding_value`, and mask (padding_size,) bool, True for real boxes."""
-    count = len(boxes)
-    padded_boxes = np.zeros((padding_size, 4), dtype=np.float32)
-    padded_boxes[:count] = boxes
-    padded_labels = np.full(padding_size, padding_value, dtype=np.int32)
-    padded_labels[:count] = labels
-    return padded_boxes, padded_labels, np.arange(padding_size) < count
+    rest = padding_size - len(boxes)
+    return (np.pad(boxes, ((0, rest), (0, 0))), np.pad(labels, (0, rest), constant_values=padding_value),
+            np.arange(padding_size) < len(boxes))

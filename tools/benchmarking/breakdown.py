@@ -36,11 +36,11 @@ def break_down(step):
 
 def seconds_by_part(path):
     """The profiler's table of operators, a CSV file, as a dict of seconds by PARTS."""
-    milliseconds = dict.fromkeys(PARTS, 0.0)
+    seconds = dict.fromkeys(PARTS, 0.0)
     with open(path, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            milliseconds[part_of(row["full_op_name"])] += float(row["op_total_time(ms)"])
-    return {part: milliseconds[part] / 1000 for part in PARTS}
+            seconds[part_of(row["full_op_name"])] += float(row["op_total_time(ms)"]) / 1000
+    return seconds
 
 
 def part_of(operator):

@@ -2,7 +2,7 @@
 import numpy as np
 from mindspore import Tensor
 
-from src.dataset.samples import Batch
+from src.dataset.loader import Batch
 from src.dataset.transforms import pad_boxes, padding_of
 
 BOXES = 6  # an image

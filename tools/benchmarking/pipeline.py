@@ -1,6 +1,5 @@
 """Speed of the data pipeline against plain OpenCV, on drawn JPEG files."""
 import itertools
-import json
 import os
 import statistics
 import tempfile
@@ -12,6 +11,8 @@ import numpy as np
 from src.config import with_settings
 from src.dataset.annotations import load_coco
 from src.dataset.loader import TrainLoader
+from src.dataset.transforms import fitted_size
+from tools.coco_output import write_annotations
 
 HEIGHT, WIDTH = 480, 640
 FILES = 64  # at least
@@ -21,17 +22,12 @@ ROUNDS = 5
 
 
 def measure_pipeline(cfg):
-    """Draw a data set and read it both ways in turn.
-
-    Args:
-        cfg: the configuration, whose canvas, batch_size, transforms and workers count. OpenCV's own threads are off in both,
-            see src.environment.
+    """Draw a data set and read it both ways in turn; OpenCV's own threads are off in both, see src.environment.
 
     Returns:
         Images a second of `TrainLoader`, and of decoding and resizing alone in this process: medians of ROUNDS.
     """
-    scale = min(cfg.data.target_size[0] / HEIGHT, cfg.data.target_size[1] / WIDTH)
-    size = max(1, round(WIDTH * scale)), max(1, round(HEIGHT * scale))
+    size = fitted_size((HEIGHT, WIDTH), cfg.data.target_size)[::-1]
     # As many epochs as it takes: the run's own may be too few for a round.
     cfg = with_settings(cfg, {"epochs": 1000})
     with tempfile.TemporaryDirectory() as folder:
@@ -75,8 +71,7 @@ def draw_data_set(folder, count):
         for box in rng.uniform(20, HEIGHT / 2, (BOXES, 4)).tolist():
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, "bbox": box})
     path = os.path.join(folder, "instances.json")
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}, file)
+    write_annotations(path, images, annotations, [{"id": 1, "name": "thing"}])
     return path
 
 

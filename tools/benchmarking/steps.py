@@ -2,8 +2,6 @@
 import statistics
 import time
 
-from src.detector import Predictor
-from src.evaluation.detections import select_detections
 from src.train.all_reduce import broadcast_parameters
 from src.train.step import TrainStep
 
@@ -20,19 +18,7 @@ def median_seconds(run, count):
 
 
 class RepeatedTrainStep:
-    """Training steps on the same batch.
-
-    Args:
-        network: FasterRCNN.
-        cfg: the configuration.
-        num_classes: K, without background.
-        group: the process group.
-        batch: of `noise_batch`.
-
-    Attributes:
-        all_reduce: see src.train.all_reduce.
-        skipped: how many steps overflowed, and so went without the update.
-    """
+    """Training steps on the same batch; of the `count` so far, `skipped` overflowed and so went without the update."""
 
     def __init__(self, network, cfg, num_classes, group, batch):
         self.batch = batch
@@ -50,16 +36,3 @@ class RepeatedTrainStep:
         self.smallest.asnumpy()
         self.count += 1
         self.skipped += not applied
-
-
-class InferenceBatch:
-    """Inference on the same batch, up to the detections of each image; args as those of `RepeatedTrainStep`."""
-
-    def __init__(self, network, cfg, batch):
-        self.predictor = Predictor(network, cfg)
-        self.inputs = batch.image, batch.valid_size
-        self.limits = cfg.infer.conf_threshold, cfg.infer.nms_threshold, cfg.infer.max_box_num
-
-    def __call__(self):
-        for boxes, scores in zip(*self.predictor(*self.inputs)):
-            select_detections(boxes, scores, *self.limits)

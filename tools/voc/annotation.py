@@ -15,40 +15,23 @@ FLAGS = {None: 0, "0": 0, "1": 1, "false": 0, "true": 1}
 
 
 class VocObject(NamedTuple):
-    """One box.
-
-    Attributes:
-        name: of the class.
-        corners: (xmin, ymin, xmax, ymax) as the file has them.
-        difficult: 0 or 1.
-        truncated: 0 or 1, None if the file does not say.
-    """
-    name: str
-    corners: tuple
-    difficult: int
-    truncated: int | None
+    """One box."""
+    name: str               # of the class
+    corners: tuple          # (xmin, ymin, xmax, ymax) as the file has them
+    difficult: int          # 0 or 1
+    truncated: int | None   # 0 or 1, None if the file does not say
 
 
 class VocFile(NamedTuple):
-    """One annotation file.
-
-    Attributes:
-        path: of the file.
-        filename: of the image, without folders; "" if there is none.
-        size: (width, height) of the image in pixels, None if there is none.
-        objects: list of VocObject.
-    """
+    """One annotation file."""
     path: str
-    filename: str
-    size: tuple | None
-    objects: list
+    filename: str       # of the image, without folders; "" if there is none
+    size: tuple | None  # (width, height) of the image in pixels, None if there is none
+    objects: list[VocObject]
 
 
 class _TreeWithoutDoctype(ElementTree.TreeBuilder):
-    """Raises a ValueError at a document type declaration, which could define entities that fill the memory or read other files.
-
-    No annotation needs one.
-    """
+    """Raises a ValueError at a document type declaration, which might define entities that fill the memory or read files."""
 
     def doctype(self, *_):
         raise ValueError("it declares a document type, which may define entities: remove its <!DOCTYPE ...>")
@@ -135,6 +118,7 @@ def _flag(element, tag, where):
     if element.find(tag) is None:
         return None
     text = _text(element, tag, where)
-    if (text and text.lower()) not in FLAGS:
+    flag = FLAGS.get(text and text.lower())
+    if flag is None:
         raise UserError(f"{where} has the {tag} {show(text)}: 0 or 1 is needed.")
-    return FLAGS[text and text.lower()]
+    return flag

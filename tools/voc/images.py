@@ -14,10 +14,7 @@ ORIENTATION = 274  # tag in EXIF data; with values from 5 on the image is stored
 
 
 class ImageFolder:
-    """The images directly in a folder, found by the names in annotation files.
-
-    Args:
-        folder: path, or "" where the images are not available.
+    """The images directly in a folder, found by the names in annotation files; "" where they are not available.
 
     Raises:
         UserError: there is no such folder.
@@ -34,8 +31,8 @@ class ImageFolder:
             if extension.lower() in EXTENSIONS:
                 self.by_stem[stem].append(name)
 
-    def find(self, voc: VocFile) -> tuple[str, bool]:
-        """The name of an annotation's image, and whether it is in the folder.
+    def find(self, voc: VocFile) -> str:
+        """The name of an annotation's image, which may be missing in the folder.
 
         It is the annotation's filename, or else a file of that name with another extension, or else one named as the XML file.
 
@@ -43,44 +40,39 @@ class ImageFolder:
             UserError: several images fit, or none does and the annotation does not name one.
         """
         if voc.filename in self.names:
-            return voc.filename, True
+            return voc.filename
         for stem in (voc.filename, os.path.splitext(voc.filename)[0], os.path.splitext(os.path.basename(voc.path))[0]):
             found = self.by_stem.get(stem, [])
             if len(found) > 1:
                 raise UserError(f"{voc.path}: {' and '.join(found)} in {self.folder} may both be its image; write the whole "
                                 "name into its <filename>.")
             if found:
-                return found[0], True
+                return found[0]
         if os.path.splitext(voc.filename)[1].lower() not in EXTENSIONS:
             raise UserError(f"{voc.path}: its <filename> {voc.filename!r} is not the name of an image"
                             + (f", and {self.folder} has none of its name." if self.folder else
                                "; give the folder of the images with --images."))
-        return voc.filename, False
+        return voc.filename
 
-    def size_of(self, voc: VocFile, name: str, is_there: bool) -> tuple[int, int]:
+    def size_of(self, voc: VocFile, name: str) -> tuple[int, int]:
         """(width, height) of an annotation's image, in the pixels of its boxes.
 
         It is the annotation's <size>, which must be that of the image, as stored or as rotated by its EXIF data; without <size>
-        it is that of the stored image.
-
-        Args:
-            voc: the annotation.
-            name: of the image, from `find`.
-            is_there: whether it is in the folder, from `find`.
+        it is that of the stored image. `name` is from `find`.
 
         Raises:
             UserError: the two differ, there is neither, or the image cannot be read.
         """
-        if not is_there:
+        if name not in self.names:
             if voc.size is None:
                 raise UserError(f"{voc.path} has no <size>, and its image {name} is not there to be looked at; give the folder "
                                 "that has it with --images.")
             return voc.size
-        stored, rotated = _header(os.path.join(self.folder, name))
+        path = os.path.join(self.folder, name)
+        stored, rotated = _header(path)
         if voc.size is not None and voc.size not in (stored, rotated):
-            raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but "
-                            f"{os.path.join(self.folder, name)} is {stored[0]} x {stored[1]}; if the boxes are right, correct or "
-                            "remove the <size>.")
+            raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but {path} is "
+                            f"{stored[0]} x {stored[1]}; if the boxes are right, correct or remove the <size>.")
         return voc.size or stored
 
 

@@ -1,4 +1,4 @@
-"""src/dataset/loader.py and samples.py: which images come when, whatever the workers, and what happens to unreadable ones."""
+"""src/dataset/loader.py: which images come when, whatever the workers, and what happens to unreadable ones."""
 import json
 import logging
 import os
@@ -12,10 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from src.dataset import samples
+from src.dataset import loader as loader_module
 from src.dataset.annotations import load_coco
-from src.dataset.loader import EvalLoader, TrainLoader
-from src.dataset.samples import Batch, epoch_order
+from src.dataset.loader import Batch, EvalLoader, TrainLoader, epoch_order
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
@@ -229,7 +228,7 @@ def test_what_a_worker_fails_with_reaches_the_consumer_as_it_is(write_images, ma
     def fail(*_):
         raise ZeroDivisionError("a defect in a worker")
 
-    monkeypatch.setattr(samples, "read_image", fail)
+    monkeypatch.setattr(loader_module, "read_image", fail)
     with pytest.raises(ZeroDivisionError, match="^a defect in a worker$"):
         batches(TrainLoader(load_coco(*write_images(6)), make_cfg(num_workers=num_workers)))
 
@@ -237,8 +236,8 @@ def test_what_a_worker_fails_with_reaches_the_consumer_as_it_is(write_images, ma
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_threads_end_when_the_consumer_stops_early(write_images, make_cfg, monkeypatch, num_workers):
     reading = []
-    read_image = samples.read_image
-    monkeypatch.setattr(samples, "read_image", lambda *words: reading.append(threading.get_ident()) or read_image(*words))
+    read_image = loader_module.read_image
+    monkeypatch.setattr(loader_module, "read_image", lambda *words: reading.append(threading.get_ident()) or read_image(*words))
     stream = TrainLoader(load_coco(*write_images(6)), make_cfg(epochs=1000, num_workers=num_workers)).batches()
     next(stream)
     stream.close()
