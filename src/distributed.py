@@ -1,6 +1,6 @@
 """The process group: one process, or the several that mpirun started, and how they communicate.
 
-A single process imports no MPI; several communicate through mpi4py, whatever their device.
+Both kinds have the same methods. A single process imports no MPI; several communicate through mpi4py, whatever their device.
 """
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Union
 
 import numpy as np
 
@@ -29,7 +28,7 @@ def join_processes() -> Group:
     """
     started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
     if started == 1:
-        return Group()
+        return SingleProcess()
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -38,14 +37,44 @@ def join_processes() -> Group:
     if MPI.COMM_WORLD.size != started:
         raise UserError(f"mpirun started {started} processes, but mpi4py sees {MPI.COMM_WORLD.size}: it was built for another "
                         "MPI than this mpirun; install the two together.")
-    return Group(MPI)
+    return MpiGroup(MPI)
 
 
-class Group:
-    """One of several processes that mpirun started, which all end if one fails; or a single one, rank 0 of 1, without an MPI.
+class SingleProcess:
+    """The process group of a single process: rank 0 of 1."""
+
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+
+    def first_on_machine(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext()
+
+    def barrier(self) -> None:
+        """There is nobody to wait for."""
+
+    def broadcast(self, value: Any) -> Any:
+        return value
+
+    def gather(self, value: Any) -> list:
+        return [value]
+
+    def max(self, number: int) -> int:
+        return number
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """The sum over one process is what it has."""
+
+    def check_same(self, describe: Callable[[], dict]) -> None:
+        """There is nobody to compare with."""
+
+    def fail(self, status: int) -> int:
+        return status
+
+
+class MpiGroup:
+    """One of several processes that mpirun started; if one fails, all end.
 
     Args:
-        mpi: the module mpi4py.MPI, None for a single process.
+        mpi: the module mpi4py.MPI.
 
     Attributes:
         rank: number of this process, from 0.
@@ -54,56 +83,50 @@ class Group:
         local_size: number of processes of this machine.
     """
 
-    def __init__(self, mpi=None):
-        self.rank, self.size, self.local_rank, self.local_size = 0, 1, 0, 1
-        if mpi:
-            self._mpi, self._comm = mpi, mpi.COMM_WORLD
-            self.rank, self.size = self._comm.rank, self._comm.size
-            machine = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
-            self.local_rank, self.local_size = machine.rank, machine.size
+    def __init__(self, mpi):
+        self._mpi, self._comm = mpi, mpi.COMM_WORLD
+        self.rank, self.size = self._comm.rank, self._comm.size
+        machine = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = machine.rank, machine.size
 
     @contextlib.contextmanager
-    def first_on_machine(self) -> Iterator[None]:
+    def first_on_machine(self):
         """A block that one process of each machine passes before the others enter."""
         if self.local_rank > 0:
-            self.barrier()
+            self._comm.Barrier()
         yield
         if self.local_rank == 0:
-            self.barrier()
+            self._comm.Barrier()
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
-        if self.size > 1:
-            self._comm.Barrier()
+        self._comm.Barrier()
 
     def broadcast(self, value: Any) -> Any:
         """The value of rank 0."""
-        return self._comm.bcast(value) if self.size > 1 else value
+        return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list | None:
         """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
-        return self._comm.gather(value) if self.size > 1 else [value]
+        return self._comm.gather(value)
 
     def max(self, number: int) -> int:
         """The largest of the numbers of all processes."""
-        return self._comm.allreduce(number, op=self._mpi.MAX) if self.size > 1 else number
+        return self._comm.allreduce(number, op=self._mpi.MAX)
 
     def all_reduce(self, array: np.ndarray) -> None:
         """Replace a contiguous array of numbers by its sum over all processes."""
-        if self.size > 1:
-            self._comm.Allreduce(self._mpi.IN_PLACE, array)
+        self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
     def check_same(self, describe: Callable[[], dict]) -> None:
         """Check that all processes have the same.
 
         Args:
-            describe: function that gives a dict of description -> what is compared; a single process does not call it.
+            describe: function that gives a dict of description -> what is compared.
 
         Raises:
             UserError: on rank 0, naming the first that differs; the others wait for their end.
         """
-        if self.size == 1:
-            return
         everyone = self._comm.gather((socket.gethostname(), describe()))
         for rank, (host, theirs) in enumerate(everyone or ()):
             first_host, expected = everyone[0]
@@ -115,11 +138,13 @@ class Group:
 
     def fail(self, status: int) -> int:
         """End all processes with the status: the others would wait for one that ended by itself."""
-        if self.size > 1:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._comm.Abort(status)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._comm.Abort(status)
         return status
+
+
+Group = Union[SingleProcess, MpiGroup]
 
 
 def program_digest() -> str:

@@ -97,6 +97,6 @@ def lock_file(file, wait=False):
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:
-        pass
+    except OSError:  # a file system without locks
+        return True
     return True

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from tqdm import tqdm
 
-from src.distributed import Group, join_processes
+from src.distributed import Group, SingleProcess, join_processes
 from src.environment import set_environment
 from src.errors import UserError, one_line
 from src.progress_bar import is_terminal
@@ -39,7 +39,7 @@ def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None 
         The exit status: 1 after a UserError, which is printed as one line, 130 or 143 after a signal. Of several processes
         that one of which fails, all end. Other exceptions are defects and keep their traceback.
     """
-    group = Group()
+    group: Group = SingleProcess()
     try:
         group = join_processes()
         args = parse_args()

@@ -1,7 +1,7 @@
 """The parts of a training run around a network of few weights."""
 from types import SimpleNamespace
 
-from src.distributed import Group
+from src.distributed import SingleProcess
 from src.run_folder import RunFolder
 from src.train.schedule import Schedule
 
@@ -18,9 +18,9 @@ def settings(save_dir="", **changes):
 
 def schedule(steps_per_epoch, **changes):
     """The schedule of a single process."""
-    return Schedule(settings(**changes), steps_per_epoch, Group())
+    return Schedule(settings(**changes), steps_per_epoch, SingleProcess())
 
 
 def run_folder(save_dir, group=None, **changes):
     """A run's folder, without its lock unless it is entered."""
-    return RunFolder(settings(save_dir, **changes), group or Group())
+    return RunFolder(settings(save_dir, **changes), group or SingleProcess())

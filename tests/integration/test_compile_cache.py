@@ -8,7 +8,7 @@ import pytest
 
 from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
 from src.config import Config, with_settings
-from src.distributed import Group
+from src.distributed import SingleProcess
 from tests.helpers.paths import ROOT
 
 
@@ -42,8 +42,8 @@ def test_of_processes_at_once_one_compiles(tmp_path):
 def test_settings_that_shape_no_graph_share_its_folder(tmp_path, changes, same):
     cfg = with_settings(Config(), {"device_target": "CPU", "compile_cache": str(tmp_path)})
     for each in (cfg, with_settings(cfg, changes)):
-        use_compile_cache(each, Group(), TRAINING, 3, 160)
+        use_compile_cache(each, SingleProcess(), TRAINING, 3, 160)
     assert len(list(tmp_path.iterdir())) == (1 if same else 2)
-    use_compile_cache(cfg, Group(), INFERENCE, 3)
-    use_compile_cache(cfg, Group(), INFERENCE, 4)
+    use_compile_cache(cfg, SingleProcess(), INFERENCE, 3)
+    use_compile_cache(cfg, SingleProcess(), INFERENCE, 4)
     assert len(list(tmp_path.iterdir())) == (3 if same else 4)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from src.distributed import Group
+from src.distributed import SingleProcess
 from src.errors import UserError
 from src.modelarts import Uploads
 from tests.helpers.launching import MPIRUN, launch
@@ -134,7 +134,7 @@ def test_a_storage_that_is_out_of_order_for_a_while(storage, tmp_path, caplog):
     (folder / "checkpoint").mkdir(parents=True)
     cfg = SimpleNamespace(enable_modelarts=True, save_dir=str(folder), train_url="obs://bucket/out", resume_ckpt="")
     old, new = folder / "checkpoint" / "old.ckpt", folder / "checkpoint" / "new.ckpt"
-    with Uploads(cfg, Group()) as uploads:
+    with Uploads(cfg, SingleProcess()) as uploads:
         old.write_bytes(b"1")
         uploads.upload()
         (storage / "out_of_order").touch()
@@ -147,7 +147,7 @@ def test_a_storage_that_is_out_of_order_for_a_while(storage, tmp_path, caplog):
     assert files_of(storage / "bucket" / "out") == {"checkpoint/new.ckpt": b"2"}
 
     with pytest.raises(UserError, match="its outputs are not all at obs://bucket/out: ConnectionError: no answer"), \
-            Uploads(cfg, Group()):
+            Uploads(cfg, SingleProcess()):
         (storage / "out_of_order").touch()
 
 
@@ -155,7 +155,7 @@ def test_a_file_is_copied_again_only_when_it_has_changed(storage, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     cfg = SimpleNamespace(enable_modelarts=True, save_dir=str(folder), train_url="obs://bucket/out", resume_ckpt="")
-    uploads = Uploads(cfg, Group())
+    uploads = Uploads(cfg, SingleProcess())
     (folder / "a").write_text("1")
     (folder / "b").write_text("1")
     uploads.upload()

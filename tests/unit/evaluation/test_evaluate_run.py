@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src.dataset.loader import Batch
-from src.distributed import Group
+from src.distributed import SingleProcess
 from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.evaluation.evaluate import evaluate, write_results
@@ -85,7 +85,7 @@ def case(tmp_path):
         return boxes.astype(np.float32), np.stack([scores for _, scores in picked]).astype(np.float32)
 
     def run(**more):
-        evaluation = evaluate(predict, result.loader, dataset, result.cfg, Group())
+        evaluation = evaluate(predict, result.loader, dataset, result.cfg, SingleProcess())
         evaluation.metrics.update(more)
         write_results(str(result.folder), evaluation.metrics, evaluation.results)
         return evaluation.metrics
