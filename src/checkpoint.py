@@ -124,6 +124,8 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: 
     """Copy the weights of a checkpoint into the network.
 
     Args:
+        network: FasterRCNN.
+        checkpoint: from `read_checkpoint`.
         allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log.
         renamed_classes: leave the layers of the classes as they are even where their number is the same.
 

@@ -67,7 +67,7 @@ def stored_graph(name: str) -> Iterator[None]:
     MindSpore numbers the graphs that it stores as they are compiled, and a later run loads the graph of the same number
     whatever that graph computes. So no other graph may be compiled within, and one before its turn (a run that begins with
     an evaluation) is compiled as if there were no folder. Of several processes that are here at once, one compiles, and the
-    others wait for its graph.
+    others wait for its graph. One that has not found a graph looks for none of the later ones: so MindSpore does it.
     """
     if _to_come[:1] != [name]:
         yield

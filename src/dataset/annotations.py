@@ -67,7 +67,12 @@ class CocoDataset:
 def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
     """The data set of one split, from the same annotation file on all processes.
 
-    With `data.draw_shapes`, one process of each machine first draws it. `split` is "train" or "val".
+    With `data.draw_shapes`, one process of each machine first draws it.
+
+    Args:
+        cfg: the configuration.
+        split: "train" or "val".
+        group: the process group.
 
     Raises:
         UserError: see `load_coco` and `ensure_shapes`; there is no data.dataset_dir; the processes' files differ.
@@ -89,8 +94,13 @@ def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
 def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names: list[str] | None = None) -> CocoDataset:
     """Read and check a COCO detection file.
 
-    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id. `nc`
-    and `names` are the number and the names of the classes that the configuration expects, None where it expects nothing.
+    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id.
+
+    Args:
+        annotation_path: of the file.
+        image_dir: folder of the images.
+        nc: number of classes that the configuration expects, None where it expects nothing.
+        names: of the classes, likewise.
 
     Raises:
         UserError: the file or the image folder is missing, the file is not COCO detection JSON, something in it contradicts

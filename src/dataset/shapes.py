@@ -20,7 +20,15 @@ def ensure_shapes(root: str, train_images: int, val_images: int, height: int, wi
     """Draw the data set into the folder `root`, unless it is there already with the same parameters.
 
     It is drawn into a temporary folder beside `root` and renamed when complete, so `root` is never half a data set.
-    Deterministic by `seed`; training and validation images differ. Their `height` and `width` are in pixels.
+    Deterministic by `seed`; training and validation images differ.
+
+    Args:
+        root: folder of the data set.
+        train_images: number of them.
+        val_images: number of them.
+        height: of an image, in pixels.
+        width: of an image, in pixels.
+        seed: of the drawing.
 
     Raises:
         UserError: `root` holds something else or cannot be written.

@@ -32,8 +32,8 @@ def test_graphs_are_taken_up_by_their_names(tmp_path):
 
 def test_of_processes_at_once_one_compiles(tmp_path):
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda factor: products(tmp_path, f"gradients={factor}", f"update={factor}"), (2, 3, 5)))
-    assert len({tuple(pair) for pair in found}) == 1 and set(found[0]) <= {2, 3, 5}
+        found = list(pool.map(lambda factor: products(tmp_path, f"gradients={factor}"), (2, 3, 5)))
+    assert found[0] in ([2], [3], [5]) and found == found[:1] * 3
 
 
 @pytest.mark.parametrize(("changes", "same"), [
