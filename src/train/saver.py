@@ -91,16 +91,14 @@ class Saver:
         group = self.run.group
         statistics = gather_statistics(group, self.step.network)
         self.saved_step = self.state.global_step
-        return group.broadcast(self._write_file(path, statistics) if group.rank == 0 else None)
-
-    def _write_file(self, path, statistics):
-        tensors = {parameter.name: parameter for parameter in self.step.parameters()}
-        values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(), CLASS_NAMES: json.dumps(self.class_names)}
-        try:
-            write_checkpoint(path, {**tensors, **statistics}, values)
-        except OSError as error:
-            self.failure = f"{path} could not be written ({error.strerror or error})"
-            logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
-            return False
-        self.failure = None
-        return True
+        if group.rank == 0:
+            tensors = {parameter.name: parameter for parameter in self.step.parameters()}
+            values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(),
+                      CLASS_NAMES: json.dumps(self.class_names)}
+            self.failure = None
+            try:
+                write_checkpoint(path, {**tensors, **statistics}, values)
+            except OSError as error:
+                self.failure = f"{path} could not be written ({error.strerror or error})"
+                logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
+        return group.broadcast(self.failure is None)

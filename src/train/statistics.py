@@ -39,8 +39,6 @@ def restore_statistics(group: Group, network: nn.Cell, statistics: dict[str, np.
         network: with BatchNorm layers.
         statistics: of the checkpoint, on rank 0.
     """
-    if group.size == 1:
-        return
     arrays = group.broadcast(statistics)
     for parameter in _own_statistics(network):
         own = arrays.get(f"{STATISTICS}rank{group.rank}.{parameter.name}")

@@ -20,7 +20,7 @@ class LossAndGradients(nn.Cell):
         forward: cell whose output's first element is the loss.
         weights: the parameters that are trained.
         scaler: mindspore.amp's.
-        reduce: cell from a tuple of gradients to that of all processes, see `src.train.all_reduce`.
+        reduce: cell from a tuple of gradients to that of all processes, or None, see `src.train.all_reduce`.
     """
 
     def __init__(self, forward, weights, scaler, reduce):
@@ -37,7 +37,8 @@ class LossAndGradients(nn.Cell):
 
     def construct(self, *batch):
         (_, losses), gradients = self.value_and_grad(*batch)
-        gradients = self.reduce(gradients)
+        if self.reduce is not None:
+            gradients = self.reduce(gradients)
         sums = ()
         for gradient in gradients:
             # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
