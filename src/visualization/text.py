@@ -24,6 +24,20 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[:max(length - 2, 1)] + ".."
 
 
+def fitted(text: str, ending: str, width: int, largest: int) -> tuple[str, int]:
+    """`text` + `ending`, and the height of its capital letters in pixels.
+
+    That is `largest`; where it would be wider than `width` pixels, letters are smaller, then `text` is cut.
+    """
+    for letters in range(largest, MIN_TEXT_HEIGHT - 1, -1):
+        if text_size(text + ending, letters)[0] <= width:
+            return text + ending, letters
+    length = len(text)
+    while length > 1 and text_size(shortened(text, length) + ending, MIN_TEXT_HEIGHT)[0] > width:
+        length -= 1
+    return shortened(text, length) + ending, MIN_TEXT_HEIGHT
+
+
 def text_size(text: str, letters: int) -> tuple[int, int]:
     """Width and height in pixels of `text` with a margin, its capital letters `letters` pixels high."""
     (width, _), _ = cv2.getTextSize(text, FONT, letters / CAPITAL, _stroke(letters))
