@@ -56,10 +56,6 @@ class FasterRCNN(nn.Cell):
             chosen += (features[i],)
         return self.fpn(chosen)
 
-    def box_outputs(self, levels, rois):
-        """Logits (B * R, K + 1) and deltas (B * R, K, 4) of rois (B, R, 4) in canvas pixels."""
-        return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
-
 
 def _preprocess(item_transforms):
     """The part of a list of transforms that happens next to the network."""
@@ -164,5 +160,5 @@ class InferenceForward(nn.Cell):
         levels = net.pyramid(self.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
         proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
-        class_logits, box_deltas = net.box_outputs(levels, proposals)
+        class_logits, box_deltas = net.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

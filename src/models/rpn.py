@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
-from src.models.patches import anchor_cells
 
 # The RPN's deltas are not scaled, as those of the box head are.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -73,10 +72,16 @@ class RPNHead(nn.Cell):
 
     def locate_anchors(self, index, levels):
         """Level, y and x, (B, S) int32 each, of the cells of the anchors at index (B, S) int32."""
-        sizes = ()
-        for level in levels:
-            sizes += (level.shape[2:],)
-        return anchor_cells(index, sizes, self.num_anchors)
+        widths, firsts, count = (), (), 0
+        for feature in levels:
+            height, width = feature.shape[2:]
+            widths, firsts = widths + (width,), firsts + (count,)
+            count += height * width * self.num_anchors
+        level = (index.expand_dims(2) >= Tensor(firsts, ms.int32)).astype(ms.int32).sum(2).astype(ms.int32) - 1
+        cell = (index - ops.gather(Tensor(firsts, ms.int32), level, 0)) // self.num_anchors
+        width = ops.gather(Tensor(widths, ms.int32), level, 0)
+        y = cell // width
+        return level, y, cell - y * width
 
 
 class AnchorSampler(nn.Cell):
