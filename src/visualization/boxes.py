@@ -48,12 +48,13 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.
     """
     factor = enlargement(image.shape)
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
-    width = line_width(image.shape)
+    side = (image.shape[0] * image.shape[1]) ** 0.5
+    width, largest = max(MIN_LINE_WIDTH, round(side / LINES)), max(MIN_TEXT_HEIGHT, round(side / LETTERS))
     corners = [_corners(box, width, image.shape) for box in np.asarray(boxes, np.float64).reshape(-1, 4) * factor]
     drawn: list[Label] = []
     for number, (box, label) in enumerate(zip(corners, map(int, labels))):
         score = "" if scores is None else f" {float(scores[number]):.2f}"
-        text, letters = fitted(plain_text(names[label], label), score, image.shape[1], letter_height(image.shape))
+        text, letters = fitted(plain_text(names[label], label), score, image.shape[1], largest)
         size = text_size(text, letters)
         left, top = _free_place(box, size, width, image.shape, drawn)
         drawn.append(Label(left, top, *size, text, letters, colour_of(label)))
@@ -70,16 +71,6 @@ def enlargement(shape: tuple) -> int:
     short, long = sorted(shape[:2])
     wanted = max(-(-SHORT_SIDE // short), -(-LONG_SIDE // long))
     return max(1, min(wanted, MAX_SIDE // long))
-
-
-def line_width(shape: tuple) -> int:
-    """Width of a box's line on an image of shape (h, w, ...), in pixels."""
-    return max(MIN_LINE_WIDTH, round((shape[0] * shape[1]) ** 0.5 / LINES))
-
-
-def letter_height(shape: tuple) -> int:
-    """Height of a label's capital letters on an image of shape (h, w, ...), in pixels."""
-    return max(MIN_TEXT_HEIGHT, round((shape[0] * shape[1]) ** 0.5 / LETTERS))
 
 
 def _corners(box, width, shape):

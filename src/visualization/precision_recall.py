@@ -12,10 +12,9 @@ MAX_NAME_LENGTH = 30
 
 
 def draw_precision_recall(path: str, recalls: np.ndarray, precision: np.ndarray, names: list[str]) -> None:
-    """Draw the means over the classes at IoU 0.5 and 0.75, and each class at 0.5.
+    """Draw the means over the classes at IoU 0.5 and 0.75, and each class at 0.5, to a PNG file.
 
     Args:
-        path: of the PNG file.
         recalls: (R,), at which the precision is known.
         precision: (2, R, K) at IoU 0.5 and 0.75, -1 for a class without ground truth.
         names: of the K classes.

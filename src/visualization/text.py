@@ -41,7 +41,7 @@ def fitted(text: str, ending: str, width: int, largest: int) -> tuple[str, int]:
 def text_size(text: str, letters: int) -> tuple[int, int]:
     """Width and height in pixels of `text` with a margin, its capital letters `letters` pixels high."""
     (width, _), _ = cv2.getTextSize(text, FONT, letters / CAPITAL, _stroke(letters))
-    return width + 2 * _margin(letters), letters + _descent(letters) + 2 * _margin(letters)
+    return width + 2 * _margin(letters), letters + letters // 4 + 2 * _margin(letters)  # room below for letters such as g
 
 
 def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, colour: tuple[int, int, int]) -> None:
@@ -52,10 +52,6 @@ def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, c
 
 def _margin(letters):
     return max(2, letters // 4)
-
-
-def _descent(letters):
-    return letters // 4  # of letters such as g
 
 
 def _stroke(letters):
