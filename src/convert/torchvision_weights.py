@@ -48,11 +48,7 @@ RESNETS = {
 
 
 def resnet_name(names: Iterable[str], path: str) -> str:
-    """Which ResNet the parameter names belong to, `resnet18` to `resnet152`.
-
-    Args:
-        names: of torchvision's parameters or of this project's.
-        path: of their file, for the message.
+    """Which ResNet the parameter names, torchvision's or this project's, belong to, `resnet18` to `resnet152`.
 
     Raises:
         UserError: none of them.
@@ -74,12 +70,7 @@ def torchvision_names(name: str) -> tuple[str, ...]:
 
 
 def num_classes_of(state: dict, given: int | None, path: str) -> int:
-    """K, without background, of a detector's state dict.
-
-    Args:
-        state: from torchvision, name -> array.
-        given: `data.nc` of the configuration.
-        path: for messages.
+    """K, without background, of torchvision's state dict of a detector; given: `data.nc` of the configuration.
 
     Raises:
         UserError: no detector, or it contradicts `given`.
@@ -99,7 +90,7 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
     Args:
         state: name -> array.
         shapes: this project's parameter names -> shape.
-        path: for messages.
+        path: of the state's file, for messages.
 
     Returns:
         dict of name -> array: every name of `shapes`, and UNUSED ones.

@@ -47,13 +47,7 @@ class KernelRoIAlign(nn.Cell):
 
 
 class KernelRoIAlignPair(nn.Cell):
-    """Two RoIAligns of the same levels with a common gradient of the levels; each of two would be as large as the levels.
-
-    Args:
-        library: path of the kernels.
-        plain: the first one.
-        other: the second one.
-    """
+    """Two RoIAligns of the same levels with a common gradient of the levels; each of two would be as large as the levels."""
 
     def __init__(self, library: str, plain: RoIAlign, other: RoIAlign):
         super().__init__()

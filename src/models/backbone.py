@@ -104,12 +104,7 @@ def _create(cfg, norm, download):
 
 
 def load_pretrained(model: nn.Cell, stored: dict, path: str) -> None:
-    """Copy the weights of a classification network, but for its classifier.
-
-    Args:
-        model: of mindcv.
-        stored: contents of a checkpoint, a dict of name -> array.
-        path: of the checkpoint, for messages.
+    """Copy the weights of a mindcv model, but for its classifier, from a checkpoint's contents, a dict of name -> array.
 
     Raises:
         UserError: a weight is missing or has another shape.

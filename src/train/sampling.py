@@ -8,14 +8,8 @@ from mindspore import Tensor
 
 
 class SamplingPriorities:
-    """Draws the sampling priorities of a step, see `src.models.matcher.subsample`.
-
-    Args:
-        cfg: the configuration.
-        num_anchors: of an image.
-        num_proposals: of an image.
-        rank: of this process.
-    """
+    """Draws the sampling priorities of a step for images with so many anchors and proposals, see
+    `src.models.matcher.subsample`."""
 
     def __init__(self, cfg, num_anchors: int, num_proposals: int, rank: int = 0):
         self.cfg, self.num_anchors, self.num_proposals = cfg, num_anchors, num_proposals

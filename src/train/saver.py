@@ -53,14 +53,9 @@ class TrainState:
 
 
 class Saver:
-    """Writes the checkpoints of a run; on ranks other than 0 it only takes part in gathering what they hold.
+    """Writes the checkpoints of a run: its state, the weights, momenta and loss scale of `step`, and the names of the classes.
 
-    Args:
-        run: the run's folder.
-        step: whose weights, momenta and loss scale are saved.
-        state: the run's counters.
-        schedule: of the run.
-        class_names: by label, which each checkpoint keeps.
+    On ranks other than 0 it only takes part in gathering what they hold.
 
     Attributes:
         saved_step: state.global_step of the last checkpoint, or None.
