@@ -59,7 +59,7 @@ struct Levels {
 };
 
 struct Region {
-  int level;
+  int level;  // below 0 where a coordinate is NaN
   int64_t first, span;  // the columns that are read; taps of x are relative to the first of them
   const Tap *y, *x;
 };
@@ -76,7 +76,8 @@ struct Regions {
     const int axis = 2 * resolution * samples;
     const bool aligned = ints(tensors[2])[2] != 0;
     for (int64_t i = 0; i < count; ++i) {
-      const int level = ints(tensors[1])[i];
+      const int level = all[i].level = ints(tensors[1])[i];
+      if (level < 0) continue;
       const int64_t height = levels.heights[level], width = levels.widths[level];
       const float* box = floats(tensors[0]) + 4 * i;
       Tap *y = &taps[2 * axis * i], *x = y + axis;
@@ -172,16 +173,20 @@ extern "C" int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const
     const int64_t B = shapes[0][0], R = shapes[0][1], C = shapes[3][1];
     const Levels levels(tensors + 3, shapes + 3, count - 4);
     const Regions regions(tensors, B * R, levels);
-    const int resolution = regions.resolution, taps = 2 * regions.samples;
+    const int resolution = regions.resolution, taps = 2 * regions.samples, cells = resolution * resolution;
     float* out = floats(tensors[count - 1]);
     const auto pool_region = taps == 4 ? pool<4> : pool<0>;
     for_channels(B, C, levels, [&](int64_t image, int64_t first, int64_t end, float* line) {
       for (int64_t i = image * R; i < (image + 1) * R; ++i) {
         const Region& region = regions.all[i];
+        if (region.level < 0) {
+          std::fill_n(out + (i * C + first) * cells, (end - first) * cells, 0.f);
+          continue;
+        }
         const int64_t height = levels.heights[region.level], width = levels.widths[region.level];
         for (int64_t c = first; c < end; ++c) {
           const float* plane = levels.data[region.level] + (image * C + c) * height * width + region.first;
-          pool_region(region, plane, width, resolution, taps, line, out + (i * C + c) * resolution * resolution);
+          pool_region(region, plane, width, resolution, taps, line, out + (i * C + c) * cells);
         }
       }
     });
@@ -209,6 +214,7 @@ extern "C" int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** sha
         }
         for (int64_t i = image * R; i < (image + 1) * R; ++i) {
           const Region& region = regions.all[i];
+          if (region.level < 0) continue;
           const int64_t height = gradients.heights[region.level], width = gradients.widths[region.level];
           for (int64_t c = first; c < end; ++c) {
             float* plane = gradients.data[region.level] + (image * C + c) * height * width + region.first;
