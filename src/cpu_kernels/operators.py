@@ -38,6 +38,8 @@ class KernelRoIAlign(nn.Cell):
 
     def __init__(self, library: str, plain: RoIAlign):
         super().__init__()
+        # What a pair reads, which is made after an evaluation has replaced the plain cell.
+        self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
         self.geometry = _geometry(plain)
         self.pool = _pool_operator(library, plain.resolution)
 
@@ -99,14 +101,11 @@ class KernelTrainingFeatures(nn.Cell):
     def construct(self, levels, rois, level, y, x):
         """See `TrainingFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
-        pooled, patches = self.pools(boxes, roi_level, _patch_boxes(y, x), level.reshape(-1), levels)
+        # Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S).
+        left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
+        patch_boxes = ops.stack((left, top, left + 3, top + 3), 2)
+        pooled, patches = self.pools(boxes, roi_level, patch_boxes, level.reshape(-1), levels)
         return pooled, _side_by_side(patches, levels, level, y, x)
-
-
-def _patch_boxes(y, x):
-    """Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S)."""
-    left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
-    return ops.stack((left, top, left + 3, top + 3), 2)
 
 
 def _side_by_side(patches, levels, level, y, x):
