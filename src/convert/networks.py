@@ -21,7 +21,7 @@ def config_of(config: str | None, names: Iterable[str], path: str):
     Args:
         config: path of a YAML file, or None for torchvision's detector with the ResNet that the names belong to.
         names: of parameters, in torchvision or here.
-        path: of the file of weights, for messages.
+        path: of their file, for messages.
 
     Raises:
         UserError: no ResNet, or another one than the configuration's.
@@ -36,10 +36,7 @@ def config_of(config: str | None, names: Iterable[str], path: str):
 def network_of(config: str | None, state: dict, path: str) -> nn.Cell:
     """The network, with random weights, that a state dict of torchvision belongs to: a detector, or mindcv's ResNet.
 
-    Args:
-        config: see `config_of`.
-        state: name -> array.
-        path: of its file, for messages.
+    For the arguments see `config_of`.
 
     Raises:
         UserError: it is neither, or contradicts the configuration.

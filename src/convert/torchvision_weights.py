@@ -48,11 +48,7 @@ RESNETS = {
 
 
 def resnet_name(names: Iterable[str], path: str) -> str:
-    """Which ResNet the parameter names belong to, `resnet18` to `resnet152`.
-
-    Args:
-        names: of torchvision's parameters or of this project's.
-        path: of their file, for the message.
+    """Which ResNet the parameter names, torchvision's or this project's, belong to, `resnet18` to `resnet152`.
 
     Raises:
         UserError: none of them.
@@ -74,12 +70,7 @@ def torchvision_names(name: str) -> tuple[str, ...]:
 
 
 def num_classes_of(state: dict, given: int | None, path: str) -> int:
-    """K, without background, of a detector's state dict.
-
-    Args:
-        state: from torchvision, name -> array.
-        given: `data.nc` of the configuration.
-        path: for messages.
+    """K, without background, of torchvision's state dict of a detector; given: `data.nc` of the configuration.
 
     Raises:
         UserError: no detector, or it contradicts `given`.
@@ -99,7 +90,7 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
     Args:
         state: name -> array.
         shapes: this project's parameter names -> shape.
-        path: for messages.
+        path: of the state's file, for messages.
 
     Returns:
         dict of name -> array: every name of `shapes`, and UNUSED ones.
@@ -117,10 +108,11 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
             raise UserError(f"{path} has no tensor {torchvision_names(name)[0]}, which becomes {name}.")
         array = left.pop(source)
         if name.startswith(CLASS_LAYERS):
-            if len(array) != rows * _numbers_a_class(name):
+            if len(array) != rows * (1 if name.startswith(CLASSES) else 4):
                 raise UserError(f"{path}: tensor {source} has {len(array)} rows, which do not fit the {rows} classes of "
                                 f"{SCORES_OF_ALL}.")
-            array, unused = _split(name, array, rows, shape)
+            places = _places(name, rows, shapes[CLASSES + "bias"][0] - 1)
+            array, unused = array[places], np.delete(array, places, axis=0)
             if len(unused):
                 weights[UNUSED + name] = unused
         if array.shape != tuple(shape):
@@ -140,34 +132,18 @@ def to_torchvision(weights: dict) -> dict:
             for name, array in weights.items() if not name.startswith(UNUSED)}
 
 
-def _chosen_rows(name, rows, num_classes):
-    """torchvision's rows in this project's order, as far as they have a place here."""
-    classes = range(1, rows) if num_classes == rows - 1 else (i for i in range(1, rows) if i not in COCO_GAPS)
-    return [*classes, 0] if name.startswith(CLASSES) else [*classes]
-
-
-def _numbers_a_class(name):
-    return 1 if name.startswith(CLASSES) else 4
-
-
-def _split(name, array, rows, shape):
-    """The rows of torchvision's `array` that `name` has, in its order, and those that it lacks."""
-    size = _numbers_a_class(name)
-    num_classes = shape[0] - 1 if name.startswith(CLASSES) else shape[0] // size
-    chosen = _chosen_rows(name, rows, num_classes)
-    table = array.reshape(rows, size, *array.shape[1:])
-    unused = np.delete(table, chosen, axis=0)
-    return table[chosen].reshape(-1, *array.shape[1:]), unused.reshape(-1, *array.shape[1:])
+def _places(name, rows, num_classes):
+    """torchvision's rows, of a layer of `rows` classes, in this project's order, as far as they have a place here."""
+    classes = [i for i in range(1, rows) if num_classes == rows - 1 or i not in COCO_GAPS]
+    return [*classes, 0] if name.startswith(CLASSES) else [4 * i + side for i in classes for side in range(4)]
 
 
 def _join(name, array, weights):
-    """The inverse of `_split`."""
-    size = _numbers_a_class(name)
-    num_classes = len(weights[CLASSES + "bias"]) - 1
-    unused = weights.get(UNUSED + name, np.zeros((0 if size == 1 else size, *array.shape[1:]), array.dtype))
-    rows = (len(array) + len(unused)) // size
-    chosen = _chosen_rows(name, rows, num_classes)
-    table = np.zeros((rows, size, *array.shape[1:]), array.dtype)
-    table[chosen] = array.reshape(-1, size, *array.shape[1:])
-    table[np.setdiff1d(np.arange(rows), chosen)] = unused.reshape(-1, size, *array.shape[1:])
-    return table.reshape(-1, *array.shape[1:])
+    """The rows of a layer whose shape depends on the classes, with those that have no place here."""
+    numbers = 1 if name.startswith(CLASSES) else 4  # of a class
+    unused = weights.get(UNUSED + name, np.zeros((0 if numbers == 1 else 4, *array.shape[1:]), array.dtype))
+    table = np.zeros((len(array) + len(unused), *array.shape[1:]), array.dtype)
+    places = _places(name, len(table) // numbers, len(weights[CLASSES + "bias"]) - 1)
+    table[places] = array
+    table[np.delete(np.arange(len(table)), places)] = unused
+    return table

@@ -30,7 +30,9 @@ def library() -> str | None:
         logger.info("no C++ compiler %s: the CPU kernels are replaced by MindSpore's operators, which take longer", compiler[0])
         return None
     try:
-        path = _cache_folder() / f"kernels-{_key(compiler)}.so"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")) / "faster_rcnn"
+        cache.mkdir(parents=True, exist_ok=True)
+        path = cache / f"kernels-{_key(compiler)}.so"
         if not path.exists():
             _build(compiler, path)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -46,19 +48,8 @@ def _reason(error):
     return next((line for line in lines if "error" in line), lines[0])
 
 
-def _cache_folder():
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(root) / "faster_rcnn"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _sources():
-    return sorted(FOLDER.glob("*.cc"))
-
-
 def _key(compiler):
-    parts = [path.read_bytes() for path in (*_sources(), *sorted(FOLDER.glob("*.h")))]
+    parts = [path.read_bytes() for path in (*sorted(FOLDER.glob("*.cc")), *sorted(FOLDER.glob("*.h")))]
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, text=True).stdout
     # The same home may serve machines with other processors.
     parts += [version.encode(), " ".join(FLAGS).encode(), _processor().encode()]
@@ -80,7 +71,7 @@ def _build(compiler, path):
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
     try:
-        command = [*compiler, *FLAGS, "-o", temporary, *map(str, _sources())]
+        command = [*compiler, *FLAGS, "-o", temporary, *map(str, sorted(FOLDER.glob("*.cc")))]
         subprocess.run(command, capture_output=True, check=True, text=True)
         os.replace(temporary, path)
     finally:

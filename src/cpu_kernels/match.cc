@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
+#include "entry_point.h"
 #include "team.h"
 #include "vectors.h"
 
@@ -95,12 +95,14 @@ void match_image(const Box* candidates, const Box* boxes, const bool* mask, int6
 
 }  // namespace
 
-void kernels::match(const float* candidates, int64_t candidate_images, const float* boxes, const bool* mask, int64_t B,
-                    int64_t N, int64_t G, float* overlap, int32_t* index, bool* is_best) {
-  const Box* all_candidates = reinterpret_cast<const Box*>(candidates);
-  const Box* all_boxes = reinterpret_cast<const Box*>(boxes);
-  for (int64_t b = 0; b < B; ++b) {
-    match_image(all_candidates + (candidate_images == 1 ? 0 : b * N), all_boxes + b * G, mask + b * G, N, G,
-                overlap + b * N, index + b * N, is_best + b * N);
-  }
+// candidates (B or 1, N, 4), boxes (B, G, 4), mask (B, G) -> overlap, index, is_best (B, N).
+extern "C" int Match(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const Box *candidates = static_cast<Box*>(tensors[0]), *boxes = static_cast<Box*>(tensors[1]);
+    const int64_t B = shapes[1][0], N = shapes[0][1], G = shapes[1][1];
+    for (int64_t b = 0; b < B; ++b) {
+      match_image(candidates + (shapes[0][0] == 1 ? 0 : b * N), boxes + b * G, bools(tensors[2]) + b * G, N, G,
+                  floats(tensors[3]) + b * N, ints(tensors[4]) + b * N, bools(tensors[5]) + b * N);
+    }
+  });
 }

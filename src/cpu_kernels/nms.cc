@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels.h"
+#include "entry_point.h"
 #include "team.h"
 
 // The overlaps are to be those of the plain operator, which rounds after every operation.
@@ -55,15 +55,21 @@ void suppress(const Box* boxes, int64_t count, float threshold, Kept& kept, bool
 
 }  // namespace
 
-void kernels::nms(const float* boxes, const int32_t* ends, int64_t B, int64_t N, int64_t groups, float threshold, bool* keep) {
-  const int threads = usable_processors();
-  std::vector<Kept> kept_of_thread(threads, Kept(N));
-  Team::run(threads, [&](Team& team, int thread) {
-    // The largest groups come first: they take longest.
-    team.share(B * groups, [&](int64_t item) {
-      const int64_t group = item / B, first = group == 0 ? 0 : ends[group - 1], row = item % B * N + first;
-      suppress(reinterpret_cast<const Box*>(boxes) + row, ends[group] - first, threshold, kept_of_thread[thread],
-               keep + row);
+// boxes (B, N, 4) by falling score within each group, ends of the groups (groups), threshold (1) -> keep (B, N).
+extern "C" int NMS(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const Box* boxes = static_cast<Box*>(tensors[0]);
+    const int32_t* ends = ints(tensors[1]);
+    const float threshold = floats(tensors[2])[0];
+    const int64_t B = shapes[0][0], N = shapes[0][1], groups = shapes[1][0];
+    const int threads = usable_processors();
+    std::vector<Kept> kept_of_thread(threads, Kept(N));
+    Team::run(threads, [&](Team& team, int thread) {
+      // The largest groups come first: they take longest.
+      team.share(B * groups, [&](int64_t item) {
+        const int64_t group = item / B, first = group == 0 ? 0 : ends[group - 1], row = item % B * N + first;
+        suppress(boxes + row, ends[group] - first, threshold, kept_of_thread[thread], bools(tensors[3]) + row);
+      });
     });
   });
 }

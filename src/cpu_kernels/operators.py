@@ -13,7 +13,8 @@ from src.models.residual import FunctionalConv2d
 from src.models.roi_align import RoIAlign
 
 
-def _custom(library, name, shape, dtype, bprop=None):
+def _custom(library, name, shape, dtype=lambda *_: ms.float32, bprop=None):
+    """The operator of an entry point; shape and dtype are functions of the shapes and types of its inputs."""
     return ops.Custom(f"{library}:{name}", shape, dtype, func_type="aot", bprop=bprop)
 
 
@@ -37,6 +38,7 @@ class KernelRoIAlign(nn.Cell):
 
     def __init__(self, library: str, plain: RoIAlign):
         super().__init__()
+        # What a pair reads, which is made after an evaluation has replaced the plain cell.
         self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
         self.geometry = _geometry(plain)
         self.pool = _pool_operator(library, plain.resolution)
@@ -47,13 +49,7 @@ class KernelRoIAlign(nn.Cell):
 
 
 class KernelRoIAlignPair(nn.Cell):
-    """Two RoIAligns of the same levels with a common gradient of the levels; each of two would be as large as the levels.
-
-    Args:
-        library: path of the kernels.
-        plain: the first one.
-        other: the second one.
-    """
+    """Two RoIAligns of the same levels with a common gradient of the levels; each of two would be as large as the levels."""
 
     def __init__(self, library: str, plain: RoIAlign, other: RoIAlign):
         super().__init__()
@@ -87,8 +83,7 @@ def _geometry(pool):
 
 
 def _pool_operator(library, side):
-    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
-                   lambda *_: ms.float32)
+    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side])
 
 
 # One sample a bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
@@ -106,14 +101,11 @@ class KernelTrainingFeatures(nn.Cell):
     def construct(self, levels, rois, level, y, x):
         """See `TrainingFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
-        pooled, patches = self.pools(boxes, roi_level, _patch_boxes(y, x), level.reshape(-1), levels)
+        # Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S).
+        left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
+        patch_boxes = ops.stack((left, top, left + 3, top + 3), 2)
+        pooled, patches = self.pools(boxes, roi_level, patch_boxes, level.reshape(-1), levels)
         return pooled, _side_by_side(patches, levels, level, y, x)
-
-
-def _patch_boxes(y, x):
-    """Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S)."""
-    left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
-    return ops.stack((left, top, left + 3, top + 3), 2)
 
 
 def _side_by_side(patches, levels, level, y, x):
@@ -136,12 +128,12 @@ class KernelScaledWeight(nn.Cell):
 
     def __init__(self, library: str, _):
         super().__init__()
-        scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, lambda *_: ms.float32)
+        scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight)
 
         def bprop(weight, scale, out, dout):
             return scale_rows(dout, scale), ops.zeros_like(scale)
 
-        self.scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, lambda *_: ms.float32, bprop)
+        self.scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, bprop=bprop)
 
     def construct(self, weight, scale):
         """See `ScaledWeight`."""
@@ -164,18 +156,15 @@ class KernelFunctionalConv2d(nn.Cell):
         self.plain = plain
         stride = plain.conv2d.stride[-1]
         self.min_tiles = self.MIN_TILES[stride]
-        input_gradient = _custom(library, "ConvolutionInputGrad", lambda dout, weight, size: [dout[0], weight[1], *size],
-                                 lambda *_: ms.float32)
-        weight_gradient = _custom(library, "ConvolutionWeightGrad", lambda x, dout: [dout[1], x[1], 3, 3],
-                                  lambda *_: ms.float32)
+        input_gradient = _custom(library, "ConvolutionInputGrad", lambda dout, weight, size: [dout[0], weight[1], *size])
+        weight_gradient = _custom(library, "ConvolutionWeightGrad", lambda x, dout: [dout[1], x[1], 3, 3])
 
         def bprop(x, weight, bias, out, dout):
             size = ops.zeros(x.shape[2:], ms.bool_)
             return input_gradient(dout, weight, size), weight_gradient(x, dout), dout.sum((0, 2, 3))
 
         self.convolve = _custom(library, "Convolution",
-                                lambda x, weight, bias: [x[0], weight[0], *(-(-side // stride) for side in x[2:])],
-                                lambda *_: ms.float32, bprop)
+                                lambda x, weight, bias: [x[0], weight[0], *(-(-side // stride) for side in x[2:])], bprop=bprop)
 
     def construct(self, x, weight, bias):
         """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H', W') float32."""
@@ -205,8 +194,7 @@ class KernelPreprocess(nn.Cell):
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
         self.tables, self.channels = plain.tables, Tensor(plain.channels, ms.int32)
-        self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]],
-                                  lambda *_: ms.float32)
+        self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]])
 
     def construct(self, image, valid_size):
         """See `Preprocess`."""
@@ -231,13 +219,12 @@ class KernelBilinearUpsample(nn.Cell):
 
     def __init__(self, library: str, _):
         super().__init__()
-        gradient = _custom(library, "ResizeBilinearGrad", lambda dout, size: [*dout[:2], *size], lambda *_: ms.float32)
+        gradient = _custom(library, "ResizeBilinearGrad", lambda dout, size: [*dout[:2], *size])
 
         def bprop(feature, size, out, dout):
             return gradient(dout, ops.zeros(feature.shape[2:], ms.bool_)), ops.zeros_like(size)
 
-        self.resize = _custom(library, "ResizeBilinear", lambda feature, size: [*feature[:2], *size], lambda *_: ms.float32,
-                              bprop)
+        self.resize = _custom(library, "ResizeBilinear", lambda feature, size: [*feature[:2], *size], bprop=bprop)
 
     def construct(self, feature, size):
         """See `BilinearUpsample`."""

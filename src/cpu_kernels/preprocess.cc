@@ -1,14 +1,18 @@
 // 8-bit images to the network's input.
 
-#include "kernels.h"
+#include "entry_point.h"
 #include "team.h"
 
-namespace kernels {
-
-void preprocess(const uint8_t* image, const float* valid_size, const float* tables, const int32_t* channels, int64_t B,
-                int64_t H, int64_t W, float* out) {
-  Team::run(usable_processors(), [&](Team& team, int) {
-    team.share(B * H, [&](int64_t row) {
+// image uint8 (B, H, W, 3), valid_size (B, 2), tables (3, 256), channels (3), the channel of the image that each table is for ->
+// (B, 3, H, W), zero outside the valid size.
+extern "C" int Preprocess(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const uint8_t* image = static_cast<uint8_t*>(tensors[0]);
+    const float *valid_size = floats(tensors[1]), *tables = floats(tensors[2]);
+    const int32_t* channels = ints(tensors[3]);
+    float* out = floats(tensors[4]);
+    const int64_t B = shapes[0][0], H = shapes[0][1], W = shapes[0][2];
+    share_among_all(B * H, [&](int64_t row) {
       const int64_t b = row / H, y = row % H;
       const uint8_t* pixels = image + row * W * 3;
       for (int64_t c = 0; c < 3; ++c) {
@@ -22,5 +26,3 @@ void preprocess(const uint8_t* image, const float* valid_size, const float* tabl
     });
   });
 }
-
-}  // namespace kernels

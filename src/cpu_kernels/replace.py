@@ -32,12 +32,8 @@ def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
 
     The results agree with those of the plain operators up to rounding. In mixed precision convolutions are not replaced.
 
-    Args:
-        forward: TrainingForward or InferenceForward of plain operators.
-        cfg: the configuration.
-
     Returns:
-        forward.
+        forward, a TrainingForward or InferenceForward.
     """
     path = library() if cfg.device_target == "CPU" else None
     if path is None:

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels.h"
+#include "entry_point.h"
 #include "team.h"
 
 namespace {
@@ -26,10 +26,14 @@ std::vector<Tap> find_taps(int64_t from, int64_t to) {
 
 }  // namespace
 
-void kernels::resize_bilinear(const float* x, int64_t planes, int64_t h, int64_t w, int64_t H, int64_t W, float* out) {
-  const std::vector<Tap> rows = find_taps(h, H), columns = find_taps(w, W);
-  Team::run(usable_processors(), [&](Team& team, int) {
-    team.share(planes * H, [&](int64_t row) {
+// x (B, C, h, w), a tensor (H, W) of which only the shape counts -> (B, C, H, W).
+extern "C" int ResizeBilinear(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const int64_t planes = shapes[0][0] * shapes[0][1], h = shapes[0][2], w = shapes[0][3], H = shapes[1][0], W = shapes[1][1];
+    const std::vector<Tap> rows = find_taps(h, H), columns = find_taps(w, W);
+    const float* x = floats(tensors[0]);
+    float* out = floats(tensors[2]);
+    share_among_all(planes * H, [&](int64_t row) {
       const Tap& y = rows[row % H];
       const float *low = x + (row / H * h + y.low) * w, *high = x + (row / H * h + y.high) * w;
       float* to = out + row * W;
@@ -43,16 +47,14 @@ void kernels::resize_bilinear(const float* x, int64_t planes, int64_t h, int64_t
   });
 }
 
-void kernels::resize_bilinear_backward(const float* dout, int64_t planes, int64_t h, int64_t w, int64_t H, int64_t W,
-                                       float* dx) {
-  const std::vector<Tap> rows = find_taps(h, H), columns = find_taps(w, W);
-  const int threads = usable_processors();
-  // A page between the threads' buffers: side by side they slow each other down.
-  const int64_t line_size = w + 1024;
-  std::vector<float> lines(threads * line_size);
-  Team::run(threads, [&](Team& team, int thread) {
-    float* line = lines.data() + thread * line_size;
-    team.share(planes, [&](int64_t plane) {
+// The gradient of ResizeBilinear's output (B, C, H, W), a tensor (h, w) of which only the shape counts -> that of x.
+extern "C" int ResizeBilinearGrad(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const int64_t planes = shapes[0][0] * shapes[0][1], h = shapes[1][0], w = shapes[1][1], H = shapes[0][2], W = shapes[0][3];
+    const std::vector<Tap> rows = find_taps(h, H), columns = find_taps(w, W);
+    const float* dout = floats(tensors[0]);
+    float* dx = floats(tensors[2]);
+    share_with_buffers(planes, w, [&](int64_t plane, float* line) {
       float* to = dx + plane * h * w;
       std::fill_n(to, h * w, 0.f);
       for (int64_t y = 0; y < H; ++y) {

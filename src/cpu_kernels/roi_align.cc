@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels.h"
+#include "entry_point.h"
 #include "team.h"
 #include "vectors.h"
 
@@ -44,28 +44,45 @@ void find_taps(float from, float to, int64_t limit, int resolution, int samples,
   }
 }
 
-// All regions' taps, found once and used for every channel.
-class Regions {
- public:
-  struct Region {
-    int level;
-    int64_t first, span;  // the columns that are read; taps of x are relative to the first of them
-    const Tap *y, *x;
-  };
+// The pyramid, or its gradient: a tensor (B, C, height, width) for each level.
+struct Levels {
+  std::vector<float*> data;
+  std::vector<int64_t> heights, widths;
 
-  Regions(const int64_t* heights, const int64_t* widths, const float* rois, const int32_t* level_of_roi, int64_t count,
-          int resolution, int samples, bool aligned)
-      : regions_(count), taps_(count * 4 * resolution * samples) {
+  Levels(void** tensors, int64_t** shapes, int count) {
+    for (int i = 0; i < count; ++i) {
+      data.push_back(floats(tensors[i]));
+      heights.push_back(shapes[i][2]);
+      widths.push_back(shapes[i][3]);
+    }
+  }
+};
+
+struct Region {
+  int level;  // below 0 where a coordinate is NaN
+  int64_t first, span;  // the columns that are read; taps of x are relative to the first of them
+  const Tap *y, *x;
+};
+
+// All regions and their taps, found once and used for every channel.
+struct Regions {
+  int resolution, samples;
+  std::vector<Tap> taps;
+  std::vector<Region> all;
+
+  // The first three tensors are boxes (count, 4) in cells, level (count) and geometry {resolution, samples, aligned}.
+  Regions(void** tensors, int64_t count, const Levels& levels)
+      : resolution(ints(tensors[2])[0]), samples(ints(tensors[2])[1]), taps(count * 4 * resolution * samples), all(count) {
     const int axis = 2 * resolution * samples;
+    const bool aligned = ints(tensors[2])[2] != 0;
     for (int64_t i = 0; i < count; ++i) {
-      Region& region = regions_[i];
-      region.level = level_of_roi[i];
-      if (region.level < 0) continue;
-      const int64_t height = heights[region.level], width = widths[region.level];
-      const float* roi = rois + 4 * i;
-      Tap *y = &taps_[2 * axis * i], *x = y + axis;
-      find_taps(roi[1], roi[3], height, resolution, samples, aligned, y);
-      find_taps(roi[0], roi[2], width, resolution, samples, aligned, x);
+      const int level = all[i].level = ints(tensors[1])[i];
+      if (level < 0) continue;
+      const int64_t height = levels.heights[level], width = levels.widths[level];
+      const float* box = floats(tensors[0]) + 4 * i;
+      Tap *y = &taps[2 * axis * i], *x = y + axis;
+      find_taps(box[1], box[3], height, resolution, samples, aligned, y);
+      find_taps(box[0], box[2], width, resolution, samples, aligned, x);
       // Taps without weight do not count: those outside the level would stretch the span to column 0.
       int64_t first = width, last = 0;
       for (int t = 0; t < axis; ++t) {
@@ -75,19 +92,12 @@ class Regions {
       }
       first = std::min(first, last);
       // Whole vectors of columns where the level is wide enough, moved to the left where they would leave it.
-      region.span = std::min(width, (last - first + kLanes) / kLanes * kLanes);
-      region.first = std::min(first, width - region.span);
-      for (int t = 0; t < axis; ++t) x[t].cell = x[t].weight == 0 ? 0 : static_cast<int32_t>(x[t].cell - region.first);
-      region.y = y;
-      region.x = x;
+      const int64_t span = std::min(width, (last - first + kLanes) / kLanes * kLanes);
+      first = std::min(first, width - span);
+      for (int t = 0; t < axis; ++t) x[t].cell = x[t].weight == 0 ? 0 : static_cast<int32_t>(x[t].cell - first);
+      all[i] = {level, first, span, y, x};
     }
   }
-
-  const Region& operator[](int64_t i) const { return regions_[i]; }
-
- private:
-  std::vector<Region> regions_;
-  std::vector<Tap> taps_;
 };
 
 // `taps` is the number of taps of an output cell; `plane` one channel of the level, from the region's first column on;
@@ -95,7 +105,7 @@ class Regions {
 // the code in which it is known (kTaps): the innermost loops have no other purpose than to count to it.
 
 template <int kTaps>
-void pool(const Regions::Region& region, const float* plane, int64_t width, int resolution, int any_taps,
+void pool(const Region& region, const float* plane, int64_t width, int resolution, int any_taps,
           float* __restrict line, float* __restrict out) {
   const int taps = kTaps ? kTaps : any_taps;
   for (int i = 0; i < resolution; ++i) {
@@ -120,7 +130,7 @@ void pool(const Regions::Region& region, const float* plane, int64_t width, int 
 }
 
 template <int kTaps>
-void scatter(const Regions::Region& region, const float* dout, int64_t width, int resolution, int any_taps,
+void scatter(const Region& region, const float* dout, int64_t width, int resolution, int any_taps,
              float* __restrict line, float* __restrict dplane) {
   const int taps = kTaps ? kTaps : any_taps;
   for (int i = 0; i < resolution; ++i) {
@@ -145,65 +155,73 @@ constexpr int64_t kChannels = 2;
 
 // Calls body(image, first channel, end channel, line) for all items, `line` being a buffer of the thread's own.
 template <class Body>
-void for_channels(int64_t images, int64_t channels, const int64_t* widths, int num_levels, const Body& body) {
-  const int64_t longest = num_levels > 0 ? *std::max_element(widths, widths + num_levels) : 0;
-  // A page between the threads' buffers: side by side, pooling took 2.5 times as long.
-  const int64_t items = ceil_div(channels, kChannels), line_size = longest + 1024;
-  const int threads = usable_processors();
-  std::vector<float> lines(threads * line_size);
-  Team::run(threads, [&](Team& team, int thread) {
-    float* line = lines.data() + thread * line_size;
-    team.share(images * items, [&](int64_t item) {
-      const int64_t first = item % items * kChannels;
-      body(item / items, first, std::min(first + kChannels, channels), line);
-    });
+void for_channels(int64_t images, int64_t channels, const Levels& levels, const Body& body) {
+  const int64_t items = ceil_div(channels, kChannels);
+  share_with_buffers(images * items, *std::max_element(levels.widths.begin(), levels.widths.end()),
+                     [&](int64_t item, float* line) {
+    const int64_t first = item % items * kChannels;
+    body(item / items, first, std::min(first + kChannels, channels), line);
   });
 }
 
 }  // namespace
 
-void kernels::roi_align_forward(const float* const* levels, const int64_t* heights, const int64_t* widths, int num_levels,
-                                const float* rois, const int32_t* level_of_roi, int64_t B, int64_t R, int64_t C,
-                                int resolution, int samples, bool aligned, float* out) {
-  const Regions regions(heights, widths, rois, level_of_roi, B * R, resolution, samples, aligned);
-  const int64_t cells = static_cast<int64_t>(resolution) * resolution;
-  const auto pool_region = samples == 2 ? pool<4> : pool<0>;
-  for_channels(B, C, widths, num_levels, [&](int64_t image, int64_t first, int64_t end, float* line) {
-    for (int64_t i = image * R; i < (image + 1) * R; ++i) {
-      const Regions::Region& region = regions[i];
-      for (int64_t c = first; c < end; ++c) {
-        float* cell = out + (i * C + c) * cells;
+// boxes (B, R, 4) in cells, level (B * R), geometry {resolution, samples, aligned}, levels (B, C, H_i, W_i) ->
+// pooled (B * R, C, resolution, resolution).
+extern "C" int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const int64_t B = shapes[0][0], R = shapes[0][1], C = shapes[3][1];
+    const Levels levels(tensors + 3, shapes + 3, count - 4);
+    const Regions regions(tensors, B * R, levels);
+    const int resolution = regions.resolution, taps = 2 * regions.samples, cells = resolution * resolution;
+    float* out = floats(tensors[count - 1]);
+    const auto pool_region = taps == 4 ? pool<4> : pool<0>;
+    for_channels(B, C, levels, [&](int64_t image, int64_t first, int64_t end, float* line) {
+      for (int64_t i = image * R; i < (image + 1) * R; ++i) {
+        const Region& region = regions.all[i];
         if (region.level < 0) {
-          std::fill_n(cell, cells, 0.f);
+          std::fill_n(out + (i * C + first) * cells, (end - first) * cells, 0.f);
           continue;
         }
-        const int64_t height = heights[region.level], width = widths[region.level];
-        const float* plane = levels[region.level] + (image * C + c) * height * width + region.first;
-        pool_region(region, plane, width, resolution, 2 * samples, line, cell);
+        const int64_t height = levels.heights[region.level], width = levels.widths[region.level];
+        for (int64_t c = first; c < end; ++c) {
+          const float* plane = levels.data[region.level] + (image * C + c) * height * width + region.first;
+          pool_region(region, plane, width, resolution, taps, line, out + (i * C + c) * cells);
+        }
       }
-    }
+    });
   });
 }
 
-void kernels::roi_align_backward(const float* dout, const int64_t* heights, const int64_t* widths, int num_levels,
-                                 const float* rois, const int32_t* level_of_roi, int64_t B, int64_t R, int64_t C,
-                                 int resolution, int samples, bool aligned, bool add, float* const* dlevels) {
-  const Regions regions(heights, widths, rois, level_of_roi, B * R, resolution, samples, aligned);
-  const int64_t cells = static_cast<int64_t>(resolution) * resolution;
-  const auto scatter_region = samples == 2 ? scatter<4> : scatter<0>;
-  for_channels(B, C, widths, num_levels, [&](int64_t image, int64_t first, int64_t end, float* line) {
-    for (int l = 0; l < num_levels && !add; ++l) {
-      const int64_t size = heights[l] * widths[l];
-      std::fill_n(dlevels[l] + (image * C + first) * size, (end - first) * size, 0.f);
-    }
-    for (int64_t i = image * R; i < (image + 1) * R; ++i) {
-      const Regions::Region& region = regions[i];
-      if (region.level < 0) continue;
-      const int64_t height = heights[region.level], width = widths[region.level];
-      for (int64_t c = first; c < end; ++c) {
-        float* dplane = dlevels[region.level] + (image * C + c) * height * width + region.first;
-        scatter_region(region, dout + (i * C + c) * cells, width, resolution, 2 * samples, line, dplane);
-      }
+// boxes, level and geometry as in RoIAlign and the gradient of what it gave, once for each of its calls on the same levels;
+// then for each level a tensor (H_i, W_i) of which only the shape counts -> gradients of the levels (B, C, H_i, W_i).
+extern "C" int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    int inputs = 0;
+    while (ranks[inputs] == 3) inputs += 4;
+    const int num_levels = (count - inputs) / 2;
+    const Levels gradients(tensors + count - num_levels, shapes + count - num_levels, num_levels);
+    for (int call = 0; call < inputs; call += 4) {
+      const int64_t B = shapes[call][0], R = shapes[call][1], C = shapes[call + 3][1];
+      const Regions regions(tensors + call, B * R, gradients);
+      const int resolution = regions.resolution, taps = 2 * regions.samples;
+      const float* dout = floats(tensors[call + 3]);
+      const auto scatter_region = taps == 4 ? scatter<4> : scatter<0>;
+      for_channels(B, C, gradients, [&](int64_t image, int64_t first, int64_t end, float* line) {
+        for (int l = 0; l < num_levels && call == 0; ++l) {
+          const int64_t size = gradients.heights[l] * gradients.widths[l];
+          std::fill_n(gradients.data[l] + (image * C + first) * size, (end - first) * size, 0.f);
+        }
+        for (int64_t i = image * R; i < (image + 1) * R; ++i) {
+          const Region& region = regions.all[i];
+          if (region.level < 0) continue;
+          const int64_t height = gradients.heights[region.level], width = gradients.widths[region.level];
+          for (int64_t c = first; c < end; ++c) {
+            float* plane = gradients.data[region.level] + (image * C + c) * height * width + region.first;
+            scatter_region(region, dout + (i * C + c) * resolution * resolution, width, resolution, taps, line, plane);
+          }
+        }
+      });
     }
   });
 }

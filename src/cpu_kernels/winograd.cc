@@ -5,7 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels.h"
+#include "entry_point.h"
+#include "every_second.h"
 #include "matrix_product.h"
 #include "team.h"
 #include "vectors.h"
@@ -167,11 +168,10 @@ void transform_output(const Spectrum& m, int64_t offset, const Tiling& t, const 
   }
 }
 
-}  // namespace
-
-void kernels::winograd_conv3x3(const float* x, const float* w, const float* bias, float* y, int64_t B, int64_t C, int64_t K,
-                               int64_t H, int64_t W, bool backward_input) {
-  if (B <= 0 || C <= 0 || K <= 0 || H <= 0 || W <= 0) return;
+// x (B, C, H, W), w (K, C, 3, 3), bias (K) or null, y (B, K, H, W). With `backward_input` x is the gradient of the output
+// (B, K, H, W) and y that of the input (B, C, H, W).
+void convolve(const float* x, const float* w, const float* bias, float* y, int64_t B, int64_t C, int64_t K, int64_t H, int64_t W,
+              bool backward_input) {
   const int64_t in = backward_input ? K : C, out = backward_input ? C : K;
   const int64_t in_stride = backward_input ? C * 9 : 9, out_stride = backward_input ? 9 : C * 9;
   const int threads = usable_processors();
@@ -241,5 +241,28 @@ void kernels::winograd_conv3x3(const float* x, const float* w, const float* bias
         for (int64_t block = 0; block < tiling.blocks; ++block) process_block(block, together);
       }
     }
+  });
+}
+
+}  // namespace
+
+// x (B, C, H, W), weight (K, C, 3, 3), bias (K) -> (B, K, H, W), or of stride 2 where the output has half the size.
+extern "C" int Convolution(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const int64_t B = shapes[0][0], C = shapes[0][1], K = shapes[1][0], H = shapes[0][2], W = shapes[0][3];
+    const EverySecond grid(B * K, H, W, shapes[3]);
+    float* out = floats(tensors[3]);
+    convolve(floats(tensors[0]), floats(tensors[1]), floats(tensors[2]), grid.room(out), B, C, K, H, W, false);
+    grid.pick(out);
+  });
+}
+
+// The gradient of Convolution's output, weight (K, C, 3, 3), a tensor (H, W) of which only the shape counts -> the gradient of
+// x (B, C, H, W).
+extern "C" int ConvolutionInputGrad(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const int64_t B = shapes[0][0], C = shapes[1][1], K = shapes[1][0], H = shapes[2][0], W = shapes[2][1];
+    const EverySecond grid(B * K, H, W, shapes[0]);
+    convolve(grid.spread(floats(tensors[0])), floats(tensors[1]), nullptr, floats(tensors[3]), B, C, K, H, W, true);
   });
 }

@@ -4,7 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels.h"
+#include "entry_point.h"
+#include "every_second.h"
 #include "matrix_product.h"
 #include "team.h"
 #include "vectors.h"
@@ -83,50 +84,55 @@ void transform_weight_gradient(const Spectrum& u, int64_t offset, int64_t channe
 
 }  // namespace
 
-void kernels::winograd_conv3x3_weight_gradient(const float* x, const float* dy, float* dw, int64_t B, int64_t C, int64_t K,
-                                               int64_t H, int64_t W) {
-  if (C <= 0 || K <= 0) return;
-  const int64_t tiles = B * ceil_div(H, kTile) * ceil_div(W, kTile);
-  const int64_t x_stride = padded(C), x_groups = ceil_div(C, kLanes);
-  // Parts of the output channels whose product stays in cache, whole vectors each.
-  const int64_t groups = ceil_div(K, kLanes), group_bytes = kFreqs * kLanes * x_stride * sizeof(float);
-  const int64_t parts = ceil_div(groups, std::max<int64_t>(1, kMaxWeights / group_bytes));
-  const int64_t part_groups = ceil_div(groups, parts), y_stride = padded(part_groups * kLanes);
-  const int64_t fitting = kMaxScratch / (kFreqs * (x_stride + y_stride) * static_cast<int64_t>(sizeof(float)));
-  const int64_t block = std::clamp<int64_t>(fitting / kPiece * kPiece, kPiece, kMaxTiles);
-  const Spectrum v(block * x_stride), d(block * y_stride), u(part_groups * kLanes * x_stride);
+// x (B, C, H, W), the gradient of Convolution's output -> the gradient of the weight (K, C, 3, 3).
+extern "C" int ConvolutionWeightGrad(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const int64_t B = shapes[0][0], C = shapes[0][1], K = shapes[1][1], H = shapes[0][2], W = shapes[0][3];
+    const EverySecond grid(B * K, H, W, shapes[1]);
+    const float *x = floats(tensors[0]), *dy = grid.spread(floats(tensors[1]));
+    float* dw = floats(tensors[2]);
+    const int64_t tiles = B * ceil_div(H, kTile) * ceil_div(W, kTile);
+    const int64_t x_stride = padded(C), x_groups = ceil_div(C, kLanes);
+    // Parts of the output channels whose product stays in cache, whole vectors each.
+    const int64_t groups = ceil_div(K, kLanes), group_bytes = kFreqs * kLanes * x_stride * sizeof(float);
+    const int64_t parts = ceil_div(groups, std::max<int64_t>(1, kMaxWeights / group_bytes));
+    const int64_t part_groups = ceil_div(groups, parts), y_stride = padded(part_groups * kLanes);
+    const int64_t fitting = kMaxScratch / (kFreqs * (x_stride + y_stride) * static_cast<int64_t>(sizeof(float)));
+    const int64_t block = std::clamp<int64_t>(fitting / kPiece * kPiece, kPiece, kMaxTiles);
+    const Spectrum v(block * x_stride), d(block * y_stride), u(part_groups * kLanes * x_stride);
 
-  Team::run(usable_processors(), [&](Team& team, int) {
-    for (int64_t first = 0; first < K; first += part_groups * kLanes) {
-      const int64_t channels = std::min(part_groups * kLanes, K - first), y_groups = ceil_div(channels, kLanes);
-      team.share(kFreqs, [&](int64_t f) { std::fill_n(u[f], channels * x_stride, 0.f); });
-      for (int64_t begin = 0; begin < tiles; begin += block) {
-        const int64_t count = std::min(block, tiles - begin);
-        team.share(ceil_div(count, kPiece) * (x_groups + y_groups), [&](int64_t item) {
-          const int64_t group = item % (x_groups + y_groups), at = item / (x_groups + y_groups) * kPiece;
-          const int64_t from = begin + at, to = std::min(from + kPiece, begin + count);
-          if (group < x_groups) {
-            transform_channels<kSpan>(x, C, group * kLanes, H, W, from, to, input_transform, v,
-                                      at * x_stride + group * kLanes, x_stride);
-          } else {
-            const int64_t channel = (group - x_groups) * kLanes;
-            transform_channels<kTile>(dy, K, first + channel, H, W, from, to, gradient_transform, d,
-                                      at * y_stride + channel, y_stride);
-          }
-        });
-        team.share(kFreqs * y_groups, [&](int64_t item) {
-          const int64_t f = item / y_groups, begin_row = item % y_groups * kLanes;
-          for (int64_t row = begin_row; row < std::min(begin_row + kLanes, channels); row += kRows) {
-            multiply_add({d[f] + row, y_stride}, {v[f], x_stride}, count, std::min<int64_t>(kRows, channels - row), C,
-                         {u[f] + row * x_stride, x_stride});
+    Team::run(usable_processors(), [&](Team& team, int) {
+      for (int64_t first = 0; first < K; first += part_groups * kLanes) {
+        const int64_t channels = std::min(part_groups * kLanes, K - first), y_groups = ceil_div(channels, kLanes);
+        team.share(kFreqs, [&](int64_t f) { std::fill_n(u[f], channels * x_stride, 0.f); });
+        for (int64_t begin = 0; begin < tiles; begin += block) {
+          const int64_t count = std::min(block, tiles - begin);
+          team.share(ceil_div(count, kPiece) * (x_groups + y_groups), [&](int64_t item) {
+            const int64_t group = item % (x_groups + y_groups), at = item / (x_groups + y_groups) * kPiece;
+            const int64_t from = begin + at, to = std::min(from + kPiece, begin + count);
+            if (group < x_groups) {
+              transform_channels<kSpan>(x, C, group * kLanes, H, W, from, to, input_transform, v,
+                                        at * x_stride + group * kLanes, x_stride);
+            } else {
+              const int64_t channel = (group - x_groups) * kLanes;
+              transform_channels<kTile>(dy, K, first + channel, H, W, from, to, gradient_transform, d,
+                                        at * y_stride + channel, y_stride);
+            }
+          });
+          team.share(kFreqs * y_groups, [&](int64_t item) {
+            const int64_t f = item / y_groups, begin_row = item % y_groups * kLanes;
+            for (int64_t row = begin_row; row < std::min(begin_row + kLanes, channels); row += kRows) {
+              multiply_add({d[f] + row, y_stride}, {v[f], x_stride}, count, std::min<int64_t>(kRows, channels - row), C,
+                           {u[f] + row * x_stride, x_stride});
+            }
+          });
+        }
+        team.share(channels, [&](int64_t k) {
+          for (int64_t c = 0; c < C; c += kLanes) {
+            transform_weight_gradient(u, k * x_stride + c, std::min<int64_t>(kLanes, C - c), dw + ((first + k) * C + c) * 9);
           }
         });
       }
-      team.share(channels, [&](int64_t k) {
-        for (int64_t c = 0; c < C; c += kLanes) {
-          transform_weight_gradient(u, k * x_stride + c, std::min<int64_t>(kLanes, C - c), dw + ((first + k) * C + c) * 9);
-        }
-      });
-    }
+    });
   });
 }

@@ -63,12 +63,7 @@ def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, 
 
 
 def require_agreement(path: str, result: Agreement) -> None:
-    """Raise a UserError unless `result` holds.
-
-    Args:
-        path: of the exported file, for the message.
-        result: of its comparison with the network.
-    """
+    """Raise a UserError unless `result`, of comparing the exported file with the network, holds."""
     if not result.holds():
         raise UserError(f"{path} is not written, as it would not compute what the network does: {result} (allowed: "
                         f"{BOX_TOLERANCE} pixels, {SCORE_TOLERANCE}, {MAX_TIES:.0%} of the proposals); try another image "

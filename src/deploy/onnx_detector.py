@@ -1,9 +1,8 @@
 """A detector as operators of ONNX: those of `InferenceForward`, in its order and with its shapes."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import onnx
 
 from src.deploy.onnx_backbone import pyramid, rpn_outputs
 from src.deploy.onnx_graph import Graph
@@ -13,18 +12,9 @@ from src.models.proposals import REJECTED
 from src.models.roi_align import CANONICAL_LEVEL, CANONICAL_SIZE
 from src.models.rpn import UNIT_WEIGHTS
 
-if TYPE_CHECKING:
-    import onnx
-
 
 def detector_model(forward: InferenceForward, batch: int, height: int, width: int) -> onnx.ModelProto:
-    """The ONNX model of an `InferenceForward` for inputs of one shape.
-
-    Args:
-        forward: of plain operators.
-        batch: B.
-        height: of the canvas, in pixels.
-        width: of the canvas, in pixels.
+    """The ONNX model of an `InferenceForward` of plain operators for `batch` images of height x width pixels.
 
     Raises:
         UserError: the backbone is not one of mindcv's ResNets.
@@ -46,7 +36,7 @@ def detector_model(forward: InferenceForward, batch: int, height: int, width: in
 def _preprocess(graph, cell, height, width):
     """The normalised image (B, 3, H, W): a look-up table for each channel, and zeros outside the valid area."""
     channels = graph.add("Gather", "image", np.array(cell.channels), axis=3)
-    index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=_type(np.int32))
+    index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=onnx.TensorProto.INT32)
     tables = cell.tables.asnumpy()
     index = graph.add("Add", index, np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(tables.shape[1]))
     values = graph.add("Gather", tables.reshape(-1), index)
@@ -54,7 +44,7 @@ def _preprocess(graph, cell, height, width):
     for end, shape in zip(ends, ((1, 1, height, 1), (1, 1, 1, width))):
         place = np.arange(max(shape), dtype=np.float32).reshape(shape)
         inside = graph.add("Less", place, graph.reshape(end, -1, 1, 1, 1))
-        values = graph.add("Mul", values, graph.add("Cast", inside, to=_type(np.float32)))
+        values = graph.add("Mul", values, graph.add("Cast", inside, to=onnx.TensorProto.FLOAT))
     return values
 
 
@@ -67,7 +57,7 @@ def _propose(graph, cell, net, outputs, limit, batch):
         boxes, scores, first = [*boxes, level_boxes], [*scores, level_scores], first + size
     scores, best = graph.add("TopK", graph.add("Concat", *scores, axis=1), np.array([cell.number]), axis=1, outputs=2)
     valid = graph.add("Greater", graph.add("Unsqueeze", scores, np.array([2])), np.float32(REJECTED))
-    valid = graph.add("Cast", valid, to=_type(np.float32))
+    valid = graph.add("Cast", valid, to=onnx.TensorProto.FLOAT)
     return graph.add("Mul", _rows(graph, graph.add("Concat", *boxes, axis=1), best), valid), valid
 
 
@@ -80,7 +70,7 @@ def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
     low, high = _halves(graph, boxes)
     shortest = graph.add("ReduceMin", graph.add("Sub", high, low), axes=[2])
     large = graph.add("Not", graph.add("Less", shortest, np.float32(cell.min_size)))
-    boxes = graph.add("Mul", boxes, graph.add("Cast", large, to=_type(np.float32)))
+    boxes = graph.add("Mul", boxes, graph.add("Cast", large, to=onnx.TensorProto.FLOAT))
     # Ranks instead of scores, as in the network. Rows (image, 0, box) of the boxes that are kept.
     ranks = np.broadcast_to(np.arange(kept, 0, -1, dtype=np.float32), (batch, 1, kept))
     chosen = graph.add("NonMaxSuppression", boxes, ranks, np.array([kept]), np.array([cell.suppress.threshold], np.float32))
@@ -166,8 +156,3 @@ def _decode(graph, deltas, reference, weights):
 def _clip(graph, boxes, limit):
     """Boxes clipped to 0 and `limit`, of a shape that broadcasts to theirs."""
     return graph.add("Min", graph.add("Max", boxes, np.float32(0)), limit)
-
-
-def _type(kind):
-    """ONNX's code of a numpy type."""
-    return {np.float32: 1, np.int32: 6}[kind]

@@ -1,12 +1,11 @@
 """Building an ONNX graph operator by operator."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import onnx
+import onnx
+from onnx import helper, numpy_helper
 
 # ONNX Runtime reads these from 1.15 on.
 OPSET, IR_VERSION = 17, 8
@@ -27,7 +26,7 @@ class Graph:
         names = [self._name(tensor) for tensor in inputs]
         number = len(self.nodes)
         results = tuple(f"{operator.lower()}_{number}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
-        self.nodes.append((operator, names, list(results), attributes))
+        self.nodes.append(helper.make_node(operator, names, results, name=results[0], **attributes))
         return results if outputs > 1 else results[0]
 
     def reshape(self, tensor, *shape: int) -> str:
@@ -41,17 +40,12 @@ class Graph:
             inputs: name -> (numpy type, shape).
             outputs: name -> (numpy type, shape), names that `rename` gave.
         """
-        import onnx
-        from onnx import helper, numpy_helper
-
         def describe(values):
             return [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
                     for name, (kind, shape) in values.items()]
 
-        nodes = [helper.make_node(operator, names, results, name=results[0], **attributes)
-                 for operator, names, results, attributes in self.nodes]
         constants = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
-        graph = helper.make_graph(nodes, "FasterRCNN", describe(inputs), describe(outputs), constants)
+        graph = helper.make_graph(self.nodes, "FasterRCNN", describe(inputs), describe(outputs), constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                                   producer_name="faster_rcnn")
         onnx.checker.check_model(model, full_check=True)
@@ -59,7 +53,7 @@ class Graph:
 
     def rename(self, tensor: str, name: str) -> None:
         """Give a tensor another name."""
-        self.nodes.append(("Identity", [tensor], [name], {}))
+        self.nodes.append(helper.make_node("Identity", [tensor], [name], name=name))
 
     def _name(self, tensor):
         if tensor is None:

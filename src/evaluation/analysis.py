@@ -21,11 +21,7 @@ CURVE_IOU = (0.5, 0.75)
 def write_analysis(folder: str, evaluation: Evaluation) -> dict:
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and count the kinds of errors.
 
-    An image that cannot be written is reported in the log.
-
-    Args:
-        folder: made where missing.
-        evaluation: of the detections to analyse.
+    The folder is made where missing. An image that cannot be written is reported in the log.
 
     Returns:
         what `error_breakdown` gives.

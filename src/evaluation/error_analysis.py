@@ -36,12 +36,7 @@ FOUND, BADLY_LOCALISED, WRONG_CLASS, MISSED = range(len(TRUTH_OUTCOMES))
 
 
 def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[str]) -> dict:
-    """Count the kinds of errors.
-
-    Args:
-        ground_truth: of all images.
-        detections: of all images.
-        class_names: by category index.
+    """Count the kinds of errors on all images; class_names: by category index.
 
     Returns:
         dict: `score_threshold` (float, None without detections), `detections` {kind: number} without the ignored ones,

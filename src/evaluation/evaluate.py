@@ -35,8 +35,7 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
             (B, R, K) float32.
         loader: of the data set.
         dataset: whose annotations count.
-        cfg: the configuration; read are infer.* and skip_bad_images.
-        group: the process group.
+        cfg: read are infer.* and skip_bad_images.
 
     Returns:
         What coco.score gives, its metrics with `skipped_images` and `skipped_image_ids` besides; None on ranks other than 0.
@@ -66,8 +65,10 @@ def write_results(folder: str, metrics: dict, results: list[dict]) -> None:
     """
     make_folder(folder)
     with writing_into(folder, "the results"):
-        _write_json(os.path.join(folder, "bbox_results.json"), results)
-        _write_json(os.path.join(folder, "metrics.json"), metrics)
+        for name, content in (("bbox_results.json", results), ("metrics.json", metrics)):
+            with whole_file(os.path.join(folder, name)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                # dumps, not dump: the C encoder is used by the former alone, and is five times faster.
+                file.write(json.dumps(content, allow_nan=False))
 
 
 def _detect(predict, loader, dataset, cfg, bar):
@@ -81,7 +82,10 @@ def _detect(predict, loader, dataset, cfg, bar):
         readable = batch.readable[:count]
         unreadable = batch.image_id[:count][~readable].tolist()
         if unreadable and not cfg.skip_bad_images:
-            raise _unreadable_error(unreadable[0], loader, dataset)
+            path = next(record.path for record in dataset.records if record.image_id == unreadable[0])
+            reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log it
+            raise UserError(f"Image {path}: {reason}; mend it, or leave such images out of the evaluation with "
+                            "--skip_bad_images True.")
         boxes, scores = predict(batch.image, batch.valid_size)
         for row in np.flatnonzero(readable):
             image_id = int(batch.image_id[row])
@@ -97,12 +101,6 @@ def _detect(predict, loader, dataset, cfg, bar):
             logger.info("evaluated %d of %d images, %.2f images/s", done, loader.num_images, done / (now - start))
             last_report = now
     return found, skipped, not_finite
-
-
-def _unreadable_error(image_id, loader, dataset):
-    path = next(record.path for record in dataset.records if record.image_id == image_id)
-    reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log it
-    return UserError(f"Image {path}: {reason}; mend it, or leave such images out of the evaluation with --skip_bad_images True.")
 
 
 def _merge(parts, records):
@@ -126,9 +124,3 @@ def _check_once(done, wanted):
         missing, extra = list((wanted - done).elements()), list((done - wanted).elements())
         raise RuntimeError(f"internal error: {len(missing)} images were not evaluated (ids {missing[:5]} ...) and "
                            f"{len(extra)} more than once or unasked (ids {extra[:5]} ...)")
-
-
-def _write_json(path, content):
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        # dumps, not dump: the C encoder is used by the former alone, and is five times faster.
-        file.write(json.dumps(content, allow_nan=False))

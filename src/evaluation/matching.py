@@ -22,7 +22,7 @@ def precision_and_recall(ground_truth: Boxes, detections: Boxes, num_categories:
         ground_truth: boxes to find.
         detections: boxes with scores.
         num_categories: K.
-        params: pycocotools' parameters; read are iouThrs (T), recThrs (R), areaRng (A) and maxDets (M, rising).
+        params: read are iouThrs (T), recThrs (R), areaRng (A) and maxDets (M, rising).
 
     Returns:
         precision (T, R, K, A, M) and recall (T, K, A, M) float64, -1 where there is no ground truth.

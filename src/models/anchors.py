@@ -20,36 +20,23 @@ def cell_anchors(sizes: list[float], aspect_ratios: list[float], rounded: bool) 
     return np.round(anchors) if rounded else anchors
 
 
-def pyramid_anchors(feature_sizes: list[tuple[int, int]], strides: list[tuple[int, int]], sizes: list[list[float]],
-                    aspect_ratios: list[float], rounded: bool) -> list[np.ndarray]:
-    """Anchors of each level, a list of (H * W * A, 4) float32 arrays, row-major over (y, x, anchor).
-
-    The anchors of cell (y, x) are centred on pixel (x * x_stride, y * y_stride).
-
-    Args:
-        feature_sizes: (height, width) of each level.
-        strides: (y_stride, x_stride) of each level, in pixels.
-        sizes: anchor sizes of each level, see `cell_anchors`.
-        aspect_ratios: of all levels.
-        rounded: see `cell_anchors`.
-    """
-    levels = []
-    for (height, width), (y_stride, x_stride), level_sizes in zip(feature_sizes, strides, sizes):
-        x, y = np.meshgrid(np.arange(width) * x_stride, np.arange(height) * y_stride)
-        shift = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
-        levels.append((shift + cell_anchors(level_sizes, aspect_ratios, rounded)).reshape(-1, 4).astype(np.float32))
-    return levels
-
-
 def canvas_anchors(generator, target_size: tuple[int, int]) -> list[np.ndarray]:
-    """The anchors of each level, see `pyramid_anchors`; they depend on the size of the canvas only.
+    """Anchors of each level, a list of (H * W * A, 4) float32 xyxy pixels, row-major over (y, x, anchor).
+
+    They depend on the size of the canvas only. Those of cell (y, x) are centred on pixel (x * x_stride, y * y_stride).
 
     Args:
         generator: the section `rpn_head.anchor_generator` of the configuration.
         target_size: (height, width) of the canvas in pixels.
     """
-    sizes = [tuple(-(-side // stride) for side in target_size) for stride in generator.strides]
-    strides = [(stride, stride) for stride in generator.strides]
-    if generator.strides_from_canvas:
-        strides = [tuple(side // cells for side, cells in zip(target_size, size)) for size in sizes]
-    return pyramid_anchors(sizes, strides, generator.anchor_sizes, generator.aspect_ratios, generator.rounded)
+    levels = []
+    for stride, sizes in zip(generator.strides, generator.anchor_sizes):
+        height, width = (-(-side // stride) for side in target_size)
+        y_stride = x_stride = stride
+        if generator.strides_from_canvas:
+            y_stride, x_stride = target_size[0] // height, target_size[1] // width
+        x, y = np.meshgrid(np.arange(width) * x_stride, np.arange(height) * y_stride)
+        shift = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
+        anchors = cell_anchors(sizes, generator.aspect_ratios, generator.rounded)
+        levels.append((shift + anchors).reshape(-1, 4).astype(np.float32))
+    return levels

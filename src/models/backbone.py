@@ -104,12 +104,7 @@ def _create(cfg, norm, download):
 
 
 def load_pretrained(model: nn.Cell, stored: dict, path: str) -> None:
-    """Copy the weights of a classification network, but for its classifier.
-
-    Args:
-        model: of mindcv.
-        stored: contents of a checkpoint, a dict of name -> array.
-        path: of the checkpoint, for messages.
+    """Copy the weights of a mindcv model, but for its classifier, from a checkpoint's contents, a dict of name -> array.
 
     Raises:
         UserError: a weight is missing or has another shape.
@@ -127,21 +122,12 @@ def _freeze(backbone, cfg):
 
     A frozen BatchNorm uses its stored statistics and its scale and shift stay as they are.
     """
-    cells = [backbone]
-    if not cfg.frozen and cfg.frozen_2stage:
-        cells = list(backbone.stages)[: backbone.first_end]
-    if cfg.frozen or cfg.frozen_2stage:
-        for cell in cells:
-            for parameter in cell.get_parameters():
-                parameter.requires_grad = False
-            _fix_batch_norm(cell)
-    if cfg.frozen_bn:
-        _fix_batch_norm(backbone)
-
-
-def _fix_batch_norm(cell):
-    for _, part in cell.cells_and_names():
-        if isinstance(part, NORMS):
-            part.use_batch_statistics = False
-            part.gamma.requires_grad = False
-            part.beta.requires_grad = False
+    first_stages = list(backbone.stages)[: backbone.first_end] if cfg.frozen_2stage else []
+    frozen = [backbone] if cfg.frozen else first_stages
+    for cell in frozen:
+        for parameter in cell.get_parameters():
+            parameter.requires_grad = False
+    for cell in [backbone] if cfg.frozen_bn else frozen:
+        for _, part in cell.cells_and_names():
+            if isinstance(part, NORMS):
+                part.use_batch_statistics = part.gamma.requires_grad = part.beta.requires_grad = False

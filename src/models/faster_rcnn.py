@@ -56,10 +56,6 @@ class FasterRCNN(nn.Cell):
             chosen += (features[i],)
         return self.fpn(chosen)
 
-    def box_outputs(self, levels, rois):
-        """Logits (B * R, K + 1) and deltas (B * R, K, 4) of rois (B, R, 4) in canvas pixels."""
-        return self.box_head(self.roi_align(levels[: self.num_roi_levels], rois))
-
 
 def _preprocess(item_transforms):
     """The part of a list of transforms that happens next to the network."""
@@ -71,9 +67,6 @@ class TrainingFeatures(nn.Cell):
     """What a training step takes from the pyramid: the pooled RoIs, and the patches around the sampled anchors.
 
     A cell of its own so that src/cpu_kernels can replace it by one that computes a single gradient of the levels.
-
-    Args:
-        roi_align: of the network.
     """
 
     def __init__(self, roi_align: MultiScaleRoIAlign):
@@ -87,12 +80,7 @@ class TrainingFeatures(nn.Cell):
 
 
 class TrainingForward(nn.Cell):
-    """Annotated images -> losses.
-
-    Args:
-        network: the detector.
-        cfg: the configuration.
-        num_classes: K, without background.
+    """Annotated images -> losses, of K = `num_classes` classes without background.
 
     Attributes:
         num_anchors: of an image.
@@ -139,12 +127,7 @@ class TrainingForward(nn.Cell):
 
 
 class InferenceForward(nn.Cell):
-    """Images -> boxes and scores of every proposal and class, before non-maximum suppression by class.
-
-    Args:
-        network: the detector.
-        cfg: the configuration.
-    """
+    """Images -> boxes and scores of every proposal and class, before non-maximum suppression by class."""
 
     def __init__(self, network: FasterRCNN, cfg):
         super().__init__(auto_prefix=False)
@@ -164,5 +147,5 @@ class InferenceForward(nn.Cell):
         levels = net.pyramid(self.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
         proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
-        class_logits, box_deltas = net.box_outputs(levels, proposals)
+        class_logits, box_deltas = net.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

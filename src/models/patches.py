@@ -38,22 +38,3 @@ def side_by_side(patches: Tensor, batch: int) -> Tensor:
 def inside_level(position: Tensor, limit: Tensor) -> Tensor:
     """1 where positions (M, 3) are in [0, limit), limit (M, 1), and 0 elsewhere: (M, 3) float32."""
     return ops.logical_and(position >= 0, position < limit).astype(ms.float32)
-
-
-def anchor_cells(index: Tensor, level_sizes: tuple, num_anchors: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Level, y and x, (B, S) int32 each, of the cells that anchors belong to.
-
-    Args:
-        index: (B, S) int32, anchors numbered level by level, row-major over (y, x, anchor).
-        level_sizes: (height, width) of each level.
-        num_anchors: of a cell.
-    """
-    widths, firsts, count = (), (), 0
-    for height, width in level_sizes:
-        widths, firsts = widths + (width,), firsts + (count,)
-        count += height * width * num_anchors
-    level = (index.expand_dims(2) >= Tensor(firsts, ms.int32)).astype(ms.int32).sum(2).astype(ms.int32) - 1
-    cell = (index - ops.gather(Tensor(firsts, ms.int32), level, 0)) // num_anchors
-    width = ops.gather(Tensor(widths, ms.int32), level, 0)
-    y = cell // width
-    return level, y, cell - y * width

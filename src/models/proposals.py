@@ -63,8 +63,7 @@ class ProposalGenerator(nn.Cell):
         self.suppress = BatchedNMS(cfg.nms_thresh)
 
     def _best_of_levels(self, logits):
-        """Scores (B, n), falling in each level, and index (B, n) of the best `pre_nms_top_n` anchors of each level, and the
-        ends of the levels in n."""
+        """Scores (B, n) and index (B, n) of the best anchors of each level by falling score, and the ends of the levels in n."""
         scores, index, ends, first, end = (), (), (), 0, 0
         for size in self.level_sizes:
             kept = min(self.pre_nms_top_n, size)

@@ -2,26 +2,19 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
-from src.models.patches import anchor_cells
 
 # The RPN's deltas are not scaled, as those of the box head are.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 class RPNHead(nn.Cell):
-    """A 3x3 convolution and two 1x1 ones, shared by all levels.
-
-    Args:
-        in_channels: of the pyramid.
-        channels: of the 3x3 convolution.
-        num_anchors: A, of a cell.
-    """
+    """A 3x3 convolution of `channels` outputs and two 1x1 ones, shared by all levels; A = `num_anchors` are of a cell."""
 
     def __init__(self, in_channels: int, channels: int, num_anchors: int):
         super().__init__()
@@ -73,10 +66,16 @@ class RPNHead(nn.Cell):
 
     def locate_anchors(self, index, levels):
         """Level, y and x, (B, S) int32 each, of the cells of the anchors at index (B, S) int32."""
-        sizes = ()
-        for level in levels:
-            sizes += (level.shape[2:],)
-        return anchor_cells(index, sizes, self.num_anchors)
+        widths, firsts, count = (), (), 0
+        for feature in levels:
+            height, width = feature.shape[2:]
+            widths, firsts = widths + (width,), firsts + (count,)
+            count += height * width * self.num_anchors
+        level = (index.expand_dims(2) >= Tensor(firsts, ms.int32)).astype(ms.int32).sum(2).astype(ms.int32) - 1
+        cell = (index - ops.gather(Tensor(firsts, ms.int32), level, 0)) // self.num_anchors
+        width = ops.gather(Tensor(widths, ms.int32), level, 0)
+        y = cell // width
+        return level, y, cell - y * width
 
 
 class AnchorSampler(nn.Cell):
@@ -126,11 +125,7 @@ class AnchorSampler(nn.Cell):
 
 
 class RPNLoss(nn.Cell):
-    """Objectness and box losses of the sampled anchors, divided by their number in the batch.
-
-    Args:
-        beta: of the smooth L1 loss.
-    """
+    """Objectness and smooth L1 box losses of the sampled anchors, divided by their number in the batch."""
 
     def __init__(self, beta: float):
         super().__init__()
@@ -139,12 +134,7 @@ class RPNLoss(nn.Cell):
     def construct(self, logits, deltas, target, is_positive, is_sampled):
         """Returns the objectness loss and the box loss, float32 scalars.
 
-        Args:
-            logits: (B, S) float32, of the anchors that `AnchorSampler` chose.
-            deltas: (B, S, 4) float32.
-            target: this and the following are outputs of `AnchorSampler`.
-            is_positive: see there.
-            is_sampled: see there.
+        `logits` (B, S) and `deltas` (B, S, 4) are float32, of the anchors that `AnchorSampler` chose; the others are its outputs.
         """
         positive_weight, sampled_weight = is_positive.astype(ms.float32), is_sampled.astype(ms.float32)
         count = ops.maximum(sampled_weight.sum(), 1.0)

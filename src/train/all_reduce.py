@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -9,29 +10,24 @@ from mindspore import Parameter, Tensor, nn
 from src.distributed import Group
 
 
-def build_all_reduce(group: Group, device_target: str, parameters: list[Parameter]) -> NoAllReduce:
+def build_all_reduce(group: Group, device_target: str, parameters: list[Parameter]) -> AllReduce:
     """The all-reduce of the gradients of `parameters` over the processes of `group`."""
     if group.size == 1:
-        return NoAllReduce()
-    return HostAllReduce(group) if device_target == "CPU" else GraphAllReduce(group, parameters)
+        return AllReduce()
+    if device_target == "CPU":
+        return HostAllReduce(group)
+    return AllReduce(nn.DistributedGradReducer(parameters, True, group.size))
 
 
-class _Unchanged(nn.Cell):
-    """Gradients as they are."""
-
-    def construct(self, gradients):
-        return gradients
-
-
-class NoAllReduce:
-    """For a single process.
+class AllReduce:
+    """None, for a single process, or that of the graph: MindSpore's own over HCCL or NCCL; losses stay each process's own.
 
     Attributes:
-        in_graph: cell from a tuple of gradients to a tuple of gradients, to be called in the graph that computes them.
+        in_graph: cell from a tuple of gradients to a tuple of gradients, to be called in the graph that computes them, or None.
     """
 
-    def __init__(self):
-        self.in_graph: nn.Cell = _Unchanged()
+    def __init__(self, in_graph: nn.Cell | None = None):
+        self.in_graph = in_graph
 
     def on_host(self, gradients, *others: Tensor) -> tuple:
         """What the step goes on with: gradients, and the other tensors as numpy arrays."""
@@ -42,15 +38,7 @@ class NoAllReduce:
         return {}
 
 
-class GraphAllReduce(NoAllReduce):
-    """MindSpore's own all-reduce over HCCL or NCCL, as part of the graph; losses stay each process's own."""
-
-    def __init__(self, group: Group, parameters: list[Parameter]):
-        super().__init__()
-        self.in_graph = nn.DistributedGradReducer(parameters, True, group.size)
-
-
-class HostAllReduce(NoAllReduce):
+class HostAllReduce(AllReduce):
     """One all-reduce of all gradients in one buffer, through MPI.
 
     MindSpore's own collectives on the CPU need a scheduler process, and took 15 times as long.
@@ -60,33 +48,29 @@ class HostAllReduce(NoAllReduce):
         super().__init__()
         self.group = group
         self.buffer = np.empty(0, np.float32)
-        self.seconds: dict[str, float] = {}
+        self.seconds = Counter()
 
     def on_host(self, gradients, *others: Tensor) -> tuple:
-        """Means over all processes; see `NoAllReduce.on_host`."""
+        """Means over all processes; see `AllReduce.on_host`."""
         arrays = [tensor.asnumpy() for tensor in (*gradients, *others)]
         copying = time.perf_counter()
+        ends = np.cumsum([array.size for array in arrays])
         if not self.buffer.size:
-            self.buffer = np.empty(sum(array.size for array in arrays), np.float32)
+            self.buffer = np.empty(ends[-1], np.float32)
         np.concatenate([array.reshape(-1) for array in arrays], out=self.buffer)
         waiting = time.perf_counter()
         self.group.barrier()
         reducing = time.perf_counter()
         self.group.all_reduce(self.buffer)
         self.buffer /= self.group.size
-        means = self._parts([array.shape for array in arrays])
-        spent = {"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying}
-        self.seconds = {name: self.seconds.get(name, 0.0) + seconds for name, seconds in spent.items()}
+        means = [part.reshape(array.shape) for part, array in zip(np.split(self.buffer, ends[:-1]), arrays)]
+        self.seconds.update({"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying})
         count = len(gradients)
         return [Tensor.from_numpy(mean) for mean in means[:count]], *(mean.copy() for mean in means[count:])
 
-    def _parts(self, shapes):
-        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        return [part.reshape(shape) for part, shape in zip(np.split(self.buffer, ends[:-1]), shapes)]
-
     def take_seconds(self) -> dict[str, float]:
         """Seconds since the last call: `all_reduce` itself, and `rank_wait` for the slowest process."""
-        seconds, self.seconds = self.seconds, {}
+        seconds, self.seconds = dict(self.seconds), Counter()
         return seconds
 
 

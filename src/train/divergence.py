@@ -21,14 +21,7 @@ class DivergenceGuard:
         self.skipped_in_a_row = 0
 
     def check(self, step: int, loss: float, applied: bool, learning_rate: float, image_ids: Iterable[int]) -> None:
-        """Take note of a step.
-
-        Args:
-            step: its number, from 1.
-            loss: the total.
-            applied: whether the weights changed.
-            learning_rate: of the step.
-            image_ids: of the batch.
+        """Take note of the step number `step`, from 1; `applied`: whether the weights changed.
 
         Raises:
             UserError: the loss is not finite, or the gradients have overflowed in too many steps in a row.

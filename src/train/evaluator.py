@@ -18,14 +18,9 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class Evaluator:
-    """Scores the network on the validation images.
+    """Scores the network on the validation images, which must have the classes of `train_set`.
 
-    Args:
-        cfg: the configuration.
-        network: in training.
-        train_set: whose classes the validation set must have.
-        run: the run's folder, whose subfolder `eval` gets the results.
-        stop: the signals, one of which ends an evaluation: it is done again when the run goes on.
+    The subfolder `eval` of the run gets the results. A signal ends an evaluation: it is done again when the run goes on.
 
     Raises:
         UserError: the validation set cannot be opened, or has other classes.

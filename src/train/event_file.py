@@ -29,9 +29,7 @@ class EventFile:
     """Writes scalars by step. Where the disk is full the log says so, and a new file is begun with the next scalars.
 
     tensorboardX's SummaryWriter is not used: it writes in a thread, which a full disk ends, and then waits for it forever.
-
-    Args:
-        folder: where the files go; start_step: TensorBoard shows nothing that earlier files there have of later steps.
+    TensorBoard shows nothing that earlier files in the folder have of steps after `start_step`.
     """
 
     def __init__(self, folder, start_step):

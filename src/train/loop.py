@@ -25,13 +25,7 @@ def timed_batches(loader: Iterable[Batch], stop: StopSignals) -> Iterator[tuple[
 
 
 def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics) -> None:
-    """Evaluate where an epoch has ended whose evaluation is due and not done yet, and keep the best checkpoint.
-
-    Args:
-        evaluator: None where the run does not evaluate.
-        saver: of the run, with its state and schedule.
-        metrics: which get the scores.
-    """
+    """Evaluate where an epoch has ended whose evaluation is due and not done yet, and keep the best checkpoint."""
     state, schedule, group = saver.state, saver.schedule, saver.run.group
     epoch, steps = schedule.position(state.global_step)
     if evaluator is None or steps or not schedule.evaluates(epoch) or state.evaluated >= epoch:

@@ -31,11 +31,7 @@ EVENT_TAGS = {**{name: f"loss/{name}" for name in LOSS_NAMES[1:]}, LOSS_NAMES[0]
 class Metrics:
     """Collects the figures of single steps and reports their means every cfg.log_interval steps; rank 0 alone writes files.
 
-    Args:
-        cfg: the configuration.
-        run: the run's folder: lines of its files up to where `state` stands stay.
-        schedule: of the run.
-        state: the run's counters.
+    Lines of the files in the run's folder up to where `state` stands stay.
 
     Raises:
         UserError: a file cannot be written to; tensorboardX is wanted and not installed.

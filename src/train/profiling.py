@@ -32,36 +32,28 @@ def profiled(step: Callable, cfg, run: RunFolder) -> Iterator[Callable]:
     device = {"Ascend": [kind.NPU], "GPU": [kind.GPU], "CPU": []}[cfg.device_target]
     profile = profiler.profile(activities=[kind.CPU, *device], start_profile=False,
                                on_trace_ready=profiler.tensorboard_trace_handler(folder))
-    profiled_step = _ProfiledStep(step, profile, folder)
+    calls, running = 0, contextlib.ExitStack()
+
+    def finish():
+        profile.stop()
+        logger.info("steps %d to %d of this run are profiled in %s", FIRST, calls, folder)
+
+    def profiled_step(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == FIRST:
+            profile.start()
+            running.callback(finish)
+        outcome = step(*arguments)
+        if FIRST <= calls <= LAST:
+            profile.step()
+        if calls == LAST:
+            running.close()
+        return outcome
+
     try:
         yield profiled_step
     finally:
-        profiled_step.close()
-        if profiled_step.calls < FIRST:
+        running.close()
+        if calls < FIRST:
             logger.warning("nothing was profiled: the run had fewer than %d steps", FIRST)
-
-
-class _ProfiledStep:
-    def __init__(self, step, profile, folder):
-        self.step, self.profile, self.folder = step, profile, folder
-        self.calls = 0
-        self.running = False
-
-    def __call__(self, *arguments):
-        self.calls += 1
-        if self.calls == FIRST:
-            self.profile.start()
-            self.running = True
-        outcome = self.step(*arguments)
-        if self.running:
-            self.profile.step()
-            if self.calls == LAST:
-                self.close()
-        return outcome
-
-    def close(self):
-        """Stop the profiler, where it runs, and write what it has found."""
-        if self.running:
-            self.profile.stop()
-            self.running = False
-            logger.info("steps %d to %d of this run are profiled in %s", FIRST, self.calls, self.folder)

@@ -8,23 +8,12 @@ from mindspore import Tensor
 
 
 class SamplingPriorities:
-    """Draws the sampling priorities of a step, see `src.models.matcher.subsample`.
-
-    Args:
-        cfg: the configuration.
-        num_anchors: of an image.
-        num_proposals: of an image.
-        rank: of this process.
-    """
+    """Draws the sampling priorities of a step for images with so many anchors and proposals, see
+    `src.models.matcher.subsample`."""
 
     def __init__(self, cfg, num_anchors: int, num_proposals: int, rank: int = 0):
-        self.seed = cfg.seed
+        self.cfg, self.num_anchors, self.num_proposals = cfg, num_anchors, num_proposals
         self.rows = range(rank * cfg.batch_size, (rank + 1) * cfg.batch_size)
-        self.num_anchors = num_anchors
-        self.random_anchors = cfg.rpn_head.rpn_label_assignment.use_random
-        self.random_rois = cfg.bbox_head.bbox_assigner.use_random
-        self.add_boxes = cfg.bbox_head.add_gt_as_proposals
-        self.num_proposals = num_proposals
 
     def draw(self, step: int, padded_boxes: int) -> tuple[Tensor, Tensor]:
         """Priorities (B, anchors) and (B, RoI candidates) float32 for a step.
@@ -33,10 +22,11 @@ class SamplingPriorities:
             step: number of the step in the run, from 0.
             padded_boxes: G, the length of the box lists of the batch.
         """
-        rngs = [np.random.default_rng([self.seed, step, row]) for row in self.rows]
-        num_rois = self.num_proposals + (padded_boxes if self.add_boxes else 0)
-        anchors = _permutations(rngs, self.num_anchors, self.random_anchors)
-        return anchors, _permutations(rngs, num_rois, self.random_rois)
+        rngs = [np.random.default_rng([self.cfg.seed, step, row]) for row in self.rows]
+        anchors = _permutations(rngs, self.num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
+        head = self.cfg.bbox_head
+        num_rois = self.num_proposals + padded_boxes * head.add_gt_as_proposals
+        return anchors, _permutations(rngs, num_rois, head.bbox_assigner.use_random)
 
 
 def _permutations(rngs, length, random):

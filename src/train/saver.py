@@ -53,14 +53,9 @@ class TrainState:
 
 
 class Saver:
-    """Writes the checkpoints of a run; on ranks other than 0 it only takes part in gathering what they hold.
+    """Writes the checkpoints of a run: its state, the weights, momenta and loss scale of `step`, and the names of the classes.
 
-    Args:
-        run: the run's folder.
-        step: whose weights, momenta and loss scale are saved.
-        state: the run's counters.
-        schedule: of the run.
-        class_names: by label, which each checkpoint keeps.
+    On ranks other than 0 it only takes part in gathering what they hold.
 
     Attributes:
         saved_step: state.global_step of the last checkpoint, or None.
@@ -91,16 +86,14 @@ class Saver:
         group = self.run.group
         statistics = gather_statistics(group, self.step.network)
         self.saved_step = self.state.global_step
-        return group.broadcast(self._write_file(path, statistics) if group.rank == 0 else None)
-
-    def _write_file(self, path, statistics):
-        tensors = {parameter.name: parameter for parameter in self.step.parameters()}
-        values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(), CLASS_NAMES: json.dumps(self.class_names)}
-        try:
-            write_checkpoint(path, {**tensors, **statistics}, values)
-        except OSError as error:
-            self.failure = f"{path} could not be written ({error.strerror or error})"
-            logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
-            return False
-        self.failure = None
-        return True
+        if group.rank == 0:
+            tensors = {parameter.name: parameter for parameter in self.step.parameters()}
+            values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(),
+                      CLASS_NAMES: json.dumps(self.class_names)}
+            self.failure = None
+            try:
+                write_checkpoint(path, {**tensors, **statistics}, values)
+            except OSError as error:
+                self.failure = f"{path} could not be written ({error.strerror or error})"
+                logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
+        return group.broadcast(self.failure is None)

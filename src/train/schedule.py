@@ -9,12 +9,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class Schedule:
-    """Steps are counted from 0: after step number i, i + 1 steps are done.
-
-    Args:
-        cfg: the configuration.
-        steps_per_epoch: of this run.
-        group: the process group, whose processes take one batch each a step.
+    """Steps are counted from 0: after step number i, i + 1 steps are done. Each process takes one batch a step.
 
     Attributes:
         images_per_step: of all processes.

@@ -32,15 +32,7 @@ def gather_statistics(group: Group, network: nn.Cell) -> dict[str, Tensor]:
 
 
 def restore_statistics(group: Group, network: nn.Cell, statistics: dict[str, np.ndarray]) -> None:
-    """Give each rank its own statistics of a checkpoint; those that it does not have stay as they are.
-
-    Args:
-        group: the process group.
-        network: with BatchNorm layers.
-        statistics: of the checkpoint, on rank 0.
-    """
-    if group.size == 1:
-        return
+    """Give each rank its own statistics of a checkpoint, which rank 0 has; those that it does not hold stay as they are."""
     arrays = group.broadcast(statistics)
     for parameter in _own_statistics(network):
         own = arrays.get(f"{STATISTICS}rank{group.rank}.{parameter.name}")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from src.visualization.colours import colour_of, text_colour
-from src.visualization.text import MIN_TEXT_HEIGHT, draw_text, plain_text, shortened, text_size
+from src.visualization.text import MIN_TEXT_HEIGHT, draw_text, fitted, plain_text, text_size
 
 # Images are enlarged until their shorter and longer side have so many pixels, but no further than to MAX_SIDE.
 SHORT_SIDE, LONG_SIDE = 96, 480
@@ -48,14 +48,16 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.
     """
     factor = enlargement(image.shape)
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
-    width = line_width(image.shape)
+    side = (image.shape[0] * image.shape[1]) ** 0.5
+    width, largest = max(MIN_LINE_WIDTH, round(side / LINES)), max(MIN_TEXT_HEIGHT, round(side / LETTERS))
     corners = [_corners(box, width, image.shape) for box in np.asarray(boxes, np.float64).reshape(-1, 4) * factor]
     drawn: list[Label] = []
     for number, (box, label) in enumerate(zip(corners, map(int, labels))):
-        score = None if scores is None else float(scores[number])
-        text, letters = _fitted_text(plain_text(names[label], label), score, image.shape)
-        left, top, *size = _free_place(box, text_size(text, letters), width, image.shape, drawn)
-        drawn.append(Label(left, top, size[0], size[1], text, letters, colour_of(label)))
+        score = "" if scores is None else f" {float(scores[number]):.2f}"
+        text, letters = fitted(plain_text(names[label], label), score, image.shape[1], largest)
+        size = text_size(text, letters)
+        left, top = _free_place(box, size, width, image.shape, drawn)
+        drawn.append(Label(left, top, *size, text, letters, colour_of(label)))
     for (left, top, right, bottom), tag in reversed(list(zip(corners, drawn))):
         cv2.rectangle(image, (left, top), (right, bottom), tag.colour, width)
     for tag in reversed(drawn):
@@ -71,16 +73,6 @@ def enlargement(shape: tuple) -> int:
     return max(1, min(wanted, MAX_SIDE // long))
 
 
-def line_width(shape: tuple) -> int:
-    """Width of a box's line on an image of shape (h, w, ...), in pixels."""
-    return max(MIN_LINE_WIDTH, round((shape[0] * shape[1]) ** 0.5 / LINES))
-
-
-def letter_height(shape: tuple) -> int:
-    """Height of a label's capital letters on an image of shape (h, w, ...), in pixels."""
-    return max(MIN_TEXT_HEIGHT, round((shape[0] * shape[1]) ** 0.5 / LETTERS))
-
-
 def _corners(box, width, shape):
     """The box (x1, y1, x2, y2) in whole pixels, moved so that its line is inside the image."""
     margin = width // 2
@@ -88,22 +80,8 @@ def _corners(box, width, shape):
     return [int(value) for value in np.maximum(np.minimum(np.round(box), limits), margin)]
 
 
-def _fitted_text(name, score, shape):
-    """The label's text and the height of its capital letters; on a narrow image letters are smaller, then the name is cut."""
-    score = "" if score is None else f" {score:.2f}"
-    largest = letter_height(shape)
-    for letters in range(largest, MIN_TEXT_HEIGHT - 1, -1):
-        if text_size(name + score, letters)[0] <= shape[1]:
-            return name + score, letters
-    for length in range(len(name) - 1, 0, -1):
-        text = shortened(name, length) + score
-        if text_size(text, MIN_TEXT_HEIGHT)[0] <= shape[1]:
-            break
-    return text, MIN_TEXT_HEIGHT
-
-
 def _free_place(box, size, line, shape, others):
-    """Left, top, width and height of a label: at a corner of its box, inside the image, and clear of other labels if possible."""
+    """Left and top of a label: at a corner of its box, inside the image, and clear of other labels if possible."""
     width, height = size
     left, top, right, bottom = box
     outer = line // 2
@@ -112,10 +90,8 @@ def _free_place(box, size, line, shape, others):
     # Above the box at its left corner comes first.
     places = [(x, y) for y in tops for x in lefts]
     inside = [_moved_inside(x, y, size, shape) for x, y in places if 0 <= y <= shape[0] - height]
-    for place in inside:
-        if not any(_overlap(place, size, other) for other in others):
-            return (*place, *size)
-    return (*(inside or [_moved_inside(*places[0], size, shape)])[0], *size)
+    inside = inside or [_moved_inside(*places[0], size, shape)]
+    return next((place for place in inside if not any(_overlap(place, size, other) for other in others)), inside[0])
 
 
 def _moved_inside(x, y, size, shape):

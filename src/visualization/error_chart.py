@@ -10,11 +10,9 @@ MAX_CLASSES = 20  # shown at most, those with the smallest share of boxes found
 
 
 def draw_errors(path: str, errors: dict) -> None:
-    """Draw the kinds of detections and of annotated boxes, in total and by class.
+    """Draw the kinds of detections and of annotated boxes, in total and by class, to a PNG file.
 
-    Args:
-        path: of the PNG file.
-        errors: result of src.evaluation.error_analysis.error_breakdown.
+    `errors` is the result of src.evaluation.error_analysis.error_breakdown.
 
     Raises:
         OSError: the file could not be written.
@@ -23,8 +21,7 @@ def draw_errors(path: str, errors: dict) -> None:
     classes = {name: counts for name, counts in classes.items() if any(counts.values())}
     worst = sorted(classes, key=lambda name: classes[name]["found"] / sum(classes[name].values()))[:MAX_CLASSES]
     figure = new_figure(12, max(6, 2.5 + 0.25 * len(worst)))
-    halves: np.ndarray = np.asarray(figure.subfigures(1, 2))
-    left, right = halves
+    left, right = figure.subfigures(1, 2)
     detections, boxes = left.subplots(2, height_ratios=(6, 4))
     threshold = errors["score_threshold"]
     kept = "no detections" if threshold is None else f"detections with a score of at least {threshold:.2f} (the best F1)"

@@ -1,15 +1,8 @@
 """Images and matplotlib's figures written to files, which have their names only when they are complete."""
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 
 from src.files import whole_file
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 JPEG_QUALITY = 92
 DPI = 120
@@ -27,13 +20,13 @@ def write_image(path: str, image: np.ndarray) -> None:
         file.write(data.tobytes())
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty matplotlib figure of so many inches, which needs no display and is in no global state."""
+def new_figure(width: float, height: float):
+    """An empty matplotlib.figure.Figure of so many inches, which needs no display and is in no global state."""
     from matplotlib.figure import Figure  # here: it takes half a second, which most starts of a program need not spend
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-def save_figure(figure: Figure, path: str) -> None:
+def save_figure(figure, path: str) -> None:
     """Write the figure as PNG.
 
     Raises:

@@ -12,10 +12,9 @@ MAX_NAME_LENGTH = 30
 
 
 def draw_precision_recall(path: str, recalls: np.ndarray, precision: np.ndarray, names: list[str]) -> None:
-    """Draw the means over the classes at IoU 0.5 and 0.75, and each class at 0.5.
+    """Draw the means over the classes at IoU 0.5 and 0.75, and each class at 0.5, to a PNG file.
 
     Args:
-        path: of the PNG file.
         recalls: (R,), at which the precision is known.
         precision: (2, R, K) at IoU 0.5 and 0.75, -1 for a class without ground truth.
         names: of the K classes.
@@ -61,10 +60,8 @@ def _label(axes, count, named):
     axes.set_ylim(-0.01, 1.02)
     axes.grid(True, alpha=0.4)
     handles, labels = axes.get_legend_handles_labels()
-    # The means are drawn last, over the others, and named first.
-    order = [*range(len(labels) - 2, len(labels)), *range(len(labels) - 2)] if labels else []
-    if labels:
-        axes.legend([handles[i] for i in order], [labels[i] for i in order], title="average precision", loc="upper left",
+    if labels:  # the means are drawn last, over the others, and named first
+        axes.legend(handles[-2:] + handles[:-2], labels[-2:] + labels[:-2], title="average precision", loc="upper left",
                     bbox_to_anchor=(1.01, 1), fontsize="small")
 
 

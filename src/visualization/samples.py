@@ -22,12 +22,7 @@ def write_samples(folder: str, dataset: CocoDataset, results: list[dict]) -> Non
     """Draw up to SAMPLES images, spread evenly over the set, to <folder>/samples/<image id>.jpg.
 
     Annotated boxes are on the left, detections with a score of at least MIN_SCORE on the right. Samples of an earlier
-    evaluation are removed. An unreadable image is left out.
-
-    Args:
-        folder: of the evaluation.
-        dataset: the images.
-        results: detections in COCO's result format.
+    evaluation are removed. An unreadable image is left out. `results` are detections in COCO's result format.
 
     Raises:
         UserError: they could not be written, for example because the disk is full.
@@ -50,12 +45,7 @@ def _write_sample(folder, record, rows_of, dataset):
         image = read_image(record.path, (record.height, record.width))
     except UnreadableImageError:
         return None  # the evaluation has logged it
-    path = os.path.join(folder, f"{record.image_id}.jpg")
-    write_image(path, _side_by_side(image, record, rows_of[record.image_id], dataset))
-    return path
-
-
-def _side_by_side(image, record, rows, dataset):
+    rows = rows_of[record.image_id]
     label_of = {category_id: label for label, category_id in enumerate(dataset.category_ids)}
     found = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
     found[:, 2:] += found[:, :2]
@@ -65,5 +55,8 @@ def _side_by_side(image, record, rows, dataset):
     detected = draw_boxes(scaled, boxes[count:], [label_of[row["category_id"]] for row in rows], dataset.names,
                           [row["score"] for row in rows])
     name = os.path.basename(record.path)
-    return contact_sheet([annotated, detected], [[f"{name} (id {record.image_id}): {count} annotated"],
-                                                 [f"{len(rows)} detected with a score of {MIN_SCORE} or more"]], columns=2)
+    sheet = contact_sheet([annotated, detected], [[f"{name} (id {record.image_id}): {count} annotated"],
+                                                  [f"{len(rows)} detected with a score of {MIN_SCORE} or more"]], columns=2)
+    path = os.path.join(folder, f"{record.image_id}.jpg")
+    write_image(path, sheet)
+    return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from src.visualization.text import MIN_TEXT_HEIGHT, draw_text, plain_text, shortened, text_size
+from src.visualization.text import draw_text, fitted, plain_text, text_size
 
 BACKGROUND, CAPTION = (245, 245, 245), (20, 20, 20)
 GAP = 10  # pixels between images
@@ -52,18 +52,7 @@ def _cell(image, lines, width):
     cell = np.full((height + line_height * len(lines), width, 3), BACKGROUND, np.uint8)
     cell[:height, :image.shape[1]] = image
     for number, line in enumerate(lines):
-        text, letters = _fitted(line, width)
+        line = "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)
+        text, letters = fitted(line, "", width, LETTERS)
         draw_text(cell, text, 0, height + number * line_height, letters, CAPTION)
     return cell
-
-
-def _fitted(line, width):
-    """The line, cut where it does not fit into the width even in small letters, and the height of its capital letters."""
-    line = "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)
-    for letters in range(LETTERS, MIN_TEXT_HEIGHT - 1, -1):
-        if text_size(line, letters)[0] <= width:
-            return line, letters
-    length = len(line)
-    while length > 1 and text_size(shortened(line, length), MIN_TEXT_HEIGHT)[0] > width:
-        length -= 1
-    return shortened(line, length), MIN_TEXT_HEIGHT

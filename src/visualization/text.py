@@ -24,10 +24,24 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[:max(length - 2, 1)] + ".."
 
 
+def fitted(text: str, ending: str, width: int, largest: int) -> tuple[str, int]:
+    """`text` + `ending`, and the height of its capital letters in pixels.
+
+    That is `largest`; where it would be wider than `width` pixels, letters are smaller, then `text` is cut.
+    """
+    for letters in range(largest, MIN_TEXT_HEIGHT - 1, -1):
+        if text_size(text + ending, letters)[0] <= width:
+            return text + ending, letters
+    length = len(text)
+    while length > 1 and text_size(shortened(text, length) + ending, MIN_TEXT_HEIGHT)[0] > width:
+        length -= 1
+    return shortened(text, length) + ending, MIN_TEXT_HEIGHT
+
+
 def text_size(text: str, letters: int) -> tuple[int, int]:
     """Width and height in pixels of `text` with a margin, its capital letters `letters` pixels high."""
     (width, _), _ = cv2.getTextSize(text, FONT, letters / CAPITAL, _stroke(letters))
-    return width + 2 * _margin(letters), letters + _descent(letters) + 2 * _margin(letters)
+    return width + 2 * _margin(letters), letters + letters // 4 + 2 * _margin(letters)  # room below for letters such as g
 
 
 def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, colour: tuple[int, int, int]) -> None:
@@ -38,10 +52,6 @@ def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, c
 
 def _margin(letters):
     return max(2, letters // 4)
-
-
-def _descent(letters):
-    return letters // 4  # of letters such as g
 
 
 def _stroke(letters):

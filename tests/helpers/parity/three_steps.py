@@ -6,7 +6,7 @@ from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
 from src.cpu_kernels.replace import use_kernels
 from src.models.faster_rcnn import TrainingForward
-from src.train.all_reduce import NoAllReduce
+from src.train.all_reduce import AllReduce
 from src.train.sampling import SamplingPriorities
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
@@ -24,7 +24,7 @@ def pad(annotations):
     return boxes, labels, mask
 
 
-class FirstGradients(NoAllReduce):
+class FirstGradients(AllReduce):
     """Keeps the norms of the first step's gradients.
 
     Attributes:

@@ -2,7 +2,7 @@
 import numpy as np
 
 from src.config.schema import AnchorGenerator
-from src.models.anchors import canvas_anchors, cell_anchors, pyramid_anchors
+from src.models.anchors import canvas_anchors, cell_anchors
 
 
 def test_cell_anchors_keep_area_and_have_the_ratio():
@@ -19,7 +19,8 @@ def test_cell_anchors_worked_values():
 
 
 def test_rows_run_over_y_then_x_then_anchor():
-    (anchors,) = pyramid_anchors([(2, 3)], [(8, 8)], [[16]], [1.0, 4.0], False)
+    generator = AnchorGenerator(strides=[8], anchor_sizes=[[16]], aspect_ratios=[1.0, 4.0], rounded=False)
+    (anchors,) = canvas_anchors(generator, (16, 24))
     assert anchors.dtype == np.float32
     square, tall = np.array([-8, -8, 8, 8]), np.array([-4, -16, 4, 16])
     expected = [anchor + np.array([x, y, x, y]) for y in (0, 8) for x in (0, 8, 16) for anchor in (square, tall)]
@@ -28,9 +29,9 @@ def test_rows_run_over_y_then_x_then_anchor():
 
 def test_levels_have_their_own_strides_and_sizes():
     strides = [4, 8, 16, 32, 64]
-    feature_sizes = [(-(-320 // stride), -(-416 // stride)) for stride in strides]
-    pairs = [(stride, stride) for stride in strides]
-    levels = pyramid_anchors(feature_sizes, pairs, [[32], [64], [128], [256], [512]], [0.5, 1.0, 2.0], False)
+    generator = AnchorGenerator(strides=strides, anchor_sizes=[[32], [64], [128], [256], [512]], aspect_ratios=[0.5, 1.0, 2.0],
+                                rounded=False, strides_from_canvas=False)
+    levels = canvas_anchors(generator, (320, 416))
     assert [len(level) for level in levels] == [3 * 80 * 104, 3 * 40 * 52, 3 * 20 * 26, 3 * 10 * 13, 3 * 5 * 7]
     for level, stride, size in zip(levels, strides, (32, 64, 128, 256, 512)):
         centres = (level[:, :2] + level[:, 2:]) / 2

@@ -5,7 +5,7 @@ import pytest
 from src.detector import build_detector
 from src.errors import UserError
 from src.models.faster_rcnn import TrainingForward
-from src.train.all_reduce import NoAllReduce
+from src.train.all_reduce import AllReduce
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 from tests.helpers.small_detector import NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
@@ -22,7 +22,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.02)
-    step = GradientStep(forward, optimizer, build_scaler(cfg), False, NoAllReduce())
+    step = GradientStep(forward, optimizer, build_scaler(cfg), False, AllReduce())
     before, history = values(network), []
     for _ in range(4):
         losses, applied = step(*small_batch())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from src.train.all_reduce import NoAllReduce
+from src.train.all_reduce import AllReduce
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
 WEIGHT = np.float32([[0.5, -1.0, 2.0]])
@@ -33,7 +33,7 @@ def build(scaler="static", value=256.0, max_norm=False):
     optimizer = build_optimizer(cfg, forward.trainable_params())
     set_learning_rate(optimizer, RATE)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value))
-    return forward.layer, scaler, GradientStep(forward, optimizer, scaler, max_norm, NoAllReduce())
+    return forward.layer, scaler, GradientStep(forward, optimizer, scaler, max_norm, AllReduce())
 
 
 def loss_and_gradients(weight, bias):
