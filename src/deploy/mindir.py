@@ -26,8 +26,14 @@ def check_possible(cfg) -> None:
 
 
 def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray) -> None:
-    """Write an InferenceForward of plain operators with its weights, for inputs of the shapes given: image (B, H, W, 3) uint8,
-    valid_size (B, 2) float32."""
+    """Write a network with its weights, for inputs of the shapes given.
+
+    Args:
+        path: ends with .mindir.
+        forward: InferenceForward of plain operators.
+        image: (B, H, W, 3) uint8.
+        valid_size: (B, 2) float32.
+    """
     ms.export(forward, Tensor(image), Tensor(valid_size), file_name=path, file_format="MINDIR")
     os.chmod(path, 0o644)  # MindSpore makes it readable for its owner alone
 

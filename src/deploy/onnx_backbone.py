@@ -91,7 +91,14 @@ def _pair(value):
 
 
 def _pads(mode, kernel, stride, given):
-    """[top, left, bottom, right] of MindSpore's padding `mode`; given: (top, bottom, left, right) for the mode pad."""
+    """[top, left, bottom, right] of MindSpore's padding.
+
+    Args:
+        mode: same, valid or pad.
+        kernel: (height, width).
+        stride: (y, x).
+        given: (top, bottom, left, right) for the mode pad.
+    """
     if mode.lower() == "pad":
         top, bottom, left, right = map(int, given)
         return [top, left, bottom, right]

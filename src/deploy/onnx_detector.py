@@ -14,7 +14,13 @@ from src.models.rpn import UNIT_WEIGHTS
 
 
 def detector_model(forward: InferenceForward, batch: int, height: int, width: int) -> onnx.ModelProto:
-    """The ONNX model of an `InferenceForward` of plain operators for `batch` images of height x width pixels.
+    """The ONNX model of an `InferenceForward` for inputs of one shape.
+
+    Args:
+        forward: of plain operators.
+        batch: B.
+        height: of the canvas, in pixels.
+        width: of the canvas, in pixels.
 
     Raises:
         UserError: the backbone is not one of mindcv's ResNets.

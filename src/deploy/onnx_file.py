@@ -27,8 +27,14 @@ def check_possible(cfg) -> None:
 
 
 def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray) -> None:
-    """Write an InferenceForward of plain operators with its weights, for inputs of the shapes given: image (B, H, W, 3) uint8,
-    valid_size (B, 2) float32."""
+    """Write a network with its weights, for inputs of the shapes given.
+
+    Args:
+        path: of the file.
+        forward: InferenceForward of plain operators.
+        image: (B, H, W, 3) uint8.
+        valid_size: (B, 2) float32.
+    """
     from src.deploy.onnx_detector import detector_model  # here: it needs the package onnx
     model = detector_model(forward, len(valid_size), *image.shape[1:3])
     with open(path, "wb") as file:

@@ -67,6 +67,9 @@ class TrainingFeatures(nn.Cell):
     """What a training step takes from the pyramid: the pooled RoIs, and the patches around the sampled anchors.
 
     A cell of its own so that src/cpu_kernels can replace it by one that computes a single gradient of the levels.
+
+    Args:
+        roi_align: of the network.
     """
 
     def __init__(self, roi_align: MultiScaleRoIAlign):
@@ -80,7 +83,12 @@ class TrainingFeatures(nn.Cell):
 
 
 class TrainingForward(nn.Cell):
-    """Annotated images -> losses, of K = `num_classes` classes without background.
+    """Annotated images -> losses.
+
+    Args:
+        network: the detector.
+        cfg: the configuration.
+        num_classes: K, without background.
 
     Attributes:
         num_anchors: of an image.
@@ -127,7 +135,12 @@ class TrainingForward(nn.Cell):
 
 
 class InferenceForward(nn.Cell):
-    """Images -> boxes and scores of every proposal and class, before non-maximum suppression by class."""
+    """Images -> boxes and scores of every proposal and class, before non-maximum suppression by class.
+
+    Args:
+        network: the detector.
+        cfg: the configuration.
+    """
 
     def __init__(self, network: FasterRCNN, cfg):
         super().__init__(auto_prefix=False)

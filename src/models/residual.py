@@ -9,8 +9,14 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class FunctionalConv2d(nn.Cell):
-    """A convolution as `conv` says, but with weight and bias as inputs, its products in compute_dtype; src/cpu_kernels can
-    replace it."""
+    """ops.conv2d as a cell: a convolution whose weight and bias are inputs; src/cpu_kernels can replace it.
+
+    Args:
+        conv: gives kernel size, stride, padding, dilation and groups.
+
+    Attributes:
+        compute_dtype: of the products.
+    """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__(auto_prefix=False)
@@ -35,8 +41,11 @@ class ConvBatchNorm(nn.Cell):
     """A convolution followed by BatchNorm.
 
     With stored statistics BatchNorm is an affine map, y = conv(x, w s) + (beta - mean s), s = gamma / sqrt(variance + eps):
-    one pass over the features and one tensor less in memory than the two cells in turn. The parameters of `conv`, which has no
-    bias, and of `norm`, one of NORMS, keep their names.
+    one pass over the features and one tensor less in memory than the two cells in turn.
+
+    Args:
+        conv: without bias; its parameters keep their names.
+        norm: one of NORMS; its parameters keep their names.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Cell):
@@ -56,7 +65,11 @@ class ConvBatchNorm(nn.Cell):
 
 
 class ResidualBlock(nn.Cell):
-    """mindcv's BasicBlock or Bottleneck (arXiv:1512.03385, figure 5), whose parameters keep their names."""
+    """mindcv's BasicBlock or Bottleneck (arXiv:1512.03385, figure 5).
+
+    Args:
+        block: its cells are used, and their parameters keep their names.
+    """
 
     def __init__(self, block: nn.Cell):
         super().__init__(auto_prefix=False)

@@ -13,10 +13,13 @@ CANONICAL_LEVEL = 4
 
 
 class MultiScaleRoIAlign(nn.Cell):
-    """`RoIAlign` of each RoI from the level of its size.
+    """Pools each RoI from the level of its size.
 
     Args:
-        strides: of the levels that RoIs are pooled from, finest first, in pixels; for the others see `RoIAlign`.
+        strides: of the levels that RoIs are pooled from, finest first, in pixels.
+        resolution: see `RoIAlign`.
+        sampling_ratio: see `RoIAlign`.
+        aligned: see `RoIAlign`.
     """
 
     def __init__(self, strides: list[int], resolution: int, sampling_ratio: int, aligned: bool):
@@ -76,7 +79,13 @@ class RoIAlign(nn.Cell):
 
     def _axis(self, start, end, limit):
         """Cells along one axis that the samples interpolate between, and their weights: (M, resolution, 2 * samples) int32
-        and float32; start, end: (M,) in cells of the level; limit: (M,) number of cells."""
+        and float32.
+
+        Args:
+            start: (M,) in cells of the level.
+            end: (M,) in cells of the level.
+            limit: (M,) number of cells.
+        """
         length = ops.maximum(end - start, self.smallest_side)
         position = start.expand_dims(1) + length.expand_dims(1) * self.steps
         limit = limit.expand_dims(1)

@@ -85,7 +85,7 @@ class RoISampler(nn.Cell):
 
 
 class RoILoss(nn.Cell):
-    """Classification and smooth L1 box losses of the sampled RoIs, divided by the number sampled in the batch.
+    """Classification and box losses of the sampled RoIs, divided by the number sampled in the batch.
 
     Args:
         num_classes: K, without background.
@@ -102,7 +102,13 @@ class RoILoss(nn.Cell):
     def construct(self, logits, deltas, rois, target_boxes, label, is_sampled):
         """Returns the classification loss and the box loss, float32 scalars.
 
-        `logits` (B * S, K + 1) and `deltas` (B * S, K, 4) are float32, the others the outputs of `RoISampler`.
+        Args:
+            logits: (B * S, K + 1) float32.
+            deltas: (B * S, K, 4) float32.
+            rois: these and the following are the outputs of `RoISampler`.
+            target_boxes: see there.
+            label: see there.
+            is_sampled: see there.
         """
         label, sampled_weight = label.reshape(-1), is_sampled.reshape(-1).astype(ms.float32)
         is_positive = ops.logical_and(label < self.num_classes, is_sampled.reshape(-1))
@@ -120,7 +126,11 @@ class RoILoss(nn.Cell):
 
 
 class RoIPredictor(nn.Cell):
-    """Class probabilities and boxes of every proposal, decoded and clipped to the image."""
+    """Class probabilities and boxes of every proposal, decoded and clipped to the image.
+
+    Args:
+        bbox_weights: factors of the deltas, see `src.models.boxes.encode`.
+    """
 
     def __init__(self, bbox_weights: list[float]):
         super().__init__()

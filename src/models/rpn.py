@@ -14,7 +14,13 @@ UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 class RPNHead(nn.Cell):
-    """A 3x3 convolution of `channels` outputs and two 1x1 ones, shared by all levels; A = `num_anchors` are of a cell."""
+    """A 3x3 convolution and two 1x1 ones, shared by all levels.
+
+    Args:
+        in_channels: of the pyramid.
+        channels: of the 3x3 convolution.
+        num_anchors: A, of a cell.
+    """
 
     def __init__(self, in_channels: int, channels: int, num_anchors: int):
         super().__init__()
@@ -125,7 +131,11 @@ class AnchorSampler(nn.Cell):
 
 
 class RPNLoss(nn.Cell):
-    """Objectness and smooth L1 box losses of the sampled anchors, divided by their number in the batch."""
+    """Objectness and box losses of the sampled anchors, divided by their number in the batch.
+
+    Args:
+        beta: of the smooth L1 loss.
+    """
 
     def __init__(self, beta: float):
         super().__init__()
@@ -134,7 +144,12 @@ class RPNLoss(nn.Cell):
     def construct(self, logits, deltas, target, is_positive, is_sampled):
         """Returns the objectness loss and the box loss, float32 scalars.
 
-        `logits` (B, S) and `deltas` (B, S, 4) are float32, of the anchors that `AnchorSampler` chose; the others are its outputs.
+        Args:
+            logits: (B, S) float32, of the anchors that `AnchorSampler` chose.
+            deltas: (B, S, 4) float32.
+            target: this and the following are outputs of `AnchorSampler`.
+            is_positive: see there.
+            is_sampled: see there.
         """
         positive_weight, sampled_weight = is_positive.astype(ms.float32), is_sampled.astype(ms.float32)
         count = ops.maximum(sampled_weight.sum(), 1.0)

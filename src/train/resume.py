@@ -78,7 +78,15 @@ def restore(checkpoint: Checkpoint | None, run: RunFolder, step: TrainStep, stat
     """Put `step` and `state` where a checkpoint stands; all ranks begin with what rank 0 has.
 
     A checkpoint of weights alone, or one of a network with other classes (in number, or by the names that it keeps), gives its
-    weights only. Without one, `step` keeps its initial weights and `state` stays at step 0.
+    weights only.
+
+    Args:
+        checkpoint: from `find_checkpoint`, or None.
+        run: the run's folder.
+        step: with initial weights.
+        state: at step 0.
+        schedule: of the run.
+        class_names: by label.
 
     Raises:
         UserError: the checkpoint does not fit the network.

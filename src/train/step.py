@@ -47,7 +47,13 @@ class LossAndGradients(nn.Cell):
 
 
 class Update(nn.Cell):
-    """Scaled gradients -> changed weights; max_norm: largest global norm of the gradients, or False."""
+    """Scaled gradients -> changed weights.
+
+    Args:
+        optimizer: MindSpore optimizer.
+        scaler: mindspore.amp's.
+        max_norm: largest global norm of the gradients, or False.
+    """
 
     def __init__(self, optimizer, scaler, max_norm):
         super().__init__(auto_prefix=False)
@@ -67,7 +73,12 @@ class Update(nn.Cell):
 class GradientStep:
     """A mixed-precision training step in two graphs: between them the host decides whether the step counts.
 
-    For the arguments see `LossAndGradients`, `Update` and `src.train.all_reduce`.
+    Args:
+        forward: cell whose output's first element is the loss.
+        optimizer: MindSpore optimizer over its weights.
+        scaler: mindspore.amp's.
+        max_norm: see `Update`.
+        all_reduce: see `src.train.all_reduce`.
     """
 
     def __init__(self, forward, optimizer, scaler, max_norm, all_reduce):
@@ -95,7 +106,19 @@ class GradientStep:
 
 
 class TrainStep:
-    """A training step of the detector's trainable parameters on a batch; num_classes: K, without background."""
+    """A training step of the detector on a batch.
+
+    Args:
+        network: FasterRCNN, whose trainable parameters are trained.
+        cfg: the configuration.
+        num_classes: K, without background.
+        group: the process group.
+
+    Attributes:
+        network: as given.
+        optimizer: MindSpore's, with momentum.
+        all_reduce: see `src.train.all_reduce`.
+    """
 
     def __init__(self, network: FasterRCNN, cfg, num_classes: int, group: Group):
         self.network = network
@@ -107,7 +130,12 @@ class TrainStep:
         self._sampling = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
 
     def __call__(self, batch: Batch, learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
-        """Train on a batch of this process; index: number of the step in the run, from 0, see `src.train.sampling`.
+        """Train on a batch.
+
+        Args:
+            batch: of this process.
+            learning_rate: of this step.
+            index: number of the step in the run, from 0: random samples are a function of the seed and of this.
 
         Returns:
             Losses (5,) float32 in the order of LOSS_NAMES, means over all processes; whether the weights changed.
