@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.checkpoint_file import is_intact, read_checkpoint_file
+from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
 from src.errors import UserError, is_plain
 from src.files import flush_to_disk, whole_file
 from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
@@ -33,6 +34,7 @@ class Checkpoint(NamedTuple):
     progress: dict[str, float]         # where training stood
     class_names: list[str] | None      # by label, or None where the file does not have them
     has_checksum: bool                 # whether the file ends with a checksum; it has been found to agree
+    has_older_names: bool = False      # whether the file names its weights as the older MindSpore implementation
 
     @property
     def num_classes(self) -> int:
@@ -43,16 +45,21 @@ class Checkpoint(NamedTuple):
         """
         bias = self.weights.get(f"{CLASSES}bias")
         if bias is None or bias.ndim != 1 or len(bias) < 2:
-            raise UserError(f"{self.path} has no weight {CLASSES}bias of two numbers or more: it is not a detector of this "
-                            "project.")
+            raise UserError(f"{self.path} has no weight {self.name_in_file(CLASSES + 'bias')} of two numbers or more: it is not "
+                            "a detector of this project.")
         return len(bias) - 1
+
+    def name_in_file(self, name: str) -> str:
+        """The name that the file has, or would have, for a weight of the network."""
+        return older_name(name) if self.has_older_names else name
 
 
 def read_checkpoint(path: str) -> Checkpoint:
     """Read a checkpoint file once and check it.
 
     Raises:
-        UserError: there is no such file, it does not agree with its checksum, or is not a MindSpore checkpoint.
+        UserError: there is no such file, it does not agree with its checksum, is not a MindSpore checkpoint, or mixes the older
+            MindSpore implementation's names with others.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
@@ -64,7 +71,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     if intact is False:
         raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
     moments, statistics, numbers, weights = {}, {}, {}, {}
-    for name, array in arrays.items():
+    for name, array in from_mindspore_models(arrays, path).items():
         if name.startswith(MOMENTS):
             moments[name] = array
         elif name.startswith(STATISTICS):
@@ -74,7 +81,7 @@ def read_checkpoint(path: str) -> Checkpoint:
         else:
             weights[name] = array
     progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store numbers of their own
-    return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None)
+    return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None, has_older_names(arrays))
 
 
 def _class_names(text):
@@ -100,21 +107,27 @@ def check_progress(checkpoint: Checkpoint) -> None:
                         "give an earlier checkpoint.")
 
 
-def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None = None) -> None:
+def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None = None, checksum: bool = True) -> None:
     """Write tensors, and numbers or texts `values`, by their names.
 
     The file gets its name when it is complete, on the disk and found to agree with its checksum, so that a crash or a full
     disk leaves the previous one as it was.
+
+    Args:
+        path: of the file.
+        tensors: name -> tensor.
+        values: name -> number or text.
+        checksum: whether the file ends with one, which not every program that reads MindSpore's checkpoints knows.
 
     Raises:
         OSError: it could not be written.
     """
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     with whole_file(path) as temporary:
-        ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=True)
+        ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
         os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
         flush_to_disk(temporary)
-        if not is_intact(temporary):
+        if checksum and not is_intact(temporary):
             raise OSError(f"what the disk gives back of {path} is not what was written")
     logger.info("saved %s", path)
 
@@ -135,23 +148,25 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: 
     Raises:
         UserError: a weight is missing, of another shape or unknown.
     """
-    path, weights = checkpoint.path, checkpoint.weights
+    path, weights, name_in_file = checkpoint.path, checkpoint.weights, checkpoint.name_in_file
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     skipped = []
     for name, parameter in parameters.items():
         if name not in weights:
-            raise UserError(f"{path} has no weight {name}: it belongs to another network; use the config it was trained with.")
+            raise UserError(f"{path} has no weight {name_in_file(name)}: it belongs to another network; use the config it was "
+                            "trained with.")
         fits = weights[name].shape == parameter.shape
         if name.startswith(CLASS_LAYERS) and (renamed_classes or allow_other_classes and not fits):
             skipped.append(name)
         elif fits:
             parameter.set_data(Tensor(weights[name], parameter.dtype))
         else:
-            raise UserError(f"{path}: weight {name} has shape {weights[name].shape}, but this network needs "
+            raise UserError(f"{path}: weight {name_in_file(name)} has shape {weights[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")
     unknown = [name for name in weights if name not in parameters and not name.startswith(UNUSED)]
     if unknown:
-        raise UserError(f"{path} has weight {unknown[0]}, which this network does not: use the config it was trained with.")
+        raise UserError(f"{path} has weight {name_in_file(unknown[0])}, which this network does not: use the config it was "
+                        "trained with.")
     if skipped:
         logger.info("%s was trained with other classes; left at their initial values: %s", path, ", ".join(skipped))
     return skipped

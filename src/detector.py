@@ -11,6 +11,7 @@ from mindspore import Tensor, nn
 from src.checkpoint import Checkpoint, load_weights, read_checkpoint
 from src.checkpoint_file import read_checkpoint_file
 from src.compile_cache import stored_graph
+from src.convert.mindspore_models import from_mindspore_models
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.annotation_file import read_class_names
 from src.dataset.transforms import apply_to_image
@@ -18,6 +19,7 @@ from src.errors import UserError
 from src.evaluation.detections import detections_of_image
 from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
+from src.models.parameter_names import BACKBONE
 from src.models.precision import to_mixed_precision
 
 logger = logging.getLogger("faster_rcnn")
@@ -44,17 +46,21 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
 def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
     """What the setting `backbone.pretrained` says, True or False, or {name: array} of the file that it names.
 
+    The names are mindcv's, which a backbone has inside a detector as well, here or in the older MindSpore implementation.
+
     Raises:
-        UserError: there is no such file, or it is not a checkpoint.
+        UserError: there is no such file, it is not a checkpoint, or has names of two programs.
     """
     if isinstance(setting, bool) or not setting:
         return bool(setting)
     if not os.path.isfile(setting):
         raise UserError(f"backbone.pretrained: there is no file {setting!r}.")
     try:
-        return read_checkpoint_file(setting).arrays
+        arrays = read_checkpoint_file(setting).arrays
     except (ValueError, OSError) as error:
         raise UserError(f"backbone.pretrained: {setting} is not a MindSpore checkpoint.") from error
+    arrays = from_mindspore_models(arrays, setting)
+    return {name[len(BACKBONE):] if name.startswith(BACKBONE) else name: array for name, array in arrays.items()}
 
 
 def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:

@@ -34,8 +34,12 @@ WRITES = {
     "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "infer/detections.json",
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
     "tools/voc_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
-    "tools/export_torchvision.py": "detector.safetensors", "tools/benchmark.py": "--json",
+    "tools/export_torchvision.py": "detector.safetensors", "tools/export_mindspore_models.py": "older.ckpt",
+    "tools/benchmark.py": "--json",
 }
+# Files of others -> what a command writes that can take their places.
+PUBLISHED = {"fasterrcnn_resnet50_fpn_coco-258fb6c6.pth": "detector.safetensors",
+             "FasterRCNN_ascend_v2_resnet50_coco2017_mAP37.0.ckpt": "older.ckpt"}
 PROGRAM = re.compile(r"python (\S+\.py)")
 
 
@@ -115,8 +119,10 @@ def bring(home, command):
     epoch1, epoch12 = (home / f"output/checkpoint/FasterRCNN_det_resnet50_epoch{epoch}_rank0.ckpt" for epoch in (1, 12))
     if epoch1.exists() and not epoch12.exists():
         os.link(epoch1, epoch12)
-    # torchvision's published weights need PyTorch, which the tests do without; those that an earlier command wrote do not.
-    return command.replace("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "detector.safetensors")
+    # What others have published is not here, and torchvision's weights need PyTorch; earlier commands wrote such files.
+    for published, written in PUBLISHED.items():
+        command = command.replace(published, written)
+    return command
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 """A tiny detector and a tiny data set, trained by the command line once for all tests of this folder."""
+import json
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,19 @@ def data_folder(workspace):
     damaged = folder / "train2017" / DAMAGED
     damaged.write_bytes(damaged.read_bytes()[:damaged.stat().st_size // 2])
     return folder
+
+
+@pytest.fixture(scope="session")
+def three_classes(workspace, data_folder):
+    """The path of training annotations of the same images, in which stars are circles."""
+    coco = json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
+    star = coco["categories"].pop()
+    for row in coco["annotations"]:
+        if row["category_id"] == star["id"]:
+            row["category_id"] = coco["categories"][0]["id"]
+    path = workspace / "three_classes.json"
+    path.write_text(json.dumps(coco))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,206 @@
+"""src/convert/mindspore_models.py, all that reads checkpoints through it, and the tool for the way back."""
+import filecmp
+import json
+import logging
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+from mindspore.nn.utils import no_init_parameters
+
+from src.checkpoint import check_progress, read_checkpoint
+from src.config import load_config
+from src.config.schema import Backbone
+from src.convert.mindspore_models import from_mindspore_models, older_name
+from src.detector import build_detector, load_detector, read_pretrained
+from src.errors import UserError
+from src.models.backbone import build_backbone
+from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_networks import tiny_config
+from tests.helpers.torchvision_files import BLOCKS
+from tools import export_mindspore_models
+
+ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
+
+
+def config(**settings):
+    """The 1x configuration on the CPU; settings: dotted names with __ for the dots."""
+    settings = {"device_target": "CPU", "mix": False, "backbone__pretrained": False, **settings}
+    return load_config(ONE_X, [(key.replace("__", "."), value, "test") for key, value in settings.items()])
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def refusal(function, *arguments):
+    with pytest.raises(UserError) as error:
+        function(*arguments)
+    sentence = str(error.value)
+    assert "\n" not in sentence and sentence.endswith(".")
+    return sentence
+
+
+@pytest.fixture
+def log(caplog):
+    """A function that gives the lines of the log."""
+    caplog.set_level(logging.INFO, logger="faster_rcnn")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """A checkpoint of ResNet50 for 80 classes: (path, {name: array})."""
+    arrays = drawn_weights(older_shapes("resnet50", 80))
+    path = tmp_path_factory.mktemp("coco") / "older.ckpt"
+    yield write(path, arrays), arrays
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """What a checkpoint of the tests' tiny detector holds there, {name: array}."""
+    return drawn_weights(older_shapes("resnet18", 3, channels=32, hidden=64))
+
+
+def test_the_checkpoints_of_these_tests_are_laid_out_as_the_older_implementations():
+    """older_parameters.json has the names and shapes of one of its checkpoints, of ResNet50 and three classes."""
+    listed = json.loads((Path(__file__).parent / "older_parameters.json").read_text())
+    assert [(name, tuple(shape)) for name, shape in listed.items()] == list(older_shapes("resnet50", 3).items())
+
+
+@pytest.mark.parametrize("resnet", BLOCKS)
+def test_each_tensor_has_its_place_and_no_place_stays_empty(resnet):
+    """Also in the order of that implementation."""
+    shapes = older_shapes(resnet, 80)
+    arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    with no_init_parameters():  # which takes seconds
+        network = build_detector(config(backbone__name=f"det_{resnet}"), 80)
+    ours = {parameter.name: parameter.shape for parameter in network.get_parameters()}
+    assert {name: array.shape for name, array in from_mindspore_models(arrays, "file").items()} == ours
+    assert [older_name(name) for name in ours] == list(shapes)
+
+
+def test_the_detector_has_the_weights(coco, log):
+    path, arrays = coco
+    network, checkpoint = load_detector(config(checkpoint_path=path))
+    fpn, rpn, head = network.fpn, network.rpn_head, network.box_head
+    layers = {**{f"backbone.lateral_convs.{i}.conv.0": fpn.lateral[i] for i in range(4)},
+              **{f"backbone.fpn_convs.{i}.conv.0": fpn.output[i] for i in range(4)},
+              "rpn_head.rpn_feat.rpn_conv": rpn.conv, "rpn_head.rpn_feat.rpn_rois_score": rpn.objectness,
+              "rpn_head.rpn_feat.rpn_rois_delta": rpn.deltas, "bbox_head.head.fc6": head.fc1, "bbox_head.head.fc7": head.fc2,
+              "bbox_head.bbox_cls": head.classes, "bbox_head.bbox_delta": head.deltas}
+    found = {f"{layer}.{part}": getattr(cell, part) for layer, cell in layers.items() for part in ("weight", "bias")}
+    # mindcv names the cells of a ResNet as that implementation does.
+    found.update((f"backbone.bottom_up.{parameter.name.partition('stages.')[2]}", parameter)
+                 for parameter in network.backbone.stages.get_parameters())
+    assert_equal({name: parameter.asnumpy() for name, parameter in found.items()}, arrays)
+    assert checkpoint.num_classes == 80 and checkpoint.class_names is None
+    assert log() == [f"{path} is a checkpoint of the older MindSpore implementation: its 295 weights get this project's names"]
+
+
+def test_a_checkpoint_goes_in_and_out_without_a_changed_bit(coco, tmp_path, run_tool):
+    assert_same_file(coco[0], tmp_path, run_tool)
+
+
+def test_so_does_one_of_resnet101(tmp_path, run_tool):
+    assert_same_file(write(tmp_path / "older.ckpt", drawn_weights(older_shapes("resnet101", 80))), tmp_path, run_tool)
+    (tmp_path / "older.ckpt").unlink()
+
+
+def assert_same_file(path, folder, run_tool):
+    """What the tool makes of a checkpoint of the older implementation is that checkpoint: names, order, shapes, types, values."""
+    status, _, errors = run_tool(export_mindspore_models, path, folder / "back.ckpt")
+    assert status == 0, errors
+    assert filecmp.cmp(path, folder / "back.ckpt", shallow=False)
+    (folder / "back.ckpt").unlink()
+
+
+def test_our_own_checkpoint_comes_back_from_the_older_names(tmp_path, tiny, run_tool):
+    """One with momenta, progress and class names, of which the weights stay."""
+    network = build_detector(tiny_config(), 3)
+    weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    entries = [{"name": name, "data": ms.Tensor(array)} for name, array in weights.items()]
+    momenta = [{"name": f"moments.{entry['name']}", "data": entry["data"]} for entry in entries]
+    ms.save_checkpoint(entries + momenta, str(tmp_path / "ours.ckpt"), crc_check=True,
+                       append_dict={"epoch": 3, "class_names": '["a", "b", "c"]'})
+    config_file = ROOT / "tests" / "tiny_detector.yml"
+    status, _, errors = run_tool(export_mindspore_models, tmp_path / "ours.ckpt", tmp_path / "a.ckpt", "--config", config_file)
+    assert status == 0, errors
+    assert set(ms.load_checkpoint(str(tmp_path / "a.ckpt"))) == set(tiny)
+    assert_equal(read_checkpoint(str(tmp_path / "a.ckpt")).weights, weights)
+
+
+class OlderNetwork(nn.Cell):
+    """Parameters with the names that they have in the older implementation."""
+
+    def __init__(self, arrays):
+        super().__init__()
+        self.everything = ms.ParameterTuple([ms.Parameter(ms.Tensor(array), name) for name, array in arrays.items()])
+
+
+def test_what_its_trainer_adds_is_left_out(tmp_path, tiny, log):
+    """It saves MindSpore's training cell: momenta, counters, learning rates and the loss scale come along."""
+    network = OlderNetwork(tiny)
+    optimizer = nn.Momentum(network.trainable_params(), [0.1, 0.01], momentum=0.9, weight_decay=1e-4)
+    path = str(tmp_path / "trainer.ckpt")
+    ms.save_checkpoint(nn.TrainOneStepWithLossScaleCell(network, optimizer, ms.Tensor(1.0, ms.float32)), path)
+    added = set(ms.load_checkpoint(path)) - set(tiny)
+    assert {"moments.bbox_head.bbox_cls.bias", "learning_rate", "momentum", "global_step", "scale_sense"} <= added
+    checkpoint = read_checkpoint(path)
+    check_progress(checkpoint)
+    assert (checkpoint.moments, checkpoint.progress) == ({}, {})
+    assert_equal({older_name(name): array for name, array in checkpoint.weights.items()}, tiny)
+    assert log() == [f"{path} is a checkpoint of the older MindSpore implementation: its {len(tiny)} weights get this "
+                     f"project's names; {len(added)} tensors of its optimizer are left out"]
+
+
+@pytest.mark.parametrize("name", ["box_head.deltas.bias", "backbone.stages.bn1.gamma", "moments.box_head.deltas.bias",
+                                  "bbox_head.mask_head.conv.weight", "ema.bbox_head.bbox_cls.bias", "moments.mask_head.bias"])
+def test_other_names_beside_the_older_ones(tmp_path, tiny, name):
+    path = write(tmp_path / "mixed.ckpt", {**tiny, name: np.zeros(12, np.float32)})
+    for read in (read_checkpoint, read_pretrained):
+        sentence = refusal(read, path)
+        assert sentence.startswith(f"{path} has tensor {name} beside the older MindSpore implementation's backbone.bottom_up.")
+        assert "give a checkpoint that one program wrote" in sentence
+
+
+@pytest.mark.parametrize("name", ["backbone.bottom_up.layer2.0.down_sample.1.moving_mean", "backbone.lateral_convs.3.conv.0.bias",
+                                  "rpn_head.rpn_feat.rpn_rois_delta.weight", "bbox_head.bbox_cls.bias"])
+def test_a_missing_tensor(tmp_path, tiny, name):
+    path = write(tmp_path / "short.ckpt", {other: array for other, array in tiny.items() if other != name})
+    assert refusal(load_detector, tiny_config(checkpoint_path=path)).startswith(f"{path} has no weight {name}")
+
+
+def test_a_tensor_of_another_shape_or_network(tmp_path, tiny):
+    path = write(tmp_path / "a.ckpt", {**tiny, "bbox_head.head.fc7.bias": np.zeros(63, np.float32)})
+    assert "weight bbox_head.head.fc7.bias has shape (63,)" in refusal(load_detector, tiny_config(checkpoint_path=path))
+    path = write(tmp_path / "a.ckpt", {**tiny, "backbone.bottom_up.layer1.2.conv1.weight": np.zeros((2, 2), np.float32)})
+    assert "has weight backbone.bottom_up.layer1.2.conv1.weight, which" in refusal(load_detector,
+                                                                                  tiny_config(checkpoint_path=path))
+
+
+@pytest.mark.parametrize("names", ["older", "ours"])
+def test_a_detector_serves_as_pretrained_backbone(tmp_path, tiny, names):
+    path = write(tmp_path / "detector.ckpt", tiny if names == "older" else from_mindspore_models(tiny, "file"))
+    cfg = Backbone(name="det_resnet18", pretrained=path)
+    backbone = build_backbone(cfg, pretrained=read_pretrained(cfg.pretrained))
+    found = {f"backbone.bottom_up.{parameter.name}": parameter.asnumpy() for parameter in backbone.get_parameters()}
+    assert_equal(found, {name: array for name, array in tiny.items() if name.startswith("backbone.bottom_up.")})
+
+
+def test_the_tool_refuses_in_one_sentence(tmp_path, tiny, run_tool):
+    write(tmp_path / "other.ckpt", {"weight": np.zeros(3, np.float32)})
+    write(tmp_path / "short.ckpt", {name: array for name, array in tiny.items() if "fc6" not in name})
+    for source, output, sentence in (("none.ckpt", "out.ckpt", "there is no checkpoint"),
+                                     ("other.ckpt", "out.ckpt", "no ResNet of torchvision"),
+                                     ("short.ckpt", "out.ckpt", "lateral_convs.0.conv.0.weight has shape (32, 64, 1, 1)"),
+                                     ("short.ckpt", "out.txt", "must end with .ckpt")):
+        status, _, text = run_tool(export_mindspore_models, tmp_path / source, tmp_path / output)
+        assert status == 1 and sentence in text and text.count("\n") == 1, text
+        assert not (tmp_path / output).exists()
