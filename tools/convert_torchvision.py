@@ -21,10 +21,10 @@ def main(args, *_):
     from mindspore import Tensor
 
     from src.checkpoint import write_checkpoint
-    from src.convert.networks import network_of
     from src.convert.torch_files import read_state
     from src.convert.torchvision_weights import from_torchvision
     from src.files import check_output_path
+    from tools.networks import network_of
 
     if not args.output.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")

@@ -21,9 +21,9 @@ def main(args, *_):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
     from src.checkpoint import load_weights, read_checkpoint, write_checkpoint
     from src.convert.mindspore_models import older_name
-    from src.convert.networks import config_of
     from src.detector import build_detector
     from src.files import check_output_path
+    from tools.networks import config_of
 
     if not args.output.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")

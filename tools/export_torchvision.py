@@ -19,11 +19,11 @@ logger = logging.getLogger("faster_rcnn")
 def main(args, *_):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
     from src.checkpoint import load_weights, read_checkpoint
-    from src.convert.networks import config_of
     from src.convert.torch_files import write_state
     from src.convert.torchvision_weights import to_torchvision
     from src.detector import build_detector
     from src.models.parameter_names import UNUSED
+    from tools.networks import config_of
 
     checkpoint = read_checkpoint(args.input)
     num_classes = checkpoint.num_classes

@@ -12,7 +12,7 @@ from src.convert.torchvision_weights import num_classes_of, resnet_name
 from src.detector import build_detector
 from src.errors import UserError
 
-TORCHVISION_CONFIG = Path(__file__).resolve().parents[2] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
+TORCHVISION_CONFIG = Path(__file__).resolve().parents[1] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
 
 
 def config_of(config: str | None, names: Iterable[str], path: str):
