@@ -42,8 +42,8 @@ def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None 
     group: Group = SingleProcess()
     try:
         group = join_processes()
-        args = parse_args()
         set_up_logging(group.rank)
+        args = parse_args()
         status = main(args, group, stop) or 0
     except Stopped as stopped:
         status = stopped.status

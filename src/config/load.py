@@ -9,6 +9,7 @@ from src.config.checks import check_config, round_target_size
 from src.config.compat import modernise
 from src.config.compose import read_layers
 from src.config.messages import sentence
+from src.config.older_files import log_differences, older_files
 from src.config.schema import Config
 from src.errors import UserError
 
@@ -18,6 +19,8 @@ MAX_DOTS = 5  # more than any key has
 def load_config(path, overrides: Iterable = ()) -> Config:
     """Read the YAML file `path` with its bases, then the overrides, over the schema's defaults, and check the result.
 
+    Where files of the older implementation are among them, the log says what they meant there.
+
     Args:
         overrides: (dotted name, parsed value, where) each, in rising strength; `where` is the flag, for messages.
 
@@ -25,7 +28,11 @@ def load_config(path, overrides: Iterable = ()) -> Config:
         UserError: a file that is missing or invalid, an unknown name, or a value that does not fit.
     """
     flags = [(_nest(dotted, value), where) for dotted, value, where in overrides]
-    return _merge_all(Config(), read_layers(str(path)) + flags)
+    layers = read_layers(str(path))
+    cfg = _merge_all(Config(), layers + flags)
+    if files := older_files(layers):
+        log_differences(files, cfg)
+    return cfg
 
 
 def with_settings(cfg: Config, settings: dict) -> Config:

@@ -71,9 +71,14 @@ class RPNLabelAssignment(Section):
 
 class Proposal(Section):
     min_size: Number = setting(1.0, "shortest side of a proposal, in pixels", ge=0)
+    drop_small_first: bool = setting(False, "drop boxes below min_size before the best anchors are chosen; False: afterwards")
     nms_thresh: Fraction = setting(0.7, "IoU above which the lower-scored proposal of a level is dropped")
     pre_nms_top_n: Count = setting(2000, "best anchors of each level that enter NMS")
     post_nms_top_n: Count = setting(1000, "proposals an image, over all levels")
+    joint_nms_thresh: Optional[Fraction] = setting(None, "IoU above which the lower-scored of these is dropped, whatever their "
+                                                   "levels; None: levels do not suppress each other")
+    clip_to: Literal["image", "canvas"] = setting("image", "where proposals end: at the image's border, or at the canvas's last "
+                                                  "pixels, padding included")
 
 
 class RPNHead(Section):
@@ -113,6 +118,7 @@ class BBoxHead(Section):
     smooth_l1_beta: Number = setting(1.0, "where its smooth L1 turns from square to straight", ge=1e-6)
     bbox_weights: Annotated[list[Annotated[Number, Field(ge=0.01, le=1000)]], length(4)] = setting(
         [10.0, 10.0, 5.0, 5.0], "factors of the deltas dx, dy, dw, dh")
+    clip_first: bool = setting(True, "in evaluation, clip boxes to the image before they suppress each other; False: afterwards")
     head: BoxFCHead = setting(BoxFCHead(), "the two fully connected layers")
     roi_extractor: RoIExtractor = setting(RoIExtractor(), "pooling of features for each proposal")
     bbox_assigner: BBoxAssigner = setting(BBoxAssigner(), "which proposals carry loss")
@@ -168,7 +174,7 @@ class LearningRate(Section):
 class Infer(Section):
     conf_threshold: Fraction = setting(0.05, "detections below this probability are dropped")
     nms_threshold: Fraction = setting(0.5, "IoU above which the lower-scored box of a class is dropped")
-    max_box_num: Count = setting(100, "detections kept an image")
+    max_box_num: Optional[Count] = setting(100, "detections kept an image; None: all")
 
 
 class Config(Section):

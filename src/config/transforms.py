@@ -28,6 +28,8 @@ class Resize(Section):
     """scale the image to fit into data.target_size"""
 
     keep_ratio: Literal[True] = setting(True, "height and width are scaled alike")
+    shrink: Literal["linear", "area"] = setting("linear", "how an image becomes smaller: linear interpolation, or area, the mean "
+                                                "of the pixels that fall into one")
 
 
 class NormalizeImage(Section):
@@ -38,6 +40,7 @@ class NormalizeImage(Section):
         "mean_std", "mean_std, or none to leave mean and std out")
     mean: Channels = setting([0.485, 0.456, 0.406], "by channel, red first")
     std: PositiveChannels = setting([0.229, 0.224, 0.225], "by channel, red first")
+    pad_first: bool = setting(False, "the padding is black before normalisation; False: zero after it")
 
     @model_validator(mode="after")
     def _check_scale(self) -> "NormalizeImage":

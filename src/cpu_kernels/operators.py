@@ -193,12 +193,14 @@ class KernelPreprocess(nn.Cell):
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
-        self.tables, self.channels = plain.tables, Tensor(plain.channels, ms.int32)
+        self.tables, self.channels, self.pad_first = plain.tables, Tensor(plain.channels, ms.int32), plain.pad_first
         self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]])
 
     def construct(self, image, valid_size):
         """See `Preprocess`."""
-        return ops.stop_gradient(self.preprocess(image, valid_size, self.tables, self.channels))
+        # The padding is normalised like any other pixel where it lies inside.
+        size = ops.full_like(valid_size, max(image.shape[1:3])) if self.pad_first else valid_size
+        return ops.stop_gradient(self.preprocess(image, size, self.tables, self.channels))
 
 
 class KernelNMS(nn.Cell):

@@ -32,17 +32,20 @@ def fitted_size(size: tuple[int, int], canvas_size: tuple[int, int]) -> tuple[in
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize(image: np.ndarray, boxes: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def resize(image: np.ndarray, boxes: np.ndarray, canvas: np.ndarray, shrink: str = "linear") -> tuple[np.ndarray, np.ndarray]:
     """Scale image and boxes by one factor so that the image just fits into the canvas (H, W, 3) uint8.
 
     Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own
-    top-left part, which saves a copy; an image that fits already is given back as it is.
+    top-left part, which saves a copy; an image that fits already is given back as it is. Images are enlarged by linear
+    interpolation, and made smaller as `shrink` says: `linear`, or `area`, the mean of the pixels that fall into one.
     """
     old_height, old_width = image.shape[:2]
     new_height, new_width = fitted_size((old_height, old_width), (canvas.shape[0], canvas.shape[1]))
     if (new_height, new_width) != (old_height, old_width):
         place = canvas[:new_height, :new_width]
-        cv2.resize(image, (new_width, new_height), dst=place, interpolation=cv2.INTER_LINEAR)
+        smaller = new_height < old_height or new_width < old_width
+        interpolation = cv2.INTER_AREA if smaller and shrink == "area" else cv2.INTER_LINEAR
+        cv2.resize(image, (new_width, new_height), dst=place, interpolation=interpolation)
         image = place
     ratios = np.array([new_width / old_width, new_height / old_height] * 2, dtype=np.float32)
     return image, boxes * ratios
@@ -74,7 +77,7 @@ def apply(item_transforms: list[dict], image: np.ndarray, boxes: np.ndarray, rng
         elif name == "RandomHSV":
             image = random_hsv(image, rng, **parameters)
         elif name == "Resize":
-            image, boxes = resize(image, boxes, canvas)
+            image, boxes = resize(image, boxes, canvas, parameters.get("shrink", "linear"))
     height, width = image.shape[:2]
     if not np.may_share_memory(image, canvas):
         canvas[:height, :width] = image

@@ -40,12 +40,14 @@ def detector_model(forward: InferenceForward, batch: int, height: int, width: in
 
 
 def _preprocess(graph, cell, height, width):
-    """The normalised image (B, 3, H, W): a look-up table for each channel, and zeros outside the valid area."""
+    """The normalised image (B, 3, H, W): a look-up table for each channel, and its padding."""
     channels = graph.add("Gather", "image", np.array(cell.channels), axis=3)
     index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=onnx.TensorProto.INT32)
     tables = cell.tables.asnumpy()
     index = graph.add("Add", index, np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(tables.shape[1]))
     values = graph.add("Gather", tables.reshape(-1), index)
+    if cell.pad_first:
+        return values
     ends = graph.add("Split", "valid_size", np.array([1, 1]), axis=1, outputs=2)
     for end, shape in zip(ends, ((1, 1, height, 1), (1, 1, 1, width))):
         place = np.arange(max(shape), dtype=np.float32).reshape(shape)
@@ -64,27 +66,45 @@ def _propose(graph, cell, net, outputs, limit, batch):
     scores, best = graph.add("TopK", graph.add("Concat", *scores, axis=1), np.array([cell.number]), axis=1, outputs=2)
     valid = graph.add("Greater", graph.add("Unsqueeze", scores, np.array([2])), np.float32(REJECTED))
     valid = graph.add("Cast", valid, to=onnx.TensorProto.FLOAT)
-    return graph.add("Mul", _rows(graph, graph.add("Concat", *boxes, axis=1), best), valid), valid
+    boxes = graph.add("Mul", _rows(graph, graph.add("Concat", *boxes, axis=1), best), valid)
+    if cell.suppress_jointly is not None:
+        kept = _survivors(graph, boxes, cell.suppress_jointly.threshold, batch, cell.number)
+        valid = graph.add("ScatterND", np.zeros((batch, cell.number, 1), np.float32), kept, graph.add("GatherND", valid, kept))
+    return boxes, valid
 
 
 def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
     """Boxes (B, n, 4) of one level, by falling logit, and their scores (B, n), REJECTED for suppressed or small boxes."""
     kept = min(cell.pre_nms_top_n, len(anchors))
+    if cell.drop_small_first:
+        _, large = _boxes(graph, cell, deltas, anchors[None], limit, batch)
+        logits = graph.add("Where", graph.add("Squeeze", large, np.array([2])), logits, np.float32(REJECTED))
     scores, index = graph.add("TopK", logits, np.array([kept]), axis=1, outputs=2)
-    boxes = _decode(graph, _rows(graph, deltas, index), graph.add("Gather", anchors, index), UNIT_WEIGHTS)
-    boxes = _clip(graph, boxes, graph.reshape(limit, batch, 1, 4))
-    low, high = _halves(graph, boxes)
-    shortest = graph.add("ReduceMin", graph.add("Sub", high, low), axes=[2])
-    large = graph.add("Not", graph.add("Less", shortest, np.float32(cell.min_size)))
+    boxes, large = _boxes(graph, cell, _rows(graph, deltas, index), graph.add("Gather", anchors, index), limit, batch)
     boxes = graph.add("Mul", boxes, graph.add("Cast", large, to=onnx.TensorProto.FLOAT))
-    # Ranks instead of scores, as in the network. Rows (image, 0, box) of the boxes that are kept.
-    ranks = np.broadcast_to(np.arange(kept, 0, -1, dtype=np.float32), (batch, 1, kept))
-    chosen = graph.add("NonMaxSuppression", boxes, ranks, np.array([kept]), np.array([cell.suppress.threshold], np.float32))
-    places = graph.add("Gather", chosen, np.array([0, 2]), axis=1)
+    places = _survivors(graph, boxes, cell.suppress.threshold, batch, kept)
     out = np.full((batch, kept, 1), REJECTED, np.float32)
     chosen_scores = graph.add("GatherND", graph.add("Unsqueeze", scores, np.array([2])), places)
     kept_scores = graph.add("ScatterND", out, places, chosen_scores)
     return boxes, graph.add("Squeeze", graph.add("Where", large, kept_scores, np.float32(REJECTED)), np.array([2]))
+
+
+def _boxes(graph, cell, deltas, anchors, limit, batch):
+    """Boxes (B, n, 4) decoded from their anchors and clipped, and whether each is large enough, (B, n, 1) bool."""
+    boxes = _decode(graph, deltas, anchors, UNIT_WEIGHTS)
+    limit = graph.reshape(limit, batch, 1, 4) if cell.limit is None else cell.limit.asnumpy()[:, [1, 0, 1, 0]]
+    boxes = _clip(graph, boxes, limit)
+    low, high = _halves(graph, boxes)
+    shortest = graph.add("ReduceMin", graph.add("Sub", high, low), axes=[2])
+    return boxes, graph.add("Not", graph.add("Less", shortest, np.float32(cell.min_size)))
+
+
+def _survivors(graph, boxes, threshold, batch, count):
+    """Rows (image, box) of the boxes (B, n, 4), by falling score, that no other suppresses."""
+    # Ranks instead of scores, as in the network. Rows (image, 0, box) of the boxes that are kept.
+    ranks = np.broadcast_to(np.arange(count, 0, -1, dtype=np.float32), (batch, 1, count))
+    chosen = graph.add("NonMaxSuppression", boxes, ranks, np.array([count]), np.array([threshold], np.float32))
+    return graph.add("Gather", chosen, np.array([0, 2]), axis=1)
 
 
 def _roi_align(graph, cell, levels, rois, batch, number):
@@ -130,7 +150,9 @@ def _predict(graph, cell, logits, deltas, proposals, valid, limit, shape):
     batch, number, classes = shape
     scores, _ = graph.add("Split", graph.add("Softmax", logits, axis=2), np.array([classes, 1]), axis=2, outputs=2)
     boxes = _decode(graph, deltas, graph.reshape(proposals, batch, number, 1, 4), cell.bbox_weights)
-    return _clip(graph, boxes, graph.reshape(limit, batch, 1, 1, 4)), graph.add("Mul", scores, valid)
+    if cell.clipped:
+        boxes = _clip(graph, boxes, graph.reshape(limit, batch, 1, 1, 4))
+    return boxes, graph.add("Mul", scores, valid)
 
 
 def _dense(graph, layer, x):

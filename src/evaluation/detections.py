@@ -9,22 +9,22 @@ MIN_SIDE = 0.01
 
 
 def select_detections(boxes: np.ndarray, scores: np.ndarray, conf_threshold: float, nms_threshold: float,
-                      max_box_num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                      max_box_num: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Select the detections of one image among all pairs of a proposal and a class.
 
     Candidates are the pairs with score > conf_threshold whose box is at least MIN_SIDE pixels wide and high. Non-maximum
     suppression within each class removes a candidate whose IoU with a kept one of higher score is > nms_threshold; of
-    equal scores the lower proposal number comes first. The best max_box_num over all classes are kept.
+    equal scores the lower proposal number comes first. The best max_box_num over all classes are kept, or all.
 
     Args:
         boxes: (R, K, 4) float32, xyxy pixels, one box a proposal and class.
         scores: (R, K) float32, class probabilities without the background; 0 in rows that are no proposals.
         conf_threshold: lowest score, exclusive, 0 to 1.
         nms_threshold: highest IoU of two detections of a class, 0 to 1.
-        max_box_num: the most detections of an image.
+        max_box_num: the most detections of an image, or None.
 
     Returns:
-        boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, by falling score, n <= max_box_num.
+        boxes (n, 4) float32, scores (n,) float32, labels (n,) int64, by falling score.
     """
     proposals, labels = np.nonzero(scores > conf_threshold)
     boxes, scores = boxes[proposals, labels], scores[proposals, labels]

@@ -102,7 +102,7 @@ class TrainingForward(nn.Cell):
         rpn, head = cfg.rpn_head, cfg.bbox_head
         self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
-        self.propose = ProposalGenerator(rpn.train_proposal, network.level_sizes)
+        self.propose = ProposalGenerator(rpn.train_proposal, network.level_sizes, cfg.data.target_size)
         self.features = TrainingFeatures(network.roi_align)
         self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
@@ -146,8 +146,8 @@ class InferenceForward(nn.Cell):
         super().__init__(auto_prefix=False)
         self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
-        self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, network.level_sizes)
-        self.predict = RoIPredictor(cfg.bbox_head.bbox_weights)
+        self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, network.level_sizes, cfg.data.target_size)
+        self.predict = RoIPredictor(cfg.bbox_head.bbox_weights, cfg.bbox_head.clip_first)
 
     def construct(self, image, valid_size):
         """Returns boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.

@@ -1,7 +1,8 @@
 """From the RPN's outputs to proposals (arXiv:1506.01497, section 3.3; per level as in arXiv:1612.03144)."""
 from __future__ import annotations
 
-from mindspore import nn, ops
+import mindspore as ms
+from mindspore import Tensor, nn, ops
 
 from src.models.boxes import clip, decode, gather_rows
 from src.models.rpn import UNIT_WEIGHTS
@@ -45,22 +46,28 @@ class BatchedNMS(nn.Cell):
 class ProposalGenerator(nn.Cell):
     """The best boxes of each level after clipping and non-maximum suppression, then the best of all levels.
 
+    Where the configuration asks for it, these suppress each other once more, whatever their levels.
+
     Args:
         cfg: the section `rpn_head.train_proposal` or `rpn_head.test_proposal` of the configuration.
         level_sizes: number of anchors of each level.
+        canvas: (height, width) in pixels.
 
     Attributes:
         number: R, of proposals an image.
     """
 
-    def __init__(self, cfg, level_sizes: tuple):
+    def __init__(self, cfg, level_sizes: tuple, canvas: tuple[int, int]):
         super().__init__()
         self.level_sizes = tuple(level_sizes)
-        self.min_size = cfg.min_size
+        self.min_size, self.drop_small_first = cfg.min_size, cfg.drop_small_first
         self.pre_nms_top_n = cfg.pre_nms_top_n
         candidates = sum(min(cfg.pre_nms_top_n, size) for size in level_sizes)
         self.number = min(cfg.post_nms_top_n, candidates)
         self.suppress = BatchedNMS(cfg.nms_thresh)
+        self.suppress_jointly = None if cfg.joint_nms_thresh is None else BatchedNMS(cfg.joint_nms_thresh)
+        # (1, 2) float32: height and width that all boxes are clipped to, or None where each image has its own.
+        self.limit = Tensor([[side - 1 for side in canvas]], ms.float32) if cfg.clip_to == "canvas" else None
 
     def _best_of_levels(self, logits):
         """Scores (B, n) and index (B, n) of the best anchors of each level by falling score, and the ends of the levels in n."""
@@ -72,8 +79,16 @@ class ProposalGenerator(nn.Cell):
             ends, first = ends + (end,), first + size
         return ops.concat(scores, 1), ops.concat(index, 1), ends
 
+    def _boxes(self, deltas, anchors, limit):
+        """Boxes (B, n, 4) decoded from their anchors and clipped, and whether each is large enough, (B, n) bool."""
+        boxes = clip(decode(deltas, anchors, UNIT_WEIGHTS), limit)
+        sides = boxes[..., 2:] - boxes[..., :2]
+        return boxes, (sides >= self.min_size).all(-1)
+
     def construct(self, anchors, logits, deltas, valid_size):
         """Returns proposals (B, R, 4) float32 xyxy pixels by falling score, and which of them are valid, (B, R) bool.
+
+        Those that are not valid may lie anywhere, and between the others.
 
         Args:
             anchors: (N, 4) float32 of all levels, finest first.
@@ -81,13 +96,18 @@ class ProposalGenerator(nn.Cell):
             deltas: (B, N, 4) float32.
             valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
+        limit = valid_size if self.limit is None else self.limit
+        if self.drop_small_first:
+            _, large = self._boxes(deltas, anchors, limit)
+            logits = ops.select(large, logits, REJECTED * ops.ones_like(logits))
         scores, index, ends = self._best_of_levels(logits)
-        boxes = clip(decode(gather_rows(deltas, index), ops.gather(anchors, index, 0), UNIT_WEIGHTS), valid_size)
-        sides = boxes[..., 2:] - boxes[..., :2]
-        large = (sides >= self.min_size).all(-1)
+        boxes, large = self._boxes(gather_rows(deltas, index), ops.gather(anchors, index, 0), limit)
         # A box that is too small must not suppress others: multiplied by 0 it overlaps none.
         boxes = boxes * large.astype(boxes.dtype).expand_dims(2)
         kept = ops.logical_and(self.suppress(boxes, ends), large)
         scores, best = ops.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
         valid = scores > REJECTED
-        return gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2), valid
+        boxes = gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2)
+        if self.suppress_jointly is not None:
+            valid = ops.logical_and(self.suppress_jointly(boxes, (self.number,)), valid)
+        return boxes, valid

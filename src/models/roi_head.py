@@ -126,15 +126,17 @@ class RoILoss(nn.Cell):
 
 
 class RoIPredictor(nn.Cell):
-    """Class probabilities and boxes of every proposal, decoded and clipped to the image.
+    """Class probabilities and boxes of every proposal, decoded.
 
     Args:
         bbox_weights: factors of the deltas, see `src.models.boxes.encode`.
+        clipped: whether boxes are clipped to the image.
     """
 
-    def __init__(self, bbox_weights: list[float]):
+    def __init__(self, bbox_weights: list[float], clipped: bool = True):
         super().__init__()
         self.bbox_weights = tuple(bbox_weights)
+        self.clipped = clipped
 
     def construct(self, logits, deltas, proposals, valid, valid_size):
         """Returns boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), 0 where a proposal is not valid.
@@ -149,5 +151,6 @@ class RoIPredictor(nn.Cell):
         batch, number = proposals.shape[:2]
         scores = ops.softmax(logits, -1).reshape(batch, number, -1)[:, :, :-1]
         boxes = decode(deltas.reshape(batch, number, -1, 4), proposals.expand_dims(2), self.bbox_weights)
-        boxes = clip(boxes.reshape(batch, -1, 4), valid_size).reshape(boxes.shape)
+        if self.clipped:
+            boxes = clip(boxes.reshape(batch, -1, 4), valid_size).reshape(boxes.shape)
         return boxes, scores * valid.astype(scores.dtype).expand_dims(2)

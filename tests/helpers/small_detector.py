@@ -7,6 +7,13 @@ from src.config import Config, with_settings
 NUM_CLASSES = 3
 NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
 PROPOSALS, PADDED = 40, 3
+# What faster_rcnn_resnet50_fpn_1x_mindspore_models.yml changes in a graph, with a threshold that few proposals are enough for.
+STEPS = [{"Resize": {}}, {"NormalizeImage": {"pad_first": True}}, {"TransposeImage": {}}, {"LabelsPadding": {}}]
+OLDER_RECIPE = {
+    "data.train_transforms.item_transforms": STEPS, "data.eval_transforms.item_transforms": STEPS,
+    **{f"rpn_head.{use}_proposal.{name}": value for use in ("train", "test")
+       for name, value in (("drop_small_first", True), ("joint_nms_thresh", 0.4), ("clip_to", "canvas"))},
+    "bbox_head.clip_first": False, "bbox_head.roi_extractor.aligned": False}
 
 
 def small_config(**backbone):

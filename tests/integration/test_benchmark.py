@@ -35,7 +35,7 @@ def test_everything(run_benchmark, tmp_path):
     assert breakdown["all_reduce"] == 0 and all(breakdown[part] > 0 for part in PARTS if part != "all_reduce")
     assert f"{results['train_step_s']:.3f} s" in done.stdout and f"{sum(breakdown.values()):.3f} s" in done.stdout
     assert all(f"\n{part} " in done.stdout for part in PARTS)
-    assert "[40, 64] rounded up to [64, 64]" in done.stderr
+    assert "[40, 64] rounded up to [64, 64]" in done.stdout
     assert "\n[" not in done.stdout  # as the profiler's progress lines begin
     assert "overflowed" not in done.stdout
 

@@ -11,7 +11,7 @@ from src.cpu_kernels.replace import KERNELS, use_kernels
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.paths import TINY_DETECTOR
-from tests.helpers.small_detector import small_batch
+from tests.helpers.small_detector import OLDER_RECIPE, small_batch
 
 NUM_CLASSES = 3
 OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures}
@@ -81,8 +81,9 @@ def test_training_is_the_same(kernels, mode, frozen_bn):
         assert np.linalg.norm(gradients[name] - gradient) < 1e-4 * norm, name
 
 
-def test_inference_is_the_same_in_both_modes(kernels):
-    cfg = configuration()
+@pytest.mark.parametrize("settings", [{}, OLDER_RECIPE], ids=["default", "older recipe"])
+def test_inference_is_the_same_in_both_modes(kernels, settings):
+    cfg = configuration(**settings)
     plain, fast = (detector(cfg, False, use) for use in (False, True))
     assert kinds(fast) == KERNEL_CELLS - OF_TRAINING
     results = []

@@ -6,9 +6,10 @@ import pytest
 from mindspore import ops
 from mindspore.train import mind_ir_pb2
 
+from src.config import with_settings
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
-from tests.helpers.small_detector import NUM_CLASSES, small_batch, small_config
+from tests.helpers.small_detector import NUM_CLASSES, OLDER_RECIPE, small_batch, small_config
 
 # Operators that are documented under the name of the function that creates them.
 DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "ReduceAll": "all", "SumExt": "sum",
@@ -36,9 +37,10 @@ def documented_platforms(name):
     return set()
 
 
+@pytest.mark.parametrize("settings", [{}, OLDER_RECIPE], ids=["default", "older recipe"])
 @pytest.mark.parametrize("what", ["training", "inference"])
-def test_operators_are_documented_for_all_devices(tmp_path, what):
-    cfg = small_config()
+def test_operators_are_documented_for_all_devices(tmp_path, what, settings):
+    cfg = with_settings(small_config(), settings)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES) if what == "training" else InferenceForward(network, cfg)
     forward.set_train(what == "training")

@@ -9,11 +9,12 @@ def relative_error(found, expected):
 
 
 def iou(boxes, others):
-    """Intersection over union (n, m) of xyxy boxes (n, 4) and (m, 4), in float64."""
+    """Intersection over union (n, m) of xyxy boxes (n, 4) and (m, 4), in float64; NaN where neither has an area."""
     boxes, others = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
     sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     inner = np.prod(np.maximum(sides, 0), -1)
-    return inner / (np.prod(boxes[..., 2:] - boxes[..., :2], -1) + np.prod(others[..., 2:] - others[..., :2], -1) - inner)
+    union = np.prod(boxes[..., 2:] - boxes[..., :2], -1) + np.prod(others[..., 2:] - others[..., :2], -1) - inner
+    return np.divide(inner, union, out=np.full_like(inner, np.nan), where=union > 0)
 
 
 def twins(boxes, expected):
@@ -23,15 +24,15 @@ def twins(boxes, expected):
     return np.where(overlap[np.arange(len(best)), best] > 0.999, best, -1)
 
 
-def share_of_equal_detections(found, expected):
-    """The share of expected detections with an equal one: same class, score within 1e-4, and IoU > 0.999 or all corners
-    within 0.01 pixels. A box cut off at the border may be 0.05 pixels wide, and rounding alone then costs 0.01 of its IoU.
+def share_of_equal_detections(found, expected, overlap=0.999, pixels=0.01, score=1e-4):
+    """The share of expected detections with an equal one: same class, score within `score`, and an IoU above `overlap` or all
+    edges within `pixels`. A box cut off at the border may be 0.05 pixels wide, and rounding alone then costs 0.01 of its IoU.
 
     Args:
         found, expected: (boxes (n, 4), scores (n,), classes (n,)) each.
     """
-    same = iou(expected[0], found[0]) > 0.999
-    same |= np.abs(expected[0][:, None] - found[0][None]).max(-1) < 0.01
-    same &= np.abs(expected[1][:, None] - found[1][None]) < 1e-4
+    same = iou(expected[0], found[0]) > overlap
+    same |= np.abs(expected[0][:, None] - found[0][None]).max(-1) < pixels
+    same &= np.abs(expected[1][:, None] - found[1][None]) < score
     same &= expected[2][:, None] == found[2][None]
     return same.any(1).mean()

@@ -11,13 +11,14 @@ import export
 from src.checkpoint import write_checkpoint
 from src.config.command_line import parse_export_args
 from src.dataset.drawing import draw_scene
-from src.deploy import onnx_file
+from src.deploy import mindir, onnx_file
 from src.deploy.agreement import agreement, require_agreement
 from src.deploy.sample_inputs import batches_of, sample_images
 from src.detector import Predictor
 from src.errors import UserError
 from src.models.faster_rcnn import InferenceForward
 from tests.helpers.paths import ROOT
+from tests.helpers.small_detector import OLDER_RECIPE
 from tests.helpers.tiny_networks import NUM_CLASSES, TINY_DETECTOR, tiny_config, tiny_inputs, tiny_network
 
 LOAD_MINDIR = """
@@ -93,6 +94,20 @@ def test_onnx_of_another_detector(tmp_path):
     found_boxes, found_scores = onnx_file.run(path, [inputs])
     np.testing.assert_allclose(found_boxes, boxes, rtol=0, atol=5e-3)
     np.testing.assert_allclose(found_scores, scores, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("writer", "suffix"), [(mindir, ".mindir"), (onnx_file, ".onnx")])
+def test_files_of_the_older_recipe(tmp_path, writer, suffix):
+    """The padding is black, proposals of all levels suppress each other and reach into the padding, boxes are not clipped."""
+    cfg = tiny_config(**OLDER_RECIPE)
+    network, inputs = tiny_network(cfg), tiny_inputs(2)
+    path = str(tmp_path / f"a{suffix}")
+    writer.write(path, InferenceForward(network, cfg).set_train(False), *inputs)
+    boxes, scores = predicted(network, cfg, *inputs)
+    counts = (scores.max(axis=2) > 0).sum(axis=1)
+    assert (counts < scores.shape[1]).all() and (boxes < 0).any() and (boxes > 64).any()
+    result = agreement(writer.run(path, [inputs]), (boxes, scores))
+    assert result.alone == 0 and result.box_difference < 5e-3
 
 
 def test_onnx_takes_no_other_backbone_than_resnets(tmp_path):

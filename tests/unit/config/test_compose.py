@@ -89,8 +89,8 @@ def test_shipped_recipes():
     expected["data"]["dataset_dir"] = "coco2017"
     assert plain == expected  # the schema's defaults are the 1x recipe
     assert plain["data"]["train_transforms"]["item_transforms"] == [
-        {"RandomFlip": {"prob": 0.5}}, {"Resize": {"keep_ratio": True}},
-        {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET}},
+        {"RandomFlip": {"prob": 0.5}}, {"Resize": {"keep_ratio": True, "shrink": "linear"}},
+        {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET, "pad_first": False}},
         {"TransposeImage": {"hwc2chw": True, "bgr2rgb": True}},
         {"LabelsPadding": {"padding_size": 160, "padding_value": -1}}]
     expected["epochs"], expected["lr"]["milestones"] = 24, [16, 22]

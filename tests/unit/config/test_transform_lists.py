@@ -17,8 +17,8 @@ def test_parameters_are_filled_in(write):
     path = write("a.yml", transforms("train", steps) + "\n")
     assert load_config(path).data.train_transforms.item_transforms == [
         {"RandomFlip": {"prob": 0.5}}, {"RandomHSV": {"hgain": 0.0, "sgain": 0.5, "vgain": 0.5}},
-        {"Resize": {"keep_ratio": True}},
-        {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET}},
+        {"Resize": {"keep_ratio": True, "shrink": "linear"}},
+        {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET, "pad_first": False}},
         {"TransposeImage": {"hwc2chw": True, "bgr2rgb": True}},
         {"LabelsPadding": {"padding_size": 160, "padding_value": -1}}]
 
@@ -39,6 +39,7 @@ def test_parameters_are_filled_in(write):
     ("[NormalizeImage: {norm_type: meanstd}]", "norm_type must be 'mean_std' or 'none', not 'meanstd'; did you mean"),
     ("[NormalizeImage: {is_scale: False, std: [1, 1, 1]}]", "is_scale False and needs its own mean in 0..255"),
     ("[Resize: {keep_ratio: False}]", "Resize.keep_ratio must be True, not False"),
+    ("[Resize: {shrink: cubic}]", "Resize.shrink must be 'linear' or 'area', not 'cubic'"),
     ("[TransposeImage: {hwc2chw: False}]", "TransposeImage.hwc2chw must be True, not False"),
     ("[LabelsPadding: {padding_value: 0}]", "LabelsPadding.padding_value must be -1, not 0"),
     ("[LabelsPadding: {padding_size: 0}]", "LabelsPadding.padding_size must be at least 1, not 0"),

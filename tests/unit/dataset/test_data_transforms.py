@@ -77,6 +77,25 @@ def test_resize_is_bilinear_between_pixel_centres():
     np.testing.assert_array_equal(scaled[0, :, 0], [0, 25, 75, 100])
 
 
+def test_shrinking_by_area_takes_the_mean_of_the_pixels():
+    image = np.random.default_rng(5).integers(0, 256, (12, 24, 3), dtype=np.uint8)
+    scaled, boxes = resize(image, np.float32([[3, 6, 24, 12]]), blank(4, 10), "area")
+    means = image.reshape(4, 3, 8, 3, 3).mean((1, 3))
+    np.testing.assert_allclose(scaled, means, rtol=0, atol=0.5)
+    np.testing.assert_array_equal(boxes, [[1, 2, 8, 4]])
+    linear, _ = resize(image, np.float32([[3, 6, 24, 12]]), blank(4, 10))
+    np.testing.assert_array_equal(linear, image[1::3, 1::3])  # at a third, samples fall on pixel centres
+
+
+def test_the_list_says_how_images_become_smaller_and_they_are_enlarged_linearly():
+    image = np.random.default_rng(6).integers(0, 256, (30, 42, 3), dtype=np.uint8)
+    smaller, larger, linear = blank(10, 14), blank(45, 63), blank(45, 63)
+    for canvas, shrink in ((smaller, "area"), (larger, "area"), (linear, "linear")):
+        apply([{"Resize": {"shrink": shrink}}], image, BOXES, np.random.default_rng(0), canvas)
+    np.testing.assert_allclose(smaller, image.reshape(10, 3, 14, 3, 3).mean((1, 3)), rtol=0, atol=0.5)
+    np.testing.assert_array_equal(larger, linear)
+
+
 def test_apply_pads_at_the_bottom_right_and_reports_what_it_did():
     image = np.full((30, 40, 3), 9, dtype=np.uint8)
     canvas = blank(64, 60)

@@ -38,7 +38,7 @@ def assert_same(boxes, scores, *settings):
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("settings", [(0.05, 0.5, 100), (0.3, 0.3, 20), (0.0, 0.7, 1000), (0.5, 0.0, 7)])
+@pytest.mark.parametrize("settings", [(0.05, 0.5, 100), (0.3, 0.3, 20), (0.0, 0.7, None), (0.5, 0.0, 7)])
 def test_random_boxes(seed, settings):
     rng = np.random.default_rng(seed)
     corner = rng.uniform(0, 60, (40, 4, 2))

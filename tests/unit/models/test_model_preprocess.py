@@ -8,9 +8,9 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), dtype=np.uint8)
 SIZES = np.float32([[6, 8], [4, 5]])
 
 
-def run(in_graph, is_scale=True, norm_type="mean_std", mean=MEAN, std=STD, bgr2rgb=True):
-    normalize = {"is_scale": is_scale, "norm_type": norm_type, "mean": mean, "std": std}
-    return in_graph(Preprocess(normalize, {"hwc2chw": True, "bgr2rgb": bgr2rgb}), IMAGE, SIZES)
+def run(in_graph, is_scale=True, norm_type="mean_std", mean=MEAN, std=STD, bgr2rgb=True, pad_first=False, image=IMAGE):
+    normalize = {"is_scale": is_scale, "norm_type": norm_type, "mean": mean, "std": std, "pad_first": pad_first}
+    return in_graph(Preprocess(normalize, {"hwc2chw": True, "bgr2rgb": bgr2rgb}), image, SIZES)
 
 
 def outside_is_zero(images):
@@ -30,6 +30,14 @@ def test_mean_and_std_of_scaled_pixels(in_graph):
 def test_mean_and_std_belong_to_the_channels_as_the_network_sees_them(in_graph):
     found = run(in_graph, bgr2rgb=False)
     np.testing.assert_allclose(found, outside_is_zero((IMAGE[..., ::-1] / 255 - MEAN) / STD), atol=1e-5)
+
+
+def test_padding_first_normalises_black(in_graph):
+    padded = outside_is_zero(IMAGE)
+    found = run(in_graph, pad_first=True, bgr2rgb=False, image=np.ascontiguousarray(padded.transpose(0, 2, 3, 1)))
+    expected = (padded[:, ::-1] / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found[1, :, 5, 7], [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-5)
 
 
 def test_unscaled_pixels(in_graph):

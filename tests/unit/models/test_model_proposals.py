@@ -8,6 +8,7 @@ from mindspore import Tensor
 from src.models.proposals import ProposalGenerator
 
 LEVEL_SIZES = (60, 24, 5)
+CANVAS = (110, 128)
 
 
 def iou(box, others):
@@ -18,11 +19,21 @@ def iou(box, others):
     return width * height / np.maximum(union, 1e-9)
 
 
+def greedy(boxes, threshold):
+    """Indices of the boxes, by falling score, that survive suppression."""
+    kept = []
+    for i, box in enumerate(boxes):
+        if not len(kept) or iou(box, boxes[kept]).max() <= threshold:
+            kept.append(i)
+    return kept
+
+
 def propose_image(anchors, logits, deltas, size, cfg):
-    """Boxes (n, 4) and scores (n,) of one image of `size` (height, width)."""
+    """Boxes (n, 4) of one image of `size` (height, width)."""
     found, first = [], 0
+    size = np.array(CANVAS) - 1 if cfg.clip_to == "canvas" else size
     for count in LEVEL_SIZES:
-        order = first + np.argsort(-logits[first:first + count], kind="stable")[:cfg.pre_nms_top_n]
+        order = first + np.argsort(-logits[first:first + count], kind="stable")
         first += count
         side = anchors[order, 2:] - anchors[order, :2]
         centre = (anchors[order, :2] + anchors[order, 2:]) / 2 + deltas[order, :2] * side
@@ -30,18 +41,19 @@ def propose_image(anchors, logits, deltas, size, cfg):
         limit = np.array([size[1], size[0]] * 2)
         boxes = np.clip(np.concatenate((centre - side / 2, centre + side / 2), 1), 0, limit)
         large = (boxes[:, 2:] - boxes[:, :2] >= cfg.min_size).all(1)
-        boxes, scores = boxes[large], logits[order][large]
-        while len(boxes):
-            found.append((boxes[0], scores[0]))
-            rest = iou(boxes[0], boxes) <= cfg.nms_thresh
-            rest[0] = False
-            boxes, scores = boxes[rest], scores[rest]
+        enter = np.arange(count) < cfg.pre_nms_top_n
+        if cfg.drop_small_first:
+            enter = np.cumsum(large) <= cfg.pre_nms_top_n
+        boxes, scores = boxes[large & enter], logits[order][large & enter]
+        found += [(boxes[i], scores[i]) for i in greedy(boxes, cfg.nms_thresh)]
     found.sort(key=lambda pair: -pair[1])
-    return [box for box, _ in found[:cfg.post_nms_top_n]]
+    boxes = np.array([box for box, _ in found[:cfg.post_nms_top_n]])
+    return boxes if cfg.joint_nms_thresh is None else boxes[greedy(boxes, cfg.joint_nms_thresh)]
 
 
 def settings(**changed):
-    return SimpleNamespace(**{"min_size": 8.0, "nms_thresh": 0.6, "pre_nms_top_n": 30, "post_nms_top_n": 40, **changed})
+    return SimpleNamespace(**{"min_size": 8.0, "nms_thresh": 0.6, "pre_nms_top_n": 30, "post_nms_top_n": 40,
+                              "drop_small_first": False, "joint_nms_thresh": None, "clip_to": "image", **changed})
 
 
 def random_input(seed, batch=2):
@@ -57,7 +69,7 @@ def random_input(seed, batch=2):
 
 
 def run(cfg, anchors, logits, deltas, sizes, level_sizes=LEVEL_SIZES):
-    outputs = ProposalGenerator(cfg, level_sizes)(*(Tensor(np.float32(a)) for a in (anchors, logits, deltas, sizes)))
+    outputs = ProposalGenerator(cfg, level_sizes, CANVAS)(*(Tensor(np.float32(a)) for a in (anchors, logits, deltas, sizes)))
     return tuple(output.asnumpy() for output in outputs)
 
 
@@ -77,6 +89,34 @@ def test_equals_independent_implementation(cfg):
         assert not (boxes[image, :, [3, 1]] > sizes[image][0]).any()
 
 
+@pytest.mark.parametrize("cfg", [settings(joint_nms_thresh=0.5), settings(clip_to="canvas"),
+                                 settings(joint_nms_thresh=0.3, clip_to="canvas", min_size=1.0, post_nms_top_n=20)])
+def test_joint_suppression_and_clipping_to_the_canvas_equal_it_too(cfg):
+    anchors, logits, deltas = random_input(4)
+    sizes = [[100, 120], [64, 70]]
+    boxes, valid = run(cfg, anchors, logits, deltas, sizes)
+    plain = settings(min_size=cfg.min_size, post_nms_top_n=cfg.post_nms_top_n)
+    for image in range(2):
+        expected = propose_image(anchors, logits[image], deltas[image], sizes[image], cfg)
+        np.testing.assert_allclose(boxes[image][valid[image]], expected, rtol=1e-4, atol=1e-3)
+        without = propose_image(anchors, logits[image], deltas[image], sizes[image], plain)
+        assert len(expected) < len(without) if cfg.joint_nms_thresh else (expected.max(0) > np.max(without, 0)).any()
+
+
+@pytest.mark.parametrize("min_size", [8.0, 25.0])
+def test_small_boxes_dropped_first_leave_their_places_to_others(min_size):
+    anchors, logits, deltas = random_input(5)
+    sizes = [[100, 120], [64, 70]]
+    first, after = (settings(min_size=min_size, pre_nms_top_n=8, drop_small_first=value) for value in (True, False))
+    boxes, valid = run(first, anchors, logits, deltas, sizes)
+    counts = []
+    for image in range(2):
+        expected, fewer = (propose_image(anchors, logits[image], deltas[image], sizes[image], cfg) for cfg in (first, after))
+        np.testing.assert_allclose(boxes[image][valid[image]], expected, rtol=1e-4, atol=1e-3)
+        counts.append((len(expected), len(fewer)))
+    assert any(more > less for more, less in counts)
+
+
 @pytest.mark.usefixtures("operator_by_operator")
 def test_suppression_stays_within_a_level():
     # The same box on both levels, and twice on the second.
@@ -85,6 +125,25 @@ def test_suppression_stays_within_a_level():
     boxes, valid = run(settings(), anchors, logits, np.zeros((1, 4, 4)), [[200, 200]], level_sizes=(2, 2))
     np.testing.assert_array_equal(valid, [[True, True, True, False]])
     np.testing.assert_array_equal(boxes[0, :3], [box, box, [100, 100, 140, 140]])
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_levels_suppress_each_other_after_the_best_are_chosen():
+    # The third anchor, on the other level, overlaps the first by 0.8, and the fourth, on its own, by as much.
+    anchors = [[0, 0, 100, 8], [200, 90, 220, 110], [0, 0, 100, 10], [0, 0, 80, 10]]
+    cfg = settings(joint_nms_thresh=0.7, post_nms_top_n=3, nms_thresh=0.9)
+    boxes, valid = run(cfg, anchors, [[3, 1, 4, 2]], np.zeros((1, 4, 4)), [[200, 200]], level_sizes=(2, 2))
+    # Those that it suppresses were among the three best: the second anchor does not take their place.
+    np.testing.assert_array_equal(valid, [[True, False, False]])
+    np.testing.assert_array_equal(boxes[0, 0], [0, 0, 100, 10])
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_clipping_to_the_canvas_knows_no_image():
+    boxes, valid = run(settings(clip_to="canvas"), [[-5, -6, 300, 400], [60, 70, 90, 100]], [[2, 1]], np.zeros((1, 2, 4)),
+                       [[40, 30]], level_sizes=(2,))
+    assert valid.all()
+    np.testing.assert_array_equal(boxes, [[[0, 0, 127, 109], [60, 70, 90, 100]]])
 
 
 @pytest.mark.usefixtures("operator_by_operator")

@@ -127,6 +127,9 @@ def test_predictor(in_graph):
     np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 55], [2, 10, 40, 50]], rtol=1e-5)
     np.testing.assert_allclose(boxes[1], [[[10, 20, 30, 60], [2, 10, 42, 50]], [[40, 40, 60, 60], [32, 35, 72, 55]]],
                                rtol=1e-5)
+    boxes, unclipped_scores = in_graph(RoIPredictor(WEIGHTS, clipped=False), logits, deltas, proposals, valid, sizes)
+    np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 60], [2, 10, 42, 50]], rtol=1e-5)
+    np.testing.assert_array_equal(unclipped_scores, scores)
 
 
 @pytest.mark.usefixtures("operator_by_operator")

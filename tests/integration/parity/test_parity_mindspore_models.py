@@ -1,0 +1,116 @@
+"""With its configuration and weights, this project computes what the older MindSpore implementation computed.
+
+mindspore_models_320x416.npz holds what that one gave, in fp32 on a CPU, for the two photographs in the folder bccd.
+"""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor
+
+from src.config import load_config
+from src.dataset.annotations import open_dataset
+from src.dataset.loader import EvalLoader
+from src.detector import Predictor, build_detector
+from src.distributed import SingleProcess
+from src.evaluation.evaluate import evaluate
+from src.models.faster_rcnn import InferenceForward
+from tests.helpers.parity.comparison import relative_error, share_of_equal_detections, twins
+from tests.helpers.parity.older_weights import draw_older_tensor, older_name
+from tests.helpers.paths import ROOT
+
+HERE = Path(__file__).parent
+CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_mindspore_models.yml"
+EVERY = 7  # of the older predictions, every 7th row is stored
+LOW = 0.1  # detections below this score are not compared
+IMAGES = pytest.mark.parametrize("image", range(2))
+
+
+@pytest.fixture(scope="module")
+def older():
+    """What the older implementation computes, name -> array."""
+    with np.load(HERE / "mindspore_models_320x416.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def ours(older):
+    """What this project computes, operator by operator: all that comes before the detections by the plain operators, and these
+    by the kernels for CPUs, where a compiler can build them."""
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    settings = {"data.dataset_dir": str(HERE / "bccd"), "data.target_size": older["size"].tolist(), "batch_size": 2,
+                "device_target": "CPU", "mix": False}
+    cfg = load_config(CONFIG, [(key, value, "test") for key, value in settings.items()])
+    network = build_detector(cfg, int(older["num_classes"]), pretrained=False)
+    for parameter in network.get_parameters():
+        parameter.set_data(Tensor(draw_older_tensor(older_name(parameter.name), parameter.shape, int(older["salt"]))))
+    dataset = open_dataset(cfg, "val", SingleProcess())
+    loader = EvalLoader(dataset, cfg)
+    [batch] = loader.batches()
+
+    forward = InferenceForward(network, cfg).set_train(False)
+    image = forward.preprocess(batch.image, batch.valid_size)
+    levels = network.pyramid(image)
+    proposals, valid = forward.propose(network.anchors, *network.rpn_head(levels), batch.valid_size)
+    pooled = network.roi_align(levels[:network.num_roi_levels], proposals)
+    boxes, scores = forward.predict(*network.box_head(pooled), proposals, valid, batch.valid_size)
+    return SimpleNamespace(
+        files=[Path(record.path).name for record in dataset.records], image=image.asnumpy(),
+        levels=[level.asnumpy() for level in levels], proposals=proposals.asnumpy(), valid=valid.asnumpy(), boxes=boxes.asnumpy(),
+        scores=scores.asnumpy(), results=evaluate(Predictor(network, cfg), loader, dataset, cfg, SingleProcess()).results)
+
+
+@IMAGES
+def test_input(ours, older, image):
+    assert ours.files[image] == older[f"file_{image}"]
+    np.testing.assert_allclose(ours.image[image, :, ::16, ::16], older[f"input_{image}"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("level", range(5))
+def test_features(ours, older, level):
+    assert relative_error(ours.levels[level][0, ::32, ::4, ::4], older[f"feature_{level}"]) < 1e-4
+
+
+@IMAGES
+def test_proposals(ours, older, image):
+    expected = older[f"proposals_{image}"][older[f"proposals_mask_{image}"]]
+    found = ours.proposals[image][ours.valid[image]]
+    assert (twins(found, expected) >= 0).mean() >= 0.99
+    assert (twins(expected, found) >= 0).mean() >= 0.99
+    suppressed = older[f"proposals_{image}"][~older[f"proposals_mask_{image}"]]
+    assert len(suppressed) and (twins(found, suppressed) < 0).all()
+
+
+@IMAGES
+def test_predictions_of_the_same_proposals(ours, older, image):
+    classes = ours.scores.shape[2]
+    rows = np.flatnonzero(older[f"proposals_mask_{image}"][::EVERY])
+    expected = older[f"prediction_{image}"][rows]
+    found = np.flatnonzero(ours.valid[image])
+    index = twins(ours.proposals[image][found], older[f"proposals_{image}"][::EVERY][rows])
+    assert (index >= 0).mean() >= 0.98
+    expected, own = expected[index >= 0], found[index[index >= 0]]
+    np.testing.assert_allclose(ours.boxes[image][own], expected[:, :4 * classes].reshape(-1, classes, 4), rtol=0, atol=0.02)
+    scores = ours.scores[image][own]
+    np.testing.assert_allclose(np.c_[scores, 1 - scores.sum(1)], expected[:, 4 * classes:], rtol=0, atol=1e-4)
+
+
+def columns(results, image_id, least):
+    """Boxes, scores and classes of an image's rows in COCO's result format with a score above `least`."""
+    rows = [row for row in results if row["image_id"] == image_id and row["score"] > least]
+    boxes = np.array([row["bbox"] for row in rows])
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes, np.array([row["score"] for row in rows]), np.array([row["category_id"] for row in rows])
+
+
+@pytest.mark.parametrize("image_id", [100001, 100002])
+def test_detections(ours, older, image_id):
+    results, tolerances = json.loads(str(older["results"])), {"overlap": 0.99, "pixels": 0.1, "score": 1e-3}
+    for one, other in ((ours.results, results), (results, ours.results)):
+        expected = columns(other, image_id, LOW)
+        assert len(expected[0]) > 500
+        assert share_of_equal_detections(columns(one, image_id, 0), expected, **tolerances) >= 0.99
