@@ -9,17 +9,16 @@ from types import SimpleNamespace
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
 
 from src.config import load_config
 from src.dataset.annotations import open_dataset
 from src.dataset.loader import EvalLoader
-from src.detector import Predictor, build_detector
+from src.detector import Predictor, load_detector
 from src.distributed import SingleProcess
 from src.evaluation.evaluate import evaluate
 from src.models.faster_rcnn import InferenceForward
+from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
 from tests.helpers.parity.comparison import relative_error, share_of_equal_detections, twins
-from tests.helpers.parity.older_weights import draw_older_tensor, older_name
 from tests.helpers.paths import ROOT
 
 HERE = Path(__file__).parent
@@ -37,17 +36,17 @@ def older():
 
 
 @pytest.fixture(scope="module")
-def ours(older):
+def ours(older, tmp_path_factory):
     """What this project computes, operator by operator: all that comes before the detections by the plain operators, and these
     by the kernels for CPUs, where a compiler can build them."""
     ms.set_device("CPU")
     ms.set_context(mode=ms.PYNATIVE_MODE)
+    weights = drawn_weights(older_shapes("resnet50", int(older["num_classes"])))
+    checkpoint = write(tmp_path_factory.mktemp("older") / "older.ckpt", weights)
     settings = {"data.dataset_dir": str(HERE / "bccd"), "data.target_size": older["size"].tolist(), "batch_size": 2,
-                "device_target": "CPU", "mix": False}
+                "device_target": "CPU", "mix": False, "checkpoint_path": checkpoint}
     cfg = load_config(CONFIG, [(key, value, "test") for key, value in settings.items()])
-    network = build_detector(cfg, int(older["num_classes"]), pretrained=False)
-    for parameter in network.get_parameters():
-        parameter.set_data(Tensor(draw_older_tensor(older_name(parameter.name), parameter.shape, int(older["salt"]))))
+    network, _ = load_detector(cfg)
     dataset = open_dataset(cfg, "val", SingleProcess())
     loader = EvalLoader(dataset, cfg)
     [batch] = loader.batches()
