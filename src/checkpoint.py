@@ -14,12 +14,11 @@ from src.checkpoint_file import is_intact, read_checkpoint_file
 from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
 from src.errors import UserError, is_plain
 from src.files import flush_to_disk, whole_file
-from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
+from src.models.parameter_names import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
 
-MOMENTS = "moments."  # how the names of momenta begin
-STATISTICS = "statistics."  # and those of the other ranks' BatchNorm statistics, see src.train.statistics
+STATISTICS = "statistics."  # how the names of the other ranks' BatchNorm statistics begin, see src.train.statistics
 CLASS_NAMES = "class_names"  # entry with the names of the classes by label, a JSON list
 # The numbers that say where training stood.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}

@@ -10,7 +10,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.errors import UserError
 from src.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
@@ -23,12 +22,9 @@ def main(args, *_):
     from src.checkpoint import write_checkpoint
     from src.convert.torch_files import read_state
     from src.convert.torchvision_weights import from_torchvision
-    from src.files import check_output_path
-    from tools.networks import network_of
+    from tools.networks import check_checkpoint_path, network_of
 
-    if not args.output.endswith(".ckpt"):
-        raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")
-    check_output_path(args.output)
+    check_checkpoint_path(args.output)
     state = read_state(args.input)
     network = network_of(args.config, state, args.input)
     weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, args.input)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.errors import UserError
 from src.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
@@ -22,12 +21,9 @@ def main(args, *_):
     from src.checkpoint import load_weights, read_checkpoint, write_checkpoint
     from src.convert.mindspore_models import older_name
     from src.detector import build_detector
-    from src.files import check_output_path
-    from tools.networks import config_of
+    from tools.networks import check_checkpoint_path, config_of
 
-    if not args.output.endswith(".ckpt"):
-        raise UserError(f"the checkpoint to write is {args.output!r}; its name must end with .ckpt.")
-    check_output_path(args.output)
+    check_checkpoint_path(args.output)
     checkpoint = read_checkpoint(args.input)
     network = build_detector(config_of(args.config, checkpoint.weights, args.input), checkpoint.num_classes)
     load_weights(network, checkpoint)

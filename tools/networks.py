@@ -1,4 +1,4 @@
-"""The network that a file of weights belongs to."""
+"""What the tools that convert weights share: the network that a file of weights belongs to, and the path of a checkpoint."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -11,8 +11,20 @@ from src.config import load_config, with_settings
 from src.convert.torchvision_weights import num_classes_of, resnet_name
 from src.detector import build_detector
 from src.errors import UserError
+from src.files import check_output_path
 
 TORCHVISION_CONFIG = Path(__file__).resolve().parents[1] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
+
+
+def check_checkpoint_path(path: str) -> None:
+    """Check, before anything takes time, that a checkpoint can be written to `path`.
+
+    Raises:
+        UserError: its name does not end with .ckpt, its folder is missing, or it is a folder itself.
+    """
+    if not path.endswith(".ckpt"):
+        raise UserError(f"the checkpoint to write is {path!r}; its name must end with .ckpt.")
+    check_output_path(path)
 
 
 def config_of(config: str | None, names: Iterable[str], path: str):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from src.errors import UserError
+from src.models.parameter_names import MOMENTS
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -29,7 +30,6 @@ LAYERS = (
 )
 TO_THERE, TO_HERE = dict(LAYERS), {there: here for here, there in LAYERS}
 # Its trainer saves itself with the network: MindSpore's momentum optimizer and loss scale, which add these to the weights.
-MOMENTS = "moments."
 TRAINER_STATE = {"learning_rate", "momentum", "global_step", "scale_sense"}
 
 

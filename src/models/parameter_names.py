@@ -1,6 +1,7 @@
 """Names in checkpoints of the detector's parameters, as far as anything but the layers themselves depends on them."""
 
 BACKBONE = "backbone.stages."  # before the names that mindcv gives the backbone's parameters
+MOMENTS = "moments."  # before the name of a weight: its momentum, which MindSpore's optimizer keeps
 # The layers whose shapes depend on the number of classes.
 CLASSES, DELTAS = "box_head.classes.", "box_head.deltas."
 CLASS_LAYERS = (CLASSES, DELTAS)

@@ -40,7 +40,7 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
     assert "1 empty boxes (dropped)" in said
     assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in said
     sheet = cv2.imread(str(output))
-    # By the words of src/dataset/sources.py: the order is of (seed, epoch), and whether an image is mirrored of
+    # By the words of src/dataset/loader.py: the order is of (seed, epoch), and whether an image is mirrored of
     # (seed, epoch, its number), with epochs from 0.
     wanted = np.random.default_rng([SEED, EPOCH - 1]).permutation(IMAGES)[:COUNT]
     mirrored = [np.random.default_rng([SEED, EPOCH - 1, number]).random() < 0.5 for number in wanted]
