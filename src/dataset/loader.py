@@ -22,7 +22,9 @@ import numpy as np
 
 from src.dataset.annotations import CocoDataset, Record, training_records
 from src.dataset.image import UnreadableImageError, read_image
-from src.dataset.transforms import apply, fitted_size, pad_boxes, padding_of
+from src.dataset.resize import fitted_size
+from src.dataset.sample import Sample
+from src.dataset.transforms import apply, pad_boxes, padding_of
 from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
@@ -123,12 +125,12 @@ class Loader:
             canvas[:] = 0
             valid_size = np.array(fitted_size(size, self.cfg.data.target_size), dtype=np.float32)
             scale = valid_size / np.array(size, dtype=np.float32)
-            boxes = record.boxes * scale[[1, 0, 1, 0]]
+            sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
         else:
             rng = np.random.default_rng([self.cfg.seed, epoch, index])
-            valid_size, boxes, scale = apply(self.item_transforms, image, record.boxes, rng, canvas)
-        return (valid_size, *pad_boxes(boxes, record.labels, self.padding_size, self.padding_value), np.int64(record.image_id),
-                np.array(size, dtype=np.int32), scale, np.bool_(readable))
+            valid_size, sample = apply(self.item_transforms, Sample(image, record.boxes, record.labels), rng, canvas)
+        return (valid_size, *pad_boxes(sample.boxes, sample.labels, self.padding_size, self.padding_value),
+                np.int64(record.image_id), np.array(size, dtype=np.int32), sample.scale, np.bool_(readable))
 
 
 class TrainLoader(Loader):

@@ -11,7 +11,7 @@ import numpy as np
 from src.config import with_settings
 from src.dataset.annotations import load_coco
 from src.dataset.loader import TrainLoader
-from src.dataset.transforms import fitted_size
+from src.dataset.resize import fitted_size
 from tools.coco_output import write_annotations
 
 HEIGHT, WIDTH = 480, 640
