@@ -2,6 +2,7 @@
 import itertools
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 from src.config.schema import Config
 from src.errors import UserError
@@ -14,8 +15,11 @@ ANCHORS = "rpn_head.anchor_generator"
 
 def round_target_size(data: dict, origins: dict) -> None:
     """Round target_size in the section `data` up to multiples of STRIDE, and log that; see `check_config`."""
+    def round_up(size: Any) -> Any:
+        return [round_up(part) for part in size] if isinstance(size, list) else -(-size // STRIDE) * STRIDE
+
     given = data["target_size"]
-    rounded = [-(-side // STRIDE) * STRIDE for side in given]
+    rounded = round_up(given)
     if rounded != given:
         logging.getLogger("faster_rcnn").warning("%s: data.target_size %s rounded up to %s, multiples of %d",
                                                  origins["data.target_size"], given, rounded, STRIDE)
@@ -31,7 +35,7 @@ def check_config(cfg: Config, origins: dict) -> None:
     Raises:
         UserError: two settings that contradict each other.
     """
-    for holds, names, message in itertools.chain(_levels(cfg), _thresholds(cfg), _classes(cfg), _anchors(cfg)):
+    for holds, names, message in itertools.chain(_levels(cfg), _thresholds(cfg), _classes(cfg), _canvases(cfg)):
         if not holds:
             where = ", ".join(dict.fromkeys(origins[name] for name in names if name in origins)) or "default settings"
             raise UserError(f"{where}: {message}")
@@ -77,9 +81,11 @@ def _classes(cfg: Config) -> Iterator[tuple]:
     yield len(set(names)) == len(names), ["data.names"], f"data.names must not name a class twice: {names}"
 
 
-def _anchors(cfg: Config) -> Iterator[tuple]:
-    generator, (height, width) = cfg.rpn_head.anchor_generator, cfg.data.target_size
-    cells = sum(-(-height // stride) * -(-width // stride) for stride in generator.strides)
+def _canvases(cfg: Config) -> Iterator[tuple]:
+    generator, canvases = cfg.rpn_head.anchor_generator, cfg.data.canvases
+    yield len(set(canvases)) == len(canvases), ["data.target_size"], (
+        f"data.target_size must not name a canvas twice: {cfg.data.target_size}")
+    cells = max(sum(-(-height // stride) * -(-width // stride) for stride in generator.strides) for height, width in canvases)
     anchors = cells * len(generator.aspect_ratios) * len(generator.anchor_sizes[0])
     names = ["data.target_size", *(f"{ANCHORS}.{name}" for name in ("strides", "aspect_ratios", "anchor_sizes"))]
     yield anchors <= MAX_ANCHORS, names, (

@@ -33,11 +33,11 @@ def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
 
 
 def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:
-    """The dotted name and the value at pydantic's location, less the names of types at its end."""
+    """The dotted name and the value at pydantic's location, less the names of types in it."""
     dotted, value = "", layer
     for part in loc:
         if not (isinstance(value, dict) and part in value) and not (isinstance(value, list) and isinstance(part, int)):
-            break
+            continue
         dotted, value = f"{dotted}[{part}]" if isinstance(part, int) else f"{dotted}.{part}", value[part]
     return dotted.lstrip("."), value
 

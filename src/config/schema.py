@@ -2,9 +2,9 @@
 
 `pixels` are pixels of the canvas, the network's input. What a section is for stands where it is used.
 """
-from typing import Annotated, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from src.config.transforms import EvalTransformList, TrainTransformList, default_transforms
 from src.config.values import (
@@ -25,6 +25,7 @@ from src.config.values import (
 
 # Upper limits are far beyond use: they keep a slip of the finger from asking for all memory, and numbers within fp32.
 MAX_CHANNELS = 4096
+CanvasSize = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], length(2)]
 DefaultNorm = AfterValidator(lambda norm: 10.0 if norm is True else norm)
 
 
@@ -140,6 +141,10 @@ class DrawShapes(Section):
     seed: int = setting(0, "seed of the drawing", ge=0, le=2**32 - 1)
 
 
+def _one_or_several(value: Any) -> str:
+    return "several" if isinstance(value, list) and any(isinstance(part, list) for part in value) else "one"
+
+
 class Data(Section):
     dataset_dir: OptionalText = setting("", "folder of the data set")
     train_img_dir: Text = setting("train2017", "folder of the training images")
@@ -148,11 +153,19 @@ class Data(Section):
     val_anno_path: Text = setting("annotations/instances_val2017.json", "annotation file for evaluation")
     nc: Optional[Count] = setting(None, "number of classes; None: as many as the annotation file has")
     names: Optional[Annotated[list[Text], NotEmpty]] = setting(None, "class names; None: those of the annotation file")
-    target_size: Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], length(2)] = setting(
-        [768, 1280], "canvas (height, width) in pixels, multiples of 32")
+    target_size: Annotated[
+        Union[Annotated[CanvasSize, Tag("one")], Annotated[list[CanvasSize], Tag("several")]], Discriminator(_one_or_several)
+    ] = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32; of a list of them each image goes to the one on "
+                "which it becomes largest")
     draw_shapes: Optional[DrawShapes] = setting(None, "draw this data set into dataset_dir; None: it is there")
     train_transforms: TrainTransforms = setting(TrainTransforms(), "what happens to a training image")
     eval_transforms: EvalTransforms = setting(EvalTransforms(), "what happens to an image in evaluation")
+
+    @property
+    def canvases(self) -> tuple[tuple[int, int], ...]:
+        """The (height, width) of each canvas in pixels, in the order of target_size."""
+        several = _one_or_several(self.target_size) == "several"
+        return tuple((height, width) for height, width in (self.target_size if several else [self.target_size]))
 
 
 class Optimizer(Section):

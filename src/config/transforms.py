@@ -1,5 +1,5 @@
 """The lists `data.*_transforms.item_transforms`: which transforms exist, their parameters, and their order."""
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
@@ -8,6 +8,7 @@ from src.errors import show
 
 Channels = Annotated[list[Annotated[Number, Field(ge=-1000, le=1000)]], length(3)]
 PositiveChannels = Annotated[list[Annotated[Number, Field(ge=1e-4, le=1000)]], length(3)]
+Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
 
 
 class RandomFlip(Section):
@@ -25,11 +26,20 @@ class RandomHSV(Section):
 
 
 class Resize(Section):
-    """scale the image to fit into data.target_size"""
+    """scale the image: to fit into its canvas, or with shortest to that shortest side"""
 
     keep_ratio: Literal[True] = setting(True, "height and width are scaled alike")
     shrink: Literal["linear", "area"] = setting("linear", "how an image becomes smaller: linear interpolation, or area, the mean "
                                                 "of the pixels that fall into one")
+    shortest: Optional[Side] = setting(None, "shortest side of the scaled image, in pixels, where longest and the canvas allow "
+                                       "it, rounded as in torchvision; None: as large as the canvas allows")
+    longest: Optional[Side] = setting(None, "longest side that shortest may lead to; None: only the canvas sets a limit")
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> "Resize":
+        if self.longest is not None and (self.shortest is None or self.longest < self.shortest):
+            raise ValueError(f"has longest {self.longest}, which goes with a shortest of at most that, not {self.shortest}")
+        return self
 
 
 class NormalizeImage(Section):

@@ -21,8 +21,9 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.dataset.annotations import CocoDataset, Record, training_records
+from src.dataset.batching import epoch_order, one_canvas_batches
 from src.dataset.image import UnreadableImageError, read_image
-from src.dataset.resize import fitted_size
+from src.dataset.resize import choose_canvas, fitted_size, scaling_of
 from src.dataset.sample import Sample
 from src.dataset.transforms import apply, pad_boxes, padding_of
 from src.errors import UserError
@@ -36,7 +37,7 @@ NETWORK_COLUMNS = 5  # the first ones of a batch, which the network reads
 
 
 class Batch(NamedTuple):
-    """B images with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five, which the
+    """B images of one canvas with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five, which the
     network reads; the others stay arrays.
     """
     image: np.ndarray          # (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros beside it
@@ -51,12 +52,6 @@ class Batch(NamedTuple):
                                # evaluation a black one
 
 
-@functools.lru_cache(maxsize=2)  # workers may be at the end of one epoch and the beginning of the next
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The records of an epoch in the order in which they are drawn: a permutation of range(count), (count,) int64."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 class Loader:
     """What the two loaders share: numbers of batches -> batches of arrays, for several workers at once, and their stream.
 
@@ -64,6 +59,7 @@ class Loader:
 
     Attributes:
         records: of which samples are made.
+        canvas_of: (N,) int64, number of each record's canvas, see `choose_canvas`.
         num_batches: of this process.
         padding_size: G, length of the box lists: the configuration's, or the most boxes that a record has.
         unreadable: {path: reason} of the files that could not be read so far; each is logged once.
@@ -73,6 +69,9 @@ class Loader:
     def __init__(self, records: list[Record], cfg, transforms, rank: int, size: int):
         self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
         self.item_transforms = transforms.item_transforms
+        self.canvases, self.scaling = cfg.data.canvases, scaling_of(self.item_transforms)
+        canvas_of = functools.cache(lambda size: choose_canvas(size, self.canvases, self.scaling))
+        self.canvas_of = np.array([canvas_of((record.height, record.width)) for record in records])
         configured, self.padding_value = padding_of(self.item_transforms)
         self.padding_size = max(configured, max(len(record.boxes) for record in records))
         if self.padding_size > configured:
@@ -96,13 +95,27 @@ class Loader:
         return self.num_batches
 
     def __getitem__(self, number: int) -> Batch:
+        indices, epoch = self.plan(int(number))
         # Images are drawn where they stay: collecting them afterwards would copy each once more.
-        images = np.empty((self.cfg.batch_size, *self.cfg.data.target_size, 3), dtype=np.uint8)
-        rows = [self.row(int(number), row, canvas) for row, canvas in enumerate(images)]
+        images = np.empty((len(indices), *self.canvases[self.canvas_of[indices[0]]], 3), dtype=np.uint8)
+        rows = [self.row(index, epoch, canvas) for index, canvas in zip(indices.tolist(), images)]
         return Batch(images, *map(np.stack, zip(*rows)))
 
-    def row(self, number: int, row: int, canvas: np.ndarray) -> tuple:
-        """The sample in a row of a batch: its columns of `Batch` but the first, `image`, which is drawn onto `canvas`."""
+    def canvas_order(self, start: int = 0) -> list[tuple[int, int]]:
+        """The canvases of the batches from number `start` on, as (height, width), in the order in which they are first met."""
+        met: dict = {}
+        for number in range(start, len(self)):
+            met[self.canvases[self.canvas_of[self.plan(number)[0][0]]]] = None
+            if len(met) == len(set(self.canvas_of)):
+                break
+        return list(met)
+
+    def plan(self, number: int) -> tuple[np.ndarray, int]:
+        """The records of this process's batch of that number, (B,) int64, all of one canvas, and its epoch."""
+        raise NotImplementedError
+
+    def row(self, index: int, epoch: int, canvas: np.ndarray) -> tuple:
+        """The sample of a record: its columns of `Batch` but the first, `image`, which is drawn onto `canvas`."""
         raise NotImplementedError
 
     def read(self, index: int) -> np.ndarray | None:
@@ -123,7 +136,7 @@ class Loader:
         size = record.height, record.width
         if image is None:
             canvas[:] = 0
-            valid_size = np.array(fitted_size(size, self.cfg.data.target_size), dtype=np.float32)
+            valid_size = np.array(fitted_size(size, canvas.shape[:2], self.scaling), dtype=np.float32)
             scale = valid_size / np.array(size, dtype=np.float32)
             sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
         else:
@@ -136,20 +149,25 @@ class Loader:
 class TrainLoader(Loader):
     """Shuffled, augmented batches of all epochs of a run.
 
-    An epoch is a permutation of the records cut to whole batches of all processes, of which this one gets its rows. The epochs
-    are one stream, so that workers start once a run, and a run that starts at step k gets the batches that one from step 0 gets
-    from its step k on. A record whose file cannot be read is replaced by the next readable one.
+    An epoch is a permutation of the records, cut to whole batches of all processes, of which this one gets its rows: in each
+    step all have images of the same canvas. With one canvas the records beyond the last whole batch are left out of the epoch.
+    With several, the last batch of each canvas is filled up with the first records of that canvas in the epoch, so that none is
+    left out. The epochs are one stream, so that workers start once a run, and a run that starts at step k gets the batches that
+    one from step 0 gets from its step k on. A record whose file cannot be read is replaced by the next readable one, of the same
+    canvas if there is one.
 
     Attributes:
         steps_per_epoch: batches of an epoch.
 
     Raises:
-        UserError: no record has a box, a batch is larger than the data set, or the run is beyond reason.
+        UserError: no record has a box, a batch of the only canvas is larger than the data set, or the run is beyond reason.
     """
 
     def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
         super().__init__(training_records(dataset), cfg, cfg.data.train_transforms, rank, size)
-        self.steps_per_epoch = len(self.records) // (cfg.batch_size * size)
+        # Of two epochs: workers may be at the end of one and at the beginning of the next.
+        self.draw_epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
+        self.steps_per_epoch = len(self.draw_epoch(0))
         if self.steps_per_epoch == 0:
             processes = f" for each of {size} processes" if size > 1 else ""
             raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
@@ -160,40 +178,60 @@ class TrainLoader(Loader):
             raise UserError(f"epochs is {cfg.epochs}, which makes {images} images for a process, more than {MAX_IMAGES}: choose "
                             "a smaller number of epochs.")
 
-    def row(self, number: int, row: int, canvas: np.ndarray) -> tuple:
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        """The records of the batches of all processes, (steps_per_epoch, size * B) int64."""
+        common = self.cfg.batch_size * self.size
+        order = epoch_order(self.cfg.seed, epoch, len(self.records))
+        batches = one_canvas_batches(order, self.canvas_of, common, fill=len(self.canvases) > 1)
+        return np.reshape([batch for batch in batches if len(batch) == common], (-1, common))
+
+    def plan(self, number: int) -> tuple[np.ndarray, int]:
         epoch, step = divmod(number, self.steps_per_epoch)
-        count = len(self.records)
-        order = epoch_order(self.cfg.seed, epoch, count)
-        wanted = int(order[(step * self.size + self.rank) * self.cfg.batch_size + row])
-        for index in itertools.chain(range(wanted, count), range(wanted)):
-            image = self.read(index)
+        first = self.rank * self.cfg.batch_size
+        return self.draw_epoch(epoch)[step, first:first + self.cfg.batch_size], epoch
+
+    def row(self, index: int, epoch: int, canvas: np.ndarray) -> tuple:
+        for candidate in self._in_place_of(index):
+            image = self.read(candidate)
             if image is not None:
-                return self.sample(canvas, index, image, epoch, readable=index == wanted)
-        raise UserError(f"not one of the {count} training images can be read; above is the reason for each.")
+                return self.sample(canvas, candidate, image, epoch, readable=candidate == index)
+        raise UserError(f"not one of the {len(self.records)} training images can be read; above is the reason for each.")
+
+    def _in_place_of(self, index: int) -> Iterator[int]:
+        """The record itself, those that follow it on its canvas, then those of other canvases."""
+        count = len(self.records)
+        for same_canvas in (True, False):
+            for other in itertools.chain(range(index, count), range(index)):
+                if (self.canvas_of[other] == self.canvas_of[index]) == same_canvas:
+                    yield other
 
 
 class EvalLoader(Loader):
     """Batches of every record once, in order, also of those without boxes.
 
-    Of several processes, each gets every size-th batch: an image has the same neighbours whatever their number. The last batch is
-    filled up with repeats of the last record: rows from `num_images` on are to be ignored. An unreadable file becomes a black
-    image.
+    Of several processes, each gets every size-th batch: an image has the same neighbours whatever their number. The last batch of
+    each canvas is filled up with repeats of its last record. An unreadable file becomes a black image.
 
     Attributes:
+        counts: by batch, the number of its first rows that count; those after them are repeats.
         num_images: of this process.
     """
 
     def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
         super().__init__(dataset.records, cfg, cfg.data.eval_transforms, rank, size)
-        count = len(self.records)
-        self.starts = range(rank * cfg.batch_size, count, size * cfg.batch_size)  # numbers of the batches' first records
-        self.num_batches = len(self.starts)
-        self.num_images = sum(min(cfg.batch_size, count - start) for start in self.starts)
+        order = np.arange(len(self.records))
+        self._batches = one_canvas_batches(order, self.canvas_of, cfg.batch_size, fill=False)[rank::size]
+        self.num_batches = len(self._batches)
+        self.counts = [len(batch) for batch in self._batches]
+        self.num_images = sum(self.counts)
 
-    def row(self, number: int, row: int, canvas: np.ndarray) -> tuple:
-        index = min(self.starts[number] + row, len(self.records) - 1)
+    def plan(self, number: int) -> tuple[np.ndarray, int]:
+        batch = self._batches[number]
+        return np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge"), 0
+
+    def row(self, index: int, epoch: int, canvas: np.ndarray) -> tuple:
         image = self.read(index)
-        return self.sample(canvas, index, image, epoch=0, readable=image is not None)
+        return self.sample(canvas, index, image, epoch, readable=image is not None)
 
 
 def _read_with_threads(source, start, cfg):

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.random import Generator
 
 from src.dataset.augmentation import AUGMENTATIONS
-from src.dataset.resize import resize
+from src.dataset.resize import resize, scaling_of
 from src.dataset.sample import Sample
 
 
@@ -29,7 +29,7 @@ def apply(item_transforms: list[dict], sample: Sample, rng: Generator, canvas: n
         if name in AUGMENTATIONS:
             sample = AUGMENTATIONS[name](sample, rng, **parameters)
         elif name == "Resize":
-            sample = resize(sample, canvas, **parameters)
+            sample = resize(sample, canvas, scaling_of([item]), parameters.get("shrink", "linear"))
     image = sample.image
     height, width = image.shape[:2]
     if not np.may_share_memory(image, canvas):

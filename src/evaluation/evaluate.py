@@ -76,9 +76,7 @@ def _detect(predict, loader, dataset, cfg, bar):
     found, skipped, not_finite = [], [], 0
     start = last_report = time.perf_counter()
     done = 0
-    for batch in loader.batches():
-        # The last batch is filled up with repeats.
-        count = max(0, min(len(batch.image_id), loader.num_images - done))
+    for batch, count in zip(loader.batches(), loader.counts):
         readable = batch.readable[:count]
         unreadable = batch.image_id[:count][~readable].tolist()
         if unreadable and not cfg.skip_bad_images:

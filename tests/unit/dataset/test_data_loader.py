@@ -14,7 +14,8 @@ import pytest
 
 from src.dataset import loader as loader_module
 from src.dataset.annotations import load_coco
-from src.dataset.loader import Batch, EvalLoader, TrainLoader, epoch_order
+from src.dataset.batching import epoch_order
+from src.dataset.loader import Batch, EvalLoader, TrainLoader
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
@@ -44,7 +45,7 @@ def test_order_is_a_permutation_of_its_own_for_each_seed_and_epoch():
 
 
 def test_columns_of_a_batch(write_images, make_cfg):
-    loader = EvalLoader(load_coco(*write_images(3, without=[1])), make_cfg(target_size=(80, 90), batch_size=3))
+    loader = EvalLoader(load_coco(*write_images(3, without=[1])), make_cfg(canvases=((80, 90),), batch_size=3))
     batch, = batches(loader)
     shapes = {name: (column.dtype.name, column.shape) for name, column in batch.items()}
     assert shapes == {
@@ -274,7 +275,7 @@ from src.dataset.annotations import load_coco
 from src.dataset.loader import TrainLoader
 transforms = N(item_transforms=[{{"Resize": {{}}}}, {{"LabelsPadding": {{"padding_size": 4, "padding_value": -1}}}}])
 cfg = N(seed=1, batch_size=2, epochs=500, num_workers=2, prefetch_size=4, max_rowsize=8,
-        data=N(target_size=[32, 32], train_transforms=transforms))
+        data=N(canvases=((32, 32),), train_transforms=transforms))
 for batch in TrainLoader(load_coco({path!r}, {folder!r}), cfg).batches():
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
     {then}

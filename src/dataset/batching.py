@@ -1,0 +1,30 @@
+"""Which records make up which batch: the images of a batch have one canvas."""
+from __future__ import annotations
+
+import numpy as np
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The records of an epoch in the order in which they are drawn: a permutation of range(count), (count,) int64."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def one_canvas_batches(order: np.ndarray, canvas_of: np.ndarray, size: int, fill: bool) -> list[np.ndarray]:
+    """Cut records into batches of one canvas each, which come in the order of their first records.
+
+    Args:
+        order: (N,) int64 records, in the order in which they are taken.
+        canvas_of: number of the canvas of each record.
+        size: of a batch.
+        fill: fill up the last batch of a canvas with the first records of that canvas; otherwise it may have fewer.
+
+    Returns:
+        The records of each batch, (size,) int64 or fewer.
+    """
+    canvases, batches = canvas_of[order], []
+    for canvas in np.unique(canvases):
+        places = np.flatnonzero(canvases == canvas)
+        if fill:
+            places = np.resize(places, -(-len(places) // size) * size)  # which repeats them from the first on
+        batches += [places[start:start + size] for start in range(0, len(places), size)]
+    return [order[places] for places in sorted(batches, key=lambda places: places[0])]
