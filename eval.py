@@ -39,7 +39,7 @@ def main(cfg, group, _):
 def score(paths, cfg, group):
     """Score the checkpoints `paths`, write the results, and return {path: metrics}, on rank 0."""
     from src.checkpoint import load_weights, read_checkpoint
-    from src.compile_cache import INFERENCE, use_compile_cache
+    from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.annotations import open_dataset
     from src.dataset.loader import EvalLoader
     from src.detector import Predictor, build_detector
@@ -53,7 +53,7 @@ def score(paths, cfg, group):
     dataset = open_dataset(cfg, "val", group)
     network = build_detector(cfg, len(dataset.names), pretrained=False)
     loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
-    use_compile_cache(cfg, group, INFERENCE, len(dataset.names))
+    use_compile_cache(cfg, group, inference_graphs(loader.canvas_order()), len(dataset.names))
     scores = {}
     for path in paths:
         logger.info("evaluating %s on %d images", path, len(dataset.records))

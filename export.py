@@ -3,9 +3,11 @@
 
 The file takes images as the data loader makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
 boxes float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
-src/evaluation/detections.py makes detections of these. It is written only if it computes what the network does.
+src/evaluation/detections.py makes detections of these. It is written only if it computes what the network does. With several
+canvases in data.target_size there is a file for each.
 """
 import logging
+import os
 import sys
 
 from src.config.command_line import parse_export_args
@@ -19,7 +21,7 @@ MAX_BYTES = 10**9  # of weights: MindSpore writes more than that in several file
 
 
 def main(cfg, group, _):
-    """Write the file that the configuration asks for, and check it on images.
+    """Write the files that the configuration asks for, and check them on images.
 
     Raises:
         UserError: what the user can mend, see `src.launch.run`.
@@ -27,27 +29,37 @@ def main(cfg, group, _):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
     from src.deploy.sample_inputs import batches_of, sample_images
     from src.device import set_up_device
+    from src.models.faster_rcnn import InferenceForward
 
     if group.size > 1:
         raise UserError("export.py is one process; start it without mpirun.")
     writer = check_output(cfg)
     images = sample_images(cfg.image, cfg.batch_size)
     set_up_device(cfg, group)
-    forward = open_forward(cfg)
-    result = export(cfg.output, writer, forward, batches_of(images, cfg))
-    logger.info("%s written and compared with the network on %s: %s", cfg.output,
-                "the images of --image" if cfg.image else "drawn images", result)
-    batch, (height, width) = cfg.batch_size, cfg.data.target_size
-    proposals, classes = forward.propose.number, forward.network.box_head.classes.out_channels - 1
-    logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
-                (batch, height, width, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
+    network = open_network(cfg)
+    for canvas, path in output_paths(cfg).items():
+        forward = InferenceForward(network, cfg, canvas).set_train(False)
+        result = export(path, writer, forward, batches_of(images, cfg, canvas))
+        logger.info("%s written and compared with the network on %s: %s", path,
+                    "the images of --image" if cfg.image else "drawn images", result)
+        batch, proposals, classes = cfg.batch_size, forward.propose.number, network.box_head.classes.out_channels - 1
+        logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
+                    (batch, *canvas, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
+
+
+def output_paths(cfg):
+    """{canvas: file}: cfg.output for a single canvas, with the canvas's height and width in its name where there are several."""
+    root, suffix = os.path.splitext(cfg.output)
+    canvases = cfg.data.canvases
+    return {(height, width): f"{root}_{height}x{width}{suffix}" if len(canvases) > 1 else cfg.output
+            for height, width in canvases}
 
 
 def check_output(cfg):
-    """Check, before anything takes time, that the file can be written; -> the module of src.deploy that writes it.
+    """Check, before anything takes time, that the files can be written; -> the module of src.deploy that writes them.
 
     Raises:
-        UserError: it cannot.
+        UserError: they cannot.
     """
     from src.deploy import mindir, onnx_file
     from src.files import check_output_path
@@ -56,27 +68,27 @@ def check_output(cfg):
     if not cfg.output.endswith(suffix):
         raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
                         "--file_format.")
-    check_output_path(cfg.output)
+    for path in output_paths(cfg).values():
+        check_output_path(path)
     writer = mindir if cfg.file_format == "MINDIR" else onnx_file
     writer.check_possible(cfg)
     return writer
 
 
-def open_forward(cfg):
-    """The detector in the checkpoint of cfg, an `InferenceForward` of plain operators.
+def open_network(cfg):
+    """The detector in the checkpoint of cfg.
 
     Raises:
         UserError: the checkpoint cannot be read, does not fit the configuration or is too large.
     """
     from src.detector import load_detector
-    from src.models.faster_rcnn import InferenceForward
 
     network, _ = load_detector(cfg)
     size = sum(parameter.nbytes for parameter in network.get_parameters())
     if size > MAX_BYTES:
         raise UserError(f"the weights of {cfg.checkpoint_path} take {size} bytes, but only up to {MAX_BYTES} can be exported to "
                         "one file.")
-    return InferenceForward(network, cfg).set_train(False)
+    return network
 
 
 def export(path, writer, forward, batches):

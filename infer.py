@@ -24,7 +24,7 @@ def main(cfg, group, _):
         UserError: what the user can mend, see `src.launch.run`.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
-    from src.compile_cache import INFERENCE, use_compile_cache
+    from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.image_paths import drawing_names, find_images
     from src.detector import Predictor, class_names, load_detector
     from src.device import set_up_device
@@ -38,7 +38,7 @@ def main(cfg, group, _):
     set_up_device(cfg, group)
     network, checkpoint = load_detector(cfg)
     names = class_names(cfg.data, checkpoint)
-    use_compile_cache(cfg, group, INFERENCE, len(names))
+    use_compile_cache(cfg, group, inference_graphs(cfg.data.canvases), len(names))
     predictor = Predictor(network, cfg)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):

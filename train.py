@@ -32,7 +32,7 @@ def main(cfg, group, stop):
 
 def train(cfg, run, stop):
     """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
-    from src.compile_cache import TRAINING, use_compile_cache
+    from src.compile_cache import training_graphs, use_compile_cache
     from src.dataset.annotations import open_dataset
     from src.dataset.loader import TrainLoader
     from src.detector import build_detector
@@ -56,7 +56,6 @@ def train(cfg, run, stop):
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
     logger.info("%d training images, %d classes: %s", len(loader.records), len(dataset.names), ", ".join(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)
-    use_compile_cache(cfg, group, TRAINING, len(dataset.names), loader.padding_size)
 
     network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0)
     step = TrainStep(network, cfg, len(dataset.names), group)
@@ -66,6 +65,9 @@ def train(cfg, run, stop):
     saver = Saver(run, step, state, schedule, dataset.names)
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
     guard = DivergenceGuard(cfg.mix)
+    graphs = training_graphs(loader.canvas_order(state.global_step),
+                             evaluator.loader.canvas_order() if evaluator else cfg.data.canvases)
+    use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():

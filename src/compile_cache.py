@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import mindspore as ms
 
@@ -26,22 +26,39 @@ WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer"), True),
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes"}}
 
-# The graphs of a program by the names that it gives to `stored_graph`, in the order in which they are stored.
-TRAINING = ("gradients", "update", "inference")
-INFERENCE = ("inference",)
-
 LOCK = "lock"  # name of a file in the folder
 
 _to_come = []  # names of the graphs that are still to be loaded or stored
 
 
-def use_compile_cache(cfg, group: Group, graphs: tuple[str, ...], num_classes: int, padding_size: int = 0) -> None:
+def graph_name(kind: str, canvas: tuple[int, int]) -> str:
+    """What `stored_graph` calls a graph for the images of one canvas."""
+    return f"{kind} {canvas[0]}x{canvas[1]}"
+
+
+def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tuple[int, int]]) -> list[str]:
+    """The graphs of train.py in the order in which they are compiled, as far as it is known.
+
+    Args:
+        training: the canvases of training in the order in which they are met.
+        evaluation: those of the evaluation.
+    """
+    first, *others = [graph_name("gradients", canvas) for canvas in training]
+    return [first, "update", *others, *inference_graphs(evaluation)]
+
+
+def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:
+    """The graphs of an evaluation that meets the canvases in this order."""
+    return [graph_name("inference", canvas) for canvas in canvases]
+
+
+def use_compile_cache(cfg, group: Group, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
     """Let `stored_graph` read compiled graphs from the folder cfg.compile_cache, and write to it what is not there.
 
     Nothing is stored where that setting is empty.
 
     Args:
-        graphs: TRAINING or INFERENCE.
+        graphs: of the program by the names that it gives to `stored_graph`, in the order in which they are compiled.
         num_classes: K, without background.
         padding_size: G, length of the box lists of training.
 

@@ -10,10 +10,11 @@ from mindspore import Tensor, nn
 
 from src.checkpoint import Checkpoint, load_weights, read_checkpoint
 from src.checkpoint_file import read_checkpoint_file
-from src.compile_cache import stored_graph
+from src.compile_cache import graph_name, stored_graph
 from src.convert.mindspore_models import from_mindspore_models
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.annotation_file import read_class_names
+from src.dataset.resize import choose_canvas, scaling_of
 from src.dataset.transforms import apply_to_image
 from src.errors import UserError
 from src.evaluation.detections import detections_of_image
@@ -110,11 +111,11 @@ def _annotated_names(data):
 
 
 class Predictor:
-    """Runs a detector."""
+    """Runs a detector, on the graph of each canvas, which is compiled when its first images come."""
 
     def __init__(self, network: FasterRCNN, cfg):
         self.network, self.cfg = network, cfg
-        self.forward = use_kernels(InferenceForward(network, cfg), cfg)
+        self.forwards = {canvas: use_kernels(InferenceForward(network, cfg, canvas), cfg) for canvas in cfg.data.canvases}
 
     def __call__(self, image: Tensor, valid_size: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
@@ -123,9 +124,10 @@ class Predictor:
             image: (B, H, W, 3) uint8 RGB.
             valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
-        self.forward.set_train(False)
-        with stored_graph("inference"):
-            boxes, scores = self.forward(image, valid_size)
+        canvas = image.shape[1], image.shape[2]
+        forward = self.forwards[canvas].set_train(False)
+        with stored_graph(graph_name("inference", canvas)):
+            boxes, scores = forward(image, valid_size)
         return boxes.asnumpy(), scores.asnumpy()
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
@@ -135,9 +137,10 @@ class Predictor:
             boxes (n, 4) float32 xyxy, pixels of the image; scores (n,) float32, falling; labels (n,) int64, 0..K-1; whether all
             scores of the network are finite.
         """
-        data = self.cfg.data
-        canvas = np.empty((*data.target_size, 3), np.uint8)
-        valid_size, scale = apply_to_image(data.eval_transforms.item_transforms, image, canvas)
+        transforms, canvases = self.cfg.data.eval_transforms.item_transforms, self.cfg.data.canvases
+        number = choose_canvas((image.shape[0], image.shape[1]), canvases, scaling_of(transforms))
+        canvas = np.empty((*canvases[number], 3), np.uint8)
+        valid_size, scale = apply_to_image(transforms, image, canvas)
         boxes, scores = self(Tensor(canvas[None]), Tensor(valid_size[None]))
         found = detections_of_image(boxes[0], scores[0], self.cfg.infer, scale, np.array(image.shape[:2]))
         return (*found, bool(np.isfinite(scores[0]).all()))

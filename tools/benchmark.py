@@ -66,7 +66,7 @@ def main(arguments, group, _):
 
 def measure_network(args, cfg, group):
     """The figures of training and inference that args.what asks for, a dict."""
-    from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
+    from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
     from src.detector import Predictor, build_detector
     from src.device import norm_layer
     from src.evaluation.detections import select_detections
@@ -75,7 +75,8 @@ def measure_network(args, cfg, group):
     from tools.benchmarking.steps import RepeatedTrainStep, median_seconds
 
     results = {}
-    graphs = TRAINING if "train" in args.what else INFERENCE
+    canvases = cfg.data.canvases
+    graphs = training_graphs(canvases, canvases) if "train" in args.what else inference_graphs(canvases)
     use_compile_cache(cfg, group, graphs, args.classes, padding_size(cfg))
     batch = noise_batch(cfg, args.classes)
     network = build_detector(cfg, args.classes, norm_layer(cfg, group))

@@ -164,8 +164,8 @@ class Data(Section):
     @property
     def canvases(self) -> tuple[tuple[int, int], ...]:
         """The (height, width) of each canvas in pixels, in the order of target_size."""
-        several = _one_or_several(self.target_size) == "several"
-        return tuple((height, width) for height, width in (self.target_size if several else [self.target_size]))
+        sizes: Any = self.target_size if _one_or_several(self.target_size) == "several" else [self.target_size]
+        return tuple((height, width) for height, width in sizes)
 
 
 class Optimizer(Section):

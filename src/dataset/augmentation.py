@@ -1,6 +1,8 @@
 """Transforms that draw what they do from the sample's own random generator."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -29,4 +31,4 @@ def random_hsv(sample: Sample, rng: Generator, hgain: float, sgain: float, vgain
     return sample._replace(image=image)
 
 
-AUGMENTATIONS = {"RandomFlip": random_flip, "RandomHSV": random_hsv}
+AUGMENTATIONS: dict[str, Callable[..., Sample]] = {"RandomFlip": random_flip, "RandomHSV": random_hsv}

@@ -51,6 +51,11 @@ class Batch(NamedTuple):
     readable: np.ndarray       # (B,) bool, False where a file could not be read: training has the next readable image instead,
                                # evaluation a black one
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) of the images' canvas in pixels."""
+        return self.image.shape[1], self.image.shape[2]
+
 
 class Loader:
     """What the two loaders share: numbers of batches -> batches of arrays, for several workers at once, and their stream.
@@ -102,13 +107,15 @@ class Loader:
         return Batch(images, *map(np.stack, zip(*rows)))
 
     def canvas_order(self, start: int = 0) -> list[tuple[int, int]]:
-        """The canvases of the batches from number `start` on, as (height, width), in the order in which they are first met."""
+        """The canvases of all records, as (height, width), in the order in which the batches from number `start` on first have
+        them; at the end those that they do not have."""
+        used = np.unique(self.canvas_of)
         met: dict = {}
         for number in range(start, len(self)):
-            met[self.canvases[self.canvas_of[self.plan(number)[0][0]]]] = None
-            if len(met) == len(set(self.canvas_of)):
+            if len(met) == len(used):
                 break
-        return list(met)
+            met[self.canvas_of[self.plan(number)[0][0]]] = None
+        return [self.canvases[number] for number in {**met, **dict.fromkeys(used)}]
 
     def plan(self, number: int) -> tuple[np.ndarray, int]:
         """The records of this process's batch of that number, (B,) int64, all of one canvas, and its epoch."""
@@ -136,7 +143,7 @@ class Loader:
         size = record.height, record.width
         if image is None:
             canvas[:] = 0
-            valid_size = np.array(fitted_size(size, canvas.shape[:2], self.scaling), dtype=np.float32)
+            valid_size = np.array(fitted_size(size, (canvas.shape[0], canvas.shape[1]), self.scaling), dtype=np.float32)
             scale = valid_size / np.array(size, dtype=np.float32)
             sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
         else:

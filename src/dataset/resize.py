@@ -19,13 +19,16 @@ class Scaling(NamedTuple):
     longest: float | None = None
 
 
+FIT = Scaling()
+
+
 def scaling_of(item_transforms: list[dict]) -> Scaling:
     """The scaling that the Resize of a list of transforms asks for."""
     [parameters] = [item["Resize"] for item in item_transforms if "Resize" in item]
     return Scaling(parameters.get("shortest"), parameters.get("longest"))
 
 
-def fitted_size(size: tuple[int, int], canvas_size: tuple[int, int], scaling: Scaling = Scaling()) -> tuple[int, int]:
+def fitted_size(size: tuple[int, int], canvas_size: tuple[int, int], scaling: Scaling = FIT) -> tuple[int, int]:
     """The (height, width) in whole pixels of an image of `size` (height, width), scaled by one factor.
 
     Without `scaling.shortest` it just fits into `canvas_size` (height, width), and sides are rounded. With it, sides are those
@@ -47,7 +50,7 @@ def choose_canvas(size: tuple[int, int], canvases: tuple[tuple[int, int], ...], 
     return max(range(len(canvases)), key=lambda number: math.prod(fitted_size(size, canvases[number], scaling)))
 
 
-def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = Scaling(), shrink: str = "linear") -> Sample:
+def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT, shrink: str = "linear") -> Sample:
     """Scale image and boxes by one factor to the `fitted_size` on the canvas (H, W, 3) uint8.
 
     Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own

@@ -28,7 +28,8 @@ def detector_model(forward: InferenceForward, batch: int, height: int, width: in
     graph, net = Graph(), forward.network
     levels = pyramid(graph, net, _preprocess(graph, forward.preprocess, height, width))
     limit = graph.add("Gather", "valid_size", np.array([1, 0, 1, 0]), axis=1)  # (B, 4): x, y, x, y
-    proposals, valid = _propose(graph, forward.propose, net, rpn_outputs(graph, net.rpn_head, levels, batch), limit, batch)
+    outputs = rpn_outputs(graph, net.rpn_head, levels, batch)
+    proposals, valid = _propose(graph, forward.propose, forward.anchors.asnumpy(), outputs, limit, batch)
     pooled = _roi_align(graph, net.roi_align, levels, proposals, batch, forward.propose.number)
     shape = (batch, forward.propose.number, net.box_head.classes.out_channels - 1)
     logits, deltas = _box_head(graph, net.box_head, pooled, shape)
@@ -56,11 +57,11 @@ def _preprocess(graph, cell, height, width):
     return values
 
 
-def _propose(graph, cell, net, outputs, limit, batch):
+def _propose(graph, cell, all_anchors, outputs, limit, batch):
     """Proposals (B, R, 4) by falling score, and 1 or 0 for each that is valid or not, (B, R, 1) float32."""
     first, boxes, scores = 0, [], []
-    for size, (logits, deltas) in zip(net.level_sizes, outputs):
-        anchors = net.anchors.asnumpy()[first:first + size]
+    for size, (logits, deltas) in zip(cell.level_sizes, outputs):
+        anchors = all_anchors[first:first + size]
         level_boxes, level_scores = _best_of_level(graph, cell, anchors, logits, deltas, limit, batch)
         boxes, scores, first = [*boxes, level_boxes], [*scores, level_scores], first + size
     scores, best = graph.add("TopK", graph.add("Concat", *scores, axis=1), np.array([cell.number]), axis=1, outputs=2)

@@ -33,13 +33,13 @@ def sample_images(places: list[str], count: int) -> list[np.ndarray]:
     return images
 
 
-def batches_of(images: list[np.ndarray], cfg) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The images as inputs of the network: image (B, H, W, 3) uint8 and valid_size (B, 2) float32 of each batch.
+def batches_of(images: list[np.ndarray], cfg, canvas: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The images as inputs of the network for the canvas (H, W): image (B, H, W, 3) uint8 and valid_size (B, 2) float32 each.
 
     Batches have cfg.batch_size images; the last one is filled up with the first images.
     """
     size, count = cfg.batch_size, len(images)
-    canvases = np.empty((-(-count // size) * size, *cfg.data.target_size, 3), np.uint8)
-    valid = [apply_to_image(cfg.data.eval_transforms.item_transforms, images[number % count], canvas)[0]
-             for number, canvas in enumerate(canvases)]
+    canvases = np.empty((-(-count // size) * size, *canvas, 3), np.uint8)
+    valid = [apply_to_image(cfg.data.eval_transforms.item_transforms, images[number % count], place)[0]
+             for number, place in enumerate(canvases)]
     return [(canvases[start:start + size], np.stack(valid[start:start + size])) for start in range(0, len(canvases), size)]

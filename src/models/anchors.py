@@ -20,21 +20,21 @@ def cell_anchors(sizes: list[float], aspect_ratios: list[float], rounded: bool) 
     return np.round(anchors) if rounded else anchors
 
 
-def canvas_anchors(generator, target_size: tuple[int, int]) -> list[np.ndarray]:
+def canvas_anchors(generator, canvas: tuple[int, int]) -> list[np.ndarray]:
     """Anchors of each level, a list of (H * W * A, 4) float32 xyxy pixels, row-major over (y, x, anchor).
 
     They depend on the size of the canvas only. Those of cell (y, x) are centred on pixel (x * x_stride, y * y_stride).
 
     Args:
         generator: the section `rpn_head.anchor_generator` of the configuration.
-        target_size: (height, width) of the canvas in pixels.
+        canvas: (height, width) in pixels.
     """
     levels = []
     for stride, sizes in zip(generator.strides, generator.anchor_sizes):
-        height, width = (-(-side // stride) for side in target_size)
+        height, width = (-(-side // stride) for side in canvas)
         y_stride = x_stride = stride
         if generator.strides_from_canvas:
-            y_stride, x_stride = target_size[0] // height, target_size[1] // width
+            y_stride, x_stride = canvas[0] // height, canvas[1] // width
         x, y = np.meshgrid(np.arange(width) * x_stride, np.arange(height) * y_stride)
         shift = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
         anchors = cell_anchors(sizes, generator.aspect_ratios, generator.rounded)

@@ -23,10 +23,6 @@ class FasterRCNN(nn.Cell):
         cfg: the configuration.
         num_classes: K, without background.
         backbone: images (B, 3, H, W) -> tuple of features C2..C5, with attribute `out_channels`, see `build_backbone`.
-
-    Attributes:
-        level_sizes: number of anchors of each level.
-        anchors: (N, 4) float32 pixels of the canvas, level by level.
     """
 
     def __init__(self, cfg, num_classes: int, backbone: nn.Cell):
@@ -37,9 +33,6 @@ class FasterRCNN(nn.Cell):
         self.level_index = tuple(fpn.level_index)
         in_channels = [self.backbone.out_channels[i] for i in self.level_index]
         self.fpn = FPN(in_channels, channels, fpn.num_outs, fpn.upsample_mode)
-        anchors = canvas_anchors(rpn.anchor_generator, cfg.data.target_size)
-        self.level_sizes = tuple(len(level) for level in anchors)
-        self.anchors = Tensor(np.concatenate(anchors))
         num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
         self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
         strides = head.roi_extractor.featmap_strides
@@ -89,24 +82,28 @@ class TrainingForward(nn.Cell):
         network: the detector.
         cfg: the configuration.
         num_classes: K, without background.
+        canvas: (height, width) of the images in pixels.
 
     Attributes:
+        anchors: (N, 4) float32 pixels of the canvas, level by level.
         num_anchors: of an image.
         num_proposals: of an image.
     """
 
-    def __init__(self, network: FasterRCNN, cfg, num_classes: int):
+    def __init__(self, network: FasterRCNN, cfg, num_classes: int, canvas: tuple[int, int]):
         super().__init__(auto_prefix=False)
+        anchors = canvas_anchors(cfg.rpn_head.anchor_generator, canvas)
+        self.anchors = Tensor(np.concatenate(anchors))
         self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
         rpn, head = cfg.rpn_head, cfg.bbox_head
         self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
-        self.propose = ProposalGenerator(rpn.train_proposal, network.level_sizes, cfg.data.target_size)
+        self.propose = ProposalGenerator(rpn.train_proposal, [len(level) for level in anchors], canvas)
         self.features = TrainingFeatures(network.roi_align)
         self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
-        self.num_anchors, self.num_proposals = sum(network.level_sizes), self.propose.number
+        self.num_anchors, self.num_proposals = len(self.anchors), self.propose.number
 
     def construct(self, image, valid_size, boxes, labels, mask, anchor_priority, roi_priority):
         """Returns (5,) float32 in the order of LOSS_NAMES; the first is the sum of the others.
@@ -124,9 +121,9 @@ class TrainingForward(nn.Cell):
         levels = net.pyramid(self.preprocess(image, valid_size))
         # Proposals have no gradient, and so need none of the dense outputs that they come from.
         logits, deltas = net.rpn_head(levels)
-        proposals, valid = self.propose(net.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
+        proposals, valid = self.propose(self.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
-        index, *anchor_targets = self.sample_anchors(net.anchors, boxes, mask, anchor_priority)
+        index, *anchor_targets = self.sample_anchors(self.anchors, boxes, mask, anchor_priority)
         pooled, patches = self.features(levels, rois, *net.rpn_head.locate_anchors(index, levels))
         rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at_anchors(index, patches), *anchor_targets)
         class_logits, box_deltas = net.box_head(pooled)
@@ -140,13 +137,19 @@ class InferenceForward(nn.Cell):
     Args:
         network: the detector.
         cfg: the configuration.
+        canvas: (height, width) of the images in pixels.
+
+    Attributes:
+        anchors: (N, 4) float32 pixels of the canvas, level by level.
     """
 
-    def __init__(self, network: FasterRCNN, cfg):
+    def __init__(self, network: FasterRCNN, cfg, canvas: tuple[int, int]):
         super().__init__(auto_prefix=False)
+        anchors = canvas_anchors(cfg.rpn_head.anchor_generator, canvas)
+        self.anchors = Tensor(np.concatenate(anchors))
         self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
-        self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, network.level_sizes, cfg.data.target_size)
+        self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, [len(level) for level in anchors], canvas)
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights, cfg.bbox_head.clip_first)
 
     def construct(self, image, valid_size):
@@ -159,6 +162,6 @@ class InferenceForward(nn.Cell):
         net = self.network
         levels = net.pyramid(self.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
-        proposals, valid = self.propose(net.anchors, logits, deltas, valid_size)
+        proposals, valid = self.propose(self.anchors, logits, deltas, valid_size)
         class_logits, box_deltas = net.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

@@ -57,7 +57,7 @@ class ProposalGenerator(nn.Cell):
         number: R, of proposals an image.
     """
 
-    def __init__(self, cfg, level_sizes: tuple, canvas: tuple[int, int]):
+    def __init__(self, cfg, level_sizes: list[int], canvas: tuple[int, int]):
         super().__init__()
         self.level_sizes = tuple(level_sizes)
         self.min_size, self.drop_small_first = cfg.min_size, cfg.drop_small_first

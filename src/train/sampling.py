@@ -8,24 +8,25 @@ from mindspore import Tensor
 
 
 class SamplingPriorities:
-    """Draws the sampling priorities of a step for images with so many anchors and proposals, see
-    `src.models.matcher.subsample`."""
+    """Draws the sampling priorities of a step, see `src.models.matcher.subsample`."""
 
-    def __init__(self, cfg, num_anchors: int, num_proposals: int, rank: int = 0):
-        self.cfg, self.num_anchors, self.num_proposals = cfg, num_anchors, num_proposals
+    def __init__(self, cfg, rank: int = 0):
+        self.cfg = cfg
         self.rows = range(rank * cfg.batch_size, (rank + 1) * cfg.batch_size)
 
-    def draw(self, step: int, padded_boxes: int) -> tuple[Tensor, Tensor]:
+    def draw(self, step: int, num_anchors: int, num_proposals: int, padded_boxes: int) -> tuple[Tensor, Tensor]:
         """Priorities (B, anchors) and (B, RoI candidates) float32 for a step.
 
         Args:
             step: number of the step in the run, from 0.
+            num_anchors: of an image.
+            num_proposals: of an image.
             padded_boxes: G, the length of the box lists of the batch.
         """
         rngs = [np.random.default_rng([self.cfg.seed, step, row]) for row in self.rows]
-        anchors = _permutations(rngs, self.num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
+        anchors = _permutations(rngs, num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
         head = self.cfg.bbox_head
-        num_rois = self.num_proposals + padded_boxes * head.add_gt_as_proposals
+        num_rois = num_proposals + padded_boxes * head.add_gt_as_proposals
         return anchors, _permutations(rngs, num_rois, head.bbox_assigner.use_random)
 
 

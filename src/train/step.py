@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 
-from src.compile_cache import stored_graph
+from src.compile_cache import graph_name, stored_graph
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.loader import Batch
 from src.distributed import Group
@@ -73,26 +73,27 @@ class Update(nn.Cell):
 class GradientStep:
     """A mixed-precision training step in two graphs: between them the host decides whether the step counts.
 
+    There is a first graph for each canvas, compiled when its first batch comes; the second one, and all weights, they share.
+
     Args:
-        forward: cell whose output's first element is the loss.
+        forwards: by canvas, a cell whose output's first element is the loss.
         optimizer: MindSpore optimizer over its weights.
         scaler: mindspore.amp's.
         max_norm: see `Update`.
         all_reduce: see `src.train.all_reduce`.
     """
 
-    def __init__(self, forward, optimizer, scaler, max_norm, all_reduce):
+    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce):
         self.scaler = scaler
         self.all_reduce = all_reduce
-        self.gradients = LossAndGradients(forward, optimizer.parameters, scaler, all_reduce.in_graph)
-        self.update = Update(optimizer, scaler, max_norm)
-        self.gradients.set_train()
-        self.update.set_train()
+        self.gradients = {canvas: LossAndGradients(forward, optimizer.parameters, scaler, all_reduce.in_graph).set_train()
+                          for canvas, forward in forwards.items()}
+        self.update = Update(optimizer, scaler, max_norm).set_train()
 
-    def __call__(self, *inputs: Tensor) -> tuple[np.ndarray, bool]:
-        """-> what `forward` gives, and whether the weights changed: they do not after an overflow."""
-        with stored_graph("gradients"):
-            losses, gradients, sums = self.gradients(*inputs)
+    def __call__(self, canvas: tuple[int, int], *inputs: Tensor) -> tuple[np.ndarray, bool]:
+        """-> what the canvas's `forward` gives for the inputs, and whether the weights changed: not after an overflow."""
+        with stored_graph(graph_name("gradients", canvas)):
+            losses, gradients, sums = self.gradients[canvas](*inputs)
         gradients, losses, sums = self.all_reduce.on_host(gradients, losses, sums)
         # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
         # as long.
@@ -122,12 +123,13 @@ class TrainStep:
 
     def __init__(self, network: FasterRCNN, cfg, num_classes: int, group: Group):
         self.network = network
-        forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
+        self.forwards = {canvas: use_kernels(TrainingForward(network, cfg, num_classes, canvas), cfg)
+                         for canvas in cfg.data.canvases}
         self.optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
         self.scaler = build_scaler(cfg)
         self.all_reduce = build_all_reduce(group, cfg.device_target, self.optimizer.parameters)
-        self.gradient_step = GradientStep(forward, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce)
-        self._sampling = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals, group.rank)
+        self.gradient_step = GradientStep(self.forwards, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce)
+        self._sampling = SamplingPriorities(cfg, group.rank)
 
     def __call__(self, batch: Batch, learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
         """Train on a batch.
@@ -141,11 +143,12 @@ class TrainStep:
             Losses (5,) float32 in the order of LOSS_NAMES, means over all processes; whether the weights changed.
         """
         set_learning_rate(self.optimizer, learning_rate)
-        return self.gradient_step(*self.inputs(batch, index))
+        return self.gradient_step(batch.canvas, *self.inputs(batch, index))
 
     def inputs(self, batch: Batch, index: int) -> tuple[Tensor, ...]:
         """What `TrainingForward` takes: a batch, and the sampling priorities of step number `index`."""
-        priorities = self._sampling.draw(index, padded_boxes=batch.boxes.shape[1])
+        forward = self.forwards[batch.canvas]
+        priorities = self._sampling.draw(index, forward.num_anchors, forward.num_proposals, padded_boxes=batch.boxes.shape[1])
         return batch.image, batch.valid_size, batch.boxes, batch.labels, batch.mask, *priorities
 
     @property

@@ -5,6 +5,7 @@ from mindspore import Tensor
 from src.config import Config, with_settings
 
 NUM_CLASSES = 3
+CANVAS = (64, 96)
 NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
 PROPOSALS, PADDED = 40, 3
 # What faster_rcnn_resnet50_fpn_1x_mindspore_models.yml changes in a graph, with a threshold that few proposals are enough for.
@@ -20,7 +21,7 @@ def small_config(**backbone):
     """Its configuration; backbone: further values of that section."""
     proposals = {"pre_nms_top_n": PROPOSALS, "post_nms_top_n": PROPOSALS}
     settings = {
-        "mix": False, "ms_loss_scaler": "none", "data.target_size": [64, 96], "rpn_head.feat_channel": 16,
+        "mix": False, "ms_loss_scaler": "none", "data.target_size": list(CANVAS), "rpn_head.feat_channel": 16,
         "rpn_head.anchor_generator.anchor_sizes": [[8], [16], [32], [64], [80]], "rpn_head.train_proposal": proposals,
         "rpn_head.test_proposal": proposals, "bbox_head.head": {"in_channel": 16, "out_channel": 32},
         "bbox_head.bbox_assigner.rois_per_batch": 16, "backbone.name": "det_resnet18", "backbone.pretrained": False,

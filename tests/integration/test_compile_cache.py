@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from src.compile_cache import INFERENCE, TRAINING, use_compile_cache
+from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
 from src.config import Config, with_settings
 from src.distributed import SingleProcess
 from tests.helpers.paths import ROOT
+
+CANVASES = [(64, 96), (96, 64)]
 
 
 def products(*words):
@@ -43,8 +45,8 @@ def test_of_processes_at_once_one_compiles(tmp_path):
 def test_settings_that_shape_no_graph_share_its_folder(tmp_path, changes, same):
     cfg = with_settings(Config(), {"device_target": "CPU", "compile_cache": str(tmp_path)})
     for each in (cfg, with_settings(cfg, changes)):
-        use_compile_cache(each, SingleProcess(), TRAINING, 3, 160)
+        use_compile_cache(each, SingleProcess(), training_graphs(CANVASES, CANVASES), 3, 160)
     assert len(list(tmp_path.iterdir())) == (1 if same else 2)
-    use_compile_cache(cfg, SingleProcess(), INFERENCE, 3)
-    use_compile_cache(cfg, SingleProcess(), INFERENCE, 4)
+    use_compile_cache(cfg, SingleProcess(), inference_graphs(CANVASES), 3)
+    use_compile_cache(cfg, SingleProcess(), inference_graphs(CANVASES), 4)
     assert len(list(tmp_path.iterdir())) == (3 if same else 4)

@@ -11,7 +11,7 @@ from src.cpu_kernels.replace import KERNELS, use_kernels
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.paths import TINY_DETECTOR
-from tests.helpers.small_detector import OLDER_RECIPE, small_batch
+from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
 
 NUM_CLASSES = 3
 OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures}
@@ -29,7 +29,7 @@ def detector(cfg, training, kernels):
     """A cell of the same weights each time."""
     np.random.seed(1)
     network = build_detector(cfg, NUM_CLASSES)
-    forward = TrainingForward(network, cfg, NUM_CLASSES) if training else InferenceForward(network, cfg)
+    forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS) if training else InferenceForward(network, cfg, CANVAS)
     rng = np.random.default_rng(2)
     for parameter in network.get_parameters():
         if "moving" not in parameter.name:
@@ -104,8 +104,8 @@ def test_where_kernels_are_not_used(kernels, settings, left_out):
 def test_a_network_that_evaluates_first_can_train(kernels):
     cfg = configuration()
     network = build_detector(cfg, NUM_CLASSES)
-    use_kernels(InferenceForward(network, cfg), cfg)
-    forward = use_kernels(TrainingForward(network, cfg, NUM_CLASSES), cfg).set_train()
+    use_kernels(InferenceForward(network, cfg, CANVAS), cfg)
+    forward = use_kernels(TrainingForward(network, cfg, NUM_CLASSES, CANVAS), cfg).set_train()
     ms.set_context(mode=ms.PYNATIVE_MODE)
     assert np.isfinite(forward(*batch(forward)).asnumpy()).all()
 

@@ -5,7 +5,7 @@ import pytest
 
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward
-from tests.helpers.small_detector import NUM_CLASSES, PROPOSALS, small_batch, small_config
+from tests.helpers.small_detector import CANVAS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def inference():
     outputs = []
     for mode in (ms.GRAPH_MODE, ms.PYNATIVE_MODE):
         ms.set_context(mode=mode)
-        forward = InferenceForward(network, cfg)
+        forward = InferenceForward(network, cfg, CANVAS)
         forward.set_train(False)
         outputs.append(tuple(output.asnumpy() for output in forward(*small_batch()[:2])))
     return outputs

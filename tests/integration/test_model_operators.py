@@ -9,7 +9,7 @@ from mindspore.train import mind_ir_pb2
 from src.config import with_settings
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
-from tests.helpers.small_detector import NUM_CLASSES, OLDER_RECIPE, small_batch, small_config
+from tests.helpers.small_detector import CANVAS, NUM_CLASSES, OLDER_RECIPE, small_batch, small_config
 
 # Operators that are documented under the name of the function that creates them.
 DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "ReduceAll": "all", "SumExt": "sum",
@@ -42,7 +42,7 @@ def documented_platforms(name):
 def test_operators_are_documented_for_all_devices(tmp_path, what, settings):
     cfg = with_settings(small_config(), settings)
     network = build_detector(cfg, NUM_CLASSES)
-    forward = TrainingForward(network, cfg, NUM_CLASSES) if what == "training" else InferenceForward(network, cfg)
+    forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS) if what == "training" else InferenceForward(network, cfg, CANVAS)
     forward.set_train(what == "training")
     used = operators(forward, small_batch() if what == "training" else small_batch()[:2], tmp_path / "graph")
     assert {"Conv2D", "NMSWithMask", "Gather", "BatchMatMul"} <= used

@@ -11,6 +11,8 @@ from src.train.all_reduce import broadcast_parameters, build_all_reduce
 from src.train.statistics import average_statistics
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
+CANVAS = (1, 1)
+
 
 def check_statistics(group):
     network = nn.SequentialCell(nn.BatchNorm2d(3), nn.BatchNorm2d(3, use_batch_statistics=False))
@@ -38,15 +40,15 @@ def check_steps(group):
     optimizer = build_optimizer(settings, forward.trainable_params())
     set_learning_rate(optimizer, 1.0)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0))
-    step = GradientStep(forward, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
+    step = GradientStep({CANVAS: forward}, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
 
     # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
-    losses, applied = step(Tensor([[1.0 + 2 * group.rank]], ms.float32))
+    losses, applied = step(CANVAS, Tensor([[1.0 + 2 * group.rank]], ms.float32))
     assert applied and losses.tolist() == [4.0]
     assert forward.layer.weight.asnumpy() == 0.0
 
     # Rank 1 alone overflows.
-    _, applied = step(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32))
+    _, applied = step(CANVAS, Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32))
     assert not applied
     assert forward.layer.weight.asnumpy() == 0.0
     assert scaler.scale_value.asnumpy() == 4.0

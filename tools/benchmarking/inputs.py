@@ -33,7 +33,7 @@ def draw_inputs(batch_size, height, width, num_classes):
 
 def noise_batch(cfg, num_classes):
     """A `Batch` of noise with boxes, as `TrainLoader` gives it."""
-    height, width = size = cfg.data.target_size
+    height, width = size = cfg.data.canvases[0]
     images, boxes, labels = draw_inputs(cfg.batch_size, height, width, num_classes)
     pixels = np.clip(np.round(255 * images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     _, padding_value = padding_of(cfg.data.train_transforms.item_transforms)

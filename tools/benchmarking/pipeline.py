@@ -27,7 +27,7 @@ def measure_pipeline(cfg):
     Returns:
         Images a second of `TrainLoader`, and of decoding and resizing alone in this process: medians of ROUNDS.
     """
-    size = fitted_size((HEIGHT, WIDTH), cfg.data.target_size)[::-1]
+    size = fitted_size((HEIGHT, WIDTH), cfg.data.canvases[0])[::-1]
     # As many epochs as it takes: the run's own may be too few for a round.
     cfg = with_settings(cfg, {"epochs": 1000})
     with tempfile.TemporaryDirectory() as folder:

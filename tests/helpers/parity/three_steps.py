@@ -48,15 +48,17 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
         torchvision's names.
     """
     cfg = with_settings(cfg, {"batch_size": len(images)})
-    forward = use_kernels(TrainingForward(network, cfg, num_classes), cfg)
+    [canvas] = cfg.data.canvases
+    forward = use_kernels(TrainingForward(network, cfg, num_classes, canvas), cfg)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, learning_rate)
     first = FirstGradients()
-    step = GradientStep(forward, optimizer, build_scaler(cfg), cfg.clip_grads, first)
-    priorities = SamplingPriorities(cfg, forward.num_anchors, forward.num_proposals)
+    step = GradientStep({canvas: forward}, optimizer, build_scaler(cfg), cfg.clip_grads, first)
+    priorities = SamplingPriorities(cfg)
     valid_size = np.float32([images.shape[1:3]] * len(images))
     columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]
 
-    losses = np.stack([step(*columns, *priorities.draw(i, PADDED))[0] for i in range(3)])
+    sizes = forward.num_anchors, forward.num_proposals, PADDED
+    losses = np.stack([step(canvas, *columns, *priorities.draw(i, *sizes))[0] for i in range(3)])
     norms = {torchvision_names(p.name)[0]: norm for p, norm in zip(optimizer.parameters, first.norms)}
     return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})

@@ -88,7 +88,7 @@ def test_onnx_of_another_detector(tmp_path):
                       rpn_head__anchor_generator__anchor_sizes=[[32], [64], [96], [128], [256]])
     network, inputs = tiny_network(cfg), tiny_inputs(2, 256)
     path = str(tmp_path / "a.onnx")
-    onnx_file.write(path, InferenceForward(network, cfg), *inputs)
+    onnx_file.write(path, InferenceForward(network, cfg, (256, 256)), *inputs)
     boxes, scores = predicted(network, cfg, *inputs)
     assert (scores.max(axis=2) == 0).any()  # of proposals that are too small
     found_boxes, found_scores = onnx_file.run(path, [inputs])
@@ -102,7 +102,7 @@ def test_files_of_the_older_recipe(tmp_path, writer, suffix):
     cfg = tiny_config(**OLDER_RECIPE)
     network, inputs = tiny_network(cfg), tiny_inputs(2)
     path = str(tmp_path / f"a{suffix}")
-    writer.write(path, InferenceForward(network, cfg).set_train(False), *inputs)
+    writer.write(path, InferenceForward(network, cfg, (64, 64)).set_train(False), *inputs)
     boxes, scores = predicted(network, cfg, *inputs)
     counts = (scores.max(axis=2) > 0).sum(axis=1)
     assert (counts < scores.shape[1]).all() and (boxes < 0).any() and (boxes > 64).any()
@@ -113,7 +113,7 @@ def test_files_of_the_older_recipe(tmp_path, writer, suffix):
 def test_onnx_takes_no_other_backbone_than_resnets(tmp_path):
     cfg = tiny_config(backbone__name="mobilenet_v3_small_100", backbone__in_channels=None)
     with pytest.raises(UserError, match=r"backbone.name: the backbone has a cell \w+, which cannot be written as ONNX operators"):
-        onnx_file.write(str(tmp_path / "a.onnx"), InferenceForward(tiny_network(cfg), cfg), *tiny_inputs(1))
+        onnx_file.write(str(tmp_path / "a.onnx"), InferenceForward(tiny_network(cfg), cfg, (64, 64)), *tiny_inputs(1))
     assert not list(tmp_path.iterdir())
 
 
@@ -124,7 +124,7 @@ def test_failed_check_leaves_the_file_of_before(tmp_path):
     network.box_head.deltas.bias.set_data(ms.Tensor(np.full(4 * NUM_CLASSES, np.nan, np.float32)))
     path.write_bytes(b"earlier")
     with pytest.raises(UserError, match="a.onnx is not written, .* 80 of 80 proposals without a counterpart"):
-        export.export(str(path), onnx_file, InferenceForward(network, cfg).set_train(False), [tiny_inputs(1)])
+        export.export(str(path), onnx_file, InferenceForward(network, cfg, (64, 64)).set_train(False), [tiny_inputs(1)])
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"] and path.read_bytes() == b"earlier"
 
 

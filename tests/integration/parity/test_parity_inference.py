@@ -17,13 +17,13 @@ class Parts(nn.Cell):
     def __init__(self, network, cfg):
         super().__init__(auto_prefix=False)
         self.network = network
-        self.forward = InferenceForward(network, cfg)
+        self.forward = InferenceForward(network, cfg, cfg.data.canvases[0])
 
     def construct(self, image, valid_size, rois):
         net = self.network
         levels = net.pyramid(self.forward.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
-        proposals, valid = self.forward.propose(net.anchors, logits, deltas, valid_size)
+        proposals, valid = self.forward.propose(self.forward.anchors, logits, deltas, valid_size)
         pooled = net.roi_align(levels[: net.num_roi_levels], rois)
         class_logits, box_deltas = net.box_head(pooled)
         return *levels, logits, deltas, proposals, valid, pooled, class_logits, box_deltas
@@ -39,8 +39,8 @@ def outputs(stored):
     valid_size = np.float32([[320, 416]] * 2)
     values = [value.asnumpy() for value in parts(*map(Tensor, (stored["image"], valid_size, rois)))]
     names = ("logits", "deltas", "proposals", "valid", "pooled", "class_logits", "box_deltas")
-    return {"levels": values[:5], **dict(zip(names, values[5:])), "anchors": network.anchors.asnumpy(),
-            "level_sizes": network.level_sizes}
+    return {"levels": values[:5], **dict(zip(names, values[5:])), "anchors": parts.forward.anchors.asnumpy(),
+            "level_sizes": parts.forward.propose.level_sizes}
 
 
 @pytest.mark.parametrize("level", range(5))

@@ -51,10 +51,10 @@ def ours(older, tmp_path_factory):
     loader = EvalLoader(dataset, cfg)
     [batch] = loader.batches()
 
-    forward = InferenceForward(network, cfg).set_train(False)
+    forward = InferenceForward(network, cfg, cfg.data.canvases[0]).set_train(False)
     image = forward.preprocess(batch.image, batch.valid_size)
     levels = network.pyramid(image)
-    proposals, valid = forward.propose(network.anchors, *network.rpn_head(levels), batch.valid_size)
+    proposals, valid = forward.propose(forward.anchors, *network.rpn_head(levels), batch.valid_size)
     pooled = network.roi_align(levels[:network.num_roi_levels], proposals)
     boxes, scores = forward.predict(*network.box_head(pooled), proposals, valid, batch.valid_size)
     return SimpleNamespace(

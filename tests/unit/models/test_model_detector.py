@@ -7,7 +7,7 @@ from src.errors import UserError
 from src.models.faster_rcnn import TrainingForward
 from src.train.all_reduce import AllReduce
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
-from tests.helpers.small_detector import NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
+from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
 
 def values(network):
@@ -18,14 +18,14 @@ def values(network):
 def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     cfg = small_config(frozen_2stage=True)
     network = build_detector(cfg, NUM_CLASSES)
-    forward = TrainingForward(network, cfg, NUM_CLASSES)
+    forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.02)
-    step = GradientStep(forward, optimizer, build_scaler(cfg), False, AllReduce())
+    step = GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
     before, history = values(network), []
     for _ in range(4):
-        losses, applied = step(*small_batch())
+        losses, applied = step(CANVAS, *small_batch())
         assert applied
         assert losses.shape == (5,)
         np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)

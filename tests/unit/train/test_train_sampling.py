@@ -12,11 +12,11 @@ def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, ba
         seed=seed, batch_size=batch_size,
         rpn_head=SimpleNamespace(rpn_label_assignment=SimpleNamespace(use_random=random_anchors)),
         bbox_head=SimpleNamespace(bbox_assigner=SimpleNamespace(use_random=random_rois), add_gt_as_proposals=add_boxes),
-    ), num_anchors=50, num_proposals=20, rank=rank)
+    ), rank=rank)
 
 
 def draw(source, step=0, padded_boxes=4):
-    return tuple(tensor.asnumpy() for tensor in source.draw(step, padded_boxes))
+    return tuple(tensor.asnumpy() for tensor in source.draw(step, 50, 20, padded_boxes))
 
 
 @pytest.mark.parametrize(("add_boxes", "length"), [(True, 24), (False, 20)])

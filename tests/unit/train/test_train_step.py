@@ -11,6 +11,7 @@ from src.train.step import GradientStep, build_optimizer, build_scaler, set_lear
 WEIGHT = np.float32([[0.5, -1.0, 2.0]])
 BIAS = np.float32([0.25])
 RATE = 0.1
+CANVAS = (1, 1)
 X = np.float32([[1, 2, 3], [-1, 0.5, 2]])
 Y = np.float32([[3], [-2]])
 
@@ -33,7 +34,7 @@ def build(scaler="static", value=256.0, max_norm=False):
     optimizer = build_optimizer(cfg, forward.trainable_params())
     set_learning_rate(optimizer, RATE)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value))
-    return forward.layer, scaler, GradientStep(forward, optimizer, scaler, max_norm, AllReduce())
+    return forward.layer, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce())
 
 
 def loss_and_gradients(weight, bias):
@@ -42,7 +43,7 @@ def loss_and_gradients(weight, bias):
 
 
 def run(step, x=X):
-    losses, applied = step(Tensor(x), Tensor(Y))
+    losses, applied = step(CANVAS, Tensor(x), Tensor(Y))
     assert isinstance(applied, bool)
     return losses, applied
 
