@@ -37,8 +37,8 @@ NETWORK_COLUMNS = 5  # the first ones of a batch, which the network reads
 
 
 class Batch(NamedTuple):
-    """B images of one canvas with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five, which the
-    network reads; the others stay arrays.
+    """B images of one canvas with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five,
+    which the network reads; the others stay arrays.
     """
     image: np.ndarray          # (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros beside it
     valid_size: np.ndarray     # (B, 2) float32, height and width of the image on its canvas

@@ -13,6 +13,7 @@ from src.config.messages import setting_names
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
+RESIZE = {"keep_ratio": True, "shrink": "linear", "shortest": None, "longest": None}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 SHIPPED = sorted((ROOT / "config").rglob("*.yml"))
@@ -89,7 +90,7 @@ def test_shipped_recipes():
     expected["data"]["dataset_dir"] = "coco2017"
     assert plain == expected  # the schema's defaults are the 1x recipe
     assert plain["data"]["train_transforms"]["item_transforms"] == [
-        {"RandomFlip": {"prob": 0.5}}, {"Resize": {"keep_ratio": True, "shrink": "linear"}},
+        {"RandomFlip": {"prob": 0.5}}, {"Resize": RESIZE},
         {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET, "pad_first": False}},
         {"TransposeImage": {"hwc2chw": True, "bgr2rgb": True}},
         {"LabelsPadding": {"padding_size": 160, "padding_value": -1}}]

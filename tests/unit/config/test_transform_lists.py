@@ -4,6 +4,7 @@ import pytest
 
 from src.config import load_config
 
+RESIZE = {"keep_ratio": True, "shrink": "linear", "shortest": None, "longest": None}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 STEPS = "[{Resize: {keep_ratio: True}}, NormalizeImage: {}, TransposeImage: {}, LabelsPadding: {}]"
 
@@ -17,7 +18,7 @@ def test_parameters_are_filled_in(write):
     path = write("a.yml", transforms("train", steps) + "\n")
     assert load_config(path).data.train_transforms.item_transforms == [
         {"RandomFlip": {"prob": 0.5}}, {"RandomHSV": {"hgain": 0.0, "sgain": 0.5, "vgain": 0.5}},
-        {"Resize": {"keep_ratio": True, "shrink": "linear"}},
+        {"Resize": RESIZE},
         {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET, "pad_first": False}},
         {"TransposeImage": {"hwc2chw": True, "bgr2rgb": True}},
         {"LabelsPadding": {"padding_size": 160, "padding_value": -1}}]
