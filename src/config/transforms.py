@@ -3,6 +3,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
+from src.config.albumentations_list import read_albumentations
 from src.config.values import Fraction, Number, Section, WholeNumber, length, null_means, setting
 from src.errors import show
 
@@ -16,12 +17,57 @@ class RandomFlip(Section):
     prob: Fraction = setting(0.5, "probability of a flip")
 
 
+class RandomVerticalFlip(Section):
+    """mirror image and boxes top to bottom"""
+
+    prob: Fraction = setting(0.5, "probability of a flip")
+
+
+class RandomRotate90(Section):
+    """turn image and boxes by 90, 180 or 270 degrees, equally likely"""
+
+    prob: Fraction = setting(0.5, "probability of a turn")
+
+
+class RandomCrop(Section):
+    """cut out a random window; boxes are clipped to it, and dropped where too little of them is left"""
+
+    prob: Fraction = setting(0.5, "probability of a crop")
+    min_scale: Fraction = setting(0.5, "smallest side of the window, as a share of the image's side")
+    min_area: Fraction = setting(0.5, "share of a box's area that must be left")
+
+
 class RandomHSV(Section):
     """scale hue, saturation and value by random factors in 1 - gain to 1 + gain"""
 
     hgain: Fraction = setting(0.5, "largest relative change of the hue")
     sgain: Fraction = setting(0.5, "largest relative change of the saturation")
     vgain: Fraction = setting(0.5, "largest relative change of the value")
+
+
+class PhotometricDistortion(Section):
+    """change brightness, contrast, saturation and hue, each with probability 0.5, as SSD does"""
+
+    brightness: Number = setting(32.0, "largest offset of the brightness, in grey levels of 255", ge=0, le=255)
+    contrast: Fraction = setting(0.5, "largest relative change of the contrast")
+    saturation: Fraction = setting(0.5, "largest relative change of the saturation")
+    hue: Number = setting(18.0, "largest offset of the hue, in degrees", ge=0, le=180)
+
+
+class Albumentations(Section):
+    """transforms of the library albumentations: a list of one-key mappings {name: parameters}"""
+
+    transforms: list[dict] = setting([], "list of one-key mappings {name: parameters}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        # A list in a file; a section where a checked configuration is read again.
+        return {"transforms": read_albumentations(value["transforms"] if _is_section(value) else value)}
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"transforms"}
 
 
 class Resize(Section):
@@ -64,8 +110,10 @@ class LabelsPadding(Section):
     padding_value: Annotated[Literal[-1], WholeNumber] = setting(-1, "label of the padding")
 
 
-TRANSFORMS = {cls.__name__: cls for cls in (RandomFlip, RandomHSV, Resize, NormalizeImage, TransposeImage, LabelsPadding)}
-RANDOM = ("RandomFlip", "RandomHSV")
+AUGMENTATIONS = (RandomFlip, RandomVerticalFlip, RandomRotate90, RandomCrop, RandomHSV, PhotometricDistortion, Albumentations)
+TRANSFORMS = {cls.__name__: cls for cls in (*AUGMENTATIONS, Resize, NormalizeImage, TransposeImage, LabelsPadding)}
+RANDOM = tuple(cls.__name__ for cls in AUGMENTATIONS)
+RESHAPING = ("RandomRotate90", "RandomCrop", "Albumentations")
 REQUIRED = ("Resize", "NormalizeImage", "TransposeImage", "LabelsPadding")
 
 
@@ -114,6 +162,10 @@ def read_transforms(value: Any, training: bool) -> list:
         if name in (*RANDOM, "Resize"):
             raise ValueError(f"has {name} after NormalizeImage; move it before, because normalisation is done last, next to "
                              "the network")
+    for name in names[names.index("Resize"):]:
+        if name in RESHAPING:
+            raise ValueError(f"has {name} after Resize; move it before, because it changes the image's height and width, which "
+                             "Resize fits to data.target_size")
     return steps
 
 
