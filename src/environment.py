@@ -1,4 +1,4 @@
-"""Environment variables that MindSpore and OpenCV read while they are imported; a value that the user has set stays."""
+"""Environment variables that packages such as MindSpore read while they are imported; a value that the user has set stays."""
 import os
 
 # A larger image is refused: decoded, a pixel takes 3 bytes, and a file of some kilobytes may claim gigabytes. OpenCV's own
@@ -13,6 +13,8 @@ DEFAULTS = {
     "OPENCV_LOG_LEVEL": "SILENT",
     # Worker threads decode in parallel already, and OpenCV's own thread pool would deadlock in forked worker processes.
     "OPENCV_FOR_THREADS_NUM": "1",
+    # A training needs no network: albumentations would ask for its newest version.
+    "NO_ALBUMENTATIONS_UPDATE": "1",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
 }
 

@@ -50,6 +50,7 @@ def differences(cfg: Config) -> list[tuple[str, Any, Any]]:
     for split in ("train_transforms", "eval_transforms"):  # lists of transforms become sections
         steps = settings["data"][split]["item_transforms"]
         settings["data"][split] = {name: parameters for step in steps for name, parameters in step.items()}
+        settings["data"][split].setdefault("Resize", {"shrink": "linear"})  # as ScaleJitter, in its place, does it
     pairs = [(name, value, reduce(dict.__getitem__, name.split("."), settings)) for name, value in older_values(cfg).items()]
     return [(name, value, here) for name, value, here in pairs if value != here]
 

@@ -3,7 +3,8 @@ from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
 
-from src.config.values import Fraction, Number, Section, WholeNumber, length, null_means, setting
+from src.config.albumentations_list import read_albumentations
+from src.config.values import Ascending, Fraction, NotEmpty, Number, Section, WholeNumber, length, null_means, setting
 from src.errors import show
 
 Channels = Annotated[list[Annotated[Number, Field(ge=-1000, le=1000)]], length(3)]
@@ -17,12 +18,57 @@ class RandomFlip(Section):
     prob: Fraction = setting(0.5, "probability of a flip")
 
 
+class RandomVerticalFlip(Section):
+    """mirror image and boxes top to bottom"""
+
+    prob: Fraction = setting(0.5, "probability of a flip")
+
+
+class RandomRotate90(Section):
+    """turn image and boxes by 90, 180 or 270 degrees, equally likely"""
+
+    prob: Fraction = setting(0.5, "probability of a turn")
+
+
+class RandomCrop(Section):
+    """cut out a random window; boxes are clipped to it, and dropped where too little of them is left"""
+
+    prob: Fraction = setting(0.5, "probability of a crop")
+    min_scale: Fraction = setting(0.5, "smallest side of the window, as a share of the image's side")
+    min_area: Fraction = setting(0.5, "share of a box's area that must be left")
+
+
 class RandomHSV(Section):
     """scale hue, saturation and value by random factors in 1 - gain to 1 + gain"""
 
     hgain: Fraction = setting(0.5, "largest relative change of the hue")
     sgain: Fraction = setting(0.5, "largest relative change of the saturation")
     vgain: Fraction = setting(0.5, "largest relative change of the value")
+
+
+class PhotometricDistortion(Section):
+    """change brightness, contrast, saturation and hue, each with probability 0.5, as SSD does"""
+
+    brightness: Number = setting(32.0, "largest offset of the brightness, in grey levels of 255", ge=0, le=255)
+    contrast: Fraction = setting(0.5, "largest relative change of the contrast")
+    saturation: Fraction = setting(0.5, "largest relative change of the saturation")
+    hue: Number = setting(18.0, "largest offset of the hue, in degrees", ge=0, le=180)
+
+
+class Albumentations(Section):
+    """transforms of the library albumentations: a list of one-key mappings {name: parameters}"""
+
+    transforms: list[dict] = setting([], "list of one-key mappings {name: parameters}")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_list(cls, value: Any) -> Any:
+        # A list in a file; a section where a checked configuration is read again.
+        return {"transforms": read_albumentations(value["transforms"] if _is_section(value) else value)}
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == {"transforms"}
 
 
 class Resize(Section):
@@ -40,6 +86,16 @@ class Resize(Section):
         if self.longest is not None and (self.shortest is None or self.longest < self.shortest):
             raise ValueError(f"has longest {self.longest}, which goes with a shortest of at most that, not {self.shortest}")
         return self
+
+
+class ScaleJitter(Section):
+    """in the place of Resize: scale the image to a shortest side that is drawn, and cut it to its canvas where it is larger"""
+
+    shortest: Annotated[list[Side], NotEmpty, Ascending] = setting(
+        [640, 800], "shortest sides to draw from, in pixels: the first and the last, or a list")
+    sampling: Literal["range", "list"] = setting("range", "range: any whole number between the first and the last; list: those")
+    longest: Optional[Side] = setting(1333, "longest side that shortest may lead to, in pixels; None: no limit")
+    min_area: Fraction = setting(0.5, "share of a box's area that must be left where the image is cut")
 
 
 class NormalizeImage(Section):
@@ -74,9 +130,13 @@ class LabelsPadding(Section):
     padding_value: Annotated[Literal[-1], WholeNumber] = setting(-1, "label of the padding")
 
 
-TRANSFORMS = {cls.__name__: cls for cls in (RandomFlip, RandomHSV, Resize, NormalizeImage, TransposeImage, LabelsPadding)}
-RANDOM = ("RandomFlip", "RandomHSV")
-REQUIRED = ("Resize", "NormalizeImage", "TransposeImage", "LabelsPadding")
+AUGMENTATIONS = (RandomFlip, RandomVerticalFlip, RandomRotate90, RandomCrop, RandomHSV, PhotometricDistortion, Albumentations,
+                 ScaleJitter)
+TRANSFORMS = {cls.__name__: cls for cls in (*AUGMENTATIONS, Resize, NormalizeImage, TransposeImage, LabelsPadding)}
+RANDOM = tuple(cls.__name__ for cls in AUGMENTATIONS)
+RESHAPING = ("RandomRotate90", "RandomCrop", "Albumentations")
+SCALING = ("Resize", "ScaleJitter")
+REQUIRED = ("NormalizeImage", "TransposeImage", "LabelsPadding")
 
 
 class _Step(Section):
@@ -98,7 +158,7 @@ STEPS: Any = TypeAdapter(list[Step], config=ConfigDict(strict=True))  # type: ig
 
 def default_transforms(training: bool) -> list:
     """A fresh item_transforms list with all parameters at their defaults."""
-    return [{name: TRANSFORMS[name]().model_dump()} for name in (RANDOM[:1] if training else ()) + REQUIRED]
+    return [{name: TRANSFORMS[name]().model_dump()} for name in (*RANDOM[:training], *SCALING[:1], *REQUIRED)]
 
 
 def read_transforms(value: Any, training: bool) -> list:
@@ -117,14 +177,25 @@ def read_transforms(value: Any, training: bool) -> list:
             raise ValueError(f"contains {name} {names.count(name)} times; once is enough")
         if name in RANDOM and not training:
             raise ValueError(f"contains {name}, which belongs into train_transforms only; remove it")
-    for name in REQUIRED:
-        if name not in names:
+    scaling = [name for name in names if name in SCALING]
+    if len(scaling) > 1:
+        raise ValueError(f"contains both {' and '.join(scaling)}; keep one of them")
+    for name in (*SCALING[:1], *REQUIRED):
+        if name not in names and not (name in SCALING and scaling):
             raise ValueError(f"must contain {name}, which is missing")
+    _check_order(names, scaling[0])
+    return steps
+
+
+def _check_order(names: list[str], scaling: str) -> None:
     for name in names[names.index("NormalizeImage"):]:
-        if name in (*RANDOM, "Resize"):
+        if name in (*RANDOM, *SCALING):
             raise ValueError(f"has {name} after NormalizeImage; move it before, because normalisation is done last, next to "
                              "the network")
-    return steps
+    for name in names[names.index(scaling):]:
+        if name in RESHAPING:
+            raise ValueError(f"has {name} after {scaling}; move it before, because it changes the image's height and width, "
+                             f"which {scaling} fits to data.target_size")
 
 
 TrainTransformList = Annotated[list[dict], BeforeValidator(lambda value: read_transforms(value, training=True))]

@@ -7,7 +7,12 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from src.dataset.crop import MAX_CROPS, crop
+from src.dataset.library_augmentation import transform_with_albumentations
 from src.dataset.sample import Sample
+
+LEVELS = np.arange(256.0)  # of a channel
+QUARTER_TURNS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 def random_flip(sample: Sample, rng: Generator, prob: float) -> Sample:
@@ -21,6 +26,53 @@ def random_flip(sample: Sample, rng: Generator, prob: float) -> Sample:
     return sample._replace(image=cv2.flip(sample.image, 1), boxes=mirrored)
 
 
+def random_vertical_flip(sample: Sample, rng: Generator, prob: float) -> Sample:
+    """Mirror image and boxes top to bottom with probability `prob`."""
+    if rng.random() >= prob:
+        return sample
+    height = sample.image.shape[0]
+    mirrored = sample.boxes.copy()
+    mirrored[:, 1] = height - sample.boxes[:, 3]
+    mirrored[:, 3] = height - sample.boxes[:, 1]
+    return sample._replace(image=cv2.flip(sample.image, 0), boxes=mirrored)
+
+
+def random_rotate90(sample: Sample, rng: Generator, prob: float) -> Sample:
+    """Turn image and boxes by 90, 180 or 270 degrees, equally likely, with probability `prob`."""
+    if rng.random() >= prob:
+        return sample
+    turns = int(rng.integers(1, 4))
+    (height, width), (x1, y1, x2, y2) = sample.image.shape[:2], sample.boxes.T
+    turned = {1: (height - y2, x1, height - y1, x2),  # clockwise
+              2: (width - x2, height - y2, width - x1, height - y1),
+              3: (y1, width - x2, y2, width - x1)}[turns]
+    return sample._replace(image=cv2.rotate(sample.image, QUARTER_TURNS[turns]), boxes=np.stack(turned, axis=1))
+
+
+def random_crop(sample: Sample, rng: Generator, prob: float, min_scale: float, min_area: float) -> Sample:
+    """Cut out a random window with probability `prob`.
+
+    Each side of the window is drawn from min_scale..1 of the image's side, then its place; both are whole pixels. Boxes are
+    clipped to it, and go where less than `min_area` of their area is left. A window that leaves no box, of a sample that has
+    some, is drawn again; after MAX_CROPS of them the image stays whole.
+    """
+    if rng.random() >= prob:
+        return sample
+    for _ in range(MAX_CROPS):
+        (top, bottom), (left, right) = (_draw_range(rng, side, min_scale) for side in sample.image.shape[:2])
+        cropped = crop(sample, top, bottom, left, right, min_area)
+        if len(cropped.boxes) or not len(sample.boxes):
+            return cropped
+    return sample
+
+
+def _draw_range(rng: Generator, side: int, min_scale: float) -> tuple[int, int]:
+    """Begin and end of a random part of a side, in whole pixels."""
+    length = max(1, round(side * rng.uniform(min_scale, 1.0)))
+    begin = int(rng.integers(0, side - length + 1))
+    return begin, begin + length
+
+
 def random_hsv(sample: Sample, rng: Generator, hgain: float, sgain: float, vgain: float) -> Sample:
     """Multiply hue, saturation and value by factors drawn from [1 - gain, 1 + gain]."""
     factors = 1.0 + rng.uniform(-1.0, 1.0, 3) * (hgain, sgain, vgain)
@@ -31,4 +83,32 @@ def random_hsv(sample: Sample, rng: Generator, hgain: float, sgain: float, vgain
     return sample._replace(image=image)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Sample]] = {"RandomFlip": random_flip, "RandomHSV": random_hsv}
+def photometric_distortion(sample: Sample, rng: Generator, brightness: float, contrast: float, saturation: float,
+                           hue: float) -> Sample:
+    """Change brightness, contrast, saturation and hue, each with probability 0.5, as the authors of SSD do (arXiv:1512.02325).
+
+    Brightness is an offset of up to `brightness` grey levels, hue one of up to `hue` degrees; contrast and saturation are
+    factors from [1 - x, 1 + x]. Contrast comes before or after saturation and hue, at random.
+    """
+    limits = np.array([brightness, contrast, saturation, hue])
+    drawn = np.where(rng.random(4) < 0.5, rng.uniform(-limits, limits), 0.0)
+    first, last = rng.permutation([1.0, 1.0 + drawn[1]])  # factors of the contrast, of which one does nothing
+    image = _look_up(sample.image, np.clip(LEVELS + drawn[0], 0, 255) * first)
+    if drawn[2:].any():
+        # OpenCV's hues are 0 to 179, two degrees each. Its finer COLOR_RGB2HSV_FULL has 256 of them, but 255 on the way back.
+        tables = [(LEVELS + drawn[3] / 2).round() % 180, LEVELS * (1.0 + drawn[2]), LEVELS]
+        image = cv2.cvtColor(_look_up(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.stack(tables, axis=1)[None]), cv2.COLOR_HSV2RGB)
+    return sample._replace(image=_look_up(image, LEVELS * last))
+
+
+def _look_up(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The image (h, w, 3) uint8 with its levels replaced by those of a float table (256,), or (1, 256, 3) by channel."""
+    if np.array_equal(table, LEVELS):
+        return image
+    return cv2.LUT(image, np.clip(table.round(), 0, 255).astype(np.uint8))
+
+
+AUGMENTATIONS: dict[str, Callable[..., Sample]] = {
+    "RandomFlip": random_flip, "RandomVerticalFlip": random_vertical_flip, "RandomRotate90": random_rotate90,
+    "RandomCrop": random_crop, "RandomHSV": random_hsv, "PhotometricDistortion": photometric_distortion,
+    "Albumentations": transform_with_albumentations}

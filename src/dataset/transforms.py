@@ -5,7 +5,7 @@ import numpy as np
 from numpy.random import Generator
 
 from src.dataset.augmentation import AUGMENTATIONS
-from src.dataset.resize import resize, scaling_of
+from src.dataset.resize import resize, scale_jitter, scaling_of
 from src.dataset.sample import Sample
 
 
@@ -15,7 +15,7 @@ def apply(item_transforms: list[dict], sample: Sample, rng: Generator, canvas: n
     The list's NormalizeImage and TransposeImage happen next to the network, LabelsPadding in `pad_boxes`.
 
     Args:
-        item_transforms: one-key dicts with all parameters, Resize among them.
+        item_transforms: one-key dicts with all parameters, Resize or ScaleJitter among them.
         sample: as the file has it.
         rng: the only source of randomness.
         canvas: (H, W, 3) uint8, all of it is written.
@@ -28,6 +28,8 @@ def apply(item_transforms: list[dict], sample: Sample, rng: Generator, canvas: n
         [(name, parameters)] = item.items()
         if name in AUGMENTATIONS:
             sample = AUGMENTATIONS[name](sample, rng, **parameters)
+        elif name == "ScaleJitter":
+            sample = scale_jitter(sample, rng, canvas, **parameters)
         elif name == "Resize":
             sample = resize(sample, canvas, scaling_of([item]), parameters.get("shrink", "linear"))
     image = sample.image

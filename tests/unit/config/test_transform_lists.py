@@ -1,8 +1,12 @@
 """The item_transforms lists."""
+import subprocess
+import sys
 
 import pytest
+import yaml
 
-from src.config import load_config
+from src.config import config_to_dict, load_config, with_settings
+from tests.helpers.paths import ROOT
 
 RESIZE = {"keep_ratio": True, "shrink": "linear", "shortest": None, "longest": None}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -22,6 +26,37 @@ def test_parameters_are_filled_in(write):
         {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET, "pad_first": False}},
         {"TransposeImage": {"hwc2chw": True, "bgr2rgb": True}},
         {"LabelsPadding": {"padding_size": 160, "padding_value": -1}}]
+
+
+def test_parameters_of_augmentations_are_filled_in(write):
+    steps = "[RandomVerticalFlip:, RandomRotate90: {prob: 1}, RandomCrop: {min_area: 0}, PhotometricDistortion:, " + STEPS[1:]
+    cfg = load_config(write("a.yml", transforms("train", steps) + "\n"))
+    assert cfg.data.train_transforms.item_transforms[:4] == [
+        {"RandomVerticalFlip": {"prob": 0.5}}, {"RandomRotate90": {"prob": 1.0}},
+        {"RandomCrop": {"prob": 0.5, "min_scale": 0.5, "min_area": 0.0}},
+        {"PhotometricDistortion": {"brightness": 32.0, "contrast": 0.5, "saturation": 0.5, "hue": 18.0}}]
+
+
+def test_a_list_of_the_library_is_taken_and_loads_again_as_it_was_dumped(write):
+    cfg = load_config(write("a.yml", transforms("train", "[Albumentations: [CLAHE: {p: 0.3}, Rotate: {limit: [-5, 5]}, "
+                                                         "ShiftScaleRotate:], " + STEPS[1:])))
+    assert cfg.data.train_transforms.item_transforms[0] == {
+        "Albumentations": {"transforms": [{"CLAHE": {"p": 0.3}}, {"Rotate": {"limit": [-5, 5]}}, {"ShiftScaleRotate": {}}]}}
+    assert load_config(write("b.yml", yaml.safe_dump(config_to_dict(cfg)))) == with_settings(cfg, {"epochs": 12}) == cfg
+
+
+def test_the_library_is_imported_only_where_it_is_named(write):
+    path = write("a.yml", transforms("train", "[RandomCrop:, " + STEPS[1:]))
+    program = f"import sys; from src.config import load_config; load_config({path!r}); print('albumentations' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_a_library_that_is_not_installed(refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    sentence = refusal(transforms("train", "[Albumentations: [CLAHE: {}], " + STEPS[1:]))
+    assert "item_transforms[0].Albumentations needs albumentations, which cannot be imported (" in sentence
+    assert sentence.endswith("): run `pip install albumentations`, or remove it from the list")
 
 
 @pytest.mark.parametrize(("steps", "sentence"), [
@@ -49,6 +84,33 @@ def test_parameters_are_filled_in(write):
     (STEPS[:-1] + ", Resize: {}]", "contains Resize 2 times"),
     (STEPS[:-1] + ", RandomFlip: {}]", "has RandomFlip after NormalizeImage; move it before"),
     ("[NormalizeImage: {}, Resize: {}, TransposeImage: {}, LabelsPadding: {}]", "has Resize after NormalizeImage"),
+    (f"[Resize: {{}}, RandomCrop: {{}}, {STEPS[1:].partition(', ')[2]}", "has RandomCrop after Resize; move it before"),
+    (f"[Resize: {{}}, RandomRotate90: {{}}, {STEPS[1:].partition(', ')[2]}", "has RandomRotate90 after Resize"),
+    (f"[Resize: {{}}, Albumentations: [CLAHE: ], {STEPS[1:].partition(', ')[2]}", "has Albumentations after Resize"),
+    (STEPS[:-1] + ", PhotometricDistortion: {}]", "has PhotometricDistortion after NormalizeImage"),
+    ("[RandomVerticalFlip: {prob: yes}]", "RandomVerticalFlip.prob must be a number, not True"),
+    ("[RandomRotate90: {prob: -1}]", "RandomRotate90.prob must be at least 0, not -1"),
+    ("[RandomCrop: {min_scale: 2}]", "RandomCrop.min_scale must be at most 1, not 2"),
+    ("[RandomCrop: {min_aria: 0}]", "did you mean 'data.train_transforms.item_transforms[0].RandomCrop.min_area'"),
+    ("[PhotometricDistortion: {hue: 181}]", "PhotometricDistortion.hue must be at most 180, not 181"),
+    ("[PhotometricDistortion: {contrast: [0.5, 1]}]", "PhotometricDistortion.contrast must be a number, not [0.5, 1]"),
+    ("[Albumentations: 3]", "[0].Albumentations must be a list of the library's transforms, such as '[{CLAHE: {p: 0.3}}]', not"),
+    ("[Albumentations: []]", "Albumentations must be a list of the library's transforms"),
+    ("[Albumentations: {transforms: 3}]", "Albumentations must be a list of the library's transforms"),
+    ("[Albumentations: [CLAHE]]", "Albumentations must have one transform with its parameters in each item"),
+    ("[Albumentations: [{CLAHE: {}, Blur: {}}]]", "Albumentations must have one transform with its parameters in each item"),
+    ("[Albumentations: [CLAHE: 3]]", "Albumentations must give 'CLAHE' its parameters by their names, not 3"),
+    ("[Albumentations: [CLAHE: {3: 3}]]", "Albumentations must give 'CLAHE' its parameters by their names, not {3: 3}"),
+    ("[Albumentations: [Clahee: {}]]", "Albumentations names 'Clahee', which is no transform of albumentations 2.0.8; did you "
+                                       "mean 'CLAHE'?"),
+    ("[Albumentations: [os: {}]]", "Albumentations names 'os', which is no transform"),
+    ("[Albumentations: [MaskDropout: {}]]", "names MaskDropout, which is not made for images with boxes alone (mask); remove"),
+    ("[Albumentations: [CubicSymmetry: {}]]", "names CubicSymmetry, which is not made for images with boxes alone (bboxes)"),
+    ("[Albumentations: [CLAHE: {p: 2}]]", "gives CLAHE parameters that it does not take (p: Input should be less than or equal "
+                                          "to 1); correct them"),
+    ("[Albumentations: [CLAHE: {clip_limt: 3}]]", "gives CLAHE parameters that it does not take (Argument(s) 'clip_limt' are"),
+    ("[Albumentations: [RandomCrop: {width: 3}]]", "gives RandomCrop parameters that it does not take (height: Field required)"),
+    ("[Albumentations: [RandomRotate90: {q: 3}]]", "gives RandomRotate90 parameters that it does not take ("),
 ])
 def test_transform_lists_that_do_not_fit(refusal, steps, sentence):
     assert sentence in refusal(transforms("train", steps))

@@ -107,7 +107,8 @@ def test_one_canvas_in_a_list_is_that_canvas(mixed, make_cfg):
 @pytest.mark.parametrize(("num_workers", "max_rowsize"), [(2, None), (2, 8)])
 def test_a_resumed_run_sees_the_same_batches(mixed, make_cfg, num_workers, max_rowsize):
     whole = list(TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES)).batches())
-    loader = TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, num_workers=num_workers, max_rowsize=max_rowsize))
+    loader = TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, num_workers=num_workers,
+                                            max_rowsize=max_rowsize))
     for start in (1, 6, 8):
         found = list(loader.batches(start))
         assert len(found) == len(whole) - start
@@ -117,7 +118,8 @@ def test_a_resumed_run_sees_the_same_batches(mixed, make_cfg, num_workers, max_r
 
 
 def test_ranks_have_the_same_canvas_in_the_same_step_and_share_the_images(mixed, make_cfg):
-    whole = list(TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, batch_size=4)).batches())
+    cfg = make_cfg(item_transforms=FLIP, canvases=CANVASES, batch_size=4)
+    whole = list(TrainLoader(mixed[0], cfg).batches())
     ranks = [TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES), rank, 2) for rank in range(2)]
     for wanted, *parts in zip(whole, *(rank.batches() for rank in ranks)):
         assert parts[0].canvas == parts[1].canvas == wanted.canvas

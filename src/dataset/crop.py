@@ -1,0 +1,25 @@
+"""Cutting a window out of a sample."""
+from __future__ import annotations
+
+import numpy as np
+
+from src.dataset.sample import Sample
+
+MAX_CROPS = 10  # windows that are drawn until one leaves a box
+
+
+def crop(sample: Sample, top: int, bottom: int, left: int, right: int, min_area: float) -> Sample:
+    """The part of an image between rows top and bottom and columns left and right, the last of them excluded.
+
+    Boxes are clipped to it, and go where less than `min_area` of their area is left.
+    """
+    areas = _areas(sample.boxes)
+    corner = np.array([left, top, left, top], np.float32)
+    boxes = np.clip(sample.boxes, corner, np.array([right, bottom, right, bottom], np.float32))
+    remaining = _areas(boxes)
+    kept = (remaining > 0) & (remaining >= min_area * areas)
+    return sample._replace(image=sample.image[top:bottom, left:right], boxes=boxes[kept] - corner, labels=sample.labels[kept])
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

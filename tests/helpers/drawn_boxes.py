@@ -1,0 +1,36 @@
+"""Samples whose channel k shows box k, so that a transformed image tells by itself where each box is."""
+import numpy as np
+
+from src.dataset.sample import Sample
+
+
+def draw_sample(rng, whole=False):
+    """A sample of a random size with up to three boxes of at least 3 pixels, labels 0, 1, 2; each is filled in its own channel.
+
+    A pixel is filled where its centre lies in the box. Corners are whole pixels where `whole` says so.
+    """
+    height, width = rng.integers(8, 50, 2)
+    count = rng.integers(0, 4)
+    sides = rng.uniform(3, np.array([width, height]) + 1, (count, 2)).clip(max=[width, height])
+    corners = rng.uniform(0, 1, (count, 2)) * ([width, height] - sides)
+    boxes = np.column_stack([corners, corners + sides])
+    if whole:
+        boxes = boxes.round()
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    for channel, (x1, y1, x2, y2) in enumerate(boxes):
+        rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+        image[np.ix_((y1 < rows) & (rows < y2), (x1 < columns) & (columns < x2), [channel])] = 255
+    return Sample(image, boxes.astype(np.float32), np.arange(count, dtype=np.int32))
+
+
+def check_extents(sample, level=1):
+    """Each box keeps within a pixel of the extent of its channel, which is what reaches `level`."""
+    height, width = sample.image.shape[:2]
+    assert sample.image.shape == (height, width, 3) and sample.image.dtype == np.uint8
+    assert sample.boxes.shape == (len(sample.labels), 4)
+    assert sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int32
+    assert (sample.boxes >= 0).all()
+    assert (sample.boxes <= np.array([width, height, width, height]) * (1 + 1e-6)).all()  # float32, where boxes are scaled
+    for box, label in zip(sample.boxes, sample.labels):
+        rows, columns = np.nonzero(sample.image[..., label] >= level)
+        np.testing.assert_allclose(box, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], rtol=0, atol=1)

@@ -1,0 +1,215 @@
+"""Flips, turns, crops and photometric distortion: boxes against drawn masks, pixels against formulas, draws against chances."""
+import colorsys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from src.dataset.augmentation import (
+    AUGMENTATIONS,
+    photometric_distortion,
+    random_crop,
+    random_flip,
+    random_rotate90,
+    random_vertical_flip,
+)
+from src.dataset.sample import Sample
+from src.dataset.transforms import apply, pad_boxes
+from tests.helpers.drawn_boxes import check_extents, draw_sample
+
+GEOMETRIC = {"flip": (random_flip, {"prob": 0.5}), "vertical flip": (random_vertical_flip, {"prob": 0.5}),
+             "turn": (random_rotate90, {"prob": 0.8}),
+             "crop": (random_crop, {"prob": 0.8, "min_scale": 0.3, "min_area": 0.5})}
+LIMITS = {"brightness": 32, "contrast": 0.5, "saturation": 0.5, "hue": 18}
+
+
+def rng_of(*seed):
+    return np.random.default_rng(seed)
+
+
+def sample_of(image, boxes=()):
+    return Sample(image, np.float32(boxes).reshape(-1, 4), np.arange(len(boxes), dtype=np.int32))
+
+
+def same(one, other):
+    return all(np.array_equal(first, second) for first, second in zip(one, other))
+
+
+def is_near(count, number, chance):
+    return abs(count / number - chance) < 5 * np.sqrt(chance * (1 - chance) / number)
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_boxes_keep_to_their_drawn_masks(name):
+    transform, parameters = GEOMETRIC[name]
+    changed = 0
+    for seed in range(2000):
+        sample = draw_sample(rng_of(seed), whole=seed % 2 == 0)
+        before = sample.boxes.copy()
+        found = transform(sample, rng_of(1, seed), **parameters)
+        check_extents(found)
+        assert name == "crop" or len(found.boxes) == len(before)
+        np.testing.assert_array_equal(sample.boxes, before)
+        changed += found is not sample
+    assert changed > 800
+
+
+def test_a_crop_drops_exactly_the_boxes_of_which_too_little_is_left():
+    dropped = 0
+    for seed in range(2000):
+        sample, min_area = draw_sample(rng_of(seed), whole=True), [0.0, 0.25, 0.5, 1.0][seed % 4]
+        found = random_crop(sample, rng_of(1, seed), prob=1.0, min_scale=0.3, min_area=min_area)
+        if found is sample:
+            continue
+        shares = [Fraction(int(np.count_nonzero(found.image[..., label])), int(np.count_nonzero(sample.image[..., label])))
+                  for label in sample.labels]
+        kept = [label for label, share in zip(sample.labels, shares) if share > 0 and share >= min_area]
+        assert found.labels.tolist() == kept
+        assert kept or not len(sample.labels)
+        dropped += len(shares) - len(kept)
+    assert dropped > 300
+
+
+def test_the_sides_of_a_window_are_drawn_evenly_and_its_place_anywhere():
+    image = np.arange(100 * 200 * 3).reshape(100, 200, 3)
+    sample, rng = sample_of(image), rng_of(0)
+    windows = [random_crop(sample, rng, prob=1.0, min_scale=0.5, min_area=0.5).image for _ in range(4000)]
+    for axis, (side, pixels) in enumerate([(100, 600), (200, 3)]):
+        sides = np.array([window.shape[axis] for window in windows])
+        begins = np.array([int(window[0, 0, 0]) for window in windows]) // pixels % side
+        assert sides.min() == side // 2 and sides.max() == side
+        assert abs(sides.mean() - 0.75 * side) < 5 * side / 2 / np.sqrt(12 * 4000)
+        ends = side - sides - begins
+        assert begins.min() == ends.min() == 0
+        assert abs((begins - ends).mean()) < 5 * (begins - ends).std() / np.sqrt(4000)
+    correlation = np.corrcoef([window.shape[:2] for window in windows], rowvar=False)[0, 1]
+    assert abs(correlation) < 5 / np.sqrt(4000)
+
+
+def test_a_window_without_boxes_is_drawn_ten_times_before_the_image_stays_whole():
+    """A box on the first pixel of a row of 64 is left where a window begins with it: a chance of 1 in 65 - length."""
+    sample = sample_of(np.zeros((1, 64, 3), np.uint8), [[0, 0, 1, 1]])
+    chance_of = {length: 1 / (64 if length in (32, 64) else 32) for length in range(32, 65)}
+    kept = sum(chance / (65 - length) for length, chance in chance_of.items())
+    whole = (1 - kept) ** 10 + chance_of[64] * sum((1 - kept) ** tries for tries in range(10))
+    rng = rng_of(0)
+    results = [random_crop(sample, rng, prob=1.0, min_scale=0.5, min_area=0.5) for _ in range(6000)]
+    assert all(len(found.boxes) == 1 for found in results)
+    assert is_near(sum(found.image.shape[1] == 64 for found in results), 6000, whole)
+
+
+def test_an_image_without_boxes_is_cropped_and_padded_to_none():
+    cropped = random_crop(sample_of(np.ones((40, 60, 3), np.uint8)), rng_of(0), prob=1.0, min_scale=0.5, min_area=0.5)
+    assert cropped.image.shape != (40, 60, 3)
+    for name, parameters in (("RandomFlip", {"prob": 1}), ("RandomVerticalFlip", {"prob": 1}), ("RandomRotate90", {"prob": 1}),
+                             ("PhotometricDistortion", LIMITS)):
+        cropped = AUGMENTATIONS[name](cropped, rng_of(0), **parameters)
+        assert cropped.boxes.shape == (0, 4) and cropped.labels.shape == (0,)
+    boxes, labels, mask = pad_boxes(cropped.boxes, cropped.labels, 3, -1)
+    assert boxes.shape == (3, 4) and labels.tolist() == [-1] * 3 and not mask.any()
+
+
+def test_turns_by_hand():
+    """A box one pixel wide and two high, at the top left of an image of 3 x 5, turns with its pixels."""
+    image = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
+    wanted = {"clockwise": (np.rot90(image, -1), [1, 0, 3, 1]), "half": (np.rot90(image, 2), [4, 1, 5, 3]),
+              "counterclockwise": (np.rot90(image, 1), [0, 4, 2, 5])}
+    counts = dict.fromkeys(wanted, 0)
+    for seed in range(3000):
+        found = random_rotate90(sample_of(image, [[0, 0, 1, 2]]), rng_of(seed), prob=1.0)
+        [turn] = [turn for turn, (pixels, _) in wanted.items() if np.array_equal(pixels, found.image)]
+        assert found.boxes.tolist() == [wanted[turn][1]] and found.boxes.dtype == np.float32
+        counts[turn] += 1
+    assert all(is_near(count, 3000, 1 / 3) for count in counts.values()), counts
+
+
+def test_a_vertical_flip_by_hand():
+    image = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
+    found = random_vertical_flip(sample_of(image, [[0, 0, 1, 2]]), rng_of(0), prob=1.0)
+    np.testing.assert_array_equal(found.image, image[::-1])
+    assert found.boxes.tolist() == [[0, 1, 1, 3]]
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+@pytest.mark.parametrize("prob", [0.0, 0.25, 1.0])
+def test_transforms_keep_their_probability(name, prob):
+    transform, parameters = GEOMETRIC[name]
+    sample, rng = sample_of(np.zeros((6, 10, 3), dtype=np.uint8)), rng_of(0)
+    changed = sum(transform(sample, rng, **{**parameters, "prob": prob}) is not sample for _ in range(3000))
+    assert changed == 3000 * prob if prob in (0, 1) else is_near(changed, 3000, prob)
+
+
+def test_the_same_generator_gives_the_same_bits():
+    for transform, parameters in [*GEOMETRIC.values(), (photometric_distortion, LIMITS)]:
+        results = [[transform(draw_sample(rng_of(seed)), rng_of(first, seed), **parameters) for seed in range(40)]
+                   for first in (1, 1, 2)]
+        assert all(map(same, results[0], results[1]))
+        assert not all(map(same, results[0], results[2]))
+
+
+def hue_of(pixel):
+    return colorsys.rgb_to_hsv(*(int(level) / 255 for level in pixel))[0] * 360
+
+
+@pytest.mark.parametrize(("limits", "pixel", "measure", "neutral", "low", "high", "step"), [
+    ({"brightness": 32}, (100, 100, 100), lambda pixel: float(pixel[0]), 100, 68, 132, 1),
+    ({"contrast": 0.5}, (100, 100, 100), lambda pixel: float(pixel[0]), 100, 50, 150, 1),
+    ({"saturation": 0.5}, (200, 100, 100), lambda pixel: 200.0 - pixel[1], 100, 50, 150, 1.5),
+    ({"hue": 18}, (200, 0, 0), lambda pixel: (hue_of(pixel) + 180) % 360 - 180, 0, -18, 18, 1.1)],
+    ids=["brightness", "contrast", "saturation", "hue"])
+def test_each_distortion_is_applied_to_half_of_the_images_within_its_limits(limits, pixel, measure, neutral, low, high, step):
+    sample, rng = sample_of(np.full((1, 1, 3), pixel, dtype=np.uint8)), rng_of(0)
+    limits = {**dict.fromkeys(LIMITS, 0), **limits}
+    values = np.array([measure(photometric_distortion(sample, rng, **limits).image[0, 0]) for _ in range(3000)])
+    changed = values[abs(values - neutral) > step]  # what is drawn within a step of nothing cannot be told from nothing
+    chance = 0.5 * (1 - 2 * step / (high - low))
+    assert abs(len(changed) / 3000 - chance) < 5 * np.sqrt(chance * (1 - chance) / 3000) + step / (high - low)
+    assert low - step <= changed.min() < low + 2 * step and high - 2 * step < changed.max() <= high + step
+    assert abs(changed.mean() - neutral) < 5 * (high - low) / np.sqrt(12 * len(changed))
+
+
+def formula(pixel, brightness, contrast, saturation, hue, contrast_first):
+    """The distortion of one pixel in floating point."""
+    levels = np.clip(np.float64(pixel) + brightness, 0, 255)
+    if contrast_first:
+        levels = np.clip(levels * contrast, 0, 255)
+    h, s, v = colorsys.rgb_to_hsv(*levels / 255)
+    levels = 255 * np.array(colorsys.hsv_to_rgb((h + hue / 360) % 1, min(1, s * saturation), v))
+    return levels if contrast_first else np.clip(levels * contrast, 0, 255)
+
+
+def test_distortions_follow_the_formula():
+    image = rng_of(5).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    orders, errors = [], []
+    for seed in range(100):
+        rng = rng_of(seed)
+        applied, drawn = rng.random(4) < 0.5, rng.uniform(-1, 1, 4)
+        brightness, contrast, saturation, hue = np.where(applied, drawn * list(LIMITS.values()), 0)
+        found = photometric_distortion(sample_of(image), rng_of(seed), **LIMITS).image
+        by_order = [np.array([formula(pixel, brightness, 1 + contrast, 1 + saturation, hue, first)
+                              for pixel in image.reshape(-1, 3)]).reshape(image.shape) for first in (True, False)]
+        differences = [abs(wanted - found) for wanted in by_order]
+        errors.append(min(differences, key=np.mean))
+        if applied[1] and applied[2:].any():
+            orders.append(differences[0].mean() < differences[1].mean())
+    # One of 180 hues is 8.5 levels wide, and contrast enlarges what rounding leaves.
+    assert np.max(errors) < 14 and np.mean(errors) < 1
+    assert 0.25 < np.mean(orders) < 0.75
+
+
+def test_without_limits_the_image_stays_as_it_is():
+    image = rng_of(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    for seed in range(20):
+        found = photometric_distortion(sample_of(image, [[1, 2, 3, 4]]), rng_of(seed), 0, 0, 0, 0)
+        np.testing.assert_array_equal(found.image, image)
+        assert found.image.dtype == np.uint8 and found.boxes.tolist() == [[1, 2, 3, 4]]
+
+
+def test_a_list_of_all_of_them_ends_on_the_canvas():
+    steps = [{"RandomCrop": {"prob": 1, "min_scale": 0.3, "min_area": 0.5}}, {"RandomRotate90": {"prob": 1}},
+             {"PhotometricDistortion": LIMITS}, {"RandomVerticalFlip": {"prob": 1}}, {"Resize": {}}, {"RandomFlip": {"prob": 1}}]
+    for seed in range(50):
+        canvas = np.full((64, 96, 3), 77, dtype=np.uint8)
+        (height, width), sample = apply(steps, draw_sample(rng_of(seed)), rng_of(1, seed), canvas)
+        assert not canvas[int(height):].any() and not canvas[:, int(width):].any()
+        assert (sample.boxes >= 0).all() and (sample.boxes <= [width, height, width, height]).all()

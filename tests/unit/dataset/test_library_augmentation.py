@@ -1,0 +1,120 @@
+"""The transform Albumentations: boxes against drawn masks, seeds, threads, and what cannot be transformed."""
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from src.dataset.annotations import load_coco
+from src.dataset.library_augmentation import transform_with_albumentations
+from src.dataset.loader import TrainLoader
+from src.dataset.sample import Sample
+from src.environment import DEFAULTS
+from src.errors import UserError
+from tests.helpers.drawn_boxes import check_extents, draw_sample
+from tests.helpers.paths import ROOT
+
+MIXED = [{"HorizontalFlip": {"p": 0.5}}, {"RandomRotate90": {"p": 0.7}}, {"RandomBrightnessContrast": {"p": 0.5}}]
+
+
+def rng_of(*seed):
+    return np.random.default_rng(seed)
+
+
+def transformed(seed, transforms=MIXED):
+    return transform_with_albumentations(draw_sample(rng_of(seed)), rng_of(1, seed), transforms)
+
+
+def same(one, other):
+    return all(np.array_equal(first, second) for first, second in zip(one, other))
+
+
+def test_boxes_keep_to_their_drawn_masks_and_seeds_give_the_same_bits_in_any_thread():
+    alone = [transformed(seed) for seed in range(2000)]
+    for seed, found in enumerate(alone):
+        check_extents(found, level=128)  # the library's largest changes of brightness and contrast leave black below this
+        assert found.labels.tolist() == draw_sample(rng_of(seed)).labels.tolist()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(map(same, alone, pool.map(transformed, range(200))))
+    other = [transform_with_albumentations(draw_sample(rng_of(seed)), rng_of(2, seed), MIXED) for seed in range(40)]
+    assert not all(map(same, alone, other))
+
+
+def test_a_box_of_which_less_than_half_is_left_is_dropped():
+    dropped = 0
+    for seed in range(500):
+        sample = draw_sample(rng_of(seed), whole=True)
+        found = transform_with_albumentations(sample, rng_of(1, seed), [{"RandomCropFromBorders": {
+            "crop_left": 0.4, "crop_right": 0.4, "crop_top": 0.4, "crop_bottom": 0.4, "p": 1}}])
+        check_extents(found)
+        for label in sample.labels:
+            share = np.count_nonzero(found.image[..., label]) / np.count_nonzero(sample.image[..., label])
+            assert share == 0.5 or (label in found.labels) == (share > 0.5)
+        dropped += len(sample.labels) - len(found.labels)
+    assert dropped > 50
+
+
+def test_transforms_are_drawn_one_apart_from_the_other():
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
+    flips = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
+    corners = [int(transform_with_albumentations(sample, rng_of(seed), flips).image[0, 0, 0]) for seed in range(600)]
+    for corner in (image[0, 0, 0], image[0, -1, 0], image[-1, 0, 0], image[-1, -1, 0]):
+        assert abs(corners.count(corner) / 600 - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 600)
+
+
+def test_colours_alone_leave_boxes_and_raise_no_warning(recwarn):
+    sample = draw_sample(rng_of(1))
+    found = transform_with_albumentations(sample, rng_of(0), [{"GaussNoise": {"p": 1}}, {"CLAHE": {"p": 1}}])
+    assert not np.array_equal(found.image, sample.image) and found.image.dtype == np.uint8
+    np.testing.assert_allclose(found.boxes, sample.boxes, rtol=0, atol=1e-4)
+    assert found.labels.tolist() == sample.labels.tolist() and len(found.labels)
+    assert not list(recwarn)
+
+
+def test_a_sample_that_loses_all_boxes_keeps_its_shapes():
+    sample = Sample(np.zeros((40, 60, 3), np.uint8), np.float32([[0, 0, 9, 9]]), np.int32([4]))
+    found = transform_with_albumentations(sample, rng_of(0), [{"Crop": {"x_min": 20, "y_min": 0, "x_max": 50, "y_max": 40}}])
+    assert found.image.shape == (40, 30, 3)
+    assert found.boxes.shape == (0, 4) and found.labels.shape == (0,)
+    again = transform_with_albumentations(found, rng_of(0), MIXED)
+    assert again.boxes.shape == (0, 4) and again.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(("transforms", "sentence"), [
+    ([{"ToFloat": {"p": 1}}], r"an image of 40x60 pixels .* \(the result is float32 of shape \(40, 60, 3\) instead of uint8"),
+    ([{"ToGray": {"num_output_channels": 1, "p": 1}}], r"the result is uint8 of shape \(40, 60\) instead"),
+    ([{"CenterCrop": {"height": 50, "width": 50}}], r"an image of 40x60 pixels .* \(CropSizeError: .*; correct its list")],
+    ids=["floats", "one channel", "too small"])
+def test_what_cannot_be_transformed_is_one_sentence(transforms, sentence):
+    sample = Sample(np.zeros((40, 60, 3), np.uint8), np.float32([[0, 0, 9, 9]]), np.int32([4]))
+    with pytest.raises(UserError, match=sentence):
+        transform_with_albumentations(sample, rng_of(0), transforms)
+
+
+@pytest.mark.parametrize("max_rowsize", [None, 6], ids=["threads", "processes"])
+def test_batches_are_the_same_whoever_reads_them(write_images, make_cfg, max_rowsize):
+    transforms = [{"Albumentations": {"transforms": MIXED}}, {"RandomCrop": {"prob": 0.5, "min_scale": 0.5, "min_area": 0.5}}]
+    cfg = make_cfg(item_transforms=transforms, num_workers=2, max_rowsize=max_rowsize)
+    loader = TrainLoader(load_coco(*write_images(6)), cfg)
+    batches = list(loader.batches())
+    assert len(batches) == 6
+    for number, batch in enumerate(batches):
+        assert all(np.array_equal(np.asarray(found), wanted) for found, wanted in zip(batch, loader[number]))
+
+
+def test_the_library_asks_no_network_and_leaves_opencv_its_one_thread():
+    program = """
+import sys
+sys.path.insert(0, "")
+sys.addaudithook(lambda event, args: print(event) if event.startswith(("socket.", "urllib.")) else None)
+from src.environment import set_environment
+set_environment()
+import albumentations, cv2
+print("threads", cv2.getNumThreads())
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in DEFAULTS}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("threads 1\n", "")
