@@ -1,24 +1,29 @@
-"""The drawn data set with wide and upright images."""
+"""The drawn data set with wide and upright images, and what a configuration says of two canvases and augmentation."""
 import json
+from pathlib import Path
 
 import cv2
 
 from src.dataset.shapes import ensure_shapes
 
+REST = [{"NormalizeImage": {}}, {"TransposeImage": {}}, {"LabelsPadding": {"padding_size": 8}}]
+# Of the section `data`, with canvases of the images' sizes.
+TWO_CANVASES = {
+    "target_size": [[64, 96], [96, 64]],
+    "train_transforms": {"item_transforms": [
+        {"RandomFlip": {}}, {"RandomVerticalFlip": {}}, {"RandomRotate90": {}}, {"RandomCrop": {}},
+        {"PhotometricDistortion": {}}, {"Albumentations": [{"GaussNoise": {"p": 0.5}}, {"RandomRotate90": {"p": 0.5}}]},
+        {"ScaleJitter": {"shortest": [48, 80], "longest": None}}, *REST]},
+    "eval_transforms": {"item_transforms": [{"Resize": {"shortest": 64, "longest": 96}}, *REST]}}
 
-def draw_mixed_shapes(folder, turned=2, **shapes):
-    """Draw the data set, and turn every `turned`-th image of both splits by 90 degrees counterclockwise.
 
-    Args:
-        folder: Path.
-        turned: 2 turns every second image.
-        shapes: see `ensure_shapes`.
-    """
+def draw_mixed_shapes(folder: Path, **shapes):
+    """Draw the data set of `ensure_shapes`, and turn every third image of both splits by 90 degrees counterclockwise."""
     ensure_shapes(str(folder), **shapes)
     for split in ("train2017", "val2017"):
         path = folder / "annotations" / f"instances_{split}.json"
         coco = json.loads(path.read_text())
-        for image in coco["images"][::turned]:
+        for image in coco["images"][::3]:
             file = str(folder / split / image["file_name"])
             cv2.imwrite(file, cv2.rotate(cv2.imread(file), cv2.ROTATE_90_COUNTERCLOCKWISE))
             for row in coco["annotations"]:

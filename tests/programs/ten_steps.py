@@ -7,6 +7,7 @@ from src.launch import launch
 def main(args, group, _):
     import numpy as np
 
+    from src.compile_cache import stored_graph, training_graphs, use_compile_cache
     from src.config import load_config, with_settings
     from src.dataset.annotations import open_dataset
     from src.dataset.loader import TrainLoader
@@ -24,10 +25,13 @@ def main(args, group, _):
     step = TrainStep(network, cfg, len(dataset.names), group)
     broadcast_parameters(group, step.parameters())
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
+    graphs = training_graphs(loader.canvas_order(), [])
+    use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
     results = {}
     for index, batch in zip(range(10), loader.batches()):
         if index == 0:
-            losses, gradients, sums = step.gradient_step.gradients(*step.inputs(batch, index))
+            with stored_graph(graphs[0]):
+                losses, gradients, sums = step.gradient_step.gradients[batch.canvas](*step.inputs(batch, index))
             gradients, *_ = step.all_reduce.on_host(gradients, losses, sums)
             results.update({f"gradient {p.name}": g.asnumpy().copy() for p, g in zip(step.optimizer.parameters, gradients)})
         losses, applied = step(batch, 0.01, index)

@@ -10,15 +10,15 @@ from src.checkpoint import read_checkpoint
 
 
 @pytest.fixture(scope="module")
-def ten_steps(run, workspace, config):
+def ten_steps(run, workspace, two_canvases):
     """First gradients and last weights of one process with two images a step, and of two with one each.
 
-    With frozen BatchNorm, and without random sampling.
+    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 2 steps on one canvas and 3 on the other.
     """
     exact = workspace / "exact.yml"
     exact.write_text(yaml.safe_dump({
-        "__BASE__": str(config), "backbone": {"frozen_bn": True}, "rpn_head": {"rpn_label_assignment": {"use_random": False}},
-        "bbox_head": {"bbox_assigner": {"use_random": False}}}))
+        "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True},
+        "rpn_head": {"rpn_label_assignment": {"use_random": False}}, "bbox_head": {"bbox_assigner": {"use_random": False}}}))
     results = []
     for ranks, batch_size in ((1, 2), (2, 1)):
         out = workspace / f"ten_steps_{ranks}.npz"
@@ -82,16 +82,16 @@ def contents(folder, suffix):
     return {**stored.weights, **stored.moments, **stored.statistics, **stored.progress}
 
 
-def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, config):
-    """Each rank has running statistics of its own there."""
+def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
+    """Each rank has running statistics of its own there. On two canvases, with augmentation: 3 wide images and 6 others."""
     whole, resumed = workspace / "whole", workspace / "from_inside"
-    flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
+    flags = ["--config", two_canvases, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
     inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"
     shutil.copy(whole / "checkpoint" / inside, resumed / "checkpoint")
     output = run(2, "train.py", "--save_dir", resumed, "--resume_ckpt", "auto", *flags)
-    assert "resuming after epoch 1 and 4 images" in output and "epoch 2/2 step 1/2" not in output
+    assert "resuming after epoch 1 and 4 images" in output and "epoch 2/2 step 1/3" not in output
 
     stored = contents(whole, "epoch2_step1_rank0")
     others = {name: stored[name] for name in stored if name.startswith("statistics.rank1.")}

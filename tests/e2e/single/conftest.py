@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
+from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 from tests.helpers.run_files import wait_until
 
@@ -71,9 +72,12 @@ def config(workspace, data_folder, compiled):
 
 @pytest.fixture(scope="session")
 def command(config):
-    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list."""
+    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list.
+
+    A flag --config takes the place of the configuration.
+    """
     def build(script, save_dir, *flags, **settings):
-        words = [sys.executable, script, "--config", config, "--save_dir", save_dir, *flags]
+        words = [sys.executable, script, *([] if "--config" in flags else ["--config", config]), "--save_dir", save_dir, *flags]
         if settings:
             words += ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
         return [str(word) for word in words]
@@ -148,6 +152,18 @@ def uninterrupted(workspace, run):
     folder = workspace / "uninterrupted"
     run("train.py", folder, "--mix", "False", epochs=6, keep_checkpoint_max=6)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two_canvases(workspace, compiled):
+    """The path of a configuration like `config` in fp32, with wide and upright images on two canvases, and augmentation."""
+    folder = workspace / "mixed"
+    draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
+    settings = {**tiny_settings(folder), "mix": False, "compile_cache": compiled}
+    settings["data"] = {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}
+    path = workspace / "two_canvases.yml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
 
 
 @pytest.fixture(scope="session")

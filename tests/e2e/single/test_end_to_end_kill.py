@@ -10,7 +10,8 @@ from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intac
 
 # The ends of ten lives: at any time up to its third step, while the run trains, and while it writes a checkpoint.
 MOMENTS = ["anywhere"] * 3 + ["training"] * 3 + ["writing"] * 4
-FLAGS = ["--mix", "False", "--resume_ckpt", "auto"]
+RESUME = ["--resume_ckpt", "auto"]
+FLAGS = ["--mix", "False", *RESUME]
 SAVING = {"epochs": 6, "save_interval_steps": 1, "keep_checkpoint_max": 3}
 
 
@@ -34,12 +35,12 @@ def wait_for(moment, rng, folder, program, log):
         time.sleep(rng.uniform(0, 0.1))
 
 
-def live_and_die(moment, rng, folder, start):
+def live_and_die(moment, rng, folder, start, flags):
     """Go on from the newest checkpoint, if there is one, and be killed; returns whether that cut off a checkpoint."""
     for path in partial_files(folder):
         path.unlink()  # of the life before
     resumable = any((folder / "checkpoint").glob("*.ckpt"))
-    program, log = start("train.py", folder, *FLAGS, **SAVING)
+    program, log = start("train.py", folder, *flags, **SAVING)
     wait_for(moment, rng, folder, program, log)
     assert program.poll() is None, log.read_text()[-4000:]
     program.kill()
@@ -52,23 +53,25 @@ def live_and_die(moment, rng, folder, start):
     return len(partial_files(folder)) > 0
 
 
-def run_with_kills(folder, seed, start, run):
+def run_with_kills(folder, seed, start, run, flags):
     """A whole run with as many kills as there are MOMENTS; returns how many cut off a checkpoint."""
     rng = random.Random(seed)
-    cut_off = sum(live_and_die(moment, rng, folder, start) for moment in rng.sample(MOMENTS, len(MOMENTS)))
-    assert "resuming after" in run("train.py", folder, *FLAGS, **SAVING)
+    cut_off = sum(live_and_die(moment, rng, folder, start, flags) for moment in rng.sample(MOMENTS, len(MOMENTS)))
+    assert "resuming after" in run("train.py", folder, *flags, **SAVING)
     return cut_off
 
 
 @pytest.mark.slow
-def test_twenty_kills(workspace, start, run, uninterrupted):
-    """Two runs side by side, each killed ten times."""
-    folders = [workspace / "killed_a", workspace / "killed_b"]
+def test_twenty_kills(workspace, start, run, uninterrupted, two_canvases):
+    """Two runs side by side, each killed ten times; the second one has two canvases and augmentation."""
+    folders, flags = [workspace / "killed_a", workspace / "killed_b"], [FLAGS, ["--config", two_canvases, *RESUME]]
+    whole = workspace / "whole_b"
+    run("train.py", whole, "--config", two_canvases, epochs=6, keep_checkpoint_max=1)
     with ThreadPoolExecutor() as pool:
-        assert sum(pool.map(run_with_kills, folders, (5, 6), [start] * 2, [run] * 2)) >= 5
-    for folder in folders:
-        assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(uninterrupted, "epoch6_rank0"))
-        assert read_lines(folder) == read_lines(uninterrupted)
+        assert sum(pool.map(run_with_kills, folders, (5, 6), [start] * 2, [run] * 2, flags)) >= 5
+    for folder, expected in zip(folders, (uninterrupted, whole)):
+        assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(expected, "epoch6_rank0"))
+        assert read_lines(folder) == read_lines(expected)
         names = [path.name for path in (folder / "checkpoint").iterdir()]
         assert len(names) == 3 and all(name.endswith(".ckpt") for name in names)
 
