@@ -71,8 +71,9 @@ def _check_transform(cls: type, parameters: dict) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """What the library finds wrong with parameters, in one line; of pydantic's several lines, names and messages."""
     cause = error.__cause__
     if isinstance(cause, ValidationError):
-        found = [(".".join(map(str, item["loc"][:1])), item["msg"]) for item in cause.errors(include_url=False)]
+        found = [(next(iter(item["loc"]), ""), item["msg"]) for item in cause.errors(include_url=False)]
         return one_line(", ".join(f"{place}: {message}" if place else message for place, message in found))
     return one_line(str(error) or type(error).__name__)

@@ -16,8 +16,8 @@ MIN_VISIBILITY = 0.5
 def transform_with_albumentations(sample: Sample, rng: Generator, transforms: list[dict]) -> Sample:
     """Apply `transforms`, one-key dicts {name: parameters} of the library, to image and boxes; the image's size may change.
 
-    The library is built anew for each sample, as its objects hold their random state and several threads call this: 0.1 to
-    0.2 ms a transform.
+    They are built anew for each sample, as they hold their random state and several threads call this. That takes 0.1 to 0.2 ms
+    a transform.
 
     Raises:
         UserError: a transform fails on this image, or does not give (h, w, 3) uint8.

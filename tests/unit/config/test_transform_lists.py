@@ -104,6 +104,7 @@ def test_a_library_that_is_not_installed(refusal, monkeypatch):
     ("[Albumentations: [Clahee: {}]]", "Albumentations names 'Clahee', which is no transform of albumentations 2.0.8; did you "
                                        "mean 'CLAHE'?"),
     ("[Albumentations: [os: {}]]", "Albumentations names 'os', which is no transform"),
+    ("[Albumentations: [OneOf: {transforms: []}]]", "Albumentations names 'OneOf', which is no transform"),
     ("[Albumentations: [MaskDropout: {}]]", "names MaskDropout, which is not made for images with boxes alone (mask); remove"),
     ("[Albumentations: [CubicSymmetry: {}]]", "names CubicSymmetry, which is not made for images with boxes alone (bboxes)"),
     ("[Albumentations: [CLAHE: {p: 2}]]", "gives CLAHE parameters that it does not take (p: Input should be less than or equal "

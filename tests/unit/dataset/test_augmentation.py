@@ -36,28 +36,34 @@ def same(one, other):
 
 
 def is_near(count, number, chance):
+    """Whether `count` of `number` events is within five standard deviations of what their chance gives."""
     return abs(count / number - chance) < 5 * np.sqrt(chance * (1 - chance) / number)
 
 
+@pytest.fixture(scope="module")
+def drawn():
+    """2,000 samples, those of even numbers with boxes on whole pixels."""
+    return [draw_sample(rng_of(seed), whole=seed % 2 == 0) for seed in range(2000)]
+
+
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_boxes_keep_to_their_drawn_masks(name):
+def test_boxes_keep_to_their_drawn_masks(drawn, name):
     transform, parameters = GEOMETRIC[name]
     changed = 0
-    for seed in range(2000):
-        sample = draw_sample(rng_of(seed), whole=seed % 2 == 0)
+    for seed, sample in enumerate(drawn):
         before = sample.boxes.copy()
         found = transform(sample, rng_of(1, seed), **parameters)
         check_extents(found)
         assert name == "crop" or len(found.boxes) == len(before)
-        np.testing.assert_array_equal(sample.boxes, before)
+        assert np.array_equal(sample.boxes, before)
         changed += found is not sample
     assert changed > 800
 
 
-def test_a_crop_drops_exactly_the_boxes_of_which_too_little_is_left():
+def test_a_crop_drops_exactly_the_boxes_of_which_too_little_is_left(drawn):
     dropped = 0
-    for seed in range(2000):
-        sample, min_area = draw_sample(rng_of(seed), whole=True), [0.0, 0.25, 0.5, 1.0][seed % 4]
+    for seed, sample in enumerate(drawn[::2]):
+        min_area = [0.0, 0.25, 0.5, 1.0][seed % 4]
         found = random_crop(sample, rng_of(1, seed), prob=1.0, min_scale=0.3, min_area=min_area)
         if found is sample:
             continue
@@ -67,7 +73,7 @@ def test_a_crop_drops_exactly_the_boxes_of_which_too_little_is_left():
         assert found.labels.tolist() == kept
         assert kept or not len(sample.labels)
         dropped += len(shares) - len(kept)
-    assert dropped > 300
+    assert dropped > 150
 
 
 def test_the_sides_of_a_window_are_drawn_evenly_and_its_place_anywhere():
@@ -179,22 +185,23 @@ def formula(pixel, brightness, contrast, saturation, hue, contrast_first):
 
 
 def test_distortions_follow_the_formula():
-    image = rng_of(5).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    limits = {"brightness": 40, "contrast": 0.8, "saturation": 0.8, "hue": 90}
+    image = rng_of(5).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     orders, errors = [], []
-    for seed in range(100):
+    for seed in range(300):
         rng = rng_of(seed)
         applied, drawn = rng.random(4) < 0.5, rng.uniform(-1, 1, 4)
-        brightness, contrast, saturation, hue = np.where(applied, drawn * list(LIMITS.values()), 0)
-        found = photometric_distortion(sample_of(image), rng_of(seed), **LIMITS).image
+        brightness, contrast, saturation, hue = np.where(applied, drawn * list(limits.values()), 0)
+        found = photometric_distortion(sample_of(image), rng_of(seed), **limits).image
         by_order = [np.array([formula(pixel, brightness, 1 + contrast, 1 + saturation, hue, first)
                               for pixel in image.reshape(-1, 3)]).reshape(image.shape) for first in (True, False)]
         differences = [abs(wanted - found) for wanted in by_order]
         errors.append(min(differences, key=np.mean))
-        if applied[1] and applied[2:].any():
+        if abs(by_order[0] - by_order[1]).mean() > 1:  # what contrast clips tells the orders apart
             orders.append(differences[0].mean() < differences[1].mean())
     # One of 180 hues is 8.5 levels wide, and contrast enlarges what rounding leaves.
     assert np.max(errors) < 14 and np.mean(errors) < 1
-    assert 0.25 < np.mean(orders) < 0.75
+    assert len(orders) > 10 and 0.2 < np.mean(orders) < 0.8
 
 
 def test_without_limits_the_image_stays_as_it_is():

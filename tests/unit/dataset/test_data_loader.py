@@ -19,7 +19,11 @@ from src.dataset.loader import Batch, EvalLoader, TrainLoader
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
-AUGMENTED = ({"RandomFlip": {"prob": 0.5}}, {"RandomHSV": {"hgain": 0.2, "sgain": 0.5, "vgain": 0.5}})
+AUGMENTED = ({"RandomFlip": {"prob": 0.5}}, {"RandomHSV": {"hgain": 0.2, "sgain": 0.5, "vgain": 0.5}},
+             {"RandomVerticalFlip": {"prob": 0.5}}, {"RandomRotate90": {"prob": 0.5}},
+             {"RandomCrop": {"prob": 0.5, "min_scale": 0.5, "min_area": 0.5}},
+             {"PhotometricDistortion": {"brightness": 32, "contrast": 0.5, "saturation": 0.5, "hue": 18}},
+             {"Albumentations": {"transforms": [{"CLAHE": {"p": 0.5}}, {"RandomRotate90": {}}, {"GaussNoise": {}}]}})
 
 
 def batches(loader, *start):

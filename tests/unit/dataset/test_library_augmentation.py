@@ -7,9 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from src.dataset.annotations import load_coco
 from src.dataset.library_augmentation import transform_with_albumentations
-from src.dataset.loader import TrainLoader
 from src.dataset.sample import Sample
 from src.environment import DEFAULTS
 from src.errors import UserError
@@ -92,17 +90,6 @@ def test_what_cannot_be_transformed_is_one_sentence(transforms, sentence):
     sample = Sample(np.zeros((40, 60, 3), np.uint8), np.float32([[0, 0, 9, 9]]), np.int32([4]))
     with pytest.raises(UserError, match=sentence):
         transform_with_albumentations(sample, rng_of(0), transforms)
-
-
-@pytest.mark.parametrize("max_rowsize", [None, 6], ids=["threads", "processes"])
-def test_batches_are_the_same_whoever_reads_them(write_images, make_cfg, max_rowsize):
-    transforms = [{"Albumentations": {"transforms": MIXED}}, {"RandomCrop": {"prob": 0.5, "min_scale": 0.5, "min_area": 0.5}}]
-    cfg = make_cfg(item_transforms=transforms, num_workers=2, max_rowsize=max_rowsize)
-    loader = TrainLoader(load_coco(*write_images(6)), cfg)
-    batches = list(loader.batches())
-    assert len(batches) == 6
-    for number, batch in enumerate(batches):
-        assert all(np.array_equal(np.asarray(found), wanted) for found, wanted in zip(batch, loader[number]))
 
 
 def test_the_library_asks_no_network_and_leaves_opencv_its_one_thread():
