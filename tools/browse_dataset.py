@@ -36,7 +36,7 @@ def main(arguments, group, _):
 
     args, cfg = arguments
     dataset = open_dataset(cfg, "train", group)
-    # The images of an epoch come in the same order whatever the size of a batch.
+    # In batches of one, the images of an epoch come in the order in which it draws them, whatever their canvases.
     loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "epochs": args.epoch}))
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
