@@ -128,7 +128,7 @@ def test_ranks_have_the_same_canvas_in_the_same_step_and_share_the_images(mixed,
     assert [len(rank) for rank in ranks] == [len(whole)] * 2
 
 
-@pytest.mark.parametrize(("batch_size", "size"), [(1, 1), (3, 1), (3, 2), (2, 4)])
+@pytest.mark.parametrize(("batch_size", "size"), [(1, 1), (5, 1), (3, 2), (2, 4)])
 def test_an_evaluation_counts_each_image_once(mixed, make_cfg, batch_size, size):
     seen = []
     for rank in range(size):
