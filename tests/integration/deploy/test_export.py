@@ -61,16 +61,19 @@ def predicted(network, cfg, image, valid_size):
     return boxes, scores
 
 
-@pytest.mark.parametrize(("file_format", "mix", "load"), [
-    ("MINDIR", False, LOAD_MINDIR), ("ONNX", False, LOAD_ONNX),
-    pytest.param("MINDIR", True, LOAD_MINDIR, marks=pytest.mark.slow)])
-def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load):
-    path = tmp_path / f"detector.{file_format.lower()}"
+@pytest.mark.parametrize(("file_format", "mix", "load", "canvases", "names"), [
+    ("MINDIR", False, LOAD_MINDIR, "[64,64]", ["detector.mindir"]),
+    ("ONNX", False, LOAD_ONNX, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
+    pytest.param("MINDIR", True, LOAD_MINDIR, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
+def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load, canvases, names):
     text = run("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix, "--checkpoint_path", checkpoint,
-               "--file_format", file_format, "--output", path)
-    assert "compared with the network on drawn images: boxes differ by" in text
+               "--file_format", file_format, "--output", tmp_path / f"detector.{file_format.lower()}",
+               "-o", f"data.target_size={canvases}")
+    assert text.count("compared with the network on drawn images: boxes differ by") == len(names)
     assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in text
-    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.stat().st_mode & 0o777 == 0o644
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    path = tmp_path / names[-1]
+    assert path.stat().st_mode & 0o777 == 0o644
     image, valid_size = tiny_inputs(1)
     np.savez(tmp_path / "in.npz", image=image, valid_size=valid_size)
     run("-c", load, path, tmp_path / "in.npz", tmp_path / "out.npz")
@@ -155,7 +158,7 @@ def test_images_fill_batches(tmp_path):
     drawn = [draw_scene(np.random.default_rng(number), 48, 64)[0] for number in range(3)]
     for number, pixels in enumerate(drawn):
         cv2.imwrite(str(tmp_path / f"{number}.png"), pixels[:, :, ::-1])
-    batches = batches_of(sample_images([str(tmp_path)], 2), cfg)
+    batches = batches_of(sample_images([str(tmp_path)], 2), cfg, (64, 64))
     shown = [image[:48] for images, _ in batches for image in images]
     for image, pixels in zip(shown, [*drawn, drawn[0]]):
         np.testing.assert_array_equal(image, pixels)

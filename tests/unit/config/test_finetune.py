@@ -26,6 +26,32 @@ def test_what_the_large_one_changes_of_the_1x_recipe():
         "log_interval": 20}
 
 
+def train_steps(changed):
+    """The names in the list of training transforms, which `changed` gives up, and ScaleJitter's parameters."""
+    steps = changed.pop("data.train_transforms.item_transforms")
+    [jitter] = [step["ScaleJitter"] for step in steps if "ScaleJitter" in step]
+    return [name for step in steps for name in step], jitter
+
+
+def test_what_the_one_with_jitter_changes_of_the_large_one():
+    changed = changes("resnet50_fpn_finetune_jitter", "resnet50_fpn_finetune")
+    names, jitter = train_steps(changed)
+    assert names == ["RandomFlip", "PhotometricDistortion", "ScaleJitter", "NormalizeImage", "TransposeImage", "LabelsPadding"]
+    assert jitter == {"shortest": [400, 960], "sampling": "range", "longest": None, "min_area": 0.5}
+    assert changed == {"epochs": 36, "lr.milestones": [24, 33]}
+
+
+def test_what_the_3x_recipe_changes_of_the_1x():
+    changed = changes("resnet50_fpn_3x", "resnet50_fpn_1x")
+    names, jitter = train_steps(changed)
+    assert names == ["RandomFlip", "ScaleJitter", "NormalizeImage", "TransposeImage", "LabelsPadding"]
+    assert jitter == {"shortest": [640, 672, 704, 736, 768, 800], "sampling": "list", "longest": 1333, "min_area": 0.5}
+    resize = changed.pop("data.eval_transforms.item_transforms")[0]["Resize"]
+    assert (resize["shortest"], resize["longest"]) == (800, 1333)
+    assert changed == {"data.target_size": [[800, 1344], [1344, 800]], "backbone.frozen_bn": True, "epochs": 36,
+                       "lr.milestones": [28, 34], "optimizer.weight_decay": 1e-4}
+
+
 def test_what_the_small_one_changes_of_the_large_one():
     """Its network is the quick start's, so that it can start from its checkpoint."""
     differs = changes("resnet18_fpn_finetune", "resnet50_fpn_finetune")
