@@ -18,12 +18,12 @@ TWO_CANVASES = {
 
 
 def draw_mixed_shapes(folder: Path, **shapes):
-    """Draw the data set of `ensure_shapes`, and turn every third image of both splits by 90 degrees counterclockwise."""
+    """Draw the data set of `ensure_shapes`, and turn every seventh image of both splits by 90 degrees counterclockwise."""
     ensure_shapes(str(folder), **shapes)
     for split in ("train2017", "val2017"):
         path = folder / "annotations" / f"instances_{split}.json"
         coco = json.loads(path.read_text())
-        for image in coco["images"][::3]:
+        for image in coco["images"][::7]:
             file = str(folder / split / image["file_name"])
             cv2.imwrite(file, cv2.rotate(cv2.imread(file), cv2.ROTATE_90_COUNTERCLOCKWISE))
             for row in coco["annotations"]:

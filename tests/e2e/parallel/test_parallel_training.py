@@ -13,7 +13,7 @@ from src.checkpoint import read_checkpoint
 def ten_steps(run, workspace, two_canvases):
     """First gradients and last weights of one process with two images a step, and of two with one each.
 
-    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 2 steps on one canvas and 3 on the other.
+    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other.
     """
     exact = workspace / "exact.yml"
     exact.write_text(yaml.safe_dump({
@@ -83,7 +83,7 @@ def contents(folder, suffix):
 
 
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
-    """Each rank has running statistics of its own there. On two canvases, with augmentation: 3 wide images and 6 others."""
+    """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others."""
     whole, resumed = workspace / "whole", workspace / "from_inside"
     flags = ["--config", two_canvases, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
