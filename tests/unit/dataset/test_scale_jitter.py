@@ -130,3 +130,25 @@ def test_sizes_are_torchvisions():
         if fitted_size(tuple(size), canvas, Scaling(shortest, longest)) != (height, width):
             wrong.append((size, shortest, longest, height, width))
     assert len(rows) == 1000 and not wrong
+
+
+def interpolated(image, height, width):
+    """Bilinear interpolation between pixel centres without antialiasing, as in torch's interpolate(align_corners=False)."""
+    def places(new, old):
+        place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, None)
+        first = np.minimum(place.astype(int), old - 1)
+        return first, np.minimum(first + 1, old - 1), place - first
+
+    (top, bottom, y), (left, right, x) = places(height, image.shape[0]), places(width, image.shape[1])
+    y, x = y[:, None, None], x[None, :, None]
+    image = image.astype(np.float64)
+    return ((image[top][:, left] * (1 - x) + image[top][:, right] * x) * (1 - y)
+            + (image[bottom][:, left] * (1 - x) + image[bottom][:, right] * x) * y)
+
+
+@pytest.mark.parametrize("scaling", [Scaling(41, 97), Scaling(70, 96), Scaling(25, 40)])
+def test_pixels_are_within_one_grey_level_of_torchvisions(scaling):
+    """Shrinking and enlarging noise, which is worse than any photograph."""
+    image = rng_of(4).integers(0, 256, (47, 61, 3), dtype=np.uint8)
+    found = resize(image_of(47, 61)._replace(image=image), blank(), scaling).image
+    assert np.abs(found - interpolated(image, *found.shape[:2])).max() <= 1
