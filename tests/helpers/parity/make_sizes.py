@@ -1,0 +1,42 @@
+"""Makes torchvision_sizes.json with torchvision: python -m tests.helpers.parity.make_sizes OUT.
+
+Needs torch and torchvision (made with 0.28.0). For random image sizes from 40 to 2,000 pixels: the size that torchvision's
+transform gives them. In 51 of the 1,000 the side that sets the scale ends a pixel short of its limit, as float64 rounds.
+"""
+import json
+import sys
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+# (min_size, max_size) and how many images.
+LIMITS = {(800, 1333): 600, (640, 1000): 100, (600, 1000): 100, (320, 416): 100, (256, 448): 50, (256, 426): 50}
+COLUMNS = ("height", "width", "shortest", "longest", "new_height", "new_width")
+
+
+def draw_size(rng):
+    """(height, width): of many shapes or, as often, of many areas."""
+    sides = np.exp(rng.uniform(np.log(40), np.log(2000), 2)) if rng.random() < 0.5 else rng.integers(40, 2001, 2)
+    return tuple(int(round(side)) for side in sides.tolist())
+
+
+def scaled_size(size, shortest, longest):
+    """(height, width) after torchvision's transform, before padding."""
+    transform = GeneralizedRCNNTransform(shortest, longest, image_mean=[0.0], image_std=[1.0]).eval()
+    images, _ = transform([torch.zeros(1, *size)])
+    return images.image_sizes[0]
+
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(0)
+    rows = []
+    for limits, count in LIMITS.items():
+        for size in (draw_size(rng) for _ in range(count)):
+            rows.append([*size, *limits, *scaled_size(size, *limits)])
+    version = torchvision.__version__.split("+")[0]
+    about = f"Image sizes and what GeneralizedRCNNTransform of torchvision {version} makes of them, in pixels."
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    with open(sys.argv[1], "w", encoding="utf-8") as file:
+        file.write(f'{{"about": {json.dumps(about)},\n"columns": {json.dumps(COLUMNS)},\n"rows": [\n{lines}\n]}}\n')
