@@ -23,18 +23,16 @@ PROPOSALS = 12
 
 
 class Loader:
-    """Batches of two; the last one is filled up with the first image."""
+    """Batches of two images by their numbers, of which the first `counts` count."""
 
     def __init__(self, dataset, scales):
         self.num_images = len(dataset.records)
-        self.order = list(range(self.num_images))
+        self.numbers, self.counts = [[0, 1], [2, 3], [4, 0]], [2, 2, 1]
         self.unreadable = {}
         self.dataset, self.scales = dataset, scales
 
     def batches(self):
-        rows = self.order + self.order[:len(self.order) % 2]
-        for start in range(0, len(rows), 2):
-            numbers = rows[start:start + 2]
+        for numbers in self.numbers:
             records = [self.dataset.records[number] for number in numbers]
             image = np.zeros((2, *CANVAS, 3), np.uint8)
             image[:, 0, 0, 0] = numbers  # tells the detector which image it sees
@@ -167,15 +165,16 @@ def test_no_readable_image_at_all(case):
         case.run()
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 3], [0, 1, 2, 3], [0, 1, 2, 2, 3, 4]])
-def test_every_image_once_or_an_internal_error(case, order):
-    case.loader.order = order
+@pytest.mark.parametrize(("numbers", "counts"), [
+    ([[0, 1], [2, 3], [3, 3]], [2, 2, 1]), ([[0, 1], [2, 3]], [2, 2]), ([[0, 1], [2, 2], [3, 4]], [2, 2, 2])])
+def test_every_image_once_or_an_internal_error(case, numbers, counts):
+    case.loader.numbers, case.loader.counts = numbers, counts
     with pytest.raises(RuntimeError, match="internal error"):
         case.run()
 
 
-def test_rows_after_the_last_image_are_ignored(case):
-    case.loader.order = [0, 1, 2, 3, 4, 0, 1, 2]
+def test_rows_that_fill_up_a_batch_are_ignored_wherever_it_comes(case):
+    case.loader.numbers, case.loader.counts = [[3, 3], [0, 1], [4, 3], [2, 2]], [1, 2, 1, 1]
     assert case.run()["images"] == 5
 
 
