@@ -2,4 +2,5 @@
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ONE_LEVEL = ROOT / "tests" / "one_level.yml"  # a base beside the next
 TINY_DETECTOR = ROOT / "tests" / "tiny_detector.yml"

@@ -11,7 +11,7 @@ import yaml
 
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
-from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.paths import ONE_LEVEL, ROOT, TINY_DETECTOR
 from tests.helpers.run_files import wait_until
 
 SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
@@ -159,7 +159,8 @@ def two_canvases(workspace, compiled):
     """The path of a configuration like `config` in fp32, with wide and upright images on two canvases, and augmentation."""
     folder = workspace / "mixed"
     draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
-    settings = {**tiny_settings(folder), "mix": False, "compile_cache": compiled}
+    settings = {**tiny_settings(folder), "__BASE__": [str(TINY_DETECTOR), str(ONE_LEVEL)], "mix": False,
+                "compile_cache": compiled}
     settings["data"] = {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}
     path = workspace / "two_canvases.yml"
     path.write_text(yaml.safe_dump(settings))

@@ -3,8 +3,10 @@ import re
 import time
 
 import pytest
+import yaml
 
 from src.dataset.shapes import ensure_shapes
+from tests.helpers.paths import ONE_LEVEL
 from tests.helpers.run_files import checkpoint, wait_until
 
 MAX_GROWTH = 1.05
@@ -38,18 +40,14 @@ def assert_flat(program, log, done, warm, end, processes):
     assert max(growth) < MAX_GROWTH, (before, growth)
 
 
-# A pyramid of one level: steps take half the time, and more of them fit into a test.
-ONE_LEVEL = {
-    "backbone__fpn__level_index": "[3]", "backbone__fpn__num_outs": 1, "rpn_head__anchor_generator__strides": "[32]",
-    "rpn_head__anchor_generator__anchor_sizes": "[[16]]", "bbox_head__roi_extractor__featmap_strides": "[32]"}
-
-
 @pytest.mark.slow
-def test_two_thousand_training_steps(start, workspace, many_images):
-    folder = workspace / "many_steps"
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", "--batch_size", "1", "--log_interval", "50",
+def test_two_thousand_training_steps(start, workspace, config, many_images):
+    folder, quick = workspace / "many_steps", workspace / "one_level.yml"
+    quick.write_text(yaml.safe_dump({"__BASE__": [str(config), str(ONE_LEVEL)]}))
+    program, log = start("train.py", folder, "--config", quick, "--mix", "False", "--num_workers", "2", "--batch_size", "1",
+                         "--log_interval", "50",
                          data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
-                         backbone__frozen=True, epochs=12, **ONE_LEVEL)
+                         backbone__frozen=True, epochs=12)
     # The first 200 steps make an epoch, whose end writes the first checkpoint.
     assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, warm=300, end=2300, processes=1)
 
