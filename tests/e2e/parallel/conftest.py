@@ -10,7 +10,7 @@ import yaml
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.launching import MPIRUN, launch
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
-from tests.helpers.paths import ONE_LEVEL, ROOT, TINY_DETECTOR
+from tests.helpers.paths import ROOT, TINY_DETECTOR
 
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
 
@@ -48,7 +48,7 @@ def two_canvases(workspace, config):
     draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
     path = workspace / "two_canvases.yml"
     data = {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}
-    path.write_text(yaml.safe_dump({"__BASE__": [str(config), str(ONE_LEVEL)], "data": data}))
+    path.write_text(yaml.safe_dump({"__BASE__": str(config), "data": data}))
     return path
 
 
