@@ -17,24 +17,20 @@ QUARTER_TURNS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90
 
 def random_flip(sample: Sample, rng: Generator, prob: float) -> Sample:
     """Mirror image and boxes left to right with probability `prob`."""
-    if rng.random() >= prob:
-        return sample
-    width = sample.image.shape[1]
-    mirrored = sample.boxes.copy()
-    mirrored[:, 0] = width - sample.boxes[:, 2]
-    mirrored[:, 2] = width - sample.boxes[:, 0]
-    return sample._replace(image=cv2.flip(sample.image, 1), boxes=mirrored)
+    return _mirrored(sample, axis=1) if rng.random() < prob else sample
 
 
 def random_vertical_flip(sample: Sample, rng: Generator, prob: float) -> Sample:
     """Mirror image and boxes top to bottom with probability `prob`."""
-    if rng.random() >= prob:
-        return sample
-    height = sample.image.shape[0]
-    mirrored = sample.boxes.copy()
-    mirrored[:, 1] = height - sample.boxes[:, 3]
-    mirrored[:, 3] = height - sample.boxes[:, 1]
-    return sample._replace(image=cv2.flip(sample.image, 0), boxes=mirrored)
+    return _mirrored(sample, axis=0) if rng.random() < prob else sample
+
+
+def _mirrored(sample: Sample, axis: int) -> Sample:
+    """The sample with its rows (axis 0) or columns (axis 1) in reverse order."""
+    low, high = 1 - axis, 3 - axis  # of the axis in a box: x comes first there
+    boxes = sample.boxes.copy()
+    boxes[:, [low, high]] = sample.image.shape[axis] - sample.boxes[:, [high, low]]
+    return sample._replace(image=cv2.flip(sample.image, axis), boxes=boxes)
 
 
 def random_rotate90(sample: Sample, rng: Generator, prob: float) -> Sample:

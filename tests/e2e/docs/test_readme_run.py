@@ -19,8 +19,6 @@ from tests.helpers.markdown_blocks import ROOT
 from tests.helpers.shell_commands import commands, marks_of
 
 TREE = ["config", "src", "tools", "train.py", "eval.py", "infer.py", "export.py"]
-# Training and evaluation in fp16 would have graphs of their own; tests/e2e/single has them.
-IN_FP32 = re.compile(r"(python (?:train|eval)\.py .*)--mix True")
 ON_A_CPU = {"resnet50": "resnet18", "--device_target Ascend --mix True": "--device_target CPU --mix False"}
 FEW_SHAPES = {"train_images": 10, "val_images": 2, "height": 64, "width": 64, "seed": 0}
 # A part of a command -> what is added to it.
@@ -58,8 +56,7 @@ def runnable():
 
 
 def small(command):
-    """The command in fp32, with the words at its end."""
-    command = IN_FP32.sub(r"\1--mix False", command)
+    """The command with the words at its end."""
     return " ".join([command, *(words for part, words in SMALL.items() if part in command.partition(" --checkpoint_path ")[0])])
 
 

@@ -147,7 +147,7 @@ def test_boxes_follow_the_image_to_its_canvas(mixed, make_cfg):
     for batch in loader.batches():
         index = int(batch.image_id[0]) - 100
         np.testing.assert_allclose(batch.scale, 1.6, rtol=1e-6)  # 96 / 60 and 64 / 40
-        np.testing.assert_allclose(batch.boxes[0, 0].asnumpy(), 1.6 * np.array([index, 2, index + 10, 22]), rtol=1e-6)
+        np.testing.assert_allclose(batch.boxes.asnumpy()[0, 0], 1.6 * np.array([index, 2, index + 10, 22]), rtol=1e-6)
         np.testing.assert_array_equal(batch.valid_size.asnumpy(), [batch.canvas])
 
 
@@ -185,6 +185,6 @@ def test_the_list_of_transforms_sets_the_scaling(write_coco, make_cfg, scaling, 
     cfg.data.eval_transforms.item_transforms[0] = {"Resize": scaling}
     [batch] = EvalLoader(load_coco(path, folder), cfg).batches()
     np.testing.assert_array_equal(batch.valid_size.asnumpy(), [size, size])
-    np.testing.assert_allclose(batch.boxes[:, 0].asnumpy(), [[0, 0, size[0], size[0]]] * 2)
+    np.testing.assert_allclose(batch.boxes.asnumpy()[:, 0], [[0, 0, size[0], size[0]]] * 2)
     wanted = cv2.resize(np.full((100, 200, 3), (0, 100, 200), np.uint8), size[::-1])
-    np.testing.assert_array_equal(batch.image[0].asnumpy()[:size[0], :size[1]], wanted)
+    np.testing.assert_array_equal(batch.image.asnumpy()[0][:size[0], :size[1]], wanted)
