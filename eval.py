@@ -40,8 +40,8 @@ def score(paths, cfg, group):
     """Score the checkpoints `paths`, write the results, and return {path: metrics}, on rank 0."""
     from src.checkpoint import load_weights, read_checkpoint
     from src.compile_cache import inference_graphs, use_compile_cache
-    from src.dataset.annotations import open_dataset
     from src.dataset.loader import EvalLoader
+    from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_detector
     from src.device import set_up_device
     from src.evaluation.analysis import write_analysis
@@ -50,7 +50,8 @@ def score(paths, cfg, group):
     from src.visualization.samples import write_samples
 
     set_up_device(cfg, group)
-    dataset = open_dataset(cfg, "val", group)
+    trained = group.broadcast(read_checkpoint(paths[0]).class_names if cfg.data.unite_classes and group.rank == 0 else None)
+    dataset = open_validation_set(cfg, group, trained)
     network = build_detector(cfg, len(dataset.names), pretrained=False)
     loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
     use_compile_cache(cfg, group, inference_graphs(loader.canvas_order()), len(dataset.names))

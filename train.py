@@ -33,8 +33,8 @@ def main(cfg, group, stop):
 def train(cfg, run, stop):
     """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
     from src.compile_cache import training_graphs, use_compile_cache
-    from src.dataset.annotations import open_dataset
     from src.dataset.loader import TrainLoader
+    from src.dataset.splits import open_training_set
     from src.detector import build_detector
     from src.device import norm_layer, set_up_device
     from src.train.divergence import DivergenceGuard
@@ -52,9 +52,9 @@ def train(cfg, run, stop):
     set_up_device(cfg, group)
     checkpoint = find_checkpoint(cfg, run)
     cfg = with_settings(cfg, {"seed": seed_of(checkpoint, cfg)})
-    dataset = open_dataset(cfg, "train", group)
+    dataset = open_training_set(cfg, group)
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
-    logger.info("%d training images, %d classes: %s", len(loader.records), len(dataset.names), ", ".join(dataset.names))
+    logger.info("%d training images, %d classes", len(loader.records), len(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)
 
     network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0)
@@ -64,7 +64,7 @@ def train(cfg, run, stop):
     del checkpoint  # hundreds of megabytes
     saver = Saver(run, step, state, schedule, dataset.names)
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
-    guard = DivergenceGuard(cfg.mix)
+    guard = DivergenceGuard(cfg.mix, loader.records)
     graphs = training_graphs(loader.canvas_order(state.global_step),
                              evaluator.loader.canvas_order() if evaluator else cfg.data.canvases)
     use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)

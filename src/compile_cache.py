@@ -24,7 +24,8 @@ WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard", "eval_interval",
     "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize", "skip_bad_images",
     "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer"), True),
-    "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes"}}
+    "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
+             "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
 
 LOCK = "lock"  # name of a file in the folder
 

@@ -79,19 +79,20 @@ def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
 def class_names(data, checkpoint: Checkpoint) -> list[str]:
     """The names of a checkpoint's classes by label.
 
-    The first that is there counts: data.names of the configuration; the names that the checkpoint keeps; those of the
-    configuration's validation annotations, if they are so many; `class 0`, `class 1`, ..., with a warning. `data` is the section
-    of that name of the configuration.
+    The first that is there counts: data.names, or data.classes, of the configuration; the names that the checkpoint keeps; those
+    of the configuration's validation annotations, if they are so many; `class 0`, `class 1`, ..., with a warning. `data` is the
+    section of that name of the configuration.
 
     Raises:
-        UserError: data.names has another number of names.
+        UserError: that list of the configuration has another number of names.
     """
     path, count = checkpoint.path, checkpoint.num_classes
-    if data.names:
-        if len(data.names) != count:
-            raise UserError(f"data.names lists {len(data.names)} classes, but {path} has {count}: correct data.names or leave it "
-                            "out.")
-        return data.names
+    for key in ("names", "classes"):
+        given = getattr(data, key)
+        if given and len(given) != count:
+            raise UserError(f"data.{key} lists {len(given)} classes, but {path} has {count}: correct data.{key} or leave it out.")
+        if given:
+            return given
     names = checkpoint.class_names or _annotated_names(data)
     if len(names) == count:
         return names

@@ -29,13 +29,13 @@ COLUMNS = 4
 
 def main(arguments, group, _):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
-    from src.dataset.annotations import open_dataset
     from src.dataset.loader import TrainLoader
+    from src.dataset.splits import open_training_set
     from src.visualization.output import write_image
     from src.visualization.sheet import contact_sheet
 
     args, cfg = arguments
-    dataset = open_dataset(cfg, "train", group)
+    dataset = open_training_set(cfg, group)
     # In batches of one, the images of an epoch come in the order in which it draws them, whatever their canvases.
     loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "epochs": args.epoch}))
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)

@@ -35,7 +35,7 @@ def check_config(cfg: Config, origins: dict) -> None:
     Raises:
         UserError: two settings that contradict each other.
     """
-    for holds, names, message in itertools.chain(_levels(cfg), _thresholds(cfg), _classes(cfg), _canvases(cfg)):
+    for holds, names, message in itertools.chain(_levels(cfg), _thresholds(cfg), _classes(cfg), _files(cfg), _canvases(cfg)):
         if not holds:
             where = ", ".join(dict.fromkeys(origins[name] for name in names if name in origins)) or "default settings"
             raise UserError(f"{where}: {message}")
@@ -75,10 +75,19 @@ def _thresholds(cfg: Config) -> Iterator[tuple]:
 
 
 def _classes(cfg: Config) -> Iterator[tuple]:
-    names, nc = cfg.data.names or [], cfg.data.nc
+    names, classes, nc = cfg.data.names or [], cfg.data.classes or [], cfg.data.nc
     yield not names or nc in (None, len(names)), ["data.nc", "data.names"], (
         f"data.nc is {nc} but data.names has {len(names)} names; correct one of them")
-    yield len(set(names)) == len(names), ["data.names"], f"data.names must not name a class twice: {names}"
+    for key, value in (("names", names), ("classes", classes)):
+        yield len(set(value)) == len(value), [f"data.{key}"], f"data.{key} must not name a class twice: {value}"
+
+
+def _files(cfg: Config) -> Iterator[tuple]:
+    images, annotations = cfg.data.train_img_dir, cfg.data.train_anno_path
+    lists = [len(value) if isinstance(value, list) else None for value in (images, annotations)]
+    yield lists[0] == lists[1], ["data.train_img_dir", "data.train_anno_path"], (
+        f"data.train_img_dir {images} and data.train_anno_path {annotations} must both be one path, or lists of equal length: "
+        "one image folder for each annotation file")
 
 
 def _canvases(cfg: Config) -> Iterator[tuple]:

@@ -145,14 +145,28 @@ def _one_or_several(value: Any) -> str:
     return "several" if isinstance(value, list) and any(isinstance(part, list) for part in value) else "one"
 
 
+def _list_or_text(value: Any) -> str:
+    return "list" if isinstance(value, list) else "text"
+
+
+# A path, or a list of them.
+Paths = Annotated[Union[Annotated[Text, Tag("text")], Annotated[list[Text], NotEmpty, Tag("list")]], Discriminator(_list_or_text)]
+
+
 class Data(Section):
     dataset_dir: OptionalText = setting("", "folder of the data set")
-    train_img_dir: Text = setting("train2017", "folder of the training images")
-    train_anno_path: Text = setting("annotations/instances_train2017.json", "annotation file for training")
+    train_img_dir: Paths = setting("train2017", "folder of the training images, or a list of one for each annotation file")
+    train_anno_path: Paths = setting("annotations/instances_train2017.json", "annotation file for training, or a list of them")
     val_img_dir: Text = setting("val2017", "folder of the validation images")
     val_anno_path: Text = setting("annotations/instances_val2017.json", "annotation file for evaluation")
     nc: Optional[Count] = setting(None, "number of classes; None: as many as the annotation file has")
     names: Optional[Annotated[list[Text], NotEmpty]] = setting(None, "class names; None: those of the annotation file")
+    classes: Optional[Annotated[list[Text], NotEmpty]] = setting(
+        None, "names of the classes to train and score, by label; boxes of others are left out; None: all")
+    unite_classes: bool = setting(False, "annotation files may have different classes, which are told apart by name")
+    keep_empty_images: bool = setting(False, "train on images without boxes as well, as background")
+    repeat_threshold: Fraction = setting(0.0, "images of classes that fewer than this share of the images have are repeated in "
+                                         "an epoch (repeat-factor sampling); 0: none is")
     target_size: Annotated[
         Union[Annotated[CanvasSize, Tag("one")], Annotated[list[CanvasSize], Tag("several")]], Discriminator(_one_or_several)
     ] = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32; of a list of them each image goes to the one on "
@@ -160,6 +174,13 @@ class Data(Section):
     draw_shapes: Optional[DrawShapes] = setting(None, "draw this data set into dataset_dir; None: it is there")
     train_transforms: TrainTransforms = setting(TrainTransforms(), "what happens to a training image")
     eval_transforms: EvalTransforms = setting(EvalTransforms(), "what happens to an image in evaluation")
+
+    @property
+    def train_files(self) -> list[tuple[str, str]]:
+        """(annotation file, image folder) of each part of the training set."""
+        paths: tuple[Any, Any] = self.train_anno_path, self.train_img_dir
+        annotations, images = (value if isinstance(value, list) else [value] for value in paths)
+        return list(zip(annotations, images))
 
     @property
     def canvases(self) -> tuple[tuple[int, int], ...]:

@@ -1,12 +1,10 @@
 """The content of COCO annotation files: checked and turned into one record an image."""
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +17,6 @@ from src.dataset.annotation_file import (
     parse_annotations,
     read_classes,
 )
-from src.dataset.shapes import ensure_shapes
-from src.distributed import Group
 from src.errors import UserError, show
 
 logger = logging.getLogger("faster_rcnn")
@@ -64,34 +60,7 @@ class CocoDataset:
     coco_json: dict
 
 
-def open_dataset(cfg, split: str, group: Group) -> CocoDataset:
-    """The data set of one split, from the same annotation file on all processes.
-
-    With `data.draw_shapes`, one process of each machine first draws it.
-
-    Args:
-        cfg: the configuration.
-        split: "train" or "val".
-        group: the process group.
-
-    Raises:
-        UserError: see `load_coco` and `ensure_shapes`; there is no data.dataset_dir; the processes' files differ.
-    """
-    data = cfg.data
-    if not data.dataset_dir:
-        raise UserError("data.dataset_dir is empty: set it in the YAML file or with -o data.dataset_dir=FOLDER.")
-    folder = os.path.expanduser(data.dataset_dir)
-    annotation_path, image_dir = getattr(data, f"{split}_anno_path"), getattr(data, f"{split}_img_dir")
-    with group.first_on_machine():
-        if data.draw_shapes:
-            ensure_shapes(folder, **data.draw_shapes.model_dump())
-        dataset = load_coco(os.path.join(folder, annotation_path), os.path.join(folder, image_dir), data.nc, data.names)
-    path = dataset.annotation_path
-    group.check_same(lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest()})
-    return dataset
-
-
-def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names: list[str] | None = None) -> CocoDataset:
+def load_coco(annotation_path: str, image_dir: str) -> CocoDataset:
     """Read and check a COCO detection file.
 
     A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id.
@@ -99,12 +68,10 @@ def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names
     Args:
         annotation_path: of the file.
         image_dir: folder of the images.
-        nc: number of classes that the configuration expects, None where it expects nothing.
-        names: of the classes, likewise.
 
     Raises:
-        UserError: the file or the image folder is missing, the file is not COCO detection JSON, something in it contradicts
-            itself, or its classes differ from `nc` or `names`.
+        UserError: the file or the image folder is missing, the file is not COCO detection JSON, or something in it contradicts
+            itself.
     """
     path = existing_annotation_path(annotation_path)
     if not os.path.isdir(image_dir):
@@ -112,7 +79,6 @@ def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names
                         f"that belongs to {path}.")
     coco = parse_annotations(path)
     names_found, category_ids = read_classes(coco["categories"], path)
-    _compare_classes(names_found, nc, names, path)
     images = _checked_images(coco["images"], image_dir, path)
     boxes, labels, image_numbers, drops = _boxes(coco["annotations"], images, category_ids, path)
     records = _records(images, boxes, labels, image_numbers)
@@ -124,28 +90,6 @@ def load_coco(annotation_path: str, image_dir: str, nc: int | None = None, names
     if counts:
         logger.info("%s: %s", path, ", ".join(counts))
     return CocoDataset(records, names_found, category_ids, drops, path, coco)
-
-
-def training_records(dataset: CocoDataset) -> list[Record]:
-    """The records that have a box, in order; logs how many images were left out. Raises UserError when none is left."""
-    records = [record for record in dataset.records if len(record.boxes)]
-    if not records:
-        raise UserError(f"No image of {dataset.annotation_path} has a box to train on: training needs annotations "
-                        f"that are neither crowds nor empty.")
-    left_out = len(dataset.records) - len(records)
-    if left_out:
-        logger.info("%s: %d of %d images have no box and are left out of training", dataset.annotation_path, left_out,
-                    len(dataset.records))
-    return records
-
-
-def _compare_classes(found, nc, names, path):
-    listing = f"{len(found)} classes {found}"
-    if nc is not None and nc != len(found):
-        raise UserError(f"data.nc is {nc}, but {path} has {listing}: correct data.nc or leave it out.")
-    if names is not None and list(names) != found:
-        raise UserError(f"data.names lists {len(names)} classes {list(names)}, but {path} has {listing} (by ascending "
-                        f"category id): correct data.names or leave it out.")
 
 
 def _checked_images(entries, image_dir, path):

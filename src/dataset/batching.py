@@ -3,10 +3,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from src.dataset.repetition import draw_repeats
 
-def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The records of an epoch in the order in which they are drawn: a permutation of range(count), (count,) int64."""
-    return np.random.default_rng([seed, epoch]).permutation(count)
+
+def epoch_order(seed: int, epoch: int, factors: np.ndarray, canvas_of: np.ndarray) -> np.ndarray:
+    """The records of an epoch in the order in which they are drawn, int64: a permutation of them, in which those with a factor
+    above 1 are repeated, see `draw_repeats`."""
+    rng = np.random.default_rng([seed, epoch])
+    records = np.arange(len(factors))
+    if (factors > 1).any():
+        records = np.repeat(records, draw_repeats(factors, canvas_of, rng.random()))
+    return rng.permutation(records)
 
 
 def one_canvas_batches(order: np.ndarray, canvas_of: np.ndarray, size: int, fill: bool) -> list[np.ndarray]:

@@ -1,7 +1,7 @@
 """Records -> samples -> batches for training and evaluation, read ahead by worker threads, or by MindSpore's worker processes.
 
-A sample is a function of (seed, epoch, record) alone. It does not depend on the worker, the batch or what came before, so a run
-that is resumed at any step sees what an uninterrupted one would have seen.
+A sample is a function of the seed and its `Draw` alone. It does not depend on the worker, the batch or what came before, so a
+run that is resumed at any step sees what an uninterrupted one would have seen.
 """
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 
-from src.dataset.annotations import CocoDataset, Record, training_records
+from src.dataset.annotations import CocoDataset, Record
 from src.dataset.batching import epoch_order, one_canvas_batches
 from src.dataset.image import UnreadableImageError, read_image
+from src.dataset.repetition import occurrences, repeat_factors
 from src.dataset.resize import choose_canvas, fitted_size, scaling_of
 from src.dataset.sample import Sample
+from src.dataset.splits import TrainingSet, training_records
 from src.dataset.transforms import apply, pad_boxes, padding_of
 from src.errors import UserError
 
@@ -34,6 +36,13 @@ share_logger = logging.getLogger("faster_rcnn.share")
 # MindSpore's sampler keeps the number of every batch of a run, 8 bytes each. A thousand epochs of COCO are fewer.
 MAX_IMAGES = 2**27
 NETWORK_COLUMNS = 5  # the first ones of a batch, which the network reads
+
+
+class Draw(NamedTuple):
+    """A place in an epoch."""
+    record: int      # its number
+    epoch: int
+    repeat: int = 0  # how often the record has come in the epoch before: each time it is augmented in another way
 
 
 class Batch(NamedTuple):
@@ -100,10 +109,10 @@ class Loader:
         return self.num_batches
 
     def __getitem__(self, number: int) -> Batch:
-        indices, epoch = self.plan(int(number))
+        draws = self.plan(int(number))
         # Images are drawn where they stay: collecting them afterwards would copy each once more.
-        images = np.empty((len(indices), *self.canvases[self.canvas_of[indices[0]]], 3), dtype=np.uint8)
-        rows = [self.row(index, epoch, canvas) for index, canvas in zip(indices.tolist(), images)]
+        images = np.empty((len(draws), *self.canvases[self.canvas_of[draws[0].record]], 3), dtype=np.uint8)
+        rows = [self.row(draw, canvas) for draw, canvas in zip(draws, images)]
         return Batch(images, *map(np.stack, zip(*rows)))
 
     def canvas_order(self, start: int = 0) -> list[tuple[int, int]]:
@@ -114,15 +123,15 @@ class Loader:
         for number in range(start, len(self)):
             if len(met) == len(used):
                 break
-            met[self.canvas_of[self.plan(number)[0][0]]] = None
+            met[self.canvas_of[self.plan(number)[0].record]] = None
         return [self.canvases[number] for number in {**met, **dict.fromkeys(used)}]
 
-    def plan(self, number: int) -> tuple[np.ndarray, int]:
-        """The records of this process's batch of that number, (B,) int64, all of one canvas, and its epoch."""
+    def plan(self, number: int) -> list[Draw]:
+        """What makes up this process's batch of that number, all of one canvas."""
         raise NotImplementedError
 
-    def row(self, index: int, epoch: int, canvas: np.ndarray) -> tuple:
-        """The sample of a record: its columns of `Batch` but the first, `image`, which is drawn onto `canvas`."""
+    def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
+        """A sample: its columns of `Batch` but the first, `image`, which is drawn onto `canvas`."""
         raise NotImplementedError
 
     def read(self, index: int) -> np.ndarray | None:
@@ -137,9 +146,9 @@ class Loader:
                     share_logger.warning("%s %s", record.path, error)
             return None
 
-    def sample(self, canvas: np.ndarray, index: int, image: np.ndarray | None, epoch: int, readable: bool) -> tuple:
+    def sample(self, canvas: np.ndarray, draw: Draw, image: np.ndarray | None, readable: bool) -> tuple:
         """The columns of a record; its image is transformed onto `canvas` (H, W, 3) uint8, which is black without one."""
-        record = self.records[index]
+        record = self.records[draw.record]
         size = record.height, record.width
         if image is None:
             canvas[:] = 0
@@ -147,7 +156,8 @@ class Loader:
             scale = valid_size / np.array(size, dtype=np.float32)
             sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
         else:
-            rng = np.random.default_rng([self.cfg.seed, epoch, index])
+            # A repeat of 0 gives the numbers that the list without it gives.
+            rng = np.random.default_rng([self.cfg.seed, draw.epoch, draw.record, draw.repeat])
             valid_size, sample = apply(self.item_transforms, Sample(image, record.boxes, record.labels), rng, canvas)
         return (valid_size, *pad_boxes(sample.boxes, sample.labels, self.padding_size, self.padding_value),
                 np.int64(record.image_id), np.array(size, dtype=np.int32), sample.scale, np.bool_(readable))
@@ -159,9 +169,9 @@ class TrainLoader(Loader):
     An epoch is a permutation of the records, cut to whole batches of all processes, of which this one gets its rows: in each
     step all have images of the same canvas. With one canvas the records beyond the last whole batch are left out of the epoch.
     With several, the last batch of each canvas is filled up with the first records of that canvas in the epoch, so that none is
-    left out. The epochs are one stream, so that workers start once a run, and a run that starts at step k gets the batches that
-    one from step 0 gets from its step k on. A record whose file cannot be read is replaced by the next readable one, of the same
-    canvas if there is one.
+    left out. With `data.repeat_threshold`, records with rare classes come more often. The epochs are one stream, so that workers
+    start once a run, and a run that starts at step k gets the batches that one from step 0 gets from its step k on. A record
+    whose file cannot be read is replaced by the next readable one, of the same canvas if there is one.
 
     Attributes:
         steps_per_epoch: batches of an epoch.
@@ -170,11 +180,12 @@ class TrainLoader(Loader):
         UserError: no record has a box, a batch of the only canvas is larger than the data set, or the run is beyond reason.
     """
 
-    def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
-        super().__init__(training_records(dataset), cfg, cfg.data.train_transforms, rank, size)
+    def __init__(self, dataset: TrainingSet | CocoDataset, cfg, rank: int = 0, size: int = 1):
+        super().__init__(training_records(dataset, cfg.data.keep_empty_images), cfg, cfg.data.train_transforms, rank, size)
+        self.factors = repeat_factors(self.records, len(dataset.names), cfg.data.repeat_threshold)
         # Of two epochs: workers may be at the end of one and at the beginning of the next.
         self.draw_epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
-        self.steps_per_epoch = len(self.draw_epoch(0))
+        self.steps_per_epoch = len(self.draw_epoch(0)[0])
         if self.steps_per_epoch == 0:
             processes = f" for each of {size} processes" if size > 1 else ""
             raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
@@ -185,23 +196,25 @@ class TrainLoader(Loader):
             raise UserError(f"epochs is {cfg.epochs}, which makes {images} images for a process, more than {MAX_IMAGES}: choose "
                             "a smaller number of epochs.")
 
-    def _draw_epoch(self, epoch: int) -> np.ndarray:
-        """The records of the batches of all processes, (steps_per_epoch, size * B) int64."""
+    def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Records and repeats of the batches of all processes, (steps_per_epoch, size * B) int64 each, see `Draw`."""
         common = self.cfg.batch_size * self.size
-        order = epoch_order(self.cfg.seed, epoch, len(self.records))
+        order = epoch_order(self.cfg.seed, epoch, self.factors, self.canvas_of)
         batches = one_canvas_batches(order, self.canvas_of, common, fill=len(self.canvases) > 1)
-        return np.reshape([batch for batch in batches if len(batch) == common], (-1, common))
+        records = np.reshape([batch for batch in batches if len(batch) == common], (-1, common)).astype(np.int64)
+        return records, occurrences(records.ravel()).reshape(records.shape)
 
-    def plan(self, number: int) -> tuple[np.ndarray, int]:
+    def plan(self, number: int) -> list[Draw]:
         epoch, step = divmod(number, self.steps_per_epoch)
         first = self.rank * self.cfg.batch_size
-        return self.draw_epoch(epoch)[step, first:first + self.cfg.batch_size], epoch
+        rows = [part[step, first:first + self.cfg.batch_size].tolist() for part in self.draw_epoch(epoch)]
+        return [Draw(record, epoch, repeat) for record, repeat in zip(*rows)]
 
-    def row(self, index: int, epoch: int, canvas: np.ndarray) -> tuple:
-        for candidate in self._in_place_of(index):
+    def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
+        for candidate in self._in_place_of(draw.record):
             image = self.read(candidate)
             if image is not None:
-                return self.sample(canvas, candidate, image, epoch, readable=candidate == index)
+                return self.sample(canvas, draw._replace(record=candidate), image, readable=candidate == draw.record)
         raise UserError(f"not one of the {len(self.records)} training images can be read; above is the reason for each.")
 
     def _in_place_of(self, index: int) -> Iterator[int]:
@@ -232,13 +245,14 @@ class EvalLoader(Loader):
         self.counts = [len(batch) for batch in self._batches]
         self.num_images = sum(self.counts)
 
-    def plan(self, number: int) -> tuple[np.ndarray, int]:
+    def plan(self, number: int) -> list[Draw]:
         batch = self._batches[number]
-        return np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge"), 0
+        padded = np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge")
+        return [Draw(record, epoch=0) for record in padded.tolist()]
 
-    def row(self, index: int, epoch: int, canvas: np.ndarray) -> tuple:
-        image = self.read(index)
-        return self.sample(canvas, index, image, epoch, readable=image is not None)
+    def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
+        image = self.read(draw.record)
+        return self.sample(canvas, draw, image, readable=image is not None)
 
 
 def _read_with_threads(source, start, cfg):

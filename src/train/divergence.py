@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from src.dataset.annotations import Record
 from src.errors import UserError
 
 MAX_SKIPPED_STEPS = 20  # in a row
@@ -14,10 +15,11 @@ class DivergenceGuard:
 
     Args:
         mix: whether training is in mixed precision, where a single loss that is not finite is only a skipped step.
+        records: the training images.
     """
 
-    def __init__(self, mix: bool):
-        self.mix = mix
+    def __init__(self, mix: bool, records: list[Record]):
+        self.mix, self.records = mix, records
         self.skipped_in_a_row = 0
 
     def check(self, step: int, loss: float, applied: bool, learning_rate: float, image_ids: Iterable[int]) -> None:
@@ -30,7 +32,9 @@ class DivergenceGuard:
         diverged = not self.mix and not math.isfinite(loss)
         if not diverged and self.skipped_in_a_row <= MAX_SKIPPED_STEPS:
             return
-        where = f"at step {step}, with learning rate {learning_rate:.3g} and the images {', '.join(map(str, image_ids))}"
+        path_of = {record.image_id: record.path for record in self.records}
+        images = ", ".join(path_of[image_id] for image_id in image_ids)
+        where = f"at step {step}, with learning rate {learning_rate:.3g} and the images {images}"
         if diverged:
             raise UserError(f"the loss is {loss} {where}; the weights were not changed by it: look at the boxes of these images, "
                             "and resume from the last checkpoint with a smaller lr_init.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 import logging
 import os
 
-from src.dataset.annotations import CocoDataset, open_dataset
 from src.dataset.loader import EvalLoader
+from src.dataset.splits import TrainingSet, open_validation_set
 from src.detector import Predictor
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate, write_results
@@ -26,9 +26,9 @@ class Evaluator:
         UserError: the validation set cannot be opened, or has other classes.
     """
 
-    def __init__(self, cfg, network: FasterRCNN, train_set: CocoDataset, run: RunFolder, stop: StopSignals):
+    def __init__(self, cfg, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
         self.cfg, self.network, self.run, self.stop = cfg, network, run, stop
-        self.dataset = open_dataset(cfg, "val", run.group)
+        self.dataset = open_validation_set(cfg, run.group, train_set.names)
         if self.dataset.names != train_set.names:
             raise UserError(f"{self.dataset.annotation_path} has the classes {self.dataset.names}, but "
                             f"{train_set.annotation_path} has {train_set.names}; both must list the same categories.")

@@ -9,8 +9,8 @@ def main(args, group, _):
 
     from src.compile_cache import stored_graph, training_graphs, use_compile_cache
     from src.config import load_config, with_settings
-    from src.dataset.annotations import open_dataset
     from src.dataset.loader import TrainLoader
+    from src.dataset.splits import open_training_set
     from src.detector import build_detector
     from src.device import set_up_device
     from src.train.all_reduce import broadcast_parameters
@@ -19,7 +19,7 @@ def main(args, group, _):
     config, batch_size, out = args
     cfg = load_config(config, [("batch_size", int(batch_size), "test"), ("epochs", 10, "test"), ("seed", 5, "test")])
     set_up_device(cfg, group)
-    dataset = open_dataset(cfg, "train", group)
+    dataset = open_training_set(cfg, group)
     # From another seed on each rank: rank 0's weights are for all.
     network = build_detector(with_settings(cfg, {"seed": 5 + group.rank}), len(dataset.names))
     step = TrainStep(network, cfg, len(dataset.names), group)

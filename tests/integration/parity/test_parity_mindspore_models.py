@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from src.config import load_config
-from src.dataset.annotations import open_dataset
 from src.dataset.loader import EvalLoader
+from src.dataset.splits import open_validation_set
 from src.detector import Predictor, load_detector
 from src.distributed import SingleProcess
 from src.evaluation.evaluate import evaluate
@@ -47,7 +47,7 @@ def ours(older, tmp_path_factory):
                 "device_target": "CPU", "mix": False, "checkpoint_path": checkpoint}
     cfg = load_config(CONFIG, [(key, value, "test") for key, value in settings.items()])
     network, _ = load_detector(cfg)
-    dataset = open_dataset(cfg, "val", SingleProcess())
+    dataset = open_validation_set(cfg, SingleProcess())
     loader = EvalLoader(dataset, cfg)
     [batch] = loader.batches()
 

@@ -41,11 +41,13 @@ def write_images(write_coco):
 @pytest.fixture
 def make_cfg():
     """The attributes of the configuration that the loaders read; keywords replace the top-level ones."""
-    def make(padding_size=4, item_transforms=(), canvases=((64, 64),), **settings):
+    def make(padding_size=4, item_transforms=(), canvases=((64, 64),), keep_empty_images=False,
+             repeat_threshold=0.0, **settings):
         items = [*item_transforms, {"Resize": {"keep_ratio": True}},
                  {"LabelsPadding": {"padding_size": padding_size, "padding_value": -1}}]
         transforms = SimpleNamespace(item_transforms=items)
-        data = SimpleNamespace(canvases=canvases, train_transforms=transforms, eval_transforms=transforms)
+        data = SimpleNamespace(canvases=canvases, train_transforms=transforms, eval_transforms=transforms,
+                               keep_empty_images=keep_empty_images, repeat_threshold=repeat_threshold)
         defaults = {"seed": 7, "batch_size": 2, "epochs": 2, "num_workers": 1, "prefetch_size": 4, "max_rowsize": None}
         return SimpleNamespace(**{**defaults, **settings}, data=data)
     return make

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from src.dataset.annotations import load_coco, training_records
+from src.dataset.annotations import load_coco
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
@@ -90,31 +90,6 @@ def test_folder_may_be_called_annotation_or_annotations(write_coco, there, asked
     path, folder = write_coco([IMAGE], [], folder=there)
     wanted = os.path.join(os.path.dirname(os.path.dirname(path)), asked, "instances.json")
     assert load_coco(wanted, folder).annotation_path == path
-
-
-def test_training_leaves_out_images_without_boxes(write_coco, caplog):
-    dataset = load_coco(*write_coco([IMAGE, OTHER], [annotation([1, 1, 5, 5], image_id=4)]))
-    with caplog.at_level(logging.INFO, "faster_rcnn"):
-        records = training_records(dataset)
-    assert [record.image_id for record in records] == [4] and len(dataset.records) == 2
-    assert "1 of 2 images" in caplog.text
-
-
-def test_training_without_any_box_is_an_error(write_coco):
-    path, folder = write_coco([IMAGE], [annotation([1, 1, 5, 5], iscrowd=1)])
-    with pytest.raises(UserError, match="has a box"):
-        training_records(load_coco(path, folder))
-
-
-def test_classes_that_agree_with_the_configuration_are_accepted(write_coco):
-    assert load_coco(*write_coco([IMAGE], []), nc=2, names=["dog", "cat"]).names == ["dog", "cat"]
-
-
-@pytest.mark.parametrize("expected", [{"nc": 3}, {"names": ["cat", "dog"]}, {"names": ["dog"]}])
-def test_classes_that_differ_are_both_listed(write_coco, expected):
-    with pytest.raises(UserError) as error:
-        load_coco(*write_coco([IMAGE], []), **expected)
-    assert str(next(iter(expected.values()))) in str(error.value) and "['dog', 'cat']" in str(error.value)
 
 
 GOOD = annotation([1, 1, 5, 5])

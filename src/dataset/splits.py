@@ -1,0 +1,118 @@
+"""The training and the validation set of a configuration."""
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.dataset.annotations import CocoDataset, Record, load_coco
+from src.dataset.classes import check_classes, common_names, with_classes
+from src.dataset.shapes import ensure_shapes
+from src.distributed import Group
+from src.errors import UserError
+
+logger = logging.getLogger("faster_rcnn")
+
+
+class TrainingSet(NamedTuple):
+    """The images of one or several annotation files.
+
+    Of several files, images are numbered 1, 2, ... in the place of their own ids, which may repeat.
+    """
+    records: list[Record]   # every image in the files' order
+    names: list[str]        # of the classes, by label
+    annotation_path: str    # the files, for messages
+
+
+def open_training_set(cfg, group: Group) -> TrainingSet:
+    """The training set, from the same annotation files on all processes.
+
+    With `data.draw_shapes`, one process of each machine first draws it.
+
+    Raises:
+        UserError: see `load_coco`, `ensure_shapes`, `common_names` and `check_classes`; there is no data.dataset_dir; the
+            processes' files differ.
+    """
+    parts = _open(cfg.data, cfg.data.train_files, group)
+    names = common_names(parts, cfg.data)
+    check_classes(names, cfg.data, parts[0].annotation_path)
+    records = [record for part in parts for record in with_classes(part, names, may_lack=cfg.data.unite_classes).records]
+    if len(parts) > 1:
+        records = [record._replace(image_id=number) for number, record in enumerate(records, 1)]
+    dataset = TrainingSet(records, names, " and ".join(part.annotation_path for part in parts))
+    _log_boxes(dataset, "the detector cannot learn to find it")
+    return dataset
+
+
+def training_records(dataset: TrainingSet | CocoDataset, keep_empty_images: bool) -> list[Record]:
+    """The records that are trained on, in order: those with a box and, with `keep_empty_images`, those without as background.
+
+    Raises:
+        UserError: no record has a box.
+    """
+    with_boxes = [record for record in dataset.records if len(record.boxes)]
+    if not with_boxes:
+        raise UserError(f"No image of {dataset.annotation_path} has a box to train on: training needs annotations "
+                        f"that are neither crowds nor empty.")
+    empty = len(dataset.records) - len(with_boxes)
+    if empty:
+        logger.info("%s: %d of %d images have no box and are %s", dataset.annotation_path, empty, len(dataset.records),
+                    "background" if keep_empty_images else
+                    "left out of training (data.keep_empty_images takes them as background)")
+    return dataset.records if keep_empty_images else with_boxes
+
+
+def open_validation_set(cfg, group: Group, trained: list[str] | None = None) -> CocoDataset:
+    """The validation set, from the same annotation file on all processes; see `open_training_set`.
+
+    Args:
+        cfg: the configuration.
+        group: the process group.
+        trained: names of the detector's classes by label. With `data.unite_classes`, they are those of this set, whether its
+            file has them or not.
+
+    Raises:
+        UserError: as `open_training_set` does.
+    """
+    data = cfg.data
+    [dataset] = _open(data, [(data.val_anno_path, data.val_img_dir)], group)
+    if data.classes:
+        dataset = with_classes(dataset, data.classes, may_lack=data.unite_classes)
+    elif data.unite_classes and trained:
+        unknown = [name for name in dataset.names if name not in trained]
+        if unknown:
+            raise UserError(f"{dataset.annotation_path} has the class {unknown[0]}, which the detector does not have "
+                            f"({', '.join(trained)}): name the classes that count in data.classes.")
+        dataset = with_classes(dataset, trained, may_lack=True)
+    check_classes(dataset.names, data, dataset.annotation_path)
+    _log_boxes(dataset, "it has no AP, and the means leave it out")
+    return dataset
+
+
+def _open(data, files, group):
+    """The data sets of pairs of annotation file and image folder."""
+    if not data.dataset_dir:
+        raise UserError("data.dataset_dir is empty: set it in the YAML file or with -o data.dataset_dir=FOLDER.")
+    folder = os.path.expanduser(data.dataset_dir)
+    with group.first_on_machine():
+        if data.draw_shapes:
+            ensure_shapes(folder, **data.draw_shapes.model_dump())
+        datasets = [load_coco(os.path.join(folder, annotations), os.path.join(folder, images)) for annotations, images in files]
+    paths = [dataset.annotation_path for dataset in datasets]
+    group.check_same(lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths})
+    return datasets
+
+
+def _log_boxes(dataset, consequence):
+    labels = list(itertools.chain.from_iterable(record.labels.tolist() for record in dataset.records))
+    counts = np.bincount(labels, minlength=len(dataset.names)).tolist()
+    logger.info("%s: boxes by class: %s", dataset.annotation_path,
+                ", ".join(f"{name} {count}" for name, count in zip(dataset.names, counts)))
+    for name, count in zip(dataset.names, counts):
+        if not count:
+            logger.warning("%s: no box of the class %s: %s", dataset.annotation_path, name, consequence)

@@ -1,0 +1,217 @@
+"""src/dataset/splits.py and classes.py: data sets of several files, of some classes, and with images without boxes."""
+import json
+import logging
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from src.dataset.annotations import load_coco
+from src.dataset.loader import EvalLoader, TrainLoader
+from src.dataset.splits import open_training_set, open_validation_set, training_records
+from src.distributed import SingleProcess
+from src.errors import UserError
+from src.evaluation.coco import KEYS, score
+
+CAT_AND_DOG = {5: "cat", 2: "dog"}    # labels follow ascending ids: dog, cat
+BIRD_AND_CAT = {7: "bird", 9: "cat"}
+
+
+@pytest.fixture
+def write_part(tmp_path):
+    """Write an annotation file <name>.json and its folder of images; `boxes` is (image id, class name) by box.
+
+    Box number i is [i, 2, 10, 20]; the images are those with boxes and those of `empty`.
+    """
+    def write(name, classes, boxes, empty=()):
+        ids = {text: number for number, text in classes.items()}
+        images = [{"id": number, "file_name": f"{number}.png", "height": 40, "width": 60}
+                  for number in sorted({image for image, _ in boxes} | set(empty))]
+        rows = [{"id": i + 1, "image_id": image, "category_id": ids[text], "bbox": [i, 2, 10, 20]}
+                for i, (image, text) in enumerate(boxes)]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{images[0]['id']}.png").touch()
+        categories = [{"id": number, "name": text} for number, text in classes.items()]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    return write
+
+
+@pytest.fixture
+def make_data(tmp_path):
+    """The configuration's section `data` for the parts of these names, whose last one is for validation as well."""
+    def make(*names, **settings):
+        defaults = {"classes": None, "unite_classes": False, "nc": None, "names": None}
+        return SimpleNamespace(data=SimpleNamespace(
+            dataset_dir=str(tmp_path), draw_shapes=None, train_files=[(f"{name}.json", name) for name in names],
+            val_anno_path=f"{names[-1]}.json", val_img_dir=names[-1], **{**defaults, **settings}))
+    return make
+
+
+def boxes_of(dataset):
+    """By image: its path's last two parts, and the name and left side of each box."""
+    return {tuple(record.path.split(os.sep)[-2:]): [(dataset.names[label], box[0]) for label, box in
+                                                    zip(record.labels, record.boxes.tolist())] for record in dataset.records}
+
+
+def test_files_with_the_same_classes_are_one_set(write_part, make_data):
+    """The ids of images and of classes differ or repeat between the files."""
+    write_part("a", CAT_AND_DOG, [(1, "cat"), (1, "dog"), (2, "dog")])
+    write_part("b", {1: "dog", 8: "cat"}, [(2, "cat"), (5, "dog")])
+    dataset = open_training_set(make_data("a", "b"), SingleProcess())
+    assert dataset.names == ["dog", "cat"]
+    assert boxes_of(dataset) == {("a", "1.png"): [("cat", 0), ("dog", 1)], ("a", "2.png"): [("dog", 2)],
+                                 ("b", "2.png"): [("cat", 0)], ("b", "5.png"): [("dog", 1)]}
+    assert [record.image_id for record in dataset.records] == [1, 2, 3, 4]
+    assert [record.image_id for record in open_training_set(make_data("b"), SingleProcess()).records] == [2, 5]
+
+
+def test_files_with_other_classes_are_united_by_name_where_that_is_asked_for(write_part, make_data):
+    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
+    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
+    with pytest.raises(UserError, match=r"b.json has the classes \['bird', 'cat'\], but .*a.json has \['dog', 'cat'\]: unite"):
+        open_training_set(make_data("a", "b"), SingleProcess())
+    dataset = open_training_set(make_data("a", "b", unite_classes=True), SingleProcess())
+    assert dataset.names == ["dog", "cat", "bird"]
+    assert boxes_of(dataset) == {("a", "1.png"): [("cat", 0)], ("a", "2.png"): [("dog", 1)], ("b", "1.png"): [("cat", 0)],
+                                 ("b", "3.png"): [("bird", 1)]}
+
+
+def test_some_classes_in_the_order_of_their_list(write_part, make_data):
+    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
+    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
+    one = open_training_set(make_data("a", "b", classes=["cat"]), SingleProcess())
+    assert one.names == ["cat"] and [len(record.labels) for record in one.records] == [1, 0, 1, 0]
+    assert all((record.labels == 0).all() and record.labels.dtype == np.int32 for record in one.records)
+    two = open_training_set(make_data("a", "b", classes=["bird", "cat"], unite_classes=True), SingleProcess())
+    assert two.names == ["bird", "cat"]
+    assert [record.labels.tolist() for record in two.records] == [[1], [], [1], [0]]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), [
+    ({"classes": ["cat", "cow"]}, r"data.classes names cow, but .*a.json and .*b.json has the classes .*: correct"),
+    ({"classes": ["cat", "bird"]}, r"a.json has no class of the name bird, its classes are \['dog', 'cat'\]"),
+    ({"unite_classes": True, "nc": 2}, "data.nc is 2, but .*a.json has 3 classes"),
+    ({"classes": ["cat"], "names": ["cat", "dog"]}, r"data.names lists 2 classes .*a.json has 1 classes \['cat'\]")])
+def test_classes_that_do_not_fit(write_part, make_data, settings, sentence):
+    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
+    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
+    with pytest.raises(UserError, match=sentence):
+        open_training_set(make_data("a", "b", **settings), SingleProcess())
+
+
+def test_a_name_that_two_classes_have_cannot_be_chosen(write_part, make_data):
+    write_part("a", {1: "cat", 2: "cat", 3: "dog"}, [(1, "dog")])
+    with pytest.raises(UserError, match="a.json has 2 classes of the name cat"):
+        open_training_set(make_data("a", classes=["cat"]), SingleProcess())
+    assert open_training_set(make_data("a", classes=["dog"]), SingleProcess()).names == ["dog"]
+
+
+def test_classes_that_agree_with_the_configuration_are_accepted(write_part, make_data):
+    write_part("a", CAT_AND_DOG, [(1, "cat")])
+    cfg = make_data("a", nc=2, names=["dog", "cat"])
+    assert open_training_set(cfg, SingleProcess()).names == open_validation_set(cfg, SingleProcess()).names == ["dog", "cat"]
+
+
+@pytest.mark.parametrize("expected", [{"nc": 3}, {"names": ["cat", "dog"]}, {"names": ["dog"]}])
+@pytest.mark.parametrize("open_set", [open_training_set, open_validation_set])
+def test_classes_that_differ_are_both_listed(write_part, make_data, open_set, expected):
+    write_part("a", CAT_AND_DOG, [(1, "cat")])
+    with pytest.raises(UserError) as error:
+        open_set(make_data("a", **expected), SingleProcess())
+    assert str(next(iter(expected.values()))) in str(error.value) and "['dog', 'cat']" in str(error.value)
+
+
+def test_validation_has_the_classes_of_the_detector_where_they_are_united(write_part, make_data):
+    write_part("val", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
+    cfg = make_data("val", unite_classes=True)
+    dataset = open_validation_set(cfg, SingleProcess(), ["dog", "cat", "bird"])
+    assert dataset.names == ["dog", "cat", "bird"] and dataset.category_ids == [10, 9, 7]
+    assert boxes_of(dataset) == {("val", "1.png"): [("cat", 0)], ("val", "3.png"): [("bird", 1)]}
+    assert dataset.coco_json["categories"] == [{"id": 10, "name": "dog"}, {"id": 9, "name": "cat"}, {"id": 7, "name": "bird"}]
+    with pytest.raises(UserError, match=r"val.json has the class bird, which the detector does not have \(dog, cat\)"):
+        open_validation_set(cfg, SingleProcess(), ["dog", "cat"])
+    assert open_validation_set(make_data("val"), SingleProcess(), ["dog", "cat"]).names == ["bird", "cat"]
+
+
+def test_the_log_has_the_boxes_of_each_class_and_warns_of_none(write_part, make_data, caplog):
+    write_part("a", {**CAT_AND_DOG, 9: "cow"}, [(1, "cat"), (2, "dog"), (2, "dog")])
+    with caplog.at_level(logging.INFO, "faster_rcnn"):
+        open_training_set(make_data("a"), SingleProcess())
+        open_validation_set(make_data("a"), SingleProcess())
+    said = [(record.levelname, record.getMessage().partition("a.json: ")[2]) for record in caplog.records]
+    assert said == [("INFO", "boxes by class: dog 2, cat 1, cow 0"),
+                    ("WARNING", "no box of the class cow: the detector cannot learn to find it"),
+                    ("INFO", "boxes by class: dog 2, cat 1, cow 0"),
+                    ("WARNING", "no box of the class cow: it has no AP, and the means leave it out")]
+
+
+@pytest.mark.parametrize(("keep", "ids", "said"), [
+    (False, [2], "2 of 3 images have no box and are left out of training (data.keep_empty_images takes them as background)"),
+    (True, [1, 2, 4], "2 of 3 images have no box and are background")])
+def test_images_without_boxes(write_part, make_data, caplog, keep, ids, said):
+    write_part("a", CAT_AND_DOG, [(2, "cat")], empty=(1, 4))
+    dataset = open_training_set(make_data("a"), SingleProcess())
+    with caplog.at_level(logging.INFO, "faster_rcnn"):
+        assert [record.image_id for record in training_records(dataset, keep)] == ids
+    assert caplog.text.strip().endswith(said)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_training_without_any_box_is_an_error(write_coco, keep):
+    image = {"id": 9, "file_name": "a.png", "height": 40, "width": 60}
+    path, folder = write_coco([image], [{"image_id": 9, "category_id": 5, "bbox": [1, 1, 5, 5], "iscrowd": 1}])
+    with pytest.raises(UserError, match="has a box"):
+        training_records(load_coco(path, folder), keep)
+
+
+def test_background_images_come_in_an_epoch_with_masked_boxes(write_images, make_cfg):
+    dataset = load_coco(*write_images(6, without=[1, 4]))
+    found = list(TrainLoader(dataset, make_cfg(keep_empty_images=True, epochs=1)).batches())
+    ids = np.concatenate([batch.image_id for batch in found])
+    masks = np.concatenate([batch.mask.asnumpy().sum(1) for batch in found])
+    assert {int(image): int(boxes) for image, boxes in zip(ids, masks)} == {100: 1, 101: 0, 102: 1, 103: 1, 104: 0, 105: 1}
+    assert len(ids) == 6
+
+
+def test_numbers_of_some_classes_are_those_of_pycocotools_with_their_category_ids(write_part, make_data, tmp_path):
+    """Detections of all classes on the images of a drawn set: the numbers of a subset count those of its classes alone."""
+    rng = np.random.default_rng(3)
+    classes = {number: f"class {number}" for number in (3, 4, 8, 11)}
+    write_part("val", classes, [(int(image), f"class {number}") for image, number in
+                                zip(rng.integers(1, 30, 120), rng.choice(list(classes), 120))], empty=(40, 41))
+    content = json.loads((tmp_path / "val.json").read_text())
+    for row in content["annotations"]:
+        row.update(bbox=[*rng.uniform(0, 20, 2).round(2), *rng.uniform(2, 20, 2).round(2)], area=float(rng.uniform(1, 9000)),
+                   iscrowd=int(rng.random() < 0.1))
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    results = [{"image_id": row["image_id"], "category_id": int(rng.choice([row["category_id"], 8])),
+                "bbox": (np.array(row["bbox"]) + rng.uniform(-2, 2, 4)).clip(0.5).tolist(), "score": float(rng.random())}
+               for row in content["annotations"] for _ in range(3)]
+    results += [{"image_id": 40, "category_id": 11, "bbox": [1, 1, 9, 9], "score": 0.99}]
+
+    dataset = open_validation_set(make_data("val", classes=["class 11", "class 4"]), SingleProcess())
+    own = [row for row in results if row["category_id"] in (4, 11)]
+    metrics = score(dataset.coco_json, own, [record.image_id for record in dataset.records], dataset.names,
+                    dataset.category_ids).metrics
+    assert dataset.category_ids == [11, 4] and metrics["images"] == len(content["images"])
+    np.testing.assert_array_equal([metrics[key] for key in KEYS], pycocotools_stats(tmp_path / "val.json", results, [4, 11]))
+    assert metrics["AP"] > 0.01
+
+
+def pycocotools_stats(path, results, category_ids):
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    ground_truth = COCO(str(path))
+    evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), "bbox")
+    evaluation.params.catIds = category_ids
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats
+
+
+def test_evaluation_of_some_classes_reads_every_image(write_part, make_data, make_cfg):
+    write_part("val", CAT_AND_DOG, [(1, "cat"), (2, "dog")], empty=(3,))
+    dataset = open_validation_set(make_data("val", classes=["cat"]), SingleProcess())
+    assert EvalLoader(dataset, make_cfg()).num_images == 3
