@@ -46,6 +46,7 @@ def make_cfg():
                  {"LabelsPadding": {"padding_size": padding_size, "padding_value": -1}}]
         transforms = SimpleNamespace(item_transforms=items)
         data = SimpleNamespace(canvases=canvases, train_transforms=transforms, eval_transforms=transforms)
-        defaults = {"seed": 7, "batch_size": 2, "epochs": 2, "num_workers": 1, "prefetch_size": 4, "max_rowsize": None}
+        defaults = {"seed": 7, "batch_size": 2, "accumulate_steps": 1, "epochs": 2, "num_workers": 1, "prefetch_size": 4,
+                    "max_rowsize": None}
         return SimpleNamespace(**{**defaults, **settings}, data=data)
     return make
