@@ -10,21 +10,25 @@ import yaml
 
 from src.checkpoint import read_checkpoint
 
+TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 
-@pytest.fixture(scope="module", params=[((1, 2, 1), (2, 1, 1)), ((1, 1, 8), (2, 1, 4))], ids=["2 images", "8 micro-batches"])
+
+@pytest.fixture(scope="module", params=[(TWO, (1, 2, 1), (2, 1, 1)), (ONE, (1, 1, 8), (2, 1, 4))],
+                ids=["2 images", "8 micro-batches"])
 def ten_steps(run, workspace, two_canvases, request):
     """First gradients and last weights of one process and of two: with one batch of two images a step and one of one image each,
     and with 8 micro-batches of one image and 4 of them each.
 
     With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other, or
-    with 8 images a step five epochs of 1 and 1.
+    ten epochs of one step with 8 of the 9 images on a single canvas.
     """
+    canvases, *runs = request.param
     exact = workspace / "exact.yml"
     exact.write_text(yaml.safe_dump({
-        "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True},
+        "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True}, "data": {"target_size": canvases},
         "rpn_head": {"rpn_label_assignment": {"use_random": False}}, "bbox_head": {"bbox_assigner": {"use_random": False}}}))
     results = []
-    for ranks, batch_size, accumulate_steps in request.param:
+    for ranks, batch_size, accumulate_steps in runs:
         out = workspace / f"ten_steps_{ranks}_{accumulate_steps}.npz"
         run(ranks, "tests/programs/ten_steps.py", exact, batch_size, accumulate_steps, out)
         with np.load(out) as file:
@@ -109,7 +113,7 @@ def test_training_ends_early_on_all_ranks_and_does_not_go_on_until_early_stop_is
     """No detection is sure enough, so that no AP is better than the 0 of the first epoch."""
     folder = workspace / "ends_early"
     flags = ["train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "--resume_ckpt", "auto",
-             "-o", "epochs=6", "infer.conf_threshold=1"]
+             "-o", "epochs=6", "eval_interval=1", "infer.conf_threshold=1"]
 
     def train(ranks, early_stop):
         output = run(ranks, *flags, f"early_stop={early_stop}")
