@@ -39,7 +39,7 @@ def train(cfg, run, stop):
     from src.device import norm_layer, set_up_device
     from src.train.divergence import DivergenceGuard
     from src.train.evaluator import Evaluator
-    from src.train.loop import check_saved, evaluate_if_due, stop_if_asked, timed_batches
+    from src.train.loop import check_saved, evaluate_if_due, stop_if_asked, timed_steps
     from src.train.metrics import Metrics
     from src.train.profiling import profiled
     from src.train.resume import find_checkpoint, restore, seed_of
@@ -65,8 +65,8 @@ def train(cfg, run, stop):
     saver = Saver(run, step, state, schedule, dataset.names)
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
     guard = DivergenceGuard(cfg.mix, loader.records)
-    graphs = training_graphs(loader.canvas_order(state.global_step),
-                             evaluator.loader.canvas_order() if evaluator else cfg.data.canvases)
+    graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
+                             evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)
     use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
@@ -74,12 +74,12 @@ def train(cfg, run, stop):
             evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before that
         if state.global_step >= schedule.total_steps:
             logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", schedule.epochs)
-        for batch, waited in timed_batches(loader.batches(state.global_step), stop):
+        for batches, waited in timed_steps(loader, cfg, state, schedule, stop):
             rate = schedule.learning_rate(state.global_step)
-            losses, applied = profiled_step(batch, rate, state.global_step)
+            losses, applied = profiled_step(batches, rate, state.global_step)
             state.advance(applied)
             metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.take_seconds()})
-            guard.check(state.global_step, losses[0], applied, rate, batch.image_id)
+            guard.check(state.global_step, losses[0], applied, rate, [image for batch in batches for image in batch.image_id])
             with metrics.pause():
                 if schedule.ends_epoch(state.global_step):
                     average_statistics(group, network)

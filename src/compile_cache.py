@@ -23,7 +23,8 @@ WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output", "compile_cache", "seed", "epochs", "lr_init",
     "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard", "eval_interval",
     "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize", "skip_bad_images",
-    "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer"), True),
+    "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer", "early_stop",
+    "accumulate_steps"), True),  # the last one decides which graphs there are, not what is in them
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
              "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
 
@@ -37,15 +38,18 @@ def graph_name(kind: str, canvas: tuple[int, int]) -> str:
     return f"{kind} {canvas[0]}x{canvas[1]}"
 
 
-def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tuple[int, int]]) -> list[str]:
+def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tuple[int, int]],
+                    accumulate_steps: int = 1) -> list[str]:
     """The graphs of train.py in the order in which they are compiled, as far as it is known.
 
     Args:
         training: the canvases of training in the order in which they are met.
         evaluation: those of the evaluation.
+        accumulate_steps: micro-batches of a step.
     """
     first, *others = [graph_name("gradients", canvas) for canvas in training]
-    return [first, "update", *others, *inference_graphs(evaluation)]
+    of_several = ["accumulate", "reduce"] if accumulate_steps > 1 else []
+    return [first, *of_several, "update", *others, *inference_graphs(evaluation)]
 
 
 def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:

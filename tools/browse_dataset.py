@@ -37,7 +37,7 @@ def main(arguments, group, _):
     args, cfg = arguments
     dataset = open_training_set(cfg, group)
     # In batches of one, the images of an epoch come in the order in which it draws them, whatever their canvases.
-    loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "epochs": args.epoch}))
+    loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "accumulate_steps": 1, "epochs": args.epoch}))
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
     images, captions = zip(*(draw_sample(batch, dataset.names, records) for batch in batches))

@@ -35,7 +35,8 @@ def check_config(cfg: Config, origins: dict) -> None:
     Raises:
         UserError: two settings that contradict each other.
     """
-    for holds, names, message in itertools.chain(_levels(cfg), _thresholds(cfg), _classes(cfg), _files(cfg), _canvases(cfg)):
+    parts = _levels(cfg), _thresholds(cfg), _classes(cfg), _files(cfg), _canvases(cfg), _training(cfg)
+    for holds, names, message in itertools.chain(*parts):
         if not holds:
             where = ", ".join(dict.fromkeys(origins[name] for name in names if name in origins)) or "default settings"
             raise UserError(f"{where}: {message}")
@@ -100,3 +101,9 @@ def _canvases(cfg: Config) -> Iterator[tuple]:
     yield anchors <= MAX_ANCHORS, names, (
         f"data.target_size {cfg.data.target_size} and {ANCHORS} give {anchors} anchors an image, more than {MAX_ANCHORS}; "
         "choose a smaller target_size, or fewer aspect_ratios and anchor_sizes")
+
+
+def _training(cfg: Config) -> Iterator[tuple]:
+    yield cfg.run_eval or not cfg.early_stop, ["early_stop", "run_eval"], (
+        f"early_stop is {cfg.early_stop} but run_eval is False, so that there would be no AP to go by; set run_eval: True, or "
+        "early_stop: 0")

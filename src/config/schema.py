@@ -217,7 +217,10 @@ class Config(Section):
     ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
     mix: bool = setting(True, "fp16 mixed precision")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", ge=0, le=2**32 - 1)
-    batch_size: int = setting(2, "images a step and device", ge=1, le=1024)
+    batch_size: int = setting(2, "images a step and device; where accumulate_steps is above 1, images a micro-batch", ge=1,
+                              le=1024)
+    accumulate_steps: int = setting(1, "micro-batches of batch_size images a step and device, whose gradients are averaged",
+                                    ge=1, le=1024)
     lr_init: Number = setting(0.02, "learning rate for lr.base_batch_size images a step", gt=0, le=1000)
     epochs: Count = setting(12, "passes over the training images")
     ms_loss_scaler: Annotated[Literal["static", "dynamic", "none"], null_means("none")] = setting("static", "loss scaling")
@@ -230,6 +233,7 @@ class Config(Section):
     save_interval_steps: Natural = setting(0, "steps between two checkpoints inside an epoch; 0: only at its end")
     keep_checkpoint_max: Count = setting(5, "checkpoints kept, the newest ones; the best is kept besides")
     eval_interval: Count = setting(1, "epochs between two evaluations")
+    early_stop: Natural = setting(0, "end training after so many evaluations in a row without a better AP; 0: never")
     save_dir: Text = setting("output", "folder of checkpoints, logs and results")
     compile_cache: OptionalText = setting("",
                                           "folder of compiled graphs that later runs with the same settings take up; empty: none")

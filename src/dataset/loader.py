@@ -167,14 +167,15 @@ class TrainLoader(Loader):
     """Shuffled, augmented batches of all epochs of a run.
 
     An epoch is a permutation of the records, cut to whole batches of all processes, of which this one gets its rows: in each
-    step all have images of the same canvas. With one canvas the records beyond the last whole batch are left out of the epoch.
-    With several, the last batch of each canvas is filled up with the first records of that canvas in the epoch, so that none is
-    left out. With `data.repeat_threshold`, records with rare classes come more often. The epochs are one stream, so that workers
-    start once a run, and a run that starts at step k gets the batches that one from step 0 gets from its step k on. A record
-    whose file cannot be read is replaced by the next readable one, of the same canvas if there is one.
+    step all have images of the same canvas. It gets them as cfg.accumulate_steps batches, the micro-batches of the step. With
+    one canvas the records beyond the last whole batch are left out of the epoch. With several, the last batch of each canvas is
+    filled up with the first records of that canvas in the epoch, so that none is left out. With `data.repeat_threshold`, records
+    with rare classes come more often. The epochs are one stream, so that workers start once a run, and a run that starts at step
+    k gets the batches that one from step 0 gets from its step k on. A record whose file cannot be read is replaced by the next
+    readable one, of the same canvas if there is one.
 
     Attributes:
-        steps_per_epoch: batches of an epoch.
+        steps_per_epoch: as training counts them; step number s begins with batch number s * cfg.accumulate_steps.
 
     Raises:
         UserError: no record has a box, a batch of the only canvas is larger than the data set, or the run is beyond reason.
@@ -188,25 +189,29 @@ class TrainLoader(Loader):
         self.steps_per_epoch = len(self.draw_epoch(0)[0])
         if self.steps_per_epoch == 0:
             processes = f" for each of {size} processes" if size > 1 else ""
-            raise UserError(f"batch_size is {cfg.batch_size}{processes}, but {dataset.annotation_path} has only "
-                            f"{len(self.records)} images to train on: choose a smaller batch_size.")
-        self.num_batches = self.steps_per_epoch * cfg.epochs
+            times, smaller = "", "batch_size"
+            if cfg.accumulate_steps > 1:
+                times, smaller = f" and accumulate_steps is {cfg.accumulate_steps}", "batch_size or accumulate_steps"
+            raise UserError(f"batch_size is {cfg.batch_size}{times}{processes}, but {dataset.annotation_path} has only "
+                            f"{len(self.records)} images to train on: choose a smaller {smaller}.")
+        self.num_batches = self.steps_per_epoch * cfg.accumulate_steps * cfg.epochs
         images = self.num_batches * cfg.batch_size
         if images > MAX_IMAGES:
             raise UserError(f"epochs is {cfg.epochs}, which makes {images} images for a process, more than {MAX_IMAGES}: choose "
                             "a smaller number of epochs.")
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Records and repeats of the batches of all processes, (steps_per_epoch, size * B) int64 each, see `Draw`."""
-        common = self.cfg.batch_size * self.size
+        """Records and repeats of the steps of all processes, (steps_per_epoch, size * accumulate_steps * B) int64, see `Draw`."""
+        common = self.cfg.batch_size * self.cfg.accumulate_steps * self.size
         order = epoch_order(self.cfg.seed, epoch, self.factors, self.canvas_of)
         batches = one_canvas_batches(order, self.canvas_of, common, fill=len(self.canvases) > 1)
         records = np.reshape([batch for batch in batches if len(batch) == common], (-1, common)).astype(np.int64)
         return records, occurrences(records.ravel()).reshape(records.shape)
 
     def plan(self, number: int) -> list[Draw]:
-        epoch, step = divmod(number, self.steps_per_epoch)
-        first = self.rank * self.cfg.batch_size
+        step_of_run, micro_batch = divmod(number, self.cfg.accumulate_steps)
+        epoch, step = divmod(step_of_run, self.steps_per_epoch)
+        first = (self.rank * self.cfg.accumulate_steps + micro_batch) * self.cfg.batch_size
         rows = [part[step, first:first + self.cfg.batch_size].tolist() for part in self.draw_epoch(epoch)]
         return [Draw(record, epoch, repeat) for record, repeat in zip(*rows)]
 

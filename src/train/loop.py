@@ -1,27 +1,32 @@
 """What the training loop in train.py does around its steps."""
 from __future__ import annotations
 
+import itertools
+import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from src.dataset.loader import Batch
+from src.dataset.loader import Batch, TrainLoader
 from src.errors import UserError
 from src.signals import Stopped, StopSignals
 from src.train.evaluator import Evaluator
 from src.train.metrics import Metrics
-from src.train.saver import Saver
+from src.train.saver import Saver, TrainState
+from src.train.schedule import Schedule
+
+logger = logging.getLogger("faster_rcnn")
 
 
-def timed_batches(loader: Iterable[Batch], stop: StopSignals) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch with the seconds that were spent waiting for it; meanwhile a signal may end the process."""
-    batches = iter(loader)
-    while True:
+def timed_steps(loader: TrainLoader, cfg, state: TrainState, schedule: Schedule,
+                stop: StopSignals) -> Iterator[tuple[list[Batch], float]]:
+    """Yield the micro-batches of each step from where `state` stands to the end of training, with the seconds that were spent
+    waiting for them; meanwhile a signal may end the process."""
+    batches = loader.batches(state.global_step * cfg.accumulate_steps)
+    while not is_over(state, schedule, cfg.early_stop):
         start = time.perf_counter()
         with stop.idle():
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch, time.perf_counter() - start
+            micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
+        yield micro_batches, time.perf_counter() - start
 
 
 def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics) -> None:
@@ -31,17 +36,28 @@ def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics)
     if evaluator is None or steps or not schedule.evaluates(epoch) or state.evaluated >= epoch:
         return
     scores = evaluator.evaluate()
-    state.evaluated = epoch
-    is_best = False
     if scores is not None:  # on rank 0
         metrics.add_evaluation(scores)
-        is_best = scores["AP"] > state.best_ap
-        state.best_ap = max(scores["AP"], state.best_ap)
+    is_best = state.add_evaluation(epoch, group.broadcast(scores and scores["AP"]))
     # Once more: a run that goes on from here must know that this is done, and what the best AP is.
     saver.save()
-    if group.broadcast(is_best):
+    if is_best:
         saver.save_best()
     metrics.draw_curves()
+
+
+def is_over(state: TrainState, schedule: Schedule, early_stop: int) -> bool:
+    """Whether training ends here: after all epochs, or early, after `early_stop` evaluations in a row without a better AP (0:
+    never); that is logged."""
+    if state.global_step >= schedule.total_steps:
+        return True
+    if not early_stop or state.not_better < early_stop:
+        return False
+    best_epoch = f" of epoch {state.best_epoch}" if state.best_epoch else ""
+    logger.info("training ends early, after epoch %d of %d: the last %d evaluations had no better AP than the %.4f%s; give "
+                "-o early_stop=N with a larger N to train on", state.evaluated, schedule.epochs, state.not_better, state.best_ap,
+                best_epoch)
+    return True
 
 
 def stop_if_asked(stop: StopSignals, saver: Saver) -> None:

@@ -1,7 +1,7 @@
 """The random numbers of a training step, drawn on the host.
 
 They are a function of (seed, step, row of the batch), so that a resumed run draws what an uninterrupted one would have drawn,
-on any device, and several processes draw what one would for their rows of the common batch.
+on any device, and several processes and micro-batches draw what one would for their rows of the common batch.
 """
 import numpy as np
 from mindspore import Tensor
@@ -12,18 +12,21 @@ class SamplingPriorities:
 
     def __init__(self, cfg, rank: int = 0):
         self.cfg = cfg
-        self.rows = range(rank * cfg.batch_size, (rank + 1) * cfg.batch_size)
+        self.rank = rank
 
-    def draw(self, step: int, num_anchors: int, num_proposals: int, padded_boxes: int) -> tuple[Tensor, Tensor]:
-        """Priorities (B, anchors) and (B, RoI candidates) float32 for a step.
+    def draw(self, step: int, num_anchors: int, num_proposals: int, padded_boxes: int,
+             micro_batch: int = 0) -> tuple[Tensor, Tensor]:
+        """Priorities (B, anchors) and (B, RoI candidates) float32 for a micro-batch of a step.
 
         Args:
             step: number of the step in the run, from 0.
             num_anchors: of an image.
             num_proposals: of an image.
             padded_boxes: G, the length of the box lists of the batch.
+            micro_batch: its number in the step, from 0.
         """
-        rngs = [np.random.default_rng([self.cfg.seed, step, row]) for row in self.rows]
+        first = (self.rank * self.cfg.accumulate_steps + micro_batch) * self.cfg.batch_size
+        rngs = [np.random.default_rng([self.cfg.seed, step, row]) for row in range(first, first + self.cfg.batch_size)]
         anchors = _permutations(rngs, num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
         head = self.cfg.bbox_head
         num_rois = num_proposals + padded_boxes * head.add_gt_as_proposals

@@ -5,6 +5,8 @@ import json
 import logging
 from dataclasses import dataclass
 
+import numpy as np
+
 from src.checkpoint import CLASS_NAMES, write_checkpoint
 from src.run_folder import RunFolder
 from src.train.schedule import Schedule
@@ -23,24 +25,38 @@ class TrainState:
         global_step: steps done.
         skipped_steps: of these, skipped for overflow.
         evaluated: number of the last epoch that was evaluated.
-        best_ap: of the evaluations so far.
+        best_ap: of the evaluations so far, a number of 32 bits as it is in checkpoints.
+        best_epoch: number of the epoch that had it; 0 where it is not known.
+        not_better: evaluations since then.
     """
     seed: int
     global_step: int = 0
     skipped_steps: int = 0
     evaluated: int = 0
     best_ap: float = -1.0
+    best_epoch: int = 0
+    not_better: int = 0
 
     def advance(self, applied: bool) -> None:
         """Count a step; `applied`: whether it changed the weights."""
         self.global_step += 1
         self.skipped_steps += not applied
 
+    def add_evaluation(self, epoch: int, ap: float) -> bool:
+        """Count an evaluation after `epoch` epochs; -> whether its AP is better than all before."""
+        self.evaluated, self.not_better = epoch, self.not_better + 1
+        ap = float(np.float32(ap))  # so that a run goes on as it would have without the checkpoint
+        is_best = ap > self.best_ap
+        if is_best:
+            self.best_ap, self.best_epoch, self.not_better = ap, epoch, 0
+        return is_best
+
     def progress(self, schedule: Schedule) -> dict[str, float]:
         """The numbers that a checkpoint holds; `epoch` is the number of complete epochs."""
         epoch, steps = schedule.position(self.global_step)
         return {"epoch": epoch, "epoch_images": steps * schedule.images_per_step, "global_step": self.global_step,
-                "skipped_steps": self.skipped_steps, "evaluated": self.evaluated, "best_ap": self.best_ap, "seed": self.seed}
+                "skipped_steps": self.skipped_steps, "evaluated": self.evaluated, "best_ap": self.best_ap, "seed": self.seed,
+                "best_epoch": self.best_epoch, "not_better": self.not_better}
 
     def restore(self, progress: dict[str, float], schedule: Schedule) -> None:
         """Stand after as many epochs, and as many images of the next one, as the run that saved `progress`, whose schedule may
@@ -50,6 +66,8 @@ class TrainState:
         self.skipped_steps = int(progress["skipped_steps"])
         self.evaluated = int(progress["evaluated"])
         self.best_ap = progress["best_ap"]
+        # Checkpoints before 0.7.0 do not have them.
+        self.best_epoch, self.not_better = (int(progress.get(name, 0)) for name in ("best_epoch", "not_better"))
 
 
 class Saver:

@@ -9,7 +9,9 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class Schedule:
-    """Steps are counted from 0: after step number i, i + 1 steps are done. Each process takes one batch a step.
+    """Steps are counted from 0: after step number i, i + 1 steps are done.
+
+    In a step each process takes cfg.accumulate_steps micro-batches and updates the weights once.
 
     Attributes:
         images_per_step: of all processes.
@@ -19,7 +21,7 @@ class Schedule:
     """
 
     def __init__(self, cfg, steps_per_epoch: int, group: Group):
-        self.images_per_step = cfg.batch_size * group.size
+        self.images_per_step = cfg.batch_size * cfg.accumulate_steps * group.size
         self.steps_per_epoch = steps_per_epoch
         self.epochs = cfg.epochs
         self.total_steps = cfg.epochs * steps_per_epoch

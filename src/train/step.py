@@ -1,6 +1,9 @@
-"""One training step: losses, gradients, all-reduce, overflow check, update."""
+"""One training step: losses, gradients of one or several micro-batches, all-reduce, overflow check, update."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 
@@ -13,14 +16,37 @@ from src.train.all_reduce import build_all_reduce
 from src.train.sampling import SamplingPriorities
 
 
+class Reduce(nn.Cell):
+    """Gradients of this process -> those of all processes, and the sum of each.
+
+    Args:
+        all_reduce: cell from a tuple of gradients to that of all processes, or None, see `src.train.all_reduce`.
+    """
+
+    def __init__(self, all_reduce):
+        super().__init__(auto_prefix=False)
+        self.all_reduce = all_reduce
+
+    # One argument a gradient, see Update.
+    def construct(self, *gradients):
+        if self.all_reduce is not None:
+            gradients = self.all_reduce(gradients)
+        sums = ()
+        for gradient in gradients:
+            # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
+            sums += (gradient.reshape(gradient.shape[0], -1).sum(1).sum(),)
+        return gradients, ops.stack(sums)
+
+
 class LossAndGradients(nn.Cell):
-    """A batch -> the losses, the gradients scaled by the loss scale, and their sums.
+    """A batch -> the losses, the gradients scaled by the loss scale, and their sums; without `reduce` one tuple of losses and
+    gradients.
 
     Args:
         forward: cell whose output's first element is the loss.
         weights: the parameters that are trained.
         scaler: mindspore.amp's.
-        reduce: cell from a tuple of gradients to that of all processes, or None, see `src.train.all_reduce`.
+        reduce: `Reduce`, or None. In this graph, gradients are reduced while others are still computed.
     """
 
     def __init__(self, forward, weights, scaler, reduce):
@@ -37,13 +63,28 @@ class LossAndGradients(nn.Cell):
 
     def construct(self, *batch):
         (_, losses), gradients = self.value_and_grad(*batch)
-        if self.reduce is not None:
-            gradients = self.reduce(gradients)
+        if self.reduce is None:
+            return (losses,) + gradients
+        gradients, sums = self.reduce(*gradients)
+        return losses, gradients, sums
+
+
+class Accumulate(nn.Cell):
+    """A factor, tensors, and as many others of the same shapes -> the factor times the sum of each two.
+
+    The sum over micro-batches becomes their mean with the last one, by a factor that is an input: one graph serves any number.
+    """
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+
+    # One argument a tensor, see Update.
+    def construct(self, factor, *tensors):
+        count = len(tensors) // 2
         sums = ()
-        for gradient in gradients:
-            # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
-            sums += (gradient.reshape(gradient.shape[0], -1).sum(1).sum(),)
-        return losses, gradients, ops.stack(sums)
+        for i in range(count):
+            sums += ((tensors[i] + tensors[count + i]) * factor,)
+        return sums
 
 
 class Update(nn.Cell):
@@ -74,6 +115,7 @@ class GradientStep:
     """A mixed-precision training step in two graphs: between them the host decides whether the step counts.
 
     There is a first graph for each canvas, compiled when its first batch comes; the second one, and all weights, they share.
+    Several micro-batches go through the first graph one by one; two graphs more add up their gradients and reduce the mean.
 
     Args:
         forwards: by canvas, a cell whose output's first element is the loss.
@@ -81,20 +123,26 @@ class GradientStep:
         scaler: mindspore.amp's.
         max_norm: see `Update`.
         all_reduce: see `src.train.all_reduce`.
+        accumulate_steps: micro-batches of a step.
     """
 
-    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce):
+    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce, accumulate_steps=1):
         self.scaler = scaler
         self.all_reduce = all_reduce
-        self.gradients = {canvas: LossAndGradients(forward, optimizer.parameters, scaler, all_reduce.in_graph).set_train()
+        self.accumulate_steps = accumulate_steps
+        self.accumulate, self.reduce = Accumulate(), Reduce(all_reduce.in_graph)
+        reduce = self.reduce if accumulate_steps == 1 else None
+        self.gradients = {canvas: LossAndGradients(forward, optimizer.parameters, scaler, reduce).set_train()
                           for canvas, forward in forwards.items()}
         self.update = Update(optimizer, scaler, max_norm).set_train()
 
-    def __call__(self, canvas: tuple[int, int], *inputs: Tensor) -> tuple[np.ndarray, bool]:
-        """-> what the canvas's `forward` gives for the inputs, and whether the weights changed: not after an overflow."""
-        with stored_graph(graph_name("gradients", canvas)):
-            losses, gradients, sums = self.gradients[canvas](*inputs)
-        gradients, losses, sums = self.all_reduce.on_host(gradients, losses, sums)
+    def __call__(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple[np.ndarray, bool]:
+        """Make a step of the inputs of the canvas's `forward` for each of `accumulate_steps` micro-batches.
+
+        Returns:
+            The mean of what `forward` gives for them; whether the weights changed: not where any of them overflowed.
+        """
+        gradients, losses, sums = self.all_reduce.on_host(*self.means(canvas, micro_batches))
         # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
         # as long.
         finite = amp.all_finite((Tensor(sums),))
@@ -105,9 +153,32 @@ class GradientStep:
                 self.update(*gradients)
         return losses, applied
 
+    def means(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple:
+        """Means over the micro-batches, before `all_reduce.on_host`: gradients scaled by the loss scale, losses, and the sums of
+        these gradients, which are not finite where any gradient of any micro-batch is not."""
+        inputs = iter(micro_batches)
+        total = self._run(canvas, next(inputs))
+        if self.accumulate_steps == 1:
+            losses, gradients, sums = total
+            return gradients, losses, sums
+        for number, own in enumerate(inputs, start=2):
+            total = self._add(total, self._run(canvas, own), 1 / number if number == self.accumulate_steps else 1.0)
+        losses, *gradients = total
+        with stored_graph("reduce"):
+            gradients, sums = self.reduce(*gradients)
+        return gradients, losses, sums
+
+    def _run(self, canvas, inputs):
+        with stored_graph(graph_name("gradients", canvas)):
+            return self.gradients[canvas](*inputs)
+
+    def _add(self, total, own, factor):
+        with stored_graph("accumulate"):
+            return self.accumulate(Tensor(factor, ms.float32), *total, *own)
+
 
 class TrainStep:
-    """A training step of the detector on a batch.
+    """A training step of the detector on a batch, or on several micro-batches whose gradients are averaged.
 
     Args:
         network: FasterRCNN, whose trainable parameters are trained.
@@ -128,28 +199,31 @@ class TrainStep:
         self.optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
         self.scaler = build_scaler(cfg)
         self.all_reduce = build_all_reduce(group, cfg.device_target, self.optimizer.parameters)
-        self.gradient_step = GradientStep(self.forwards, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce)
+        self.gradient_step = GradientStep(self.forwards, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce,
+                                          cfg.accumulate_steps)
         self._sampling = SamplingPriorities(cfg, group.rank)
 
-    def __call__(self, batch: Batch, learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
-        """Train on a batch.
+    def __call__(self, micro_batches: Sequence[Batch], learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
+        """Make a step.
 
         Args:
-            batch: of this process.
+            micro_batches: cfg.accumulate_steps batches of this process, of one canvas.
             learning_rate: of this step.
             index: number of the step in the run, from 0: random samples are a function of the seed and of this.
 
         Returns:
-            Losses (5,) float32 in the order of LOSS_NAMES, means over all processes; whether the weights changed.
+            Losses (5,) float32 in the order of LOSS_NAMES, means over the micro-batches and all processes; whether the weights
+            changed.
         """
         set_learning_rate(self.optimizer, learning_rate)
-        return self.gradient_step(batch.canvas, *self.inputs(batch, index))
+        return self.gradient_step(micro_batches[0].canvas, self.inputs(micro_batches, index))
 
-    def inputs(self, batch: Batch, index: int) -> tuple[Tensor, ...]:
-        """What `TrainingForward` takes: a batch, and the sampling priorities of step number `index`."""
-        forward = self.forwards[batch.canvas]
-        priorities = self._sampling.draw(index, forward.num_anchors, forward.num_proposals, padded_boxes=batch.boxes.shape[1])
-        return batch.image, batch.valid_size, batch.boxes, batch.labels, batch.mask, *priorities
+    def inputs(self, micro_batches: Sequence[Batch], index: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what `TrainingForward` takes: each micro-batch, and its sampling priorities of step number `index`."""
+        for number, batch in enumerate(micro_batches):
+            forward = self.forwards[batch.canvas]
+            priorities = self._sampling.draw(index, forward.num_anchors, forward.num_proposals, batch.boxes.shape[1], number)
+            yield batch.image, batch.valid_size, batch.boxes, batch.labels, batch.mask, *priorities
 
     @property
     def loss_scale(self) -> float:

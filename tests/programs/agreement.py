@@ -43,12 +43,12 @@ def check_steps(group):
     step = GradientStep({CANVAS: forward}, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
 
     # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
-    losses, applied = step(CANVAS, Tensor([[1.0 + 2 * group.rank]], ms.float32))
+    losses, applied = step(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
     assert applied and losses.tolist() == [4.0]
     assert forward.layer.weight.asnumpy() == 0.0
 
     # Rank 1 alone overflows.
-    _, applied = step(CANVAS, Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32))
+    _, applied = step(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
     assert not applied
     assert forward.layer.weight.asnumpy() == 0.0
     assert scaler.scale_value.asnumpy() == 4.0

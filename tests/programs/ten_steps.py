@@ -1,4 +1,6 @@
-"""Ten training steps: ten_steps.py CONFIG BATCH_SIZE OUT writes the first gradients and the last weights, on rank 0."""
+"""Ten training steps: ten_steps.py CONFIG BATCH_SIZE ACCUMULATE_STEPS OUT writes the first gradients and the last weights, on
+rank 0."""
+import itertools
 import sys
 
 from src.launch import launch
@@ -7,7 +9,7 @@ from src.launch import launch
 def main(args, group, _):
     import numpy as np
 
-    from src.compile_cache import stored_graph, training_graphs, use_compile_cache
+    from src.compile_cache import training_graphs, use_compile_cache
     from src.config import load_config, with_settings
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
@@ -16,8 +18,9 @@ def main(args, group, _):
     from src.train.all_reduce import broadcast_parameters
     from src.train.step import TrainStep
 
-    config, batch_size, out = args
-    cfg = load_config(config, [("batch_size", int(batch_size), "test"), ("epochs", 10, "test"), ("seed", 5, "test")])
+    config, batch_size, accumulate_steps, out = args
+    settings = {"batch_size": int(batch_size), "accumulate_steps": int(accumulate_steps), "epochs": 10, "seed": 5}
+    cfg = load_config(config, [(key, value, "test") for key, value in settings.items()])
     set_up_device(cfg, group)
     dataset = open_training_set(cfg, group)
     # From another seed on each rank: rank 0's weights are for all.
@@ -25,16 +28,16 @@ def main(args, group, _):
     step = TrainStep(network, cfg, len(dataset.names), group)
     broadcast_parameters(group, step.parameters())
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
-    graphs = training_graphs(loader.canvas_order(), [])
+    graphs = training_graphs(loader.canvas_order(), [], cfg.accumulate_steps)
     use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
-    results = {}
-    for index, batch in zip(range(10), loader.batches()):
+    results, batches = {}, loader.batches()
+    for index in range(10):
+        micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
         if index == 0:
-            with stored_graph(graphs[0]):
-                losses, gradients, sums = step.gradient_step.gradients[batch.canvas](*step.inputs(batch, index))
-            gradients, *_ = step.all_reduce.on_host(gradients, losses, sums)
+            means = step.gradient_step.means(micro_batches[0].canvas, step.inputs(micro_batches, index))
+            gradients, *_ = step.all_reduce.on_host(*means)
             results.update({f"gradient {p.name}": g.asnumpy().copy() for p, g in zip(step.optimizer.parameters, gradients)})
-        losses, applied = step(batch, 0.01, index)
+        losses, applied = step(micro_batches, 0.01, index)
         assert applied
     results.update({f"weight {p.name}": p.asnumpy() for p in network.get_parameters()}, losses=losses)
     if group.rank == 0:

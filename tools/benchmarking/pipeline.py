@@ -29,7 +29,7 @@ def measure_pipeline(cfg):
     """
     size = fitted_size((HEIGHT, WIDTH), cfg.data.canvases[0])[::-1]
     # As many epochs as it takes: the run's own may be too few for a round.
-    cfg = with_settings(cfg, {"epochs": 1000})
+    cfg = with_settings(cfg, {"epochs": 1000, "accumulate_steps": 1})
     with tempfile.TemporaryDirectory() as folder:
         loader = TrainLoader(load_coco(draw_data_set(folder, max(FILES, cfg.batch_size)), folder), cfg)
         paths = [record.path for record in loader.records]

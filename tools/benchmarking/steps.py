@@ -18,10 +18,11 @@ def median_seconds(run, count):
 
 
 class RepeatedTrainStep:
-    """Training steps on the same batch; of the `count` so far, `skipped` overflowed and so went without the update."""
+    """Training steps whose micro-batches are all the same batch; of the `count` so far, `skipped` overflowed and so went without
+    the update."""
 
     def __init__(self, network, cfg, num_classes, group, batch):
-        self.batch = batch
+        self.micro_batches = [batch] * cfg.accumulate_steps
         self.step = TrainStep(network, cfg, num_classes, group)
         self.all_reduce = self.step.all_reduce
         broadcast_parameters(group, self.step.parameters())
@@ -31,7 +32,7 @@ class RepeatedTrainStep:
     def __call__(self):
         """Run one step to the end of its update."""
         # With a learning rate of 0 every step has the same weights, and none can make them diverge.
-        _, applied = self.step(self.batch, 0.0, self.count)
+        _, applied = self.step(self.micro_batches, 0.0, self.count)
         # The step only launches the update; a weight can be read once it is done.
         self.smallest.asnumpy()
         self.count += 1

@@ -1,4 +1,6 @@
-"""Several processes train what one does: gradients, weights, running statistics, data shards, resuming on another number."""
+"""Several processes train what one does: gradients, weights, running statistics, data shards, resuming on another number.
+
+So do several micro-batches; and training ends early on all processes."""
 import json
 import shutil
 
@@ -8,21 +10,27 @@ import yaml
 
 from src.checkpoint import read_checkpoint
 
+TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 
-@pytest.fixture(scope="module")
-def ten_steps(run, workspace, two_canvases):
-    """First gradients and last weights of one process with two images a step, and of two with one each.
 
-    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other.
+@pytest.fixture(scope="module", params=[(TWO, (1, 2, 1), (2, 1, 1)), (ONE, (1, 1, 8), (2, 1, 4))],
+                ids=["2 images", "8 micro-batches"])
+def ten_steps(run, workspace, two_canvases, request):
+    """First gradients and last weights of one process and of two: with one batch of two images a step and one of one image each,
+    and with 8 micro-batches of one image and 4 of them each.
+
+    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other, or
+    ten epochs of one step with 8 of the 9 images on a single canvas.
     """
+    canvases, *runs = request.param
     exact = workspace / "exact.yml"
     exact.write_text(yaml.safe_dump({
-        "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True},
+        "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True}, "data": {"target_size": canvases},
         "rpn_head": {"rpn_label_assignment": {"use_random": False}}, "bbox_head": {"bbox_assigner": {"use_random": False}}}))
     results = []
-    for ranks, batch_size in ((1, 2), (2, 1)):
-        out = workspace / f"ten_steps_{ranks}.npz"
-        run(ranks, "tests/programs/ten_steps.py", exact, batch_size, out)
+    for ranks, batch_size, accumulate_steps in runs:
+        out = workspace / f"ten_steps_{ranks}_{accumulate_steps}.npz"
+        run(ranks, "tests/programs/ten_steps.py", exact, batch_size, accumulate_steps, out)
         with np.load(out) as file:
             results.append(dict(file))
     return results
@@ -99,3 +107,30 @@ def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspa
     found, expected = (contents(folder, "epoch2_rank0") for folder in (resumed, whole))
     assert found.keys() == expected.keys() and not any(name.startswith("statistics.") for name in found)
     assert [name for name in found if not np.array_equal(found[name], expected[name])] == []
+
+
+def test_training_ends_early_on_all_ranks_and_does_not_go_on_until_early_stop_is_raised(run, workspace, config):
+    """No detection is sure enough, so that no AP is better than the 0 of the first epoch."""
+    folder = workspace / "ends_early"
+    flags = ["train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "--resume_ckpt", "auto",
+             "-o", "epochs=6", "eval_interval=1", "infer.conf_threshold=1"]
+
+    def train(ranks, early_stop):
+        output = run(ranks, *flags, f"early_stop={early_stop}")
+        ended = [line for line in output.splitlines() if "training ends early, after epoch " in line]
+        assert "had no better AP than the 0.0000 of epoch 1; " in ended[0] and len(ended) == 1
+        return ended[0], sorted(path.name for path in (folder / "checkpoint").iterdir())
+
+    def names(*suffixes):
+        return [f"FasterRCNN_det_resnet18_{suffix}.ckpt" for suffix in ("best", *(f"epoch{i}_rank0" for i in suffixes))]
+
+    line, found = train(2, 1)
+    assert "after epoch 2 of 6: the last 1 evaluations" in line and found == names(1, 2)
+    best = contents(folder, "best")
+    assert (best["epoch"], best["best_epoch"], best["not_better"]) == (1, 1, 0) and (folder / "curves.png").exists()
+    before = (folder / "metrics.jsonl").read_bytes()
+    again, found = train(1, 1)
+    assert "after epoch 2 of 6: the last 1 evaluations" in again and found == names(1, 2)
+    assert (folder / "metrics.jsonl").read_bytes() == before
+    line, found = train(2, 3)
+    assert "after epoch 4 of 6: the last 3 evaluations" in line and found == names(1, 2, 3, 4)

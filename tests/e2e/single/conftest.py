@@ -156,11 +156,14 @@ def uninterrupted(workspace, run):
 
 @pytest.fixture(scope="session")
 def two_canvases(workspace, compiled):
-    """The path of a configuration like `config` in fp32, with wide and upright images on two canvases, and augmentation."""
+    """The path of a configuration like `config` in fp32, with wide and upright images on two canvases, and augmentation.
+
+    The two images of a step are two micro-batches.
+    """
     folder = workspace / "mixed"
     draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
     settings = {**tiny_settings(folder), "__BASE__": [str(TINY_DETECTOR), str(ONE_LEVEL)], "mix": False,
-                "compile_cache": compiled}
+                "batch_size": 1, "accumulate_steps": 2, "compile_cache": compiled}
     settings["data"] = {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}
     path = workspace / "two_canvases.yml"
     path.write_text(yaml.safe_dump(settings))

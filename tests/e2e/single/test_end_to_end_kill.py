@@ -63,7 +63,7 @@ def run_with_kills(folder, seed, start, run, flags):
 
 @pytest.mark.slow
 def test_twenty_kills(workspace, start, run, uninterrupted, two_canvases):
-    """Two runs side by side, each killed ten times; the second one has two canvases and augmentation."""
+    """Two runs side by side, each killed ten times; the second one with micro-batches, two canvases and augmentation."""
     folders, flags = [workspace / "killed_a", workspace / "killed_b"], [FLAGS, ["--config", two_canvases, *RESUME]]
     whole = workspace / "whole_b"
     run("train.py", whole, "--config", two_canvases, epochs=6, keep_checkpoint_max=1)

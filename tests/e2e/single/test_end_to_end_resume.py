@@ -11,7 +11,7 @@ from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents
 EPOCHS, STEPS_PER_EPOCH = 4, 6
 LOSSES = ["loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss"]
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale",
-            "loss_scale_counter"}
+            "loss_scale_counter", "best_epoch", "not_better"}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def interrupted(workspace, run, run_and_kill):
     return folder, before
 
 
-BUT_FOR_EVALUATION = {"best_ap", "evaluated"}  # one of the two runs is never evaluated
+BUT_FOR_EVALUATION = {"best_ap", "best_epoch", "evaluated", "not_better"}  # one of the two runs is never evaluated
 
 
 @pytest.mark.parametrize("epoch", [1, 2])

@@ -59,6 +59,6 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
     columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]
 
     sizes = forward.num_anchors, forward.num_proposals, PADDED
-    losses = np.stack([step(canvas, *columns, *priorities.draw(i, *sizes))[0] for i in range(3)])
+    losses = np.stack([step(canvas, [(*columns, *priorities.draw(i, *sizes))])[0] for i in range(3)])
     norms = {torchvision_names(p.name)[0]: norm for p, norm in zip(optimizer.parameters, first.norms)}
     return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})

@@ -90,6 +90,8 @@ def test_a_bad_key_in_a_base_names_the_base(write):
     ("epochs: True", "epochs must be a whole number, not True"),
     ("epochs: 0", "epochs must be at least 1, not 0"),
     ("batch_size: -2", "batch_size must be at least 1, not -2"),
+    ("accumulate_steps: 0", "accumulate_steps must be at least 1, not 0"),
+    ("early_stop: -1", "early_stop must be at least 0, not -1"),
     ("batch_size:", "batch_size must be a whole number, not None"),
     ("mix: 1", "mix must be True or False, not 1"),
     ("mix: 'True'", "mix must be True or False, not 'True'"),
@@ -143,6 +145,7 @@ def test_milestones_may_be_empty(write):
     ("rpn_head: {rpn_label_assignment: {positive_overlap: 0.1}}", "negative_overlap (0.3) must not be above"),
     ("data: {nc: 2, names: [a]}", "data.nc is 2 but data.names has 1 names"),
     ("data: {names: [a, b, a]}", "data.names must not name a class twice"),
+    ("early_stop: 3", "early_stop is 3 but run_eval is False, so that there would be no AP to go by; set run_eval: True, or "),
 ])
 def test_settings_that_contradict_each_other(refusal, text, sentence):
     assert sentence in refusal(text)

@@ -48,6 +48,7 @@ def make_cfg():
         transforms = SimpleNamespace(item_transforms=items)
         data = SimpleNamespace(canvases=canvases, train_transforms=transforms, eval_transforms=transforms,
                                keep_empty_images=keep_empty_images, repeat_threshold=repeat_threshold)
-        defaults = {"seed": 7, "batch_size": 2, "epochs": 2, "num_workers": 1, "prefetch_size": 4, "max_rowsize": None}
+        defaults = {"seed": 7, "batch_size": 2, "accumulate_steps": 1, "epochs": 2, "num_workers": 1, "prefetch_size": 4,
+                    "max_rowsize": None}
         return SimpleNamespace(**{**defaults, **settings}, data=data)
     return make

@@ -133,6 +133,20 @@ def test_ranks_have_the_same_canvas_in_the_same_step_and_share_the_images(mixed,
     assert [len(rank) for rank in ranks] == [len(whole)] * 2
 
 
+def test_the_micro_batches_of_a_step_have_one_canvas(mixed, make_cfg):
+    """They are the rows of a batch that is filled up as one: 7 wide images make two of 4, 4 upright ones one."""
+    whole = list(TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, batch_size=4)).batches())
+    loader = TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, batch_size=2, accumulate_steps=2))
+    assert loader.steps_per_epoch == 3
+    found = list(loader.batches())
+    for wanted, *parts in zip(whole, found[::2], found[1::2]):
+        assert parts[0].canvas == parts[1].canvas == wanted.canvas
+        np.testing.assert_array_equal(np.concatenate([part.image.asnumpy() for part in parts]), wanted.image.asnumpy())
+    met = [batch.canvas for batch in found]
+    for start in range(0, len(met), 2):
+        assert loader.canvas_order(start)[:len(set(met[start:]))] == list(dict.fromkeys(met[start:]))
+
+
 @pytest.mark.parametrize(("batch_size", "size"), [(1, 1), (5, 1), (3, 2), (2, 4)])
 def test_an_evaluation_counts_each_image_once(mixed, make_cfg, batch_size, size):
     seen = []

@@ -137,6 +137,13 @@ def test_batch_larger_than_the_data_set(write_images, make_cfg):
         TrainLoader(load_coco(*write_images(4)), make_cfg(batch_size=5))
 
 
+def test_micro_batches_larger_than_the_data_set(write_images, make_cfg):
+    sentence = (r"batch_size is 1 and accumulate_steps is 3 for each of 2 processes, but .* only 5 images to train on: choose a "
+                r"smaller batch_size or accumulate_steps\.$")
+    with pytest.raises(UserError, match=sentence):
+        TrainLoader(load_coco(*write_images(5)), make_cfg(batch_size=1, accumulate_steps=3), size=2)
+
+
 def test_processes_share_each_training_batch(write_images, make_cfg):
     """Two processes with batches of 2 see the rows of one process with batches of 4, step by step."""
     dataset = load_coco(*write_images(13))
@@ -146,6 +153,25 @@ def test_processes_share_each_training_batch(write_images, make_cfg):
     assert len(whole) == len(parts[0]) == len(parts[1]) == 6
     joined = [{name: np.concatenate([first[name], second[name]]) for name in first} for first, second in zip(*parts)]
     assert_same(joined, whole)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_micro_batches_are_the_rows_of_one_batch_in_their_order(write_images, make_cfg, size):
+    """Batches of 12 are three micro-batches of 4, or three of 2 for each of two processes, the first process's rows first."""
+    dataset = load_coco(*write_images(26))
+    whole = batches(TrainLoader(dataset, make_cfg(item_transforms=AUGMENTED, batch_size=12, epochs=2)))
+    cfg = make_cfg(item_transforms=AUGMENTED, batch_size=4 // size, accumulate_steps=3, epochs=2)
+    loaders = [TrainLoader(dataset, cfg, rank=rank, size=size) for rank in range(size)]
+    assert {loader.steps_per_epoch for loader in loaders} == {2} and len(whole) == 4
+    streams = [batches(loader) for loader in loaders]
+    assert {len(stream) for stream in streams} == {4 * 3}
+    joined = []
+    for step in range(4):
+        rows = [batch for stream in streams for batch in stream[3 * step:3 * step + 3]]
+        joined.append({name: np.concatenate([batch[name] for batch in rows]) for name in Batch._fields})
+    assert_same(joined, whole)
+    # As resumed after the third step.
+    assert_same(batches(loaders[-1], 9), streams[-1][9:])
 
 
 @pytest.mark.parametrize(("images", "batch_size", "size"), [(37, 2, 1), (37, 2, 4), (37, 3, 3), (4, 2, 2), (3, 2, 4)])
@@ -283,7 +309,7 @@ import psutil
 from src.dataset.annotations import load_coco
 from src.dataset.loader import TrainLoader
 transforms = N(item_transforms=[{{"Resize": {{}}}}, {{"LabelsPadding": {{"padding_size": 4, "padding_value": -1}}}}])
-cfg = N(seed=1, batch_size=2, epochs=500, num_workers=2, prefetch_size=4, max_rowsize=8,
+cfg = N(seed=1, batch_size=2, accumulate_steps=1, epochs=500, num_workers=2, prefetch_size=4, max_rowsize=8,
         data=N(canvases=((32, 32),), train_transforms=transforms, keep_empty_images=False, repeat_threshold=0.0))
 for batch in TrainLoader(load_coco({path!r}, {folder!r}), cfg).batches():
     print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)

@@ -25,7 +25,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     step = GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
     before, history = values(network), []
     for _ in range(4):
-        losses, applied = step(CANVAS, *small_batch())
+        losses, applied = step(CANVAS, [small_batch()])
         assert applied
         assert losses.shape == (5,)
         np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)

@@ -242,12 +242,12 @@ def test_a_missing_momentum(path):
     assert "moments.conv.weight" in sentence
 
 
-def resume(path, network, optimizer, state, steps_per_epoch=20, images_per_step=2, kind="static", resume_ckpt=None):
+def resume(path, network, optimizer, state, steps_per_epoch=20, kind="static", **changes):
     """Restore the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
-    changes = {"resume_ckpt": resume_ckpt or path, "batch_size": images_per_step}
+    changes = {"resume_ckpt": path, **changes}
     run, step = run_folder(os.path.dirname(path), **changes), SmallStep(network, optimizer, kind)
     found = find_checkpoint(settings(os.path.dirname(path), **changes), run)
-    restore(found, run, step, state, schedule(steps_per_epoch, batch_size=images_per_step), ["a", "b", "c"])
+    restore(found, run, step, state, schedule(steps_per_epoch, **changes), ["a", "b", "c"])
     return step
 
 
@@ -283,13 +283,15 @@ def test_a_run_goes_on_at_the_next_step(tmp_path, log, kind, step):
     assert "resuming after epoch 3 " + ("and 14 images of" if step == 67 else "of") in log()
 
 
-@pytest.mark.parametrize(("steps_per_epoch", "images_per_step", "step"), [(40, 1, 120 + 14), (10, 4, 30 + 3), (2, 5, 6 + 1)])
-def test_another_number_of_images_a_step_goes_on_behind_the_same_image(tmp_path, steps_per_epoch, images_per_step, step):
+@pytest.mark.parametrize(("steps_per_epoch", "batch_size", "accumulate_steps", "step"), [
+    (40, 1, 1, 120 + 14), (10, 4, 1, 30 + 3), (2, 5, 1, 6 + 1), (20, 1, 2, 60 + 7), (10, 2, 2, 30 + 3), (2, 5, 4, 6 + 0)])
+def test_another_number_of_images_a_step_goes_on_behind_the_same_image(tmp_path, steps_per_epoch, batch_size, accumulate_steps,
+                                                                       step):
     """14 images of the fourth epoch are done. Where they are no whole number of steps, some come again; none is left out."""
     network, optimizer = build(0)
     path = save(tmp_path, network, optimizer, TrainState(9, global_step=67))
     state = TrainState(9)
-    resume(path, network, optimizer, state, steps_per_epoch, images_per_step)
+    resume(path, network, optimizer, state, steps_per_epoch, batch_size=batch_size, accumulate_steps=accumulate_steps)
     assert state.global_step == step
 
 

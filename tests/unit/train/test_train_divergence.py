@@ -8,7 +8,6 @@ from src.dataset.annotations import Record
 from src.errors import UserError
 from src.train.divergence import DivergenceGuard
 
-
 RECORDS = [Record(image_id, f"images/{image_id}.jpg", 10, 10, np.zeros((0, 4)), np.zeros(0)) for image_id in (4, 7, 139, 285)]
 
 

@@ -7,16 +7,16 @@ import pytest
 from src.train.sampling import SamplingPriorities
 
 
-def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, batch_size=3, rank=0):
+def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, batch_size=3, rank=0, accumulate_steps=1):
     return SamplingPriorities(SimpleNamespace(
-        seed=seed, batch_size=batch_size,
+        seed=seed, batch_size=batch_size, accumulate_steps=accumulate_steps,
         rpn_head=SimpleNamespace(rpn_label_assignment=SimpleNamespace(use_random=random_anchors)),
         bbox_head=SimpleNamespace(bbox_assigner=SimpleNamespace(use_random=random_rois), add_gt_as_proposals=add_boxes),
     ), rank=rank)
 
 
-def draw(source, step=0, padded_boxes=4):
-    return tuple(tensor.asnumpy() for tensor in source.draw(step, 50, 20, padded_boxes))
+def draw(source, step=0, padded_boxes=4, micro_batch=0):
+    return tuple(tensor.asnumpy() for tensor in source.draw(step, 50, 20, padded_boxes, micro_batch))
 
 
 @pytest.mark.parametrize(("add_boxes", "length"), [(True, 24), (False, 20)])
@@ -59,5 +59,13 @@ def test_without_random_the_first_ones_come_first(random_anchors):
 def test_two_processes_draw_the_rows_of_one():
     whole = draw(priorities(batch_size=4))
     parts = [draw(priorities(batch_size=2, rank=rank)) for rank in (0, 1)]
+    for i in range(2):
+        np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), whole[i])
+
+
+def test_the_micro_batches_of_two_processes_draw_the_rows_of_one_batch():
+    whole = draw(priorities(batch_size=12), step=3)
+    ranks = [priorities(batch_size=2, accumulate_steps=3, rank=rank) for rank in (0, 1)]
+    parts = [draw(rank, step=3, micro_batch=number) for rank in ranks for number in range(3)]
     for i in range(2):
         np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), whole[i])

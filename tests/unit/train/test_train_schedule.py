@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.train.schedule import scaled_base_rate
-from tests.helpers.runs import schedule
+from src.train.schedule import Schedule, scaled_base_rate
+from tests.helpers.runs import schedule, settings
 
 LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones": [8, 11], "base_batch_size": 0}
 
@@ -43,6 +43,14 @@ def test_rate_is_scaled_to_the_images_of_a_step(caplog):
     message = caplog.records[-1].getMessage()
     for part in ("0.02 for 16", "0.0025 for 2", "lr.base_batch_size=0"):
         assert part in message
+
+
+def test_the_rate_is_that_of_all_images_of_a_step():
+    """Three processes with four micro-batches of 2 each make 24 images."""
+    cfg = settings(accumulate_steps=4, lr_init=0.02, lr=SimpleNamespace(**{**LR, "warmup_step": 0, "base_batch_size": 16}))
+    plan = Schedule(cfg, 5, SimpleNamespace(size=3))
+    assert (plan.images_per_step, plan.total_steps) == (24, 15)
+    assert plan.learning_rate(0) == pytest.approx(0.02 * 24 / 16)
 
 
 def test_base_batch_size_0_never_scales(caplog):

@@ -17,33 +17,35 @@ Y = np.float32([[3], [-2]])
 
 
 class Forward(nn.Cell):
-    """The squared error and, as a second figure, its root; only the first is trained on."""
+    """The mean squared error and, as a second figure, its root; only the first is trained on."""
 
     def __init__(self):
         super().__init__()
         self.layer = nn.Dense(3, 1, weight_init=Tensor(WEIGHT), bias_init=Tensor(BIAS))
 
     def construct(self, x, y):
-        loss = ((self.layer(x) - y) ** 2).sum()
+        loss = ((self.layer(x) - y) ** 2).mean()
         return ops.stack((loss, ops.sqrt(loss)))
 
 
-def build(scaler="static", value=256.0, max_norm=False):
+def build(scaler="static", value=256.0, max_norm=False, accumulate_steps=1):
     forward = Forward()
     cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
     optimizer = build_optimizer(cfg, forward.trainable_params())
     set_learning_rate(optimizer, RATE)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value))
-    return forward.layer, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce())
+    return forward.layer, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce(), accumulate_steps)
 
 
-def loss_and_gradients(weight, bias):
-    error = X @ weight.T + bias - Y
-    return (error**2).sum(), 2 * error.T @ X, 2 * error.sum(0)
+def loss_and_gradients(weight, bias, x=X, y=Y):
+    error = x @ weight.T + bias - y
+    return (error**2).mean(), 2 * error.T @ x / len(x), 2 * error.mean(0)
 
 
-def run(step, x=X):
-    losses, applied = step(CANVAS, Tensor(x), Tensor(Y))
+def run(step, x=X, y=Y):
+    """Make a step of the rows as equally long micro-batches."""
+    parts = [(Tensor(part), Tensor(target)) for part, target in zip(*(np.split(rows, step.accumulate_steps) for rows in (x, y)))]
+    losses, applied = step(CANVAS, parts)
     assert isinstance(applied, bool)
     return losses, applied
 
@@ -111,3 +113,54 @@ def test_gradients_are_clipped_by_their_global_norm(share):
     run(step)
     factor = min(share, 1)
     assert_weights(layer, WEIGHT - RATE * factor * by_weight, BIAS - RATE * factor * by_bias)
+
+
+EIGHT = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+TARGETS = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("max_norm", [False, 0.5])
+@pytest.mark.parametrize("accumulate_steps", [1, 2, 4])
+def test_micro_batches_train_as_one_batch_of_all_their_rows(accumulate_steps, max_norm):
+    layer, scaler, step = build(max_norm=max_norm, accumulate_steps=accumulate_steps)
+    weight, bias, speed = WEIGHT.astype(np.float64), BIAS.astype(np.float64), [0, 0]
+    for _ in range(5):
+        losses, applied = run(step, EIGHT, TARGETS)
+        loss, *gradients = loss_and_gradients(weight, bias, EIGHT, TARGETS)
+        parts = [loss_and_gradients(weight, bias, *rows)[0] for rows in zip(*(np.split(rows, accumulate_steps)
+                                                                             for rows in (EIGHT, TARGETS)))]
+        np.testing.assert_allclose(losses, [loss, np.sqrt(parts).mean()], rtol=1e-5)
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        factor = min(1, max_norm / norm) if max_norm else 1
+        speed = [0.9 * v + factor * g for v, g in zip(speed, gradients)]
+        weight, bias = weight - RATE * speed[0], bias - RATE * speed[1]
+        assert applied
+        assert_weights(layer, weight, bias)
+    assert scaler.scale_value.asnumpy() == 256
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, 1e30])
+@pytest.mark.parametrize("place", [0, 3, 7])
+def test_an_overflow_in_one_micro_batch_skips_the_step(place, bad):
+    layer, scaler, step = build("dynamic", 1024.0, accumulate_steps=4)
+    x = EIGHT.copy()
+    x[place, 0] = bad
+    for halved in (512, 256):
+        assert not run(step, x, TARGETS)[1]
+        assert scaler.scale_value.asnumpy() == halved
+    np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
+    np.testing.assert_array_equal(layer.bias.asnumpy(), BIAS)
+    # The next step starts from the same weights, no momentum and none of the gradients before.
+    assert run(step, EIGHT, TARGETS)[1]
+    _, by_weight, by_bias = loss_and_gradients(WEIGHT, BIAS, EIGHT, TARGETS)
+    assert_weights(layer, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
+
+
+def test_a_step_counts_once_for_the_loss_scale_however_many_micro_batches_it_has():
+    _, scaler, step = build("dynamic", 1024.0, accumulate_steps=4)
+    scaler.counter.set_data(Tensor(1997, scaler.counter.dtype))
+    scales = []
+    for _ in range(3):
+        run(step, EIGHT, TARGETS)
+        scales.append(float(scaler.scale_value.asnumpy()))
+    assert scales == [1024, 1024, 2048]
