@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.errors import UserError, is_plain, show
-from src.files import check_output_path
+from src.files import prepare_output
 from src.launch import launch
 from tools.coco_output import write_annotations
 from tools.voc.annotation import CORNERS, VocFile, read_voc
@@ -31,7 +31,7 @@ SHOWN = 5  # names of missing images
 
 
 def main(args, *_):
-    check_output_path(args.output)
+    prepare_output(args.output)
     paths = annotation_paths(args.annotations)
     chosen = set(paths if args.split is None else split_paths(args.split, paths, args.annotations))
     # The classes are those of all files: a part of the data may lack one, and training and validation must have the same.
