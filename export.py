@@ -33,7 +33,7 @@ def main(cfg, group, _):
 
     if group.size > 1:
         raise UserError("export.py is one process; start it without mpirun.")
-    writer = check_output(cfg)
+    writer = prepare(cfg)
     images = sample_images(cfg.image, cfg.batch_size)
     set_up_device(cfg, group)
     network = open_network(cfg)
@@ -55,23 +55,24 @@ def output_paths(cfg):
             for height, width in canvases}
 
 
-def check_output(cfg):
-    """Check, before anything takes time, that the files can be written; -> the module of src.deploy that writes them.
+def prepare(cfg):
+    """Check, before anything takes time, that the files can be written, and make their folder where it is missing; -> the module
+    of src.deploy that writes them.
 
     Raises:
         UserError: they cannot.
     """
     from src.deploy import mindir, onnx_file
-    from src.files import check_output_path
+    from src.files import prepare_output
 
     suffix = SUFFIXES[cfg.file_format]
     if not cfg.output.endswith(suffix):
         raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
                         "--file_format.")
-    for path in output_paths(cfg).values():
-        check_output_path(path)
     writer = mindir if cfg.file_format == "MINDIR" else onnx_file
     writer.check_possible(cfg)
+    for path in output_paths(cfg).values():
+        prepare_output(path)
     return writer
 
 

@@ -20,7 +20,10 @@ class UserError(Exception):
 
 def show(value):
     """`value` as text of at most MAX_LENGTH characters, however large or deeply nested it is."""
-    text = _short.repr(value)
+    try:
+        text = _short.repr(value)
+    except ValueError:  # Python writes no int of more than some thousand digits
+        text = "a number with too many digits to show"
     return text if len(text) <= MAX_LENGTH else text[:MAX_LENGTH - 3] + "..."
 
 

@@ -56,21 +56,22 @@ def writing_into(folder, what):
         raise UserError(f"{what} could not be written into {folder} ({error.strerror}); make room on the disk.") from error
 
 
-def check_output_path(path):
-    """Check, before anything takes time, that the file `path` can be written.
+def prepare_output(path):
+    """Make the folder of the file `path` where it is missing, and check, before anything takes time, that it can be written to.
 
     Raises:
-        UserError: its folder is missing, or it is a folder itself.
+        UserError: it cannot, or `path` is a folder itself.
     """
-    folder = os.path.dirname(path)
-    if folder and not os.path.isdir(folder):
-        raise UserError(f"cannot write {path}: there is no folder {folder!r}; make it first.")
     if os.path.isdir(path):
         raise UserError(f"cannot write {path}: it is a folder; give a file's path.")
+    make_folder(os.path.dirname(path) or os.curdir, f"give {path} another path")
 
 
-def make_folder(path):
+def make_folder(path, advice="choose another --save_dir"):
     """Create the folder `path` unless it is there, and return it.
+
+    Args:
+        advice: what to do where that fails.
 
     Raises:
         UserError: it cannot be created or written to.
@@ -78,9 +79,9 @@ def make_folder(path):
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot create the folder {path} ({error.strerror}); choose another --save_dir.") from error
+        raise UserError(f"cannot create the folder {path} ({error.strerror}); {advice}.") from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"the folder {path} cannot be written to; choose another --save_dir.")
+        raise UserError(f"the folder {path} cannot be written to; {advice}.")
     return path
 
 

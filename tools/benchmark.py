@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from src.config import config_to_dict  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.files import check_output_path, whole_file  # noqa: E402
+from src.files import prepare_output, whole_file  # noqa: E402
 from src.launch import launch  # noqa: E402
 
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
@@ -133,9 +133,11 @@ def parse_args():
         if part not in WHAT:
             raise UserError(f"--what must be some of {','.join(WHAT)}, not {part!r}")
     args.what = [part for part in WHAT if part in asked]
-    check_output_path(args.json)
-    return args, parse_train_args(["-o", f"data.target_size=[{args.height},{args.width}]", "backbone.pretrained=False",
-                                   "--config", args.config, "--batch_size", args.batch, *others])
+    cfg = parse_train_args(["-o", f"data.target_size=[{args.height},{args.width}]", "backbone.pretrained=False",
+                            "--config", args.config, "--batch_size", args.batch, *others])
+    if args.json:
+        prepare_output(args.json)
+    return args, cfg
 
 
 def build_parser():

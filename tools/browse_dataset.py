@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from src.config import with_settings  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
+from src.files import prepare_output  # noqa: E402
 from src.launch import launch  # noqa: E402
 
 logger = logging.getLogger("faster_rcnn")
@@ -35,6 +36,7 @@ def main(arguments, group, _):
     from src.visualization.sheet import contact_sheet
 
     args, cfg = arguments
+    prepare_output(args.output)
     dataset = open_training_set(cfg, group)
     # In batches of one, the images of an epoch come in the order in which it draws them, whatever their canvases.
     loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "accumulate_steps": 1, "epochs": args.epoch}))
@@ -42,7 +44,6 @@ def main(arguments, group, _):
     records = {record.image_id: record for record in loader.records}
     images, captions = zip(*(draw_sample(batch, dataset.names, records) for batch in batches))
     try:
-        os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
         write_image(args.output, contact_sheet(list(images), list(captions), COLUMNS))
     except OSError as error:
         raise UserError(f"{args.output} could not be written ({error.strerror}); give another --output.") from error

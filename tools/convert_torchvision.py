@@ -22,9 +22,9 @@ def main(args, *_):
     from src.checkpoint import write_checkpoint
     from src.convert.torch_files import read_state
     from src.convert.torchvision_weights import from_torchvision
-    from tools.networks import check_checkpoint_path, network_of
+    from tools.networks import network_of, prepare_checkpoint
 
-    check_checkpoint_path(args.output)
+    prepare_checkpoint(args.output)
     state = read_state(args.input)
     network = network_of(args.config, state, args.input)
     weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, args.input)

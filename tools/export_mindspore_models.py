@@ -21,9 +21,9 @@ def main(args, *_):
     from src.checkpoint import load_weights, read_checkpoint, write_checkpoint
     from src.convert.mindspore_models import older_name
     from src.detector import build_detector
-    from tools.networks import check_checkpoint_path, config_of
+    from tools.networks import config_of, prepare_checkpoint
 
-    check_checkpoint_path(args.output)
+    prepare_checkpoint(args.output)
     checkpoint = read_checkpoint(args.input)
     network = build_detector(config_of(args.config, checkpoint.weights, args.input), checkpoint.num_classes)
     load_weights(network, checkpoint)

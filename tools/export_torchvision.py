@@ -22,9 +22,11 @@ def main(args, *_):
     from src.convert.torch_files import write_state
     from src.convert.torchvision_weights import to_torchvision
     from src.detector import build_detector
+    from src.files import prepare_output
     from src.models.parameter_names import UNUSED
     from tools.networks import config_of
 
+    prepare_output(args.output)
     checkpoint = read_checkpoint(args.input)
     num_classes = checkpoint.num_classes
     network = build_detector(config_of(args.config, checkpoint.weights, args.input), num_classes)

@@ -11,20 +11,20 @@ from src.config import load_config, with_settings
 from src.convert.torchvision_weights import num_classes_of, resnet_name
 from src.detector import build_detector
 from src.errors import UserError
-from src.files import check_output_path
+from src.files import prepare_output
 
 TORCHVISION_CONFIG = Path(__file__).resolve().parents[1] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
 
 
-def check_checkpoint_path(path: str) -> None:
-    """Check, before anything takes time, that a checkpoint can be written to `path`.
+def prepare_checkpoint(path: str) -> None:
+    """Make the folder of a checkpoint where it is missing, and check, before anything takes time, that it can be written.
 
     Raises:
-        UserError: its name does not end with .ckpt, its folder is missing, or it is a folder itself.
+        UserError: its name does not end with .ckpt, its folder cannot be made or written to, or it is a folder itself.
     """
     if not path.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {path!r}; its name must end with .ckpt.")
-    check_output_path(path)
+    prepare_output(path)
 
 
 def config_of(config: str | None, names: Iterable[str], path: str):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 
 from src.errors import UserError
-from src.files import check_output_path
+from src.files import prepare_output
 from src.launch import launch
 from tools.coco_output import write_annotations
 
@@ -32,7 +32,7 @@ def main(args, *_):
     if Path(args.train).resolve() == Path(args.val).resolve():
         raise UserError(f"--train and --val are both {args.train}; give two files.")
     for path in (args.train, args.val):
-        check_output_path(path)
+        prepare_output(path)
     coco = load_coco(args.annotations, args.images).coco_json
     held_out = choose({image["id"] for image in coco["images"]}, args.val_fraction, args.seed, args.annotations)
     for path, is_val in ((args.train, False), (args.val, True)):

@@ -18,20 +18,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.errors import UserError, is_plain, show
-from src.files import check_output_path
+from src.errors import UserError, show
+from src.files import prepare_output
 from src.launch import launch
 from tools.coco_output import write_annotations
+from tools.conversion import read_list, some_of, split_names
 from tools.voc.annotation import CORNERS, VocFile, read_voc
 from tools.voc.images import ImageFolder
 
 logger = logging.getLogger("faster_rcnn")
 
-SHOWN = 5  # names of missing images
-
 
 def main(args, *_):
-    check_output_path(args.output)
+    prepare_output(args.output)
     paths = annotation_paths(args.annotations)
     chosen = set(paths if args.split is None else split_paths(args.split, paths, args.annotations))
     # The classes are those of all files: a part of the data may lack one, and training and validation must have the same.
@@ -45,8 +44,7 @@ def main(args, *_):
     write_annotations(args.output, images, annotations, categories)
     missing = [image["file_name"] for image in images if image["file_name"] not in folder.names]
     if args.images and missing:
-        logger.warning("%d of %d images are not in %s: %s%s", len(missing), len(images), args.images,
-                       ", ".join(missing[:SHOWN]), ", ..." if len(missing) > SHOWN else "")
+        logger.warning("%d of %d images are not in %s: %s", len(missing), len(images), args.images, some_of(missing))
     logger.info("%s: %d images, %d boxes, %d of them difficult (iscrowd), %d classes: %s", args.output, len(images),
                 len(annotations), sum(entry["iscrowd"] for entry in annotations), len(names), ", ".join(names))
 
@@ -72,15 +70,8 @@ def split_paths(split: str, paths: dict[str, str], folder: str) -> list[str]:
     Raises:
         UserError: the list cannot be read, is empty, or names an annotation that is not there.
     """
-    try:
-        with open(split, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"the list {split} cannot be read ({error}); give --split a text file.") from error
-    if not lines:
-        raise UserError(f"the list {split} is empty: it must name at least one annotation.")
     chosen = []
-    for line in lines:
+    for line in read_list(split, "annotation"):
         name, _, flag = line.rpartition(" ")
         forms = [line, os.path.splitext(line)[0], *[name.strip()] * (flag in ("-1", "0", "1"))]
         found = [form for form in forms if form in paths]
@@ -101,9 +92,7 @@ def class_names(given: str | None, files: list[VocFile]) -> list[str]:
         if not found:
             raise UserError(f"none of the {len(files)} annotation files has an object; name the classes with --names.")
         return found
-    names = [name.strip() for name in given.split(",")]
-    if not all(names) or len(set(names)) < len(names) or not all(map(is_plain, names)):
-        raise UserError(f"--names is {given!r}: different names between commas are needed, for example cat,dog.")
+    names = split_names(given)
     for voc in files:
         for item in voc.objects:
             if item.name not in names:

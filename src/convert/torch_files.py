@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from src.errors import UserError
-from src.files import check_output_path, whole_file
+from src.files import whole_file
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
@@ -36,9 +36,8 @@ def write_state(path: str, state: dict[str, np.ndarray]) -> None:
     The file gets its name when it is complete.
 
     Raises:
-        UserError: the folder does not exist, or PyTorch is needed and not installed.
+        UserError: PyTorch is needed and not installed.
     """
-    check_output_path(path)
     with whole_file(path) as temporary:
         if path.endswith(".safetensors"):
             safetensors.numpy.save_file(state, temporary)

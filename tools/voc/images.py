@@ -4,13 +4,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 
-from PIL import Image
-
+from src.dataset.image_paths import EXTENSIONS
 from src.errors import UserError
+from tools.image_header import read_header
 from tools.voc.annotation import VocFile
-
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"))
-ORIENTATION = 274  # tag in EXIF data; with values from 5 on the image is stored on its side
 
 
 class ImageFolder:
@@ -69,19 +66,8 @@ class ImageFolder:
                                 "that has it with --images.")
             return voc.size
         path = os.path.join(self.folder, name)
-        stored, rotated = _header(path)
-        if voc.size is not None and voc.size not in (stored, rotated):
+        header = read_header(path)
+        if voc.size is not None and voc.size not in (header.size, header.upright_size):
             raise UserError(f"{voc.path}: its <size> is {voc.size[0]} x {voc.size[1]} (width x height), but {path} is "
-                            f"{stored[0]} x {stored[1]}; if the boxes are right, correct or remove the <size>.")
-        return voc.size or stored
-
-
-def _header(path):
-    """(width, height) of an image as stored, and as rotated by its EXIF data."""
-    try:
-        with Image.open(path) as image:
-            stored = image.size
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}).") from error
-    return stored, stored[::-1] if turned else stored
+                            f"{header.size[0]} x {header.size[1]}; if the boxes are right, correct or remove the <size>.")
+        return voc.size or header.size

@@ -74,7 +74,7 @@ def home(tmp_path_factory):
         edit_categories(folder / "data/bccd/annotations" / f"instances_{split}.json", lambda old: [
             {**category, "name": f"cell {category['id']}"} for category in old])
     write_voc(folder / "drawn", folder / "VOCdevkit/VOC2007")
-    (folder / "data/own/annotations").mkdir(parents=True)
+    (folder / "data/own").mkdir()
     (folder / "data/own/images").symlink_to(folder / "VOCdevkit/VOC2007/JPEGImages")
     yield folder
     shutil.rmtree(folder)

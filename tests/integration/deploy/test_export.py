@@ -135,14 +135,22 @@ def test_failed_check_leaves_the_file_of_before(tmp_path):
     ([], "the file to write is ''; give an --output that ends with .mindir"),
     (["--output", "a.onnx"], "'a.onnx'; give an --output that ends with .mindir"),
     (["--output", "a.mindir", "--file_format", "ONNX", "--mix", "False"], "give an --output that ends with .onnx"),
-    (["--output", "gone/a.mindir"], "there is no folder 'gone'"),
+    (["--output", "file/a.mindir"], "cannot create the folder file (File exists); give file/a.mindir another path."),
     (["--output", "a b.mindir"], "MindSpore cannot export to 'a b.mindir'"),
     (["--output", "a.onnx", "--file_format", "ONNX", "--mix", "True"], "computes in fp32; give --mix False"),
 ])
-def test_refused_before_anything_takes_time(argv, sentence):
+def test_refused_before_anything_takes_time(argv, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError) as error:
-        export.check_output(parse_export_args(argv))
-    assert sentence in str(error.value)
+        export.prepare(parse_export_args(argv))
+    assert sentence in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_folder_of_the_file_is_made(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    assert export.prepare(parse_export_args(["--output", str(folder / "a.mindir")])) is mindir
+    assert folder.is_dir()
 
 
 def test_a_batch_of_one_unless_a_flag_says_otherwise():

@@ -14,9 +14,11 @@ from tools.benchmarking.inputs import draw_inputs, noise_batch, padding_size
     (["--height", "0"], "--height must be a whole number of at least 1, not '0'"),
     (["--width", "wide"], "--width must be a whole number of at least 1, not 'wide'"),
     (["--batch", "0"], "--batch_size: batch_size must be at least 1, not 0"),
-    (["--json", "gone/results.json"], "cannot write gone/results.json: there is no folder 'gone'; make it first."),
+    (["--json", "file/results.json"], "cannot create the folder file (File exists); give file/results.json another path."),
 ])
-def test_what_is_refused(run_tool, flags, sentence):
+def test_what_is_refused(run_tool, flags, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
     assert run_tool(benchmark, *flags) == (1, "", f"error: {sentence}\n")
 
 

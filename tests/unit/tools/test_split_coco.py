@@ -48,14 +48,22 @@ def test_no_side_is_empty(divided, fraction, images, val):
     assert len(divided("--val_fraction", fraction, images=images)[2][1].records) == val
 
 
+def test_the_folders_of_the_files_are_made(divided, tmp_path):
+    outputs = tmp_path / "new" / "train" / "a.json", tmp_path / "new" / "val" / "a.json"
+    status, _, _, err = divided("--train", outputs[0], "--val", outputs[1])
+    assert (status, err) == (0, "")
+    assert [len(json.loads(path.read_text())["images"]) for path in outputs] == [8, 2]
+
+
 @pytest.mark.parametrize(("flags", "images", "sentence"), [
     (["--val_fraction", "1"], 10, "--val_fraction must be above 0 and below 1, not 1."),
     (["--val_fraction", "nan"], 10, "--val_fraction must be above 0 and below 1, not nan."),
     ([], 1, "all.json has one image only: it cannot be divided."),
-    (["--val", "gone/val.json"], 10, "cannot write gone/val.json: there is no folder 'gone'; make it first."),
+    (["--val", "all.json/val.json"], 10, "cannot create the folder all.json (File exists); give all.json/val.json another path."),
     (["--train", "same.json", "--val", "./same.json"], 10, "--train and --val are both same.json; give two files."),
     (["--seed", "-1"], 10, "--seed must be at least 0, not -1."),
 ])
-def test_what_is_refused(divided, flags, images, sentence):
+def test_what_is_refused(divided, flags, images, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     status, _, written, err = divided(*flags, images=images)
     assert (status, written) == (1, []) and err.startswith("error: ") and err.endswith(sentence + "\n") and err.count("\n") == 1

@@ -270,7 +270,8 @@ def test_what_else_is_refused(folder, refused):
     assert "different names between commas are needed" in refused("--names", "cat,,dog")
     assert "there is no folder 'gone'" in refused("--images", "gone")
     assert "it is a folder; give a file's path" in refused("--output", folder)
-    assert "there is no folder 'gone'; make it first" in refused("--output", "gone/out.json")
+    said = refused("--output", folder / "list.txt" / "coco.json")
+    assert said == f"cannot create the folder {folder}/list.txt (File exists); give {folder}/list.txt/coco.json another path."
     (folder / "jpg" / "a.jpg").write_text("no image")
     assert "a.jpg cannot be read as an image" in refused("--images", folder / "jpg")
     write_image(folder / "jpg" / "b.png")
@@ -285,6 +286,13 @@ def test_an_earlier_file_stays_when_the_tool_fails(folder, run_tool):
     words = ["--annotations", folder / "xml", "--output", folder / "out.json"]
     assert run_tool(voc_to_coco, *words)[0] == 1
     assert (folder / "out.json").read_text() == "earlier"
+
+
+def test_the_folder_of_the_file_is_made(folder, run_tool):
+    (folder / "xml" / "a.xml").write_text(GOOD)
+    output = folder / "new" / "annotations" / "all.json"
+    assert run_tool(voc_to_coco, "--annotations", folder / "xml", "--output", output)[0] == 0
+    assert len(json.loads(output.read_text())["annotations"]) == 1
 
 
 def test_as_a_program(folder):
