@@ -13,43 +13,45 @@ from src.checkpoint import read_checkpoint
 TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 
 
-@pytest.fixture(scope="module", params=[(TWO, (1, 2, 1), (2, 1, 1)), (ONE, (1, 1, 8), (2, 1, 4))],
-                ids=["2 images", "8 micro-batches"])
-def ten_steps(run, workspace, two_canvases, request):
-    """First gradients and last weights of one process and of two: with one batch of two images a step and one of one image each,
-    and with 8 micro-batches of one image and 4 of them each.
+@pytest.fixture(scope="module", params=[(TWO, 10, (1, 2, 1), (2, 1, 1)), (ONE, 5, (1, 8, 1), (1, 2, 4), (2, 1, 4))],
+                ids=["2 images", "8 images"])
+def few_steps(run, workspace, two_canvases, request):
+    """First gradients and last weights of steps of the same images: by (processes, batch_size, accumulate_steps).
 
-    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other, or
-    ten epochs of one step with 8 of the 9 images on a single canvas.
+    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other. Five
+    are as many epochs of 8 of the 9 images: later, roundings of 1e-8 grow a hundredfold, as after any such change of a weight.
     """
-    canvases, *runs = request.param
+    canvases, steps, *runs = request.param
     exact = workspace / "exact.yml"
     exact.write_text(yaml.safe_dump({
         "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True}, "data": {"target_size": canvases},
         "rpn_head": {"rpn_label_assignment": {"use_random": False}}, "bbox_head": {"bbox_assigner": {"use_random": False}}}))
     results = []
     for ranks, batch_size, accumulate_steps in runs:
-        out = workspace / f"ten_steps_{ranks}_{accumulate_steps}.npz"
-        run(ranks, "tests/programs/ten_steps.py", exact, batch_size, accumulate_steps, out)
+        out = workspace / f"few_steps_{ranks}_{accumulate_steps}.npz"
+        run(ranks, "tests/programs/few_steps.py", exact, steps, batch_size, accumulate_steps, out)
         with np.load(out) as file:
             results.append(dict(file))
     return results
 
 
-def test_gradients_of_two_ranks_are_those_of_one(ten_steps):
-    one, two = ten_steps
+def test_gradients_of_parts_are_those_of_one_batch(few_steps):
+    one, *others = few_steps
     names = [name for name in one if name.startswith("gradient")]
-    assert len(names) > 40 and one.keys() == two.keys()
-    for name in names:
-        assert np.linalg.norm(two[name] - one[name]) <= 1e-5 * np.linalg.norm(one[name]), name
+    assert len(names) > 40
+    for parts in others:
+        assert one.keys() == parts.keys()
+        for name in names:
+            assert np.linalg.norm(parts[name] - one[name]) <= 1e-5 * np.linalg.norm(one[name]), name
 
 
-def test_weights_after_ten_steps_are_those_of_one(ten_steps):
-    one, two = ten_steps
-    for name in one:
-        if name.startswith("weight"):
-            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-4, err_msg=name)
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-3)
+def test_weights_after_a_few_steps_are_those_of_one_batch(few_steps):
+    one, *others = few_steps
+    for parts in others:
+        for name in one:
+            if name.startswith("weight"):
+                np.testing.assert_allclose(parts[name], one[name], rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(parts["losses"], one["losses"], rtol=1e-3)
 
 
 def test_only_rank_0_writes_and_logs(trained):

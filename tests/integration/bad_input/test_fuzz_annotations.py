@@ -1,4 +1,5 @@
-"""Random damage to a good annotation file: either a data set that trains and is scored, or one sentence."""
+"""Random damage to a good annotation file, and random lists of files: either data sets that train and are scored, or one
+sentence."""
 import contextlib
 import io
 import itertools
@@ -14,12 +15,22 @@ from hypothesis import strategies as st
 from src.config import load_config
 from src.dataset.annotations import load_coco
 from src.dataset.loader import EvalLoader, TrainLoader
+from src.dataset.splits import open_training_set, open_validation_set
+from src.distributed import SingleProcess
 from src.evaluation.coco import result_rows, score
 from src.launch import run, set_up_logging
 from tests.helpers.fuzz_profile import fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
 
-CFG = load_config(ROOT / "tests" / "tiny_detector.yml", [("num_workers", 1, "here"), ("batch_size", 1, "here")])
+SETTINGS = {"num_workers": 1, "batch_size": 1}
+
+
+def configuration(**settings):
+    settings = {**SETTINGS, **{name.replace("__", "."): value for name, value in settings.items()}}
+    return load_config(ROOT / "tests" / "tiny_detector.yml", [(name, value, "here") for name, value in settings.items()])
+
+
+CFG = configuration()
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +79,24 @@ def score_one_box(dataset):
 
 
 def outcome(content, good, image_dir):
-    """Run `use` on a file of these bytes as the scripts run; fails unless it passes or says one sentence."""
+    """Run `use` on a file of these bytes, see `finish`."""
     good[1].write_bytes(content)
+    finish(lambda: use(good[1], image_dir))
+
+
+def finish(action):
+    """Run `action` as the scripts run; fails unless it passes or says one sentence. Returns whether it passed."""
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # NumPy's would be lines on standard error
-        status = run(lambda *_: use(good[1], image_dir), lambda: None)
+        status = run(lambda *_: action(), lambda: None)
         logging.getLogger("faster_rcnn").handlers = []
     out.flush()
     if status == 0:
         assert err.getvalue() == ""
     else:
         assert len(sentence_of(err.getvalue())) < 2000
+    return status == 0
 
 
 @fuzz(400)
@@ -101,3 +118,57 @@ def test_random_bytes(data, good, data_folder):
         end = start + data.draw(st.sampled_from([0, 1, 1, 1, 2, 50]))
         content[start:end] = data.draw(st.one_of(st.binary(max_size=4), st.sampled_from(BYTES)))
     outcome(bytes(content), good, data_folder / "train2017")
+
+
+def use_lists(settings):
+    """What training and evaluation do with the data sets of a configuration before the network."""
+    set_up_logging()
+    cfg = configuration(**settings)
+    dataset = open_training_set(cfg, SingleProcess())
+    check_rows(TrainLoader(dataset, cfg))
+    validation = open_validation_set(cfg, SingleProcess(), dataset.names)
+    check_rows(EvalLoader(validation, cfg))
+    score_one_box(validation)
+
+
+@st.composite
+def parts(draw, text, folder):
+    """A list of annotation files in `folder`, some of them spoilt, with other classes, without boxes or missing."""
+    names = []
+    for number in range(draw(st.integers(1, 3))):
+        content = json.loads(text)
+        kind = draw(st.sampled_from([*["good"] * 6, "renamed", "renamed", "spoilt", "empty", "missing"]))
+        if kind == "renamed":
+            for category in content["categories"]:
+                category["name"] = draw(st.sampled_from(["circle", "star", "moon", "sun"]))
+        elif kind == "empty":
+            content["annotations"] = []
+        elif kind == "spoilt":
+            content = draw(spoilt(lambda: json.loads(text)))
+        names.append(f"annotations/fuzz{number if kind != 'missing' else 'gone'}.json")
+        if kind != "missing":
+            (folder / names[-1]).write_text(json.dumps(content))
+    return draw(st.sampled_from([names, names[0]]))
+
+
+def test_random_lists_of_files(good, data_folder):
+    passed = []
+
+    @fuzz(300)
+    @given(data=st.data())
+    def draw_and_use(data):
+        files = data.draw(parts(good[0], data_folder))
+        folders = ["train2017"] * len(files) if isinstance(files, list) else "train2017"
+        settings = {
+            "data__dataset_dir": str(data_folder), "data__draw_shapes": None, "data__train_anno_path": files,
+            "data__train_img_dir": data.draw(st.sampled_from([*[folders] * 12, ["train2017"], "val2017", [], ["gone", "."]])),
+            "data__val_img_dir": "train2017",
+            "data__val_anno_path": data.draw(st.sampled_from([*["annotations/fuzz0.json"] * 9, "annotations/fuzzgone.json"])),
+            "data__unite_classes": data.draw(st.sampled_from([True, True, False])),
+            "data__keep_empty_images": data.draw(st.booleans()),
+            "data__repeat_threshold": data.draw(st.sampled_from([0, 0.5, 1])),
+            "data__classes": data.draw(st.sampled_from([None, None, ["circle"], ["triangle", "circle"], ["star"], ["moon"] * 2]))}
+        passed.append(finish(lambda: use_lists(settings)))
+
+    draw_and_use()
+    assert 0.2 < sum(passed) / len(passed) < 0.9

@@ -77,7 +77,8 @@ def test_random_text(data, folder):
 
 
 @fuzz(200)
-@given(key=st.one_of(TEXTS, st.sampled_from(["epochs", "data.names", "data.target_size", "lr.milestones", "clip_grads", "data"])),
+@given(key=st.one_of(TEXTS, st.sampled_from(["epochs", "data.names", "data.classes", "data.train_img_dir", "data.target_size",
+                                             "lr.milestones", "clip_grads", "data"])),
        value=st.one_of(TEXTS, VALUES.map(str), st.sampled_from(FRAGMENTS)))
 def test_random_overrides(key, value, folder):
     # A word that begins with a dash is a flag, about which argparse says its own.

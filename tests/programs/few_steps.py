@@ -1,5 +1,5 @@
-"""Ten training steps: ten_steps.py CONFIG BATCH_SIZE ACCUMULATE_STEPS OUT writes the first gradients and the last weights, on
-rank 0."""
+"""A few training steps: few_steps.py CONFIG STEPS BATCH_SIZE ACCUMULATE_STEPS OUT writes the first gradients and the last
+weights, on rank 0."""
 import itertools
 import sys
 
@@ -18,7 +18,7 @@ def main(args, group, _):
     from src.train.all_reduce import broadcast_parameters
     from src.train.step import TrainStep
 
-    config, batch_size, accumulate_steps, out = args
+    config, steps, batch_size, accumulate_steps, out = args
     settings = {"batch_size": int(batch_size), "accumulate_steps": int(accumulate_steps), "epochs": 10, "seed": 5}
     cfg = load_config(config, [(key, value, "test") for key, value in settings.items()])
     set_up_device(cfg, group)
@@ -31,7 +31,7 @@ def main(args, group, _):
     graphs = training_graphs(loader.canvas_order(), [], cfg.accumulate_steps)
     use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
     results, batches = {}, loader.batches()
-    for index in range(10):
+    for index in range(int(steps)):
         micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
         if index == 0:
             means = step.gradient_step.means(micro_batches[0].canvas, step.inputs(micro_batches, index))
