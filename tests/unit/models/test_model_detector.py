@@ -1,6 +1,7 @@
 """src/models/faster_rcnn.py and src/detector.py: the parts together, on a canvas of 64 x 96."""
 import numpy as np
 import pytest
+from mindspore import Tensor
 
 from src.detector import build_detector
 from src.errors import UserError
@@ -36,6 +37,25 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     for name, value in values(network).items():
         frozen = name.startswith(tuple(f"backbone.stages.{part}." for part in ("conv1", "bn1", "layer1")))
         assert np.array_equal(value, before[name]) == frozen, name
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_a_batch_without_any_box_is_background():
+    """All anchors and RoIs are negative: log 2 and log (K + 1) before training, less after it, and no box loss."""
+    cfg = small_config(frozen_2stage=True)
+    network = build_detector(cfg, NUM_CLASSES)
+    forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
+    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
+    set_learning_rate(optimizer, 0.02)
+    step = GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
+    image, valid_size, boxes, labels, mask, *priorities = small_batch()
+    empty = [image, valid_size, boxes, labels, Tensor(np.zeros(mask.shape, bool)), *priorities]
+    first, *_, last = [step(CANVAS, [empty]) for _ in range(3)]
+    assert first[1] and last[1]
+    np.testing.assert_allclose(first[0][[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
+    np.testing.assert_array_equal([first[0][[2, 4]], last[0][[2, 4]]], np.zeros((2, 2)))
+    assert (last[0][[1, 3]] < first[0][[1, 3]]).all()
+    assert all(np.isfinite(value).all() for value in values(network).values())
 
 
 def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
