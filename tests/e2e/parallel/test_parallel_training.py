@@ -18,8 +18,8 @@ TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 def few_steps(run, workspace, two_canvases, request):
     """First gradients and last weights of steps of the same images: by (processes, batch_size, accumulate_steps).
 
-    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other. Three
-    are as many epochs of 8 of the 9 images: later, roundings of 1e-8 grow a hundredfold, as after any such change of a weight.
+    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other.
+    Three are as many epochs of 8 of the 9 images: later, roundings of 1e-8 grow a hundredfold, as after any such change.
     """
     canvases, steps, *runs = request.param
     exact = workspace / "exact.yml"
