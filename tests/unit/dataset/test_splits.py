@@ -194,6 +194,7 @@ def test_numbers_of_some_classes_are_those_of_pycocotools_with_their_category_id
     own = [row for row in results if row["category_id"] in (4, 11)]
     metrics = score(dataset.coco_json, own, [record.image_id for record in dataset.records], dataset.names,
                     dataset.category_ids).metrics
+    assert {row["category_id"] for row in dataset.coco_json["annotations"]} == {4, 11}
     assert dataset.category_ids == [11, 4] and metrics["images"] == len(content["images"])
     np.testing.assert_array_equal([metrics[key] for key in KEYS], pycocotools_stats(tmp_path / "val.json", results, [4, 11]))
     assert metrics["AP"] > 0.01
