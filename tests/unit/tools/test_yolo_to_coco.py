@@ -177,6 +177,18 @@ def test_label_files_without_an_image_are_named(folder, convert):
     assert f"6 of 7 label files have no image in {folder}/images: {names}, ...\n" in out
 
 
+def test_labelimg_s_list_of_classes_is_no_label_file(folder, convert):
+    """Unless an image has its name."""
+    add(folder, "a.jpg", "0 0.5 0.5 1 1\n")
+    (folder / "labels" / "classes.txt").write_text("cat\ndog\n")
+    _, out = convert(names=str(folder / "labels" / "classes.txt"))
+    assert "no image" not in out
+    (folder / "labels" / "a.txt").rename(folder / "labels" / "b.txt")
+    add(folder, "classes.jpg", "1 0.5 0.5 1 1\n")
+    coco, out = convert()
+    assert [entry["image_id"] for entry in coco["annotations"]] == [2] and "1 of 2 label files have no image" in out
+
+
 @pytest.mark.parametrize(("name", "text"), [
     ("data.yaml", "path: x\nnames: [cat, dog]\nnc: 2\n"), ("data.yml", "names:\n  1: dog\n  0: cat\n"),
     ("names.txt", "\ufeffcat\r\ndog \r\n\r\n"), ("obj.names", "cat\ndog"), ("cat, dog", None)])
@@ -227,6 +239,8 @@ def test_what_reaches_out_by_rounding_is_clipped_and_counted(folder, convert):
     ("0 nan 0.5 0.5 0.5", "has 'nan' where a number is needed."),
     ("0 0.5 0.5 inf 0.5", "has 'inf' where a number is needed."),
     ("0 0.5 0.5 1e999 0.5", "has '1e999' where a number is needed."),
+    ("0 1_0 0.5 0.5 0.5", "has '1_0' where a number is needed."),
+    ("\u0660 0.5 0.5 0.5 0.5", "has '\u0660' where a number is needed."),
     ("0 0.5 0.5 \0 0.5", r"has '\x00' where a number is needed."),
     ("3 0.5 0.5 0.5 0.5", "has the class '3', but --names has 3, counted from 0: correct it, or add the name."),
     ("-1 0.5 0.5 0.5 0.5", "has the class '-1', but"),
