@@ -87,6 +87,11 @@ def test_a_worked_example(folder, convert):
     assert "clipped" not in out and len(load_coco(str(folder / "out.json"), str(folder / "images")).records) == 4
 
 
+def test_the_area_of_a_polygon_is_positive_in_either_direction(folder, convert):
+    add(folder, "a.jpg", "0 0.1 0.1 0.4 0.1 0.1 0.6\n0 0.1 0.6 0.4 0.1 0.1 0.1\n", (200, 100))
+    assert [entry["area"] for entry in convert()[0]["annotations"]] == pytest.approx([1500, 1500])
+
+
 def to_yolo(coco, folder):
     """Write a parsed COCO file as YOLO's label files with six decimals, as most programs do."""
     number_of = {entry["id"]: number for number, entry in enumerate(coco["categories"])}
