@@ -13,6 +13,7 @@ from tools.conversion import read_list, some_of
 logger = logging.getLogger("faster_rcnn")
 
 IMAGES, LABELS = "images", ".txt"
+CLASSES = "classes.txt"  # LabelImg writes the classes' names into this file among the label files
 
 
 def find_images(folder: str) -> list[str]:
@@ -54,7 +55,7 @@ def label_paths(folder: str, images: list[str], labels: str | None) -> dict[str,
         roots.add(root)
         paths[image], owners[path] = path, image
     found = {os.path.join(root, name) for root in roots if os.path.isdir(root) for name in _files_below(root)
-             if name.lower().endswith(LABELS)}
+             if name.lower().endswith(LABELS) and (os.path.basename(name) != CLASSES or os.path.join(root, name) in owners)}
     if found.isdisjoint(owners):
         raise UserError(f"none of the {len(images)} images in {folder} has a label file (the first would be {paths[images[0]]}); "
                         "give --labels the folder with the .txt files.")

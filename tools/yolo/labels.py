@@ -103,7 +103,8 @@ def _read_line(words, names, where):
 
 def _number(word, where):
     try:
-        number = float(word)
+        # float() would read 1_0 and digits of other scripts as well, which no program writes.
+        number = float(word) if word.isascii() and "_" not in word else math.nan
     except ValueError:
         number = math.nan
     if not math.isfinite(number):

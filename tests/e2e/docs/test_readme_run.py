@@ -33,7 +33,7 @@ SMALL = {
 WRITES = {
     "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "infer/detections.json",
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
-    "tools/voc_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
+    "tools/voc_to_coco.py": "--output", "tools/yolo_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
     "tools/export_torchvision.py": "detector.safetensors", "tools/export_mindspore_models.py": "older.ckpt",
     "tools/benchmark.py": "--json",
 }
@@ -74,6 +74,7 @@ def home(tmp_path_factory):
         edit_categories(folder / "data/bccd/annotations" / f"instances_{split}.json", lambda old: [
             {**category, "name": f"cell {category['id']}"} for category in old])
     write_voc(folder / "drawn", folder / "VOCdevkit/VOC2007")
+    write_yolo(folder / "drawn", folder / "data/yolo")
     (folder / "data/own").mkdir()
     (folder / "data/own/images").symlink_to(folder / "VOCdevkit/VOC2007/JPEGImages")
     yield folder
@@ -105,6 +106,20 @@ def write_voc(coco, voc):
         (voc / "Annotations" / f"{Path(image['file_name']).stem}.xml").write_text(
             f"<annotation><filename>{image['file_name']}</filename><size><width>{image['width']}</width>"
             f"<height>{image['height']}</height></size>{text}</annotation>")
+
+
+def write_yolo(coco, yolo):
+    """Write the training part of a COCO data set as YOLO's label files, names and images."""
+    contents = json.loads((coco / "annotations/instances_train2017.json").read_text())
+    numbers = {category["id"]: number for number, category in enumerate(contents["categories"])}
+    (yolo / "labels").mkdir(parents=True)
+    shutil.copytree(coco / "train2017", yolo / "images")
+    (yolo / "data.yaml").write_text(json.dumps({"names": [category["name"] for category in contents["categories"]]}))
+    for image in contents["images"]:
+        width, height = image["width"], image["height"]
+        rows = [(numbers[row["category_id"]], *row["bbox"]) for row in contents["annotations"] if row["image_id"] == image["id"]]
+        (yolo / "labels" / f"{Path(image['file_name']).stem}.txt").write_text("".join(
+            f"{label} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n" for label, x, y, w, h in rows))
 
 
 def run(home, command):

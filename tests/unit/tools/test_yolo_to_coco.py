@@ -87,6 +87,11 @@ def test_a_worked_example(folder, convert):
     assert "clipped" not in out and len(load_coco(str(folder / "out.json"), str(folder / "images")).records) == 4
 
 
+def test_the_area_of_a_polygon_is_positive_in_either_direction(folder, convert):
+    add(folder, "a.jpg", "0 0.1 0.1 0.4 0.1 0.1 0.6\n0 0.1 0.6 0.4 0.1 0.1 0.1\n", (200, 100))
+    assert [entry["area"] for entry in convert()[0]["annotations"]] == pytest.approx([1500, 1500])
+
+
 def to_yolo(coco, folder):
     """Write a parsed COCO file as YOLO's label files with six decimals, as most programs do."""
     number_of = {entry["id"]: number for number, entry in enumerate(coco["categories"])}
@@ -152,6 +157,34 @@ def test_a_photograph_on_its_side_is_turned_and_others_are_not(folder, convert):
     assert [entry["bbox"] for entry in coco["annotations"]] == [[32, 30, 32, 12], [0, 8, 24, 16]]
 
 
+def test_a_photograph_of_several_pictures_is_turned_as_well(folder, convert):
+    """MPO, in which telephones store a second picture; its name ends in .jpg."""
+    exif = Image.Exif()
+    exif[274] = 6
+    image = Image.new("RGB", (64, 48))
+    image.save(folder / "images" / "a.jpg", "MPO", save_all=True, append_images=[image], exif=exif)
+    (folder / "labels" / "a.txt").write_text("0 0.25 0.25 0.5 0.25\n")
+    coco, _ = convert()
+    assert Image.open(folder / "images" / "a.jpg").format == "MPO"
+    assert [(image["width"], image["height"]) for image in coco["images"]] == [(48, 64)]
+
+
+def test_hidden_files_are_no_data(folder, convert):
+    """Such as macOS leaves beside each file that it copies, and thumbnails."""
+    for name in ("a.jpg", "._a.jpg", ".thumbnails/a.jpg"):
+        add(folder, name, "0 0.5 0.5 1 1\n")
+    coco, out = convert()
+    assert [image["file_name"] for image in coco["images"]] == ["a.jpg"]
+    assert "beside 0 other files" in out and "have no image" not in out
+
+
+def test_two_images_of_one_name_without_a_label_file_are_two_without_boxes(folder, convert):
+    add(folder, "a.jpg", "0 0.5 0.5 1 1\n")
+    for name in ("b.jpg", "b.png"):
+        add(folder, name)
+    assert len(convert()[0]["images"]) == 3
+
+
 def test_labels_are_where_ultralytics_finds_them(folder, convert, refused):
     """The last folder images of the path counts; Roboflow has one in each part of the data."""
     for path in ("images/train/images/a.jpg", "images/val/images/b.jpg"):
@@ -175,6 +208,18 @@ def test_label_files_without_an_image_are_named(folder, convert):
     _, out = convert()
     names = ", ".join(f"{folder}/labels/{number}.txt" for number in (0, 1, 2, 4, 5))
     assert f"6 of 7 label files have no image in {folder}/images: {names}, ...\n" in out
+
+
+def test_labelimg_s_list_of_classes_is_no_label_file(folder, convert):
+    """Unless an image has its name."""
+    add(folder, "a.jpg", "0 0.5 0.5 1 1\n")
+    (folder / "labels" / "classes.txt").write_text("cat\ndog\n")
+    _, out = convert(names=str(folder / "labels" / "classes.txt"))
+    assert "no image" not in out
+    (folder / "labels" / "a.txt").rename(folder / "labels" / "b.txt")
+    add(folder, "classes.jpg", "1 0.5 0.5 1 1\n")
+    coco, out = convert()
+    assert [entry["image_id"] for entry in coco["annotations"]] == [2] and "1 of 2 label files have no image" in out
 
 
 @pytest.mark.parametrize(("name", "text"), [
@@ -217,6 +262,16 @@ def test_what_reaches_out_by_rounding_is_clipped_and_counted(folder, convert):
     assert load_coco(str(folder / "out.json"), str(folder / "images")).drops["clipped"] == 0
 
 
+def test_a_pixel_is_the_most_that_is_clipped(folder, convert, refused):
+    """Right edges at 201 of 200 pixels, at 64.32 of 64, and at 65.017 of 64."""
+    add(folder, "a.jpg", "0 0.505 0.5 1 1\n", (200, 100))
+    add(folder, "b.jpg", "0 0.5 0.5 1 1\n")
+    assert "by up to 1 pixels, were clipped" in convert()[1]
+    (folder / "out.json").unlink()
+    (folder / "labels" / "b.txt").write_text("0 0.505 0.5 1 1\n0 0.51589 0.5 1 1\n")
+    assert refused().startswith(f"{folder}/labels/b.txt, line 2 reaches 1.017 pixels out of its image of 64 x 48 pixels")
+
+
 @pytest.mark.parametrize(("line", "sentence"), [
     ("0 0.5 0.5 0.5", "has 4 numbers; a class and the 4 of a box, or x and y of at least 3 points, are needed."),
     ("0 0.5 0.5 0.5 0.5 0.9", "has 6 numbers"),
@@ -227,6 +282,8 @@ def test_what_reaches_out_by_rounding_is_clipped_and_counted(folder, convert):
     ("0 nan 0.5 0.5 0.5", "has 'nan' where a number is needed."),
     ("0 0.5 0.5 inf 0.5", "has 'inf' where a number is needed."),
     ("0 0.5 0.5 1e999 0.5", "has '1e999' where a number is needed."),
+    ("0 1_0 0.5 0.5 0.5", "has '1_0' where a number is needed."),
+    ("\u0660 0.5 0.5 0.5 0.5", "has '\u0660' where a number is needed."),
     ("0 0.5 0.5 \0 0.5", r"has '\x00' where a number is needed."),
     ("3 0.5 0.5 0.5 0.5", "has the class '3', but --names has 3, counted from 0: correct it, or add the name."),
     ("-1 0.5 0.5 0.5 0.5", "has the class '-1', but"),
@@ -311,6 +368,21 @@ def test_what_else_is_refused(folder, refused, monkeypatch):
     assert f"{folder}/images/a.jpg cannot be read as an image" in refused()
     (folder / "images").rename(folder / "pictures")
     assert "pictures/a.jpg is in no folder called images, beside which" in refused("--images", "pictures")
+
+
+def test_folders_and_names_that_cannot_be_used_are_refused(folder, refused, monkeypatch):
+    add(folder, "sub/a.jpg", "")
+    scan = os.scandir
+
+    def locked(path):
+        if os.path.basename(path) == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+    with monkeypatch.context() as patch:  # file permissions would not stop a test that root runs
+        patch.setattr(os, "scandir", locked)
+        assert refused() == f"the folder {folder}/images/sub cannot be read (Permission denied)."
+    add(folder, "b\nc.jpg", "")
+    assert refused().startswith(rf"{folder}/images has a file 'b\nc.jpg', whose name has line ends")
 
 
 def test_as_a_program_with_relative_folders(folder):
