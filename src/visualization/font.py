@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import ImageFont
 
-from src.errors import UserError, is_plain, show
+from src.errors import UserError, is_plain, one_line, show
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -28,10 +28,11 @@ class Font(NamedTuple):
     path: str
     family: str
     characters: frozenset  # code points that it has
+    capital: float  # height in pixels of a capital letter at the size MEASURED
 
 
 def find_fonts(names: list[str], path: str) -> list[Font]:
-    """The fonts that are needed to draw all names, of those that are on the system; names that none can draw are logged.
+    """The fonts that are needed to draw all names, of those on the system; a warning lists the names that none can draw.
 
     Args:
         names: of classes.
@@ -43,23 +44,17 @@ def find_fonts(names: list[str], path: str) -> list[Font]:
     Raises:
         UserError: `path` is no font.
     """
-    from matplotlib import get_data_path  # here: it takes long, and only programs that draw need it
-
-    own = os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    fonts = [_given_font(path) if path else _read_font(own)]
-    missing = [name for name in names if not name.isascii() and not font_of(name, fonts)]
-    candidates = iter([own, *_system_fonts()]) if missing else iter(())
-    while missing and (candidate := next(candidates, None)):
-        try:
-            font = _read_font(candidate)
-        except (OSError, RuntimeError):
-            continue  # another program's font, which the user has not asked for
-        if any(font_of(name, [font]) for name in missing):
+    fonts = [_given_font(path) if path else _read_font(_bundled_font())]
+    missing = _not_in(fonts, names)
+    others = _other_fonts()  # a file of these is read only when its turn comes
+    while missing and (font := next(others, None)):
+        left = _not_in([font], missing)
+        if left != missing:
             fonts.append(font)
-            missing = [name for name in missing if not font_of(name, [font])]
+            missing = left
     if missing:
-        logger.warning("no font has all characters of the class names %s, which are drawn without accents or as class 0, class 1, "
-                       "...; set the key font to a .ttf, .otf or .ttc file that has them", show(missing))
+        logger.warning("no font has all characters of the class names %s: they are drawn without accents or as class 0, class 1, "
+                       "...; set the key font to a .ttf, .otf or .ttc file with them", show(missing))
     return fonts
 
 
@@ -72,10 +67,9 @@ def font_of(text: str, fonts: Sequence[Font]) -> Font | None:
 
 
 @functools.lru_cache(maxsize=256)
-def scaled_font(path: str, letters: int) -> ImageFont.FreeTypeFont:
-    """The font of a file in the size in which its capital letters are `letters` pixels high."""
-    capital = -ImageFont.truetype(path, MEASURED).getbbox("H", anchor="ls")[1]
-    return ImageFont.truetype(path, max(1, round(MEASURED * letters / capital)))
+def scaled_font(font: Font, letters: int) -> ImageFont.FreeTypeFont:
+    """The font in the size in which its capital letters are `letters` pixels high."""
+    return ImageFont.truetype(font.path, max(1, round(MEASURED * letters / font.capital)))
 
 
 @contextlib.contextmanager
@@ -89,34 +83,52 @@ def fonts_of_charts(fonts: Sequence[Font]) -> Iterator[None]:
         yield
 
 
+def _not_in(fonts, names):
+    return [name for name in names if not name.isascii() and not font_of(name, fonts)]
+
+
 def _given_font(path):
     try:
-        font = _read_font(os.path.expanduser(path))
-    except OSError as error:
-        raise UserError(f"font is {path!r}, which cannot be read ({error.strerror}); give a .ttf, .otf or .ttc file.") from error
-    except RuntimeError as error:
-        raise UserError(f"font is {path!r}, which is no font that can be read; give a .ttf, .otf or .ttc file.") from error
-    if not font.characters:
-        raise UserError(f"font is {path!r}, which cannot be scaled or has no digits; give another .ttf, .otf or .ttc file.")
-    return font
+        return _read_font(os.path.expanduser(path))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or one_line(str(error))
+        raise UserError(f"font is {path!r}, which cannot be used ({reason}); give a .ttf, .otf or .ttc file.") from error
 
 
 def _read_font(path):
-    """The font of a file; it has no characters where it cannot be scaled or lacks those that all texts need.
+    """The font of a file.
 
     Raises:
         OSError: the file cannot be read.
-        RuntimeError: it is no font.
+        ValueError: it is no font, cannot be scaled, or lacks characters that all texts need.
     """
-    from matplotlib.ft2font import FT2Font
+    from matplotlib.ft2font import FT2Font  # here: it takes a while, and only drawings need it
 
-    font = FT2Font(path)
-    characters = frozenset(font.get_charmap() if font.scalable else ())
-    return Font(path, font.family_name, characters if characters >= NEEDED else frozenset())
+    try:
+        font = FT2Font(path)
+    except RuntimeError as error:
+        raise ValueError("it is no font") from error
+    characters = frozenset(font.get_charmap())
+    if not font.scalable or not characters >= NEEDED:
+        raise ValueError("it has no outlines or no digits")
+    capital = -ImageFont.truetype(path, MEASURED).getbbox("H", anchor="ls")[1]
+    if capital <= 0:
+        raise ValueError("its letters are empty")
+    return Font(path, font.family_name, characters, capital)
 
 
-def _system_fonts():
-    """Paths of the fonts on the system, plain styles first, in an order that is the same in every run."""
+def _other_fonts():
+    """Yield matplotlib's own font and then those of the system, plain styles first, in an order that is always the same."""
     from matplotlib.font_manager import findSystemFonts
 
-    return sorted(findSystemFonts(), key=lambda path: (bool(STYLED.search(os.path.basename(path))), path))
+    found = sorted(findSystemFonts(), key=lambda path: (bool(STYLED.search(os.path.basename(path))), path))
+    for path in [_bundled_font(), *found]:
+        # One that cannot be used is another program's, which nobody has asked for.
+        with contextlib.suppress(OSError, ValueError):
+            yield _read_font(path)
+
+
+def _bundled_font():
+    from matplotlib import get_data_path
+
+    return os.path.join(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")

@@ -66,7 +66,7 @@ def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, c
     width, height = text_size(text, letters, fonts)
     area = image[top:top + height, left:left + width]
     drawn = Image.fromarray(area)
-    ImageDraw.Draw(drawn).text(foot, text, fill=colour, font=scaled_font(font.path, letters), anchor="ls")
+    ImageDraw.Draw(drawn).text(foot, text, fill=colour, font=scaled_font(font, letters), anchor="ls")
     area[:] = drawn
 
 
@@ -79,7 +79,7 @@ def _ink(text, letters, fonts):
     font = font_of(text, fonts)
     if font is None:
         return 0, top, cv2.getTextSize(text, FONT, letters / CAPITAL, _stroke(letters))[0][0], bottom
-    box = scaled_font(font.path, letters).getbbox(text, anchor="ls")
+    box = scaled_font(font, letters).getbbox(text, anchor="ls")
     return math.floor(box[0]), min(top, math.floor(box[1])), math.ceil(box[2]), max(bottom, math.ceil(box[3]))
 
 
