@@ -70,6 +70,20 @@ def test_drawings(inferred):
     assert any(len(entry["detections"]) > 5 for entry in entries.values())
 
 
+def test_names_in_any_script(inferred, workspace, run, checkpoint, shapes):
+    """The same detections under names of other letters, drawn otherwise."""
+    folder, path = workspace / "cyrillic", shapes / "val2017" / "000001.jpg"
+    names = ["круг", "угол", "τρίγωνο", "αστέρι"]
+    run("infer.py", "--ckpt_path", checkpoint, "--image", path, "--save_dir", folder, "--conf_threshold", "0.01",
+        "-o", f"data.names=[{','.join(names)}]")
+    [entry] = json.loads((folder / "detections.json").read_text())
+    _, entries, _ = inferred
+    assert [row["category"] for row in entry["detections"]] == [
+        names[CLASSES.index(row["category"])] for row in entries["000001.jpg"]["detections"]] != []
+    drawings = [cv2.imread(each["drawing"]) for each in (entry, entries["000001.jpg"])]
+    assert (drawings[0] != drawings[1]).any()
+
+
 def test_detections_are_those_of_an_evaluation(inferred, workspace, run, checkpoint, shapes):
     """To the last bit, in the same order; and an evaluation of its own draws samples.
 

@@ -1,4 +1,5 @@
 """src/visualization/font.py, and what text.py, boxes.py and sheet.py draw with its fonts: names in any script."""
+import logging
 import shutil
 import unicodedata
 from pathlib import Path
@@ -19,6 +20,12 @@ BUNDLED = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 MONO, STIX = BUNDLED / "DejaVuSansMono.ttf", BUNDLED / "STIXGeneral.ttf"
 NAMES = ["круг", "груг", "άνθρωπος", "ἄνθρωπος", "Fußgänger", "café", "cafè", "سيارة", "سياره", "خانه\u200cها", "ĄḜǺỵ", "ÅÇ"]
 CIRCLED = "Ⓐⓑ"  # which STIX has, and no DejaVu font
+
+
+@pytest.fixture(autouse=True)
+def _log_that_can_be_read(monkeypatch):
+    """Also after a test that has started a program, whose log does not reach pytest's."""
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
 
 
 @pytest.fixture
