@@ -59,8 +59,8 @@ def test_names_and_file_names_in_any_script(tmp_path, dataset):
         record.path = str(Path(record.path).rename(tmp_path / f"{name}.png"))
         write_samples(str(tmp_path), dataset, [row(100, 7, 0.9)], fonts)
         images.append(cv2.imread(str(tmp_path / "samples" / "100.jpg")))
-    differ = (images[0] != images[1]).any(axis=2)
-    assert differ[:410, :645].any() and differ[:410, 645:].any() and differ[411:, :645].any() and not differ[411:, 645:].any()
+    differ = np.abs(images[0].astype(int) - images[1]).max(axis=2) > 60
+    assert differ[:400, :645].any() and differ[:400, 645:].any() and differ[411:, :645].any() and not differ[411:, 645:].any()
 
 
 def test_samples_of_an_earlier_evaluation_go(tmp_path, dataset):
