@@ -8,10 +8,11 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import font_manager
+from PIL import Image, ImageDraw
 
 from src.errors import UserError
 from src.visualization.boxes import draw_boxes
-from src.visualization.font import find_fonts, fonts_of_charts
+from src.visualization.font import find_fonts, fonts_of_charts, scaled_font
 from src.visualization.precision_recall import draw_precision_recall
 from src.visualization.sheet import BACKGROUND, contact_sheet
 from src.visualization.text import MIN_TEXT_HEIGHT, class_text, draw_text, fitted, text_size
@@ -59,11 +60,14 @@ def test_every_name_has_a_picture_of_its_own(fonts):
 @pytest.mark.parametrize("letters", [10, 23, 80])
 @pytest.mark.parametrize("text", [*NAMES, "g͎̊̂", "\u0eb3ж"])
 def test_ink_lies_within_the_measured_size(text, letters, fonts):
-    """A margin around it is free, thus nothing is cut off either."""
+    """All that Pillow draws of it on a large image, with a free margin around."""
     ink, (left, top) = written(text, letters, fonts)
     width, height = text_size(text, letters, fonts)
     inner = ink[top + 1:top + height - 1, left + 1:left + width - 1]
-    assert inner.sum() == ink.sum() > 3 * letters
+    whole = Image.new("L", (80 * letters, 80 * letters))
+    font = scaled_font(fonts[0], letters)
+    ImageDraw.Draw(whole).text((40 * letters, 40 * letters), text, fill=255, font=font, anchor="ls")
+    assert inner.sum() == ink.sum() == (np.asarray(whole) > 40).sum() > 3 * letters
 
 
 @pytest.mark.parametrize("letters", [10, 23, 80])
@@ -94,11 +98,14 @@ def test_the_given_font_precedes():
 
 
 def test_a_font_of_the_system_has_what_the_first_lacks(tmp_path, monkeypatch, caplog):
-    shutil.copy(STIX, tmp_path / "stix.ttf")
+    """A plain one, if there is one."""
+    for name in ("stix.ttf", "STIX-Bold.ttf"):
+        shutil.copy(STIX, tmp_path / name)
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     monkeypatch.setattr(font_manager, "X11FontDirectories", [str(tmp_path)])
     fonts = find_fonts(["круг", CIRCLED, "dog"], "")
     assert len(fonts) == 2 and fonts[1].characters >= set(map(ord, CIRCLED)) and not caplog.records
+    assert "Bold" not in fonts[1].path
     assert class_text(CIRCLED, 3, fonts) == CIRCLED and (boxes(CIRCLED, fonts) != boxes("class 3", fonts)).any()
     assert len(find_fonts(["круг", "dog"], "")) == 1
 
