@@ -47,11 +47,13 @@ def score(paths, cfg, group):
     from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
     from src.train.all_reduce import broadcast_parameters
+    from src.visualization.font import find_fonts
     from src.visualization.samples import write_samples
 
     set_up_device(cfg, group)
     trained = group.broadcast(read_checkpoint(paths[0]).class_names if cfg.data.unite_classes and group.rank == 0 else None)
     dataset = open_validation_set(cfg, group, trained)
+    fonts = find_fonts(dataset.names, cfg.font)
     network = build_detector(cfg, len(dataset.names), pretrained=False)
     loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
     use_compile_cache(cfg, group, inference_graphs(loader.canvas_order()), len(dataset.names))
@@ -70,9 +72,9 @@ def score(paths, cfg, group):
             metrics = evaluation.metrics
             name = os.path.splitext(os.path.basename(path))[0]
             folder = os.path.join(cfg.save_dir, "eval", *[name] * (len(paths) > 1))
-            metrics["errors"] = write_analysis(folder, evaluation)
+            metrics["errors"] = write_analysis(folder, evaluation, fonts)
             write_results(folder, {**metrics, "checkpoint": path}, evaluation.results)
-            write_samples(folder, dataset, evaluation.results)
+            write_samples(folder, dataset, evaluation.results, fonts)
             scores[path] = metrics
     return scores
 

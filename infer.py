@@ -29,6 +29,7 @@ def main(cfg, group, _):
     from src.detector import Predictor, class_names, load_detector
     from src.device import set_up_device
     from src.files import make_folder, remove_partial, whole_file, writing_into
+    from src.visualization.font import find_fonts
 
     if group.size > 1:
         raise UserError("infer.py is one process; start it without mpirun.")
@@ -38,11 +39,12 @@ def main(cfg, group, _):
     set_up_device(cfg, group)
     network, checkpoint = load_detector(cfg)
     names = class_names(cfg.data, checkpoint)
+    fonts = find_fonts(names, cfg.font)
     use_compile_cache(cfg, group, inference_graphs(cfg.data.canvases), len(names))
     predictor = Predictor(network, cfg)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):
-        found = [detect_and_draw(predictor, names, *image) for image in read_all(paths, drawings)]
+        found = [detect_and_draw(predictor, names, fonts, *image) for image in read_all(paths, drawings)]
         with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
     counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
@@ -81,7 +83,7 @@ def read_all(paths, drawings):
     logger.info("detected on %d images%s", len(paths) - unreadable, f"; {unreadable} could not be read" * (unreadable > 0))
 
 
-def detect_and_draw(predictor, names, path, drawing, image):
+def detect_and_draw(predictor, names, fonts, path, drawing, image):
     """Detect on one image (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
     detections.json, a dict."""
     from src.evaluation.coco import result_rows
@@ -91,7 +93,7 @@ def detect_and_draw(predictor, names, path, drawing, image):
     boxes, scores, labels, finite = predictor.detect(image)
     if not finite:
         logger.warning("%s: the network gave scores that are not finite", path)
-    write_image(drawing, draw_boxes(image, boxes, labels, names, scores))
+    write_image(drawing, draw_boxes(image, boxes, labels, names, scores, fonts))
     rows = result_rows(path, boxes, scores, labels, range(len(names)))
     return {"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1], "detections": [
         {"bbox": row["bbox"], "category": names[row["category_id"]], "label": row["category_id"], "score": row["score"]}

@@ -32,26 +32,28 @@ def main(arguments, group, _):
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
+    from src.visualization.font import find_fonts
     from src.visualization.output import write_image
     from src.visualization.sheet import contact_sheet
 
     args, cfg = arguments
     prepare_output(args.output)
     dataset = open_training_set(cfg, group)
+    fonts = find_fonts(dataset.names, cfg.font)
     # In batches of one, the images of an epoch come in the order in which it draws them, whatever their canvases.
     loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "accumulate_steps": 1, "epochs": args.epoch}))
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
-    images, captions = zip(*(draw_sample(batch, dataset.names, records) for batch in batches))
+    images, captions = zip(*(draw_sample(batch, dataset.names, records, fonts) for batch in batches))
     try:
-        write_image(args.output, contact_sheet(list(images), list(captions), COLUMNS))
+        write_image(args.output, contact_sheet(list(images), list(captions), COLUMNS, fonts))
     except OSError as error:
         raise UserError(f"{args.output} could not be written ({error.strerror}); give another --output.") from error
     logger.info("%d of %d training images of epoch %d with seed %d: %s", len(images), len(loader.records), args.epoch, cfg.seed,
                 args.output)
 
 
-def draw_sample(batch, names, records):
+def draw_sample(batch, names, records, fonts):
     """A batch of one -> its image (h, w, 3) uint8 with its boxes, and the lines of its caption."""
     from src.visualization.boxes import draw_boxes
     from src.visualization.sheet import fit
@@ -59,7 +61,7 @@ def draw_sample(batch, names, records):
     batch = type(batch)(*(np.asarray(column)[0] for column in batch))
     image, boxes = fit(batch.image, batch.boxes[batch.mask], TILE, TILE)
     height, width = batch.original_size
-    return draw_boxes(image, boxes, batch.labels[batch.mask], names), [
+    return draw_boxes(image, boxes, batch.labels[batch.mask], names, fonts=fonts), [
         f"{os.path.basename(records[int(batch.image_id)].path)} (id {batch.image_id})",
         f"boxes: {batch.mask.sum()}; {width}x{height} pixels scaled by {batch.scale[1]:.2f}"]
 

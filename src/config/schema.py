@@ -246,6 +246,7 @@ class Config(Section):
     image: list[Text] = setting([], "images to detect on: files, folders or patterns such as 'folder/*.jpg'")
     file_format: Literal["MINDIR", "ONNX"] = setting("MINDIR", "exported file: MindSpore's MINDIR, or ONNX")
     output: OptionalText = setting("", "exported file to write; its name ends with .mindir or .onnx")
+    font: OptionalText = setting("", "font file, .ttf, .otf or .ttc, for class names beyond ASCII; empty: look for one")
     run_profiler: bool = setting(False, "profile a few steps of training with MindSpore's profiler")
     enable_modelarts: bool = setting(False, "run on Huawei Cloud's ModelArts: copy data in and outputs out")
     data_url: OptionalText = setting("", "ModelArts: where the data set is, obs://...; empty: it is in place")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from pycocotools.cocoeval import Params
@@ -11,6 +12,7 @@ from src.evaluation.coco import Evaluation
 from src.evaluation.error_analysis import error_breakdown
 from src.files import make_folder
 from src.visualization.error_chart import draw_errors
+from src.visualization.font import Font, fonts_of_charts
 from src.visualization.precision_recall import draw_precision_recall
 
 logger = logging.getLogger("faster_rcnn")
@@ -18,10 +20,11 @@ logger = logging.getLogger("faster_rcnn")
 CURVE_IOU = (0.5, 0.75)
 
 
-def write_analysis(folder: str, evaluation: Evaluation) -> dict:
+def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[Font] = ()) -> dict:
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and count the kinds of errors.
 
-    The folder is made where missing. An image that cannot be written is reported in the log.
+    The folder is made where missing. An image that cannot be written is reported in the log. `fonts` are those that
+    class names beyond ASCII need.
 
     Returns:
         what `error_breakdown` gives.
@@ -32,8 +35,8 @@ def write_analysis(folder: str, evaluation: Evaluation) -> dict:
     errors = error_breakdown(evaluation.ground_truth, evaluation.detections, evaluation.class_names)
     recalls, precision = precision_curves(evaluation.precision)
     make_folder(folder)
-    _draw(os.path.join(folder, "precision_recall.png"), draw_precision_recall, recalls, precision, evaluation.class_names)
-    _draw(os.path.join(folder, "errors.png"), draw_errors, errors)
+    _draw(os.path.join(folder, "precision_recall.png"), fonts, draw_precision_recall, recalls, precision, evaluation.class_names)
+    _draw(os.path.join(folder, "errors.png"), fonts, draw_errors, errors)
     return errors
 
 
@@ -51,8 +54,9 @@ def precision_curves(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return params.recThrs, precision[thresholds, :, :, 0, -1]
 
 
-def _draw(path, draw, *content):
+def _draw(path, fonts, draw, *content):
     try:
-        draw(path, *content)
+        with fonts_of_charts(fonts):
+            draw(path, *content)
     except (ImportError, OSError) as error:
         logger.error("%s could not be drawn (%s)", path, error)

@@ -12,6 +12,7 @@ from src.evaluation.evaluate import evaluate, write_results
 from src.models.faster_rcnn import FasterRCNN
 from src.run_folder import RunFolder
 from src.signals import StopSignals
+from src.visualization.font import find_fonts
 from src.visualization.samples import write_samples
 
 logger = logging.getLogger("faster_rcnn")
@@ -23,7 +24,7 @@ class Evaluator:
     The subfolder `eval` of the run gets the results. A signal ends an evaluation: it is done again when the run goes on.
 
     Raises:
-        UserError: the validation set cannot be opened, or has other classes.
+        UserError: the validation set cannot be opened, or has other classes; cfg.font is no font.
     """
 
     def __init__(self, cfg, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
@@ -34,6 +35,7 @@ class Evaluator:
                             f"{train_set.annotation_path} has {train_set.names}; both must list the same categories.")
         self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
         self.predictor = Predictor(network, cfg)
+        self.fonts = find_fonts(self.dataset.names, cfg.font)
 
     def evaluate(self) -> dict | None:
         """The metrics on rank 0, None elsewhere.
@@ -50,7 +52,7 @@ class Evaluator:
         folder = os.path.join(self.run.path, "eval")
         try:
             write_results(folder, evaluation.metrics, evaluation.results)
-            write_samples(folder, self.dataset, evaluation.results)
+            write_samples(folder, self.dataset, evaluation.results, self.fonts)
         except UserError as error:
             logger.error("%s; training goes on", error)
         return evaluation.metrics

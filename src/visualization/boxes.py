@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from src.visualization.colours import colour_of, text_colour
-from src.visualization.text import MIN_TEXT_HEIGHT, draw_text, fitted, plain_text, text_size
+from src.visualization.font import Font
+from src.visualization.text import MIN_TEXT_HEIGHT, class_text, draw_text, fitted, text_size
 
 # Images are enlarged until their shorter and longer side have so many pixels, but no further than to MAX_SIDE.
 SHORT_SIDE, LONG_SIDE = 96, 480
@@ -30,7 +31,7 @@ class Label(NamedTuple):
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.ndarray, names: list[str],
-               scores: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
+               scores: Sequence[float] | np.ndarray | None = None, fonts: Sequence[Font] = ()) -> np.ndarray:
     """Draw boxes, each with the name of its class and perhaps its score.
 
     Small images are enlarged by a whole number first, see `enlargement`. Lines and letters grow with the image. Where boxes
@@ -42,6 +43,7 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.
         labels: (n,) int, 0..K-1.
         names: of the K classes.
         scores: (n,) from 0 to 1.
+        fonts: for names that are not ASCII, see src.visualization.font.find_fonts.
 
     Returns:
         (H, W, 3) uint8 RGB, H and W the same multiple of h and w.
@@ -54,15 +56,15 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.
     drawn: list[Label] = []
     for number, (box, label) in enumerate(zip(corners, map(int, labels))):
         score = "" if scores is None else f" {float(scores[number]):.2f}"
-        text, letters = fitted(plain_text(names[label], label), score, image.shape[1], largest)
-        size = text_size(text, letters)
+        text, letters = fitted(class_text(names[label], label, fonts), score, image.shape[1], largest, fonts)
+        size = text_size(text, letters, fonts)
         left, top = _free_place(box, size, width, image.shape, drawn)
         drawn.append(Label(left, top, *size, text, letters, colour_of(label)))
     for (left, top, right, bottom), tag in reversed(list(zip(corners, drawn))):
         cv2.rectangle(image, (left, top), (right, bottom), tag.colour, width)
     for tag in reversed(drawn):
         image[max(tag.top, 0):tag.top + tag.height, max(tag.left, 0):tag.left + tag.width] = tag.colour
-        draw_text(image, tag.text, tag.left, tag.top, tag.letters, text_colour(tag.colour))
+        draw_text(image, tag.text, tag.left, tag.top, tag.letters, text_colour(tag.colour), fonts)
     return image
 
 

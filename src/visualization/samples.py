@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from src.dataset.annotations import CocoDataset
 from src.dataset.image import UnreadableImageError, read_image
 from src.files import make_folder, writing_into
 from src.visualization.boxes import draw_boxes
+from src.visualization.font import Font
 from src.visualization.output import write_image
 from src.visualization.sheet import contact_sheet, fit
 
@@ -18,11 +20,12 @@ MIN_SCORE = 0.3  # of the detections that are drawn
 SIDE = 640  # pixels of each image's longer side
 
 
-def write_samples(folder: str, dataset: CocoDataset, results: list[dict]) -> None:
+def write_samples(folder: str, dataset: CocoDataset, results: list[dict], fonts: Sequence[Font] = ()) -> None:
     """Draw up to SAMPLES images, spread evenly over the set, to <folder>/samples/<image id>.jpg.
 
     Annotated boxes are on the left, detections with a score of at least MIN_SCORE on the right. Samples of an earlier
-    evaluation are removed. An unreadable image is left out. `results` are detections in COCO's result format.
+    evaluation are removed. An unreadable image is left out. `results` are detections in COCO's result format, `fonts`
+    those that names and file names beyond ASCII need.
 
     Raises:
         UserError: they could not be written, for example because the disk is full.
@@ -34,12 +37,12 @@ def write_samples(folder: str, dataset: CocoDataset, results: list[dict]) -> Non
         if row["score"] >= MIN_SCORE and row["image_id"] in rows_of:
             rows_of[row["image_id"]].append(row)
     with writing_into(folder, "the samples"):
-        written = [_write_sample(folder, dataset.records[number], rows_of, dataset) for number in chosen]
+        written = [_write_sample(folder, dataset.records[number], rows_of, dataset, fonts) for number in chosen]
         for path in set(glob.glob(os.path.join(glob.escape(folder), "*.jpg"))).difference(written):
             os.remove(path)
 
 
-def _write_sample(folder, record, rows_of, dataset):
+def _write_sample(folder, record, rows_of, dataset, fonts):
     """Draw one image; returns the path of the file, or None for an unreadable image."""
     try:
         image = read_image(record.path, (record.height, record.width))
@@ -51,12 +54,12 @@ def _write_sample(folder, record, rows_of, dataset):
     found[:, 2:] += found[:, :2]
     scaled, boxes = fit(image, np.concatenate([record.boxes, found]), SIDE, SIDE)
     count = len(record.boxes)
-    annotated = draw_boxes(scaled, boxes[:count], record.labels, dataset.names)
+    annotated = draw_boxes(scaled, boxes[:count], record.labels, dataset.names, fonts=fonts)
     detected = draw_boxes(scaled, boxes[count:], [label_of[row["category_id"]] for row in rows], dataset.names,
-                          [row["score"] for row in rows])
+                          [row["score"] for row in rows], fonts)
     name = os.path.basename(record.path)
     sheet = contact_sheet([annotated, detected], [[f"{name} (id {record.image_id}): {count} annotated"],
-                                                  [f"{len(rows)} detected with a score of {MIN_SCORE} or more"]], columns=2)
+                                                  [f"{len(rows)} detected with a score of {MIN_SCORE} or more"]], 2, fonts)
     path = os.path.join(folder, f"{record.image_id}.jpg")
     write_image(path, sheet)
     return path

@@ -1,9 +1,13 @@
 """Contact sheets: several images, with captions, on one."""
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
+from src.visualization.font import Font, font_of
 from src.visualization.text import draw_text, fitted, plain_text, text_size
 
 BACKGROUND, CAPTION = (245, 245, 245), (20, 20, 20)
@@ -19,19 +23,20 @@ def fit(image: np.ndarray, boxes: np.ndarray, width: int, height: int) -> tuple[
     return resized, np.asarray(boxes, np.float64).reshape(-1, 4) * (np.array(size * 2) / ([*image.shape[1::-1]] * 2))
 
 
-def contact_sheet(images: list[np.ndarray], captions: list[list[str]], columns: int) -> np.ndarray:
+def contact_sheet(images: list[np.ndarray], captions: list[list[str]], columns: int, fonts: Sequence[Font] = ()) -> np.ndarray:
     """Images in rows of `columns`, each with its caption below.
 
     Args:
         images: (h, w, 3) uint8 RGB each, which are not scaled.
         captions: lines of text for each image.
         columns: images in a row.
+        fonts: for captions that are not ASCII; characters of which no font is given become question marks.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     columns = min(columns, len(images))
-    cells = [_cell(image, lines, max(other.shape[1] for other in images)) for image, lines in zip(images, captions)]
+    cells = [_cell(image, lines, max(other.shape[1] for other in images), fonts) for image, lines in zip(images, captions)]
     rows = [cells[start:start + columns] for start in range(0, len(cells), columns)]
     heights = [max(cell.shape[0] for cell in row) for row in rows]
     width = cells[0].shape[1]
@@ -45,14 +50,21 @@ def contact_sheet(images: list[np.ndarray], captions: list[list[str]], columns: 
     return sheet
 
 
-def _cell(image, lines, width):
+def _cell(image, lines, width, fonts):
     """An image at the left of an area of the given width, with its caption below."""
-    line_height = text_size("", LETTERS)[1]
-    height = image.shape[0]
-    cell = np.full((height + line_height * len(lines), width, 3), BACKGROUND, np.uint8)
-    cell[:height, :image.shape[1]] = image
-    for number, line in enumerate(lines):
-        line = "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)
-        text, letters = fitted(line, "", width, LETTERS)
-        draw_text(cell, text, 0, height + number * line_height, letters, CAPTION)
+    texts = [fitted(_caption(line, fonts), "", width, LETTERS, fonts) for line in lines]
+    heights = [max(text_size("", LETTERS)[1], text_size(*text, fonts)[1]) for text in texts]
+    top = image.shape[0]
+    cell = np.full((top + sum(heights), width, 3), BACKGROUND, np.uint8)
+    cell[:top, :image.shape[1]] = image
+    for (text, letters), height in zip(texts, heights):
+        draw_text(cell, text, 0, top, letters, CAPTION, fonts)
+        top += height
     return cell
+
+
+def _caption(line, fonts):
+    """The line as it can be drawn: whole, or in ASCII with question marks."""
+    if font_of(line, fonts):
+        return unicodedata.normalize("NFC", line)
+    return "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)

@@ -2,10 +2,13 @@
 import json
 
 import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
 from src.checkpoint import read_checkpoint
+from src.visualization.boxes import draw_boxes
+from src.visualization.font import find_fonts
 
 CLASSES = ["circle", "rectangle", "triangle", "star"]
 
@@ -68,6 +71,25 @@ def test_drawings(inferred):
         entry = entries[name]
         assert height * entry["width"] == width * entry["height"] and width >= 320
     assert any(len(entry["detections"]) > 5 for entry in entries.values())
+
+
+def test_names_in_any_script(inferred, workspace, run, checkpoint, shapes):
+    """The same detections under other names, which are drawn as they are. The file is a JPEG, thus nearly the same."""
+    folder, path = workspace / "cyrillic", shapes / "val2017" / "000001.jpg"
+    names = ["круг", "угол", "τρίγωνο", "αστέρι"]
+    run("infer.py", "--ckpt_path", checkpoint, "--image", path, "--save_dir", folder, "--conf_threshold", "0.01",
+        "-o", f"data.names=[{','.join(names)}]")
+    [entry] = json.loads((folder / "detections.json").read_text())
+    _, entries, _ = inferred
+    assert [row["category"] for row in entry["detections"]] == [
+        names[CLASSES.index(row["category"])] for row in entries["000001.jpg"]["detections"]] != []
+    boxes = np.array([row["bbox"] for row in entry["detections"]])
+    boxes[:, 2:] += boxes[:, :2]
+    labels, scores = zip(*((row["label"], row["score"]) for row in entry["detections"]))
+    drawing, image = (cv2.imread(str(each))[..., ::-1].astype(np.uint8) for each in (entry["drawing"], path))
+    right, wrong = (np.abs(draw_boxes(image, boxes, labels, names, scores, fonts).astype(int) - drawing).mean()
+                    for fonts in (find_fonts(names, ""), ()))
+    assert right < wrong / 2
 
 
 def test_detections_are_those_of_an_evaluation(inferred, workspace, run, checkpoint, shapes):

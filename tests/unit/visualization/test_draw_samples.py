@@ -1,4 +1,5 @@
 """src/visualization/samples.py: annotated boxes beside detections."""
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -7,6 +8,7 @@ import pytest
 
 from src.errors import UserError
 from src.visualization.colours import colour_of
+from src.visualization.font import find_fonts
 from src.visualization.samples import SAMPLES, write_samples
 
 
@@ -46,6 +48,19 @@ def test_annotations_are_left_and_detections_right(tmp_path, dataset):
     assert share_of(left, 1) > 0.005 and share_of(right, 2) > 0.005
     assert share_of(left, 2) == share_of(right, 1) == share_of(right, 0) == 0
     assert share_of(found["119.jpg"][:410, 645:], 0) > 0.005 and share_of(found["103.jpg"][:410, 645:], 0) == 0
+
+
+def test_names_and_file_names_in_any_script(tmp_path, dataset):
+    """Class names and file names of other letters give other samples, on both sides and below."""
+    fonts, images = find_fonts([], ""), []
+    for name in "жщ":
+        dataset.names = ["", name, ""]
+        record = dataset.records[0]
+        record.path = str(Path(record.path).rename(tmp_path / f"{name}.png"))
+        write_samples(str(tmp_path), dataset, [row(100, 7, 0.9)], fonts)
+        images.append(cv2.imread(str(tmp_path / "samples" / "100.jpg")))
+    differ = np.abs(images[0].astype(int) - images[1]).max(axis=2) > 60
+    assert differ[:400, :645].any() and differ[:400, 645:].any() and differ[411:, :645].any() and not differ[411:, 645:].any()
 
 
 def test_samples_of_an_earlier_evaluation_go(tmp_path, dataset):
