@@ -43,7 +43,8 @@ def own_logging():
     logger = logging.getLogger("faster_rcnn")
     before = logger.handlers, logger.propagate, logger.level
     yield
-    logger.handlers, logger.propagate, logger.level = before
+    logger.handlers, logger.propagate, level = before
+    logger.setLevel(level)  # which also forgets what the logger has found out with the other level
 
 
 @pytest.fixture
