@@ -217,8 +217,7 @@ class Config(Section):
     ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
     mix: bool = setting(True, "fp16 mixed precision")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", ge=0, le=2**32 - 1)
-    batch_size: int = setting(2, "images a step and device; where accumulate_steps is above 1, images a micro-batch", ge=1,
-                              le=1024)
+    batch_size: int = setting(2, "images a step and device", ge=1, le=1024)
     accumulate_steps: int = setting(1, "micro-batches of batch_size images a step and device, whose gradients are averaged",
                                     ge=1, le=1024)
     lr_init: Number = setting(0.02, "learning rate for lr.base_batch_size images a step", gt=0, le=1000)
