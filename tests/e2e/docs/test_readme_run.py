@@ -27,6 +27,7 @@ SMALL = {
     "faster_rcnn_resnet50_fpn": "data.dataset_dir=coco2017 backbone.pretrained=False epochs=1",
     "resnet18_fpn_shapes": " ".join(f"data.draw_shapes.{key}={value}" for key, value in FEW_SHAPES.items()),
     "resnet18_fpn_finetune": "epochs=1",
+    "early_stop": "epochs=2",
     "tools/benchmark.py": "--height 64 --width 64 --steps 1",
 }
 # Operator by operator: a graph for a handful of images takes longer to compile than to use. Those with --mix True keep theirs.

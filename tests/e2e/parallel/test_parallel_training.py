@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from src.checkpoint import read_checkpoint
+from tests.helpers.paths import ONE_LEVEL
 
 TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 
@@ -94,8 +95,9 @@ def contents(folder, suffix):
 
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
     """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others."""
-    whole, resumed = workspace / "whole", workspace / "from_inside"
-    flags = ["--config", two_canvases, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
+    whole, resumed, config = workspace / "whole", workspace / "from_inside", workspace / "one_level.yml"
+    config.write_text(yaml.safe_dump({"__BASE__": [str(two_canvases), str(ONE_LEVEL)]}))
+    flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
     inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"
