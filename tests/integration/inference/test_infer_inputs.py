@@ -108,8 +108,8 @@ def write_annotations(folder, names):
     (folder / "annotations" / "val.json").write_text(json.dumps(coco))
 
 
-def data_section(folder="", names=None):
-    return SimpleNamespace(dataset_dir=str(folder), names=names, val_anno_path="annotations/val.json")
+def data_section(folder="", names=None, classes=None):
+    return SimpleNamespace(dataset_dir=str(folder), names=names, classes=classes, val_anno_path="annotations/val.json")
 
 
 def test_where_class_names_come_from(tmp_path, caplog):
@@ -120,6 +120,7 @@ def test_where_class_names_come_from(tmp_path, caplog):
     write_annotations(tmp_path, ["second", "first"])
     assert with_names.class_names == ["cat", "dög 猫"] and without.class_names is None
     assert class_names(data_section(tmp_path, ["x", "y"]), with_names) == ["x", "y"]
+    assert class_names(data_section(tmp_path, classes=["x", "y"]), with_names) == ["x", "y"]
     assert class_names(data_section(tmp_path), with_names) == ["cat", "dög 猫"]
     assert class_names(data_section(tmp_path), without) == ["first", "second"]
     assert not caplog.records
