@@ -34,7 +34,7 @@ SMALL = {
 WITHOUT_A_GRAPH = re.compile(r"python (eval|infer)\.py .*--mix False")
 # Program -> the flag or the pattern that gives its most important file.
 WRITES = {
-    "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "infer/detections.json",
+    "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "detections.json",
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
     "tools/voc_to_coco.py": "--output", "tools/yolo_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
     "tools/export_torchvision.py": "detector.safetensors", "tools/export_mindspore_models.py": "older.ckpt",
