@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 import os
 from pathlib import Path
@@ -109,7 +108,7 @@ def _open(data, files, group):
 
 
 def _log_boxes(dataset, consequence):
-    labels = list(itertools.chain.from_iterable(record.labels.tolist() for record in dataset.records))
+    labels = np.concatenate([record.labels for record in dataset.records])
     counts = np.bincount(labels, minlength=len(dataset.names)).tolist()
     logger.info("%s: boxes by class: %s", dataset.annotation_path,
                 ", ".join(f"{name} {count}" for name, count in zip(dataset.names, counts)))

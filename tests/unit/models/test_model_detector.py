@@ -15,15 +15,20 @@ def values(network):
     return {p.name: p.asnumpy().copy() for p in network.get_parameters()}
 
 
-@pytest.mark.usefixtures("operator_by_operator")
-def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
+def untrained():
+    """A network with a frozen stem and first stage, its TrainingForward and a training step of that."""
     cfg = small_config(frozen_2stage=True)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
-    assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.02)
-    step = GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
+    return network, forward, GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
+
+
+@pytest.mark.usefixtures("operator_by_operator")
+def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
+    network, forward, step = untrained()
+    assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     before, history = values(network), []
     for _ in range(4):
         losses, applied = step(CANVAS, [small_batch()])
@@ -42,12 +47,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
 @pytest.mark.usefixtures("operator_by_operator")
 def test_a_batch_without_any_box_is_background():
     """All anchors and RoIs are negative: log 2 and log (K + 1) before training, less after it, and no box loss."""
-    cfg = small_config(frozen_2stage=True)
-    network = build_detector(cfg, NUM_CLASSES)
-    forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
-    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
-    set_learning_rate(optimizer, 0.02)
-    step = GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
+    network, _, step = untrained()
     image, valid_size, boxes, labels, mask, *priorities = small_batch()
     empty = [image, valid_size, boxes, labels, Tensor(np.zeros(mask.shape, bool)), *priorities]
     first, *_, last = [step(CANVAS, [empty]) for _ in range(3)]
