@@ -1,6 +1,6 @@
 """Score checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all).
 
-With several devices: mpirun -n 8 python eval.py ...
+With several devices: msrun --worker_num=8 --local_worker_num=8 eval.py ..., or mpirun -n 8 python eval.py ...
 """
 import logging
 import os
@@ -22,9 +22,11 @@ def main(cfg, group, _):
         UserError: what the user can mend, see `src.launch.run`.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.device import set_up_device
     from src.distributed import check_same_program
     from src.modelarts import Uploads, download_checkpoint, download_dataset
 
+    cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))
     cfg = download_dataset(cfg, group)
     downloaded = download_checkpoint(cfg) if group.rank == 0 else ""
@@ -43,14 +45,12 @@ def score(paths, cfg, group):
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_detector
-    from src.device import set_up_device
     from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
     from src.train.all_reduce import broadcast_parameters
     from src.visualization.font import find_fonts
     from src.visualization.samples import write_samples
 
-    set_up_device(cfg, group)
     trained = group.broadcast(read_checkpoint(paths[0]).class_names if cfg.data.unite_classes and group.rank == 0 else None)
     dataset = open_validation_set(cfg, group, trained)
     fonts = find_fonts(dataset.names, cfg.font)

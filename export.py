@@ -32,10 +32,10 @@ def main(cfg, group, _):
     from src.models.faster_rcnn import InferenceForward
 
     if group.size > 1:
-        raise UserError("export.py is one process; start it without mpirun.")
+        raise UserError("export.py is one process; start it without mpirun or msrun.")
     writer = prepare(cfg)
     images = sample_images(cfg.image, cfg.batch_size)
-    set_up_device(cfg, group)
+    cfg = set_up_device(cfg, group)
     network = open_network(cfg)
     for canvas, path in output_paths(cfg).items():
         forward = InferenceForward(network, cfg, canvas).set_train(False)

@@ -32,11 +32,11 @@ def main(cfg, group, _):
     from src.visualization.font import find_fonts
 
     if group.size > 1:
-        raise UserError("infer.py is one process; start it without mpirun.")
+        raise UserError("infer.py is one process; start it without mpirun or msrun.")
     paths = find_images(cfg.image)
     drawings = [os.path.join(cfg.save_dir, name) for name in drawing_names(paths, cfg.save_dir)]
     remove_partial(make_folder(cfg.save_dir))
-    set_up_device(cfg, group)
+    cfg = set_up_device(cfg, group)
     network, checkpoint = load_detector(cfg)
     names = class_names(cfg.data, checkpoint)
     fonts = find_fonts(names, cfg.font)

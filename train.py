@@ -1,6 +1,6 @@
 """Train a detector: python train.py --config CONFIG --device_target Ascend|GPU|CPU --mix True|False (--help lists all).
 
-With several devices: mpirun -n 8 python train.py ...
+With several devices: msrun --worker_num=8 --local_worker_num=8 train.py ..., or mpirun -n 8 python train.py ...
 """
 import logging
 import sys
@@ -20,10 +20,12 @@ def main(cfg, group, stop):
         Stopped: after a signal, when the state is saved.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    from src.device import set_up_device
     from src.distributed import check_same_program
     from src.modelarts import download_dataset
     from src.run_folder import RunFolder
 
+    cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))
     cfg = download_dataset(cfg, group)
     with RunFolder(cfg, group) as run:
@@ -36,7 +38,7 @@ def train(cfg, run, stop):
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
-    from src.device import norm_layer, set_up_device
+    from src.device import norm_layer
     from src.train.divergence import DivergenceGuard
     from src.train.evaluator import Evaluator
     from src.train.loop import check_saved, evaluate_if_due, stop_if_asked, timed_steps
@@ -49,7 +51,6 @@ def train(cfg, run, stop):
     from src.train.step import TrainStep
 
     group = run.group
-    set_up_device(cfg, group)
     checkpoint = find_checkpoint(cfg, run)
     cfg = with_settings(cfg, {"seed": seed_of(checkpoint, cfg)})
     dataset = open_training_set(cfg, group)

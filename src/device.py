@@ -1,44 +1,98 @@
 """What differs between Ascend, GPU and CPU."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
+import re
 import sys
 
 import mindspore as ms
 from mindspore import nn, ops
-from mindspore.communication import init
+from mindspore.device_context import ascend, gpu
 
+from src.config import Config, with_settings
 from src.distributed import Group
 from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
 
+# What makes MindSpore's wheel usable on a device.
+REQUIREMENTS = {
+    "Ascend": "install CANN 8.2 to 9.1 with its Python packages hccl and te, and source its set_env.sh",
+    "GPU": "install CUDA 11.1 or 11.6 and cuDNN 8, with a MindSpore that has a GPU plugin",
+}
+# From so many pixels of the canvas on, `auto` warns that a CPU is slow.
+LARGE_CANVAS = 600 * 1000
 
-def set_up_device(cfg, group: Group) -> None:
-    """Make MindSpore use cfg.device_target in mode cfg.ms_mode, on each of several processes its own device.
+
+def set_up_device(cfg: Config, group: Group) -> Config:
+    """Make MindSpore use cfg.device_target in mode cfg.ms_mode, on each of several processes its own device, and connect these.
+
+    Nothing may have used MindSpore's operators before.
+
+    Returns:
+        The configuration with the device that is used in the place of `auto`.
 
     Raises:
         UserError: the device is not there, MindSpore was built without it, or a setting does not work on it.
     """
+    device: str = cfg.device_target
+    if device == "auto":
+        device, reason = find_device()
+        logger.info("device: %s (device_target auto%s)", device, f": {reason}" * bool(reason))
+        cfg = with_settings(cfg, {"device_target": device})
+        _warn_of_slow_cpu(cfg)
+    else:
+        logger.info("device: %s", device)
     try:
-        ms.set_device(cfg.device_target, None if cfg.device_target == "CPU" else group.local_rank)
+        ms.set_device(device, None if device == "CPU" else group.local_rank)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).split(". ")[0]
-        raise UserError(f"device_target {cfg.device_target} cannot be used here ({reason}); "
-                        "install MindSpore for it, or give --device_target CPU.") from error
+        raise UserError(f"device_target {device} cannot be used here ({load_error(device, str(error))}); "
+                        f"{REQUIREMENTS[device]}, or give --device_target CPU.") from error
     ms.set_context(mode=ms.GRAPH_MODE if cfg.ms_mode == 0 else ms.PYNATIVE_MODE)
-    if cfg.device_target != "CPU" and group.size > 1:
-        init()  # HCCL on Ascend, NCCL on GPU
-        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=group.size)
-    if cfg.device_target == "CPU":
+    if cfg.jit_level:
+        ms.set_context(jit_config={"jit_level": cfg.jit_level})
+    group.connect(device)
+    if device == "CPU":
         if cfg.optimizer.nesterov:
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         _keep_freed_memory()
         logger.info("oneDNN instruction set: %s (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
-    _share_processors(group)
+        _share_processors(group)
+    elif group.size > 1:
+        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=group.size)
+    return cfg
+
+
+def find_device() -> tuple[str, str]:
+    """The first of Ascend, GPU and CPU that can be used, and why it is not Ascend, or ""."""
+    if ascend.is_available():
+        if ascend.device_count():
+            return "Ascend", ""
+        reason = "there is no Ascend device"
+    else:
+        try:
+            ms.set_device("Ascend")  # fails, and says why
+            reason = ""
+        except (RuntimeError, ValueError) as error:
+            reason = f"no Ascend, {load_error('Ascend', str(error))}"
+    return "GPU" if gpu.is_available() and gpu.device_count() else "CPU", reason
+
+
+def load_error(device: str, message: str) -> str:
+    """Why a device cannot be used, out of MindSpore's message of many lines: what its plugin's library lacks, or the first
+    sentence."""
+    found = re.search(rf"libmindspore_{device.lower()}\S* failed\. (.*)", message)
+    return found[1].strip() if found else message.split(". ")[0]
+
+
+def _warn_of_slow_cpu(cfg):
+    height, width = max(cfg.data.canvases, key=lambda canvas: canvas[0] * canvas[1])
+    if cfg.device_target == "CPU" and height * width >= LARGE_CANVAS and not cfg.backbone.name.endswith(("resnet18", "resnet34")):
+        logger.warning("%s at %dx%d is slow on a CPU: a training step takes several seconds", cfg.backbone.name, height, width)
 
 
 def norm_layer(cfg, group: Group) -> type:
@@ -71,4 +125,5 @@ def _share_processors(group):
     start, end = (number * len(processors) // group.local_size for number in (group.local_rank, group.local_rank + 1))
     own = processors[start:end] or [processors[group.local_rank % len(processors)]]
     for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), own)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(thread), own)

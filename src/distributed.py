@@ -1,6 +1,6 @@
-"""The process group: one process, or the several that mpirun started, and how they communicate.
+"""The process group: one process, or the several that mpirun or msrun started, and how they communicate.
 
-Both kinds have the same methods. A single process imports no MPI; several communicate through mpi4py, whatever their device.
+All kinds have the same methods. Processes of mpirun communicate through mpi4py, those of msrun through TCP.
 """
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import socket
 import sys
+from collections.abc import Iterator
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Callable, Union
 
@@ -18,16 +21,23 @@ import numpy as np
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+KEY_BYTES = 32  # of the secret by which the processes of msrun know each other
 
 
 def join_processes() -> Group:
     """The group that this process belongs to.
 
     Raises:
-        UserError: mpirun started several processes, but mpi4py is missing or belongs to another MPI.
+        UserError: mpirun started several processes, but mpi4py is missing or belongs to another MPI; msrun started some of
+            several machines without their numbers; a rank table asks for several processes.
     """
+    if os.environ.get("MS_ROLE"):
+        return MsrunGroup()
     started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
     if started == 1:
+        if os.environ.get("RANK_TABLE_FILE"):
+            raise UserError("RANK_TABLE_FILE is set, but processes cannot be started by a rank table: unset it, and start them "
+                            "with msrun or mpirun, see docs/devices.md.")
         return SingleProcess()
     try:
         from mpi4py import MPI
@@ -45,8 +55,8 @@ class SingleProcess:
 
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
-    def first_on_machine(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
+    def connect(self, device_target: str) -> None:
+        """There is nobody to connect to."""
 
     def barrier(self) -> None:
         """There is nobody to wait for."""
@@ -62,9 +72,6 @@ class SingleProcess:
 
     def all_reduce(self, array: np.ndarray) -> None:
         """The sum over one process is what it has."""
-
-    def check_same(self, describe: Callable[[], dict]) -> None:
-        """There is nobody to compare with."""
 
     def fail(self, status: int) -> int:
         return status
@@ -89,14 +96,11 @@ class MpiGroup:
         machine = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = machine.rank, machine.size
 
-    @contextlib.contextmanager
-    def first_on_machine(self):
-        """A block that one process of each machine passes before the others enter."""
-        if self.local_rank > 0:
-            self._comm.Barrier()
-        yield
-        if self.local_rank == 0:
-            self._comm.Barrier()
+    def connect(self, device_target: str) -> None:
+        """Prepare the collectives of the device, which is set: HCCL on Ascend, NCCL on GPU; on the CPU MPI does all."""
+        if device_target != "CPU":
+            from mindspore.communication import init
+            init()
 
     def barrier(self) -> None:
         """Wait until all processes are here."""
@@ -118,24 +122,6 @@ class MpiGroup:
         """Replace a contiguous array of numbers by its sum over all processes."""
         self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
-    def check_same(self, describe: Callable[[], dict]) -> None:
-        """Check that all processes have the same.
-
-        Args:
-            describe: function that gives a dict of description -> what is compared.
-
-        Raises:
-            UserError: on rank 0, naming the first that differs; the others wait for their end.
-        """
-        everyone = self._comm.gather((socket.gethostname(), describe()))
-        for rank, (host, theirs) in enumerate(everyone or ()):
-            first_host, expected = everyone[0]
-            different = [description for description in expected if theirs.get(description) != expected[description]]
-            if different:
-                raise UserError(f"rank {rank} on {host} has another {different[0]} than rank 0 on {first_host}; make them the "
-                                "same everywhere.")
-        self._comm.Barrier()
-
     def fail(self, status: int) -> int:
         """End all processes with the status: the others would wait for one that ended by itself."""
         sys.stdout.flush()
@@ -144,7 +130,144 @@ class MpiGroup:
         return status
 
 
-Group = Union[SingleProcess, MpiGroup]
+class MsrunGroup:
+    """One of several processes that MindSpore's launcher msrun started; if one fails, all end.
+
+    They communicate through TCP connections of each with rank 0, whatever their device: MindSpore's own collectives on the CPU
+    give up when a process comes 30 s later than another, which one that scores an evaluation may.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: number of processes.
+        local_rank: number of this process among those of this machine.
+        local_size: number of processes of this machine, once it is connected.
+
+    Raises:
+        UserError: msrun has not numbered the processes.
+    """
+
+    def __init__(self):
+        self._schedules = os.environ["MS_ROLE"] == "MS_SCHED"
+        number = os.environ.get("MS_NODE_ID", "0" if self._schedules else None)
+        if number is None:
+            raise UserError("msrun has given this process no rank: on several machines, give each of them its --node_rank.")
+        self.rank, self.size = int(number), int(os.environ["MS_WORKER_NUM"])
+        self.local_rank, self.local_size = int(os.environ.get("DEVICE_ID", 0)), 1
+        self._connections: list[Connection] = []  # on rank 0 to the others by rank, elsewhere to rank 0
+
+    def connect(self, device_target: str) -> None:
+        """Connect the processes, whose device is set: before that, none of the following can be called, nor any tensor made.
+
+        Besides the processes that train, msrun starts one that only connects them. That one ends here, when all others have.
+
+        Raises:
+            UserError: rank 0 is not on the machine that msrun's --master_addr names.
+        """
+        from mindspore import Tensor
+        from mindspore.communication import get_group_size, get_local_rank, get_local_rank_size, get_rank, init
+        from mindspore.mint import distributed
+        init()
+        if self._schedules:
+            sys.exit(0)
+        self.rank, self.size = get_rank(), get_group_size()
+        self.local_rank, self.local_size = get_local_rank(), get_local_rank_size()
+        host = os.environ["MS_SCHED_HOST"]
+        key, port = secrets.token_bytes(KEY_BYTES), 0
+        if self.rank == 0:
+            try:
+                listener = Listener((host, 0), backlog=self.size, authkey=key)
+            except OSError as error:
+                raise UserError(f"rank 0 cannot listen at {host} ({error.strerror}): give --node_rank=0 to msrun on the machine "
+                                "that --master_addr names.") from error
+            port = int(listener.address[1])
+        shared = Tensor(np.frombuffer(key + port.to_bytes(2, "big"), np.int8))
+        distributed.broadcast(shared, 0)  # int8 is known to the collectives of all devices
+        if self.rank > 0:
+            content = shared.asnumpy().tobytes()
+            address = host, int.from_bytes(content[KEY_BYTES:], "big")
+            self._connections = [Client(address, authkey=content[:KEY_BYTES])]
+            self._connections[0].send(self.rank)
+        else:
+            with listener:
+                by_rank = {connection.recv(): connection for connection in (listener.accept() for _ in range(1, self.size))}
+            self._connections = [by_rank[rank] for rank in range(1, self.size)]
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        self.broadcast(self.gather(None))
+
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0."""
+        if self.rank > 0:
+            return self._connections[0].recv()
+        for connection in self._connections:
+            connection.send(value)
+        return value
+
+    def gather(self, value: Any) -> list | None:
+        """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
+        if self.rank > 0:
+            self._connections[0].send(value)
+            return None
+        return [value, *(connection.recv() for connection in self._connections)]
+
+    def max(self, number: int) -> int:
+        """The largest of the numbers of all processes."""
+        return self.broadcast(max(self.gather(number) or [number]))
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """Replace a contiguous array of numbers by its sum over all processes."""
+        content = memoryview(array).cast("B")
+        if self.rank > 0:
+            self._connections[0].send_bytes(content)
+            self._connections[0].recv_bytes_into(content)
+            return
+        theirs = np.empty_like(array)
+        for connection in self._connections:
+            connection.recv_bytes_into(memoryview(theirs).cast("B"))
+            array += theirs
+        for connection in self._connections:
+            connection.send_bytes(content)
+
+    def fail(self, status: int) -> int:
+        """End this process at once with the status: msrun then ends the others, which would wait for it."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+Group = Union[SingleProcess, MpiGroup, MsrunGroup]
+
+
+@contextlib.contextmanager
+def first_on_machine(group: Group) -> Iterator[None]:
+    """A block that one process of each machine passes before the others enter."""
+    if group.local_rank > 0:
+        group.barrier()
+    yield
+    if group.local_rank == 0:
+        group.barrier()
+
+
+def check_same(group: Group, describe: Callable[[], dict]) -> None:
+    """Check that all processes have the same.
+
+    Args:
+        describe: function that gives a dict of description -> what is compared.
+
+    Raises:
+        UserError: on rank 0, naming the first that differs; the others wait for their end.
+    """
+    if group.size == 1:
+        return
+    everyone = group.gather((socket.gethostname(), describe())) or []
+    for rank, (host, theirs) in enumerate(everyone):
+        first_host, expected = everyone[0]
+        different = [description for description in expected if theirs.get(description) != expected[description]]
+        if different:
+            raise UserError(f"rank {rank} on {host} has another {different[0]} than rank 0 on {first_host}; make them the "
+                            "same everywhere.")
+    group.barrier()
 
 
 def program_digest() -> str:
@@ -163,5 +286,5 @@ def check_same_program(group: Group, settings: dict) -> None:
     Raises:
         UserError: on rank 0, if they do not.
     """
-    group.check_same(lambda: {"version of this program or of MindSpore": program_digest(),
-                              "configuration": json.dumps(settings, sort_keys=True)})
+    check_same(group, lambda: {"version of this program or of MindSpore": program_digest(),
+                               "configuration": json.dumps(settings, sort_keys=True)})

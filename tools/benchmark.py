@@ -50,8 +50,8 @@ def main(arguments, group, _):
     from tools.benchmarking.pipeline import measure_pipeline
 
     args, cfg = arguments
+    cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))
-    set_up_device(cfg, group)
     results = dict.fromkeys((*FIGURES, "breakdown"))
     if args.what != ["data"]:
         results.update(measure_network(args, cfg, group))
@@ -144,7 +144,7 @@ def build_parser():
     parser = argparse.ArgumentParser(
         description="Measure the detector's speed on this machine, with random weights, on images of noise.",
         epilog="All other flags of train.py work as well, for example --device_target CPU --mix False --num_workers 1 "
-               "-o infer.conf_threshold=0.01. Started by mpirun, every process takes part and the first one reports.",
+               "-o infer.conf_threshold=0.01. Started by mpirun or msrun, every process takes part and the first one reports.",
         allow_abbrev=False)
     own = {
         "--config": (str(DEFAULT_CONFIG), "YAML file"),

@@ -213,8 +213,10 @@ class Infer(Section):
 
 class Config(Section):
     net: Literal["FasterRCNN"] = setting("FasterRCNN", "name of the detector, first part of checkpoint names")
-    device_target: Literal["Ascend", "GPU", "CPU"] = setting("Ascend", "where to run")
+    device_target: Literal["auto", "Ascend", "GPU", "CPU"] = setting("auto", "where to run; auto: the first of the others that "
+                                                                     "can be used")
     ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
+    jit_level: Literal["", "O0", "O1", "O2"] = setting("", "how MindSpore compiles graphs; empty: its own choice for the device")
     mix: bool = setting(True, "fp16 mixed precision")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", ge=0, le=2**32 - 1)
     batch_size: int = setting(2, "images a step and device", ge=1, le=1024)

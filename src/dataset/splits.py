@@ -12,7 +12,7 @@ import numpy as np
 from src.dataset.annotations import CocoDataset, Record, load_coco
 from src.dataset.classes import check_classes, common_names, with_classes
 from src.dataset.shapes import ensure_shapes
-from src.distributed import Group
+from src.distributed import Group, check_same, first_on_machine
 from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
@@ -98,12 +98,12 @@ def _open(data, files, group):
     if not data.dataset_dir:
         raise UserError("data.dataset_dir is empty: set it in the YAML file or with -o data.dataset_dir=FOLDER.")
     folder = os.path.expanduser(data.dataset_dir)
-    with group.first_on_machine():
+    with first_on_machine(group):
         if data.draw_shapes:
             ensure_shapes(folder, **data.draw_shapes.model_dump())
         datasets = [load_coco(os.path.join(folder, annotations), os.path.join(folder, images)) for annotations, images in files]
     paths = [dataset.annotation_path for dataset in datasets]
-    group.check_same(lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths})
+    check_same(group, lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths})
     return datasets
 
 

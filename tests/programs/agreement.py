@@ -64,6 +64,7 @@ if __name__ == "__main__":
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     ranks = join_processes()
+    ranks.connect("CPU")
     check_statistics(ranks)
     check_steps(ranks)
     check_sharing(ranks)

@@ -21,7 +21,7 @@ def main(args, group, _):
     config, steps, batch_size, accumulate_steps, out = args
     settings = {"batch_size": int(batch_size), "accumulate_steps": int(accumulate_steps), "epochs": 10, "seed": 5}
     cfg = load_config(config, [(key, value, "test") for key, value in settings.items()])
-    set_up_device(cfg, group)
+    cfg = set_up_device(cfg, group)
     dataset = open_training_set(cfg, group)
     # From another seed on each rank: rank 0's weights are for all.
     network = build_detector(with_settings(cfg, {"seed": 5 + group.rank}), len(dataset.names))

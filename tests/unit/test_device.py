@@ -1,0 +1,128 @@
+"""Choosing a device and setting it up, with MindSpore's answers as they were seen without a device, or made up."""
+import logging
+import os
+from types import SimpleNamespace
+
+import mindspore as ms
+import pytest
+
+from src import device
+from src.config import Config, with_settings
+from src.device import find_device, load_error, set_up_device
+from src.distributed import SingleProcess
+from src.errors import UserError
+
+# As MindSpore 2.10 raises it on a machine without CANN.
+NO_ASCEND = """Unsupported device target Ascend. This process only supports one of the ['CPU']. Please check whether the Ascend \
+environment is installed and configured correctly, and check whether current mindspore wheel package was built with "-e Ascend". \
+For details, please refer to "Device load error message".
+
+----------------------------------------------------
+- Device load error message:
+----------------------------------------------------
+Load dynamic library: libmindspore_ascend.so.2 failed. libge_runner.so: cannot open shared object file: No such file or directory
+Load dynamic library: libmindspore_ops_ascend.so failed. libmindspore_ascend_res_manager.so: cannot open shared object file: No \
+such file or directory
+"""
+MISSING = "libge_runner.so: cannot open shared object file: No such file or directory"
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that makes it look as if the machine had these numbers of devices; None: MindSpore cannot use the kind."""
+    chosen = []
+
+    def set_device(name, number=None):
+        if name == "Ascend" and not ms.device_context.ascend.is_available():
+            raise RuntimeError(NO_ASCEND)
+        chosen.append((name, number))
+
+    def build(ascend=None, gpu=None):
+        for name, count in (("ascend", ascend), ("gpu", gpu)):
+            monkeypatch.setattr(getattr(ms.device_context, name), "is_available", lambda count=count: count is not None)
+            monkeypatch.setattr(getattr(ms.device_context, name), "device_count", lambda count=count: count)
+        monkeypatch.setattr(ms, "set_device", set_device)
+        monkeypatch.setattr(ms, "set_context", lambda **_: None)
+        return chosen
+    return build
+
+
+@pytest.mark.parametrize(("devices", "expected"), [
+    ({"ascend": 8, "gpu": 1}, ("Ascend", "")),
+    ({"ascend": None, "gpu": 1}, ("GPU", f"no Ascend, {MISSING}")),
+    ({"ascend": None, "gpu": None}, ("CPU", f"no Ascend, {MISSING}")),
+    ({"ascend": 0, "gpu": 0}, ("CPU", "there is no Ascend device")),
+])
+def test_auto_takes_the_first_that_can_be_used_and_tells_why_not_ascend(machine, devices, expected):
+    machine(**devices)
+    assert find_device() == expected
+
+
+def test_load_errors_of_the_plugin_that_was_asked_for():
+    assert load_error("Ascend", NO_ASCEND) == MISSING
+    # That of another one is no reason.
+    assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
+
+
+def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
+    machine()
+    cfg = with_settings(Config(), {"device_target": "Ascend"})
+    with pytest.raises(UserError) as error:
+        set_up_device(cfg, SingleProcess())
+    assert str(error.value) == (f"device_target Ascend cannot be used here ({MISSING}); install CANN 8.2 to 9.1 with its Python "
+                                "packages hccl and te, and source its set_env.sh, or give --device_target CPU.")
+
+
+@pytest.mark.parametrize(("settings", "warns"), [
+    ({}, True), ({"data.target_size": [320, 320]}, False), ({"backbone.name": "det_resnet18"}, False),
+    ({"device_target": "CPU"}, False)])
+def test_auto_on_a_cpu_is_in_the_first_line_and_warns_where_that_is_slow(machine, caplog, settings, warns):
+    machine()
+    logging.getLogger("faster_rcnn").propagate = True
+    caplog.set_level(logging.INFO, "faster_rcnn")
+    cfg = set_up_device(with_settings(Config(), settings), SingleProcess())
+    assert cfg.device_target == "CPU"
+    auto = "device_target" not in settings
+    assert caplog.messages[0] == ("device: CPU" + f" (device_target auto: no Ascend, {MISSING})" * auto)
+    slow = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert slow == ["det_resnet50 at 768x1280 is slow on a CPU: a training step takes several seconds"] * warns
+
+
+@pytest.mark.parametrize("level", ["", "O0", "O1", "O2"])
+def test_jit_level_is_that_of_the_setting(monkeypatch, level):
+    given = []
+    monkeypatch.setattr(ms, "set_context", lambda **settings: given.append(settings))
+    set_up_device(with_settings(Config(), {"device_target": "CPU", "jit_level": level}), SingleProcess())
+    assert [settings["jit_config"] for settings in given if "jit_config" in settings] == [{"jit_level": level}] * bool(level)
+
+
+class Group(SingleProcess):
+    """The last of four processes of a machine, which notes what it connects for."""
+
+    size, local_rank, local_size, rank = 4, 3, 4, 3
+
+    def connect(self, device_target):
+        self.connected = device_target
+
+
+def test_only_on_a_cpu_processors_are_shared_and_threads_may_end_meanwhile(machine, monkeypatch):
+    chosen = machine(ascend=4)
+    bound = []
+
+    def bind(thread, processors):
+        if thread == 22:
+            raise ProcessLookupError("it has ended")
+        bound.append((thread, processors))
+
+    monkeypatch.setattr(os, "listdir", lambda path: {"/proc/self/task": ["11", "22", "33"]}[path])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(os, "sched_setaffinity", bind)
+    monkeypatch.setattr(device, "ops", SimpleNamespace(ones=lambda shape: shape))
+    monkeypatch.setattr(device.nn, "Conv2d", lambda *_: lambda _: SimpleNamespace(asnumpy=lambda: None))
+    monkeypatch.setattr(ms, "set_auto_parallel_context", lambda **_: None)
+    group = Group()
+    set_up_device(with_settings(Config(), {"device_target": "CPU"}), group)
+    assert bound == [(11, [6, 7]), (33, [6, 7])] and group.connected == "CPU"
+    set_up_device(with_settings(Config(), {"device_target": "auto"}), group)
+    assert len(bound) == 2 and group.connected == "Ascend"
+    assert chosen == [("CPU", None), ("Ascend", 3)]
