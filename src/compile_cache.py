@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 import mindspore as ms
 
 from src.cpu_kernels.library import library
-from src.distributed import Group, program_digest
+from src.distributed import Group, MsrunGroup, program_digest
 from src.files import lock_file, make_folder
 
 # Settings that no graph depends on, as pydantic leaves them out.
@@ -72,8 +72,11 @@ def use_compile_cache(cfg, group: Group, graphs: list[str], num_classes: int, pa
     """
     if not cfg.compile_cache:
         return
-    # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it.
-    own = (library(),) if cfg.device_target == "CPU" else (group.rank, group.size)
+    # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it; but MindSpore keeps
+    # the graphs of msrun's processes apart.
+    own = (library(),) if cfg.device_target == "CPU" else ()
+    if cfg.device_target != "CPU" or isinstance(group, MsrunGroup):
+        own += (group.rank, group.size)
     # MindSpore compiles anew, and overwrites, what another script has stored.
     script = os.path.realpath(sys.argv[0])
     parts = [program_digest(), script, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size, own]

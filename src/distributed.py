@@ -217,14 +217,14 @@ class MsrunGroup:
 
     def all_reduce(self, array: np.ndarray) -> None:
         """Replace a contiguous array of numbers by its sum over all processes."""
-        content = memoryview(array).cast("B")
+        content = array.data.cast("B")
         if self.rank > 0:
             self._connections[0].send_bytes(content)
             self._connections[0].recv_bytes_into(content)
             return
         theirs = np.empty_like(array)
         for connection in self._connections:
-            connection.recv_bytes_into(memoryview(theirs).cast("B"))
+            connection.recv_bytes_into(theirs.data.cast("B"))
             array += theirs
         for connection in self._connections:
             connection.send_bytes(content)

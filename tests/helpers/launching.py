@@ -1,13 +1,27 @@
 """How several processes are started."""
+import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
-BESIDE_PYTHON = Path(sys.executable).parent / "mpirun"
-MPIRUN = str(BESIDE_PYTHON) if BESIDE_PYTHON.exists() else shutil.which("mpirun")
+BESIDE_PYTHON = Path(sys.executable).parent
+MPIRUN = str(BESIDE_PYTHON / "mpirun") if (BESIDE_PYTHON / "mpirun").exists() else shutil.which("mpirun")
+# msrun starts the first `python` of PATH.
+MSRUN_ENVIRONMENT = {**os.environ, "PATH": f"{BESIDE_PYTHON}:{os.environ['PATH']}"}
 
 
 def launch(ranks, *words):
     """The command that starts `words`, a Python program and its arguments, as several processes."""
     return [MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), "--merge-stderr-to-stdout",
             sys.executable, *map(str, words)]
+
+
+def msrun(ranks, logs, *words):
+    """The command that starts `words`, a Python program and its arguments, through MindSpore's launcher, in MSRUN_ENVIRONMENT;
+    `logs` is a folder for what each process prints."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [str(BESIDE_PYTHON / "msrun"), f"--worker_num={ranks}", f"--local_worker_num={ranks}", f"--master_port={port}",
+            f"--log_dir={logs}", "--join=True", "--cluster_time_out=300", *map(str, words)]

@@ -108,7 +108,7 @@ def test_other_spellings_of_booleans_are_errors(text):
 
 
 @pytest.mark.parametrize(("argv", "sentence"), [
-    (["--device_target", "Asend"], "--device_target: device_target must be 'Ascend', 'GPU' or 'CPU', not 'Asend'; "
+    (["--device_target", "Asend"], "--device_target: device_target must be 'auto', 'Ascend', 'GPU' or 'CPU', not 'Asend'; "
                                    "did you mean 'Ascend'?"),
     (["--ms_mode", "2"], "--ms_mode: ms_mode must be 0 or 1, not 2"),
     (["--batch_size", "0"], "--batch_size: batch_size must be at least 1, not 0"),

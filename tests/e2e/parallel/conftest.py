@@ -68,6 +68,23 @@ def run():
 
 
 @pytest.fixture(scope="session")
+def evaluate(run, workspace, config, trained):
+    """A function that scores the checkpoint of `trained` on so many processes; -> the output and the folder of the results."""
+    def evaluate_on(ranks):
+        checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
+        folder = workspace / f"eval_{ranks}"
+        output = run(ranks, "eval.py", "--config", config, "--save_dir", folder, "--checkpoint_path", checkpoint)
+        return output, folder / "eval"
+    return evaluate_on
+
+
+@pytest.fixture(scope="session")
+def alone(evaluate):
+    """The output and the results of a single process."""
+    return evaluate(1)
+
+
+@pytest.fixture(scope="session")
 def trained(run, workspace, config):
     """The output and the folder of one epoch on two ranks, scored at its end."""
     folder = workspace / "trained"

@@ -95,7 +95,7 @@ def test_a_bad_key_in_a_base_names_the_base(write):
     ("batch_size:", "batch_size must be a whole number, not None"),
     ("mix: 1", "mix must be True or False, not 1"),
     ("mix: 'True'", "mix must be True or False, not 'True'"),
-    ("device_target: Asend", "device_target must be 'Ascend', 'GPU' or 'CPU', not 'Asend'; did you mean 'Ascend'?"),
+    ("device_target: Asend", "device_target must be 'auto', 'Ascend', 'GPU' or 'CPU', not 'Asend'; did you mean 'Ascend'?"),
     ("device_target: cpu", "not 'cpu'; did you mean 'CPU'?"),
     ("ms_mode: True", "ms_mode must be a whole number, not True"),
     ("epochs: 3000000000", "epochs must be at most 2147483647, not 3000000000"),

@@ -12,8 +12,8 @@ from tests.helpers.shell_commands import MARKS, commands, marks_of
 
 SCRIPTS = {"train.py": parse_train_args, "eval.py": parse_eval_args, "infer.py": parse_infer_args, "export.py": parse_export_args}
 TOOLS = sorted(f"tools/{path.name}" for path in (ROOT / "tools").glob("*.py") if "def parse_args" in path.read_text())
-COMMAND = re.compile(r"(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
-                     r"(?:\.venv/bin/)?python (?P<script>[\w/]+\.py) (?P<arguments>.*)")
+COMMAND = re.compile(r"(?:(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
+                     r"(?:\.venv/bin/)?python|msrun(?: --\w+=\S+)+) (?P<script>[\w/]+\.py) (?P<arguments>.*)")
 FLAG = re.compile(r"--\w+")
 
 
@@ -43,7 +43,7 @@ def test_each_command_is_understood(command, monkeypatch):
     cfg = parse(found["script"], shlex.split(found["arguments"]), monkeypatch)
     if found["script"] not in SCRIPTS:
         return
-    assert cfg.device_target == "CPU" or f"--device_target {cfg.device_target}" in marks_of(command)
+    assert cfg.device_target in ("auto", "CPU") or f"--device_target {cfg.device_target}" in marks_of(command)
     if cfg.checkpoint_path.startswith("output/"):
         name = re.escape(f"output/checkpoint/{cfg.net}_{cfg.backbone.name}_")
         written = re.fullmatch(rf"{name}(?:best|epoch(\d+)_rank0)\.ckpt", cfg.checkpoint_path)

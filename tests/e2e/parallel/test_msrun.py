@@ -1,0 +1,81 @@
+"""What mpirun starts, MindSpore's launcher msrun starts as well."""
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from src.checkpoint import read_checkpoint
+from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun
+from tests.helpers.paths import ROOT
+
+NAME = "FasterRCNN_det_resnet18"
+PATIENCE = 30  # seconds until all must have ended
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A function that starts a program as two processes of msrun; -> the launcher, and the file of its output."""
+    def start_msrun(*words):
+        log = tmp_path / "output.log"
+        with open(log, "w") as output:
+            return psutil.Popen(msrun(2, tmp_path / "logs", *words), cwd=ROOT, env=MSRUN_ENVIRONMENT, stdout=output,
+                                stderr=subprocess.STDOUT), log
+    return start_msrun
+
+
+def wait_for(sign, program, log):
+    deadline = time.monotonic() + 300
+    while sign not in Path(log).read_text():
+        assert program.poll() is None and time.monotonic() < deadline, Path(log).read_text()[-4000:]
+        time.sleep(0.05)
+
+
+def worker(program, rank):
+    """The process of a rank."""
+    environments = {process: process.environ() for process in program.children()}
+    return next(process for process, variables in environments.items()
+                if variables.get("MS_ROLE") == "MS_WORKER" and variables.get("MS_NODE_ID") == str(rank)
+                and process.name().startswith("python"))
+
+
+def test_training_gives_the_weights_that_it_gives_under_mpirun(start, config, trained, tmp_path):
+    program, log = start("train.py", "--config", config, "--save_dir", tmp_path, "--run_eval", "True", "-o", "epochs=1")
+    assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
+    found, expected = (read_checkpoint(str(folder / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt"))
+                       for folder in (tmp_path, trained[1]))
+    assert len(expected.weights) > 100 and found.weights.keys() == expected.weights.keys()
+    for part in ("weights", "moments"):
+        for name, array in getattr(expected, part).items():
+            np.testing.assert_allclose(getattr(found, part)[name], array, rtol=0, atol=1e-6, err_msg=name)
+    for name in ("bbox_results.json", "metrics.json"):
+        assert (tmp_path / "eval" / name).read_text() == (trained[1] / "eval" / name).read_text()
+    assert log.read_text().count("epoch 1/1 step 1/2") == 1
+
+
+def test_an_evaluation_writes_the_results_file_of_one_process(start, config, trained, alone, tmp_path):
+    program, log = start("eval.py", "--config", config, "--save_dir", tmp_path, "--checkpoint_path",
+                         trained[1] / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt")
+    assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
+    found, expected = ((folder / "bbox_results.json").read_text() for folder in (tmp_path / "eval", alone[1]))
+    assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_signal_to_one_process_ends_all(start, config, tmp_path, number):
+    program, log = start("train.py", "--config", config, "--save_dir", tmp_path, "-o", "epochs=1000", "keep_checkpoint_max=1")
+    wait_for("epoch 1/1000 step 2/2", program, log)
+    family = program.children(recursive=True)
+    worker(program, 1).send_signal(number)
+    started = time.monotonic()
+    assert program.wait(timeout=PATIENCE) != 0
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE - (time.monotonic() - started))
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    if number == signal.SIGTERM:
+        saved = [line.split(" saved ")[1] for line in log.read_text().splitlines() if " saved " in line]
+        done = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
+        assert read_checkpoint(saved[-1]).progress["global_step"] == done
