@@ -74,7 +74,7 @@ def use_compile_cache(cfg, group: Group, graphs: list[str], num_classes: int, pa
         return
     # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it; but MindSpore keeps
     # the graphs of msrun's processes apart.
-    own = (library(),) if cfg.device_target == "CPU" else ()
+    own: tuple = (library(),) if cfg.device_target == "CPU" else ()
     if cfg.device_target != "CPU" or isinstance(group, MsrunGroup):
         own += (group.rank, group.size)
     # MindSpore compiles anew, and overwrites, what another script has stored.
