@@ -44,7 +44,9 @@ class StopSignals:
     def watch(self) -> None:
         """Begin; to be called before there are other threads, which inherit the block."""
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        threading.Thread(target=self._watch, daemon=True).start()
+        # msrun's scheduler only connects the others, which get the signal as well, and must not end before them.
+        if os.environ.get("MS_ROLE") != "MS_SCHED":
+            threading.Thread(target=self._watch, daemon=True).start()
 
     def __enter__(self) -> StopSignals:
         self._asking = True

@@ -35,12 +35,9 @@ def wait_for(sign, program, log):
         time.sleep(0.05)
 
 
-def worker(program, rank):
-    """The process of a rank."""
-    environments = {process: process.environ() for process in program.children()}
-    return next(process for process, variables in environments.items()
-                if variables.get("MS_ROLE") == "MS_WORKER" and variables.get("MS_NODE_ID") == str(rank)
-                and process.name().startswith("python"))
+def ranks_and_scheduler(program):
+    """The processes that run the script: those that docs/devices.md sends SIGTERM to."""
+    return [process for process in program.children() if process.cmdline()[:2] == ["python", "train.py"]]
 
 
 def test_training_gives_the_weights_that_it_gives_under_mpirun(start, config, trained, tmp_path):
@@ -66,11 +63,16 @@ def test_an_evaluation_writes_the_results_file_of_one_process(start, config, tra
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_signal_to_one_process_ends_all(start, config, tmp_path, number):
+def test_a_signal_ends_all_processes(start, config, tmp_path, number):
+    """SIGTERM, to all that run the script, lets them save; SIGKILL hits rank 1 alone."""
     program, log = start("train.py", "--config", config, "--save_dir", tmp_path, "-o", "epochs=1000", "keep_checkpoint_max=1")
     wait_for("epoch 1/1000 step 2/2", program, log)
-    family = program.children(recursive=True)
-    worker(program, 1).send_signal(number)
+    family, script = program.children(recursive=True), ranks_and_scheduler(program)
+    roles = [(process.environ()["MS_ROLE"], process.environ().get("MS_NODE_ID")) for process in script]
+    assert sorted(roles) == [("MS_SCHED", None), ("MS_WORKER", "0"), ("MS_WORKER", "1")]
+    for process, (_, rank) in zip(script, roles):
+        if number == signal.SIGTERM or rank == "1":
+            process.send_signal(number)
     started = time.monotonic()
     assert program.wait(timeout=PATIENCE) != 0
     _, alive = psutil.wait_procs(family, timeout=PATIENCE - (time.monotonic() - started))
