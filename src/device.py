@@ -10,6 +10,7 @@ import mindspore as ms
 from mindspore import nn, ops
 from mindspore.communication import init
 
+from src.config.checks import check_device_limits
 from src.distributed import Group
 from src.errors import UserError
 
@@ -22,6 +23,7 @@ def set_up_device(cfg, group: Group) -> None:
     Raises:
         UserError: the device is not there, MindSpore was built without it, or a setting does not work on it.
     """
+    check_device_limits(cfg)
     try:
         ms.set_device(cfg.device_target, None if cfg.device_target == "CPU" else group.local_rank)
     except (RuntimeError, ValueError) as error:
