@@ -13,6 +13,7 @@ from mindspore import nn, ops
 from mindspore.device_context import ascend, gpu
 
 from src.config import Config, with_settings
+from src.config.checks import check_device_limits
 from src.distributed import Group
 from src.errors import UserError
 
@@ -46,6 +47,7 @@ def set_up_device(cfg: Config, group: Group) -> Config:
         _warn_of_slow_cpu(cfg)
     else:
         logger.info("device: %s", device)
+    check_device_limits(cfg)
     try:
         ms.set_device(device, None if device == "CPU" else group.local_rank)
     except (RuntimeError, ValueError) as error:

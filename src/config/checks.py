@@ -11,6 +11,8 @@ STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
 # Anchors are sampled by ranks up to twice their number, which fp32 must tell apart.
 MAX_ANCHORS = 2**23
 ANCHORS = "rpn_head.anchor_generator"
+# Of MindSpore's NMSWithMask in one call, by its documentation; on the CPU it takes 12,000 as well, and the kernels any number.
+MAX_NMS_BOXES = 2864
 
 
 def round_target_size(data: dict, origins: dict) -> None:
@@ -40,6 +42,24 @@ def check_config(cfg: Config, origins: dict) -> None:
         if not holds:
             where = ", ".join(dict.fromkeys(origins[name] for name in names if name in origins)) or "default settings"
             raise UserError(f"{where}: {message}")
+
+
+def check_device_limits(cfg: Config) -> None:
+    """Check that the operators of cfg.device_target can do what `cfg` asks for.
+
+    Raises:
+        UserError: more proposals than MAX_NMS_BOXES would suppress each other on Ascend or GPU.
+    """
+    if cfg.device_target == "CPU":
+        return
+    for use in ("train_proposal", "test_proposal"):
+        proposal = getattr(cfg.rpn_head, use)
+        # All levels suppress each other only where there is a threshold for that.
+        keys = ["pre_nms_top_n"] if proposal.joint_nms_thresh is None else ["pre_nms_top_n", "post_nms_top_n"]
+        for key in keys:
+            if getattr(proposal, key) > MAX_NMS_BOXES:
+                raise UserError(f"rpn_head.{use}.{key} is {getattr(proposal, key)}, but on {cfg.device_target} at most "
+                                f"{MAX_NMS_BOXES} boxes can suppress each other; lower it.")
 
 
 def _levels(cfg: Config) -> Iterator[tuple]:

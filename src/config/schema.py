@@ -102,6 +102,9 @@ class RoIExtractor(Section):
         [4, 8, 16, 32], "strides of the levels that are pooled from, in pixels")
     sampling_ratio: int = setting(2, "samples along each side of a pooled cell", ge=1, le=16)
     aligned: bool = setting(True, "shift by half a pixel so that cell centres meet pixel centres")
+    operator: Optional[Literal["gather", "roi_align"]] = setting(
+        None, "gather: rows of features are gathered; roi_align: MindSpore's ROIAlign on every level; None: gather on the CPU, "
+        "roi_align elsewhere")
 
 
 class BBoxAssigner(Section):
@@ -262,3 +265,8 @@ class Config(Section):
     optimizer: Optimizer = setting(Optimizer(), "how weights are updated")
     lr: LearningRate = setting(LearningRate(), "the learning rate's schedule; the rate itself is lr_init")
     infer: Infer = setting(Infer(), "from the network's output to detections")
+
+    @property
+    def roi_operator(self) -> Literal["gather", "roi_align"]:
+        """What bbox_head.roi_extractor.operator says, or what suits device_target."""
+        return self.bbox_head.roi_extractor.operator or ("gather" if self.device_target == "CPU" else "roi_align")

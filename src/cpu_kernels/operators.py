@@ -189,18 +189,18 @@ class KernelConv2d(nn.Cell):
 
 
 class KernelPreprocess(nn.Cell):
-    """`src.models.preprocess.Preprocess` in one pass."""
+    """`src.models.preprocess.Preprocess` in one pass, by a look-up table for each channel."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
-        self.tables, self.channels, self.pad_first = plain.tables, Tensor(plain.channels, ms.int32), plain.pad_first
+        self.table, self.channels, self.pad_first = Tensor(plain.table()), Tensor(plain.channels, ms.int32), plain.pad_first
         self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]])
 
     def construct(self, image, valid_size):
         """See `Preprocess`."""
         # The padding is normalised like any other pixel where it lies inside.
         size = ops.full_like(valid_size, max(image.shape[1:3])) if self.pad_first else valid_size
-        return ops.stop_gradient(self.preprocess(image, size, self.tables, self.channels))
+        return ops.stop_gradient(self.preprocess(image, size, self.table, self.channels))
 
 
 class KernelNMS(nn.Cell):

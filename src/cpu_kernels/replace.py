@@ -21,7 +21,7 @@ from src.models.matcher import Matcher
 from src.models.preprocess import Preprocess
 from src.models.proposals import BatchedNMS
 from src.models.residual import FunctionalConv2d, ScaledWeight
-from src.models.roi_align import RoIAlign
+from src.models.roi_align import OperatorRoIAlign, RoIAlign
 
 KERNELS = {BilinearUpsample: KernelBilinearUpsample, BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
            Preprocess: KernelPreprocess, ScaledWeight: KernelScaledWeight, TrainingFeatures: KernelTrainingFeatures}
@@ -41,13 +41,18 @@ def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
     # Inside this cell the plain one stays, for small inputs.
     for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelFunctionalConv2d)]:
         for name, cell in list(parent.name_cells().items()):
-            if type(cell) in KERNELS:
+            if type(cell) in KERNELS and not _keeps_operator(cell):
                 _replace(parent, name, KERNELS[type(cell)](path, cell))
             elif not cfg.mix and type(cell) is FunctionalConv2d and _is_plain_3x3(cell.conv2d):
                 _replace(parent, name, KernelFunctionalConv2d(path, cell))
             elif not cfg.mix and type(cell) is nn.Conv2d and _is_plain_3x3(cell.conv2d):
                 _replace(parent, name, KernelConv2d(path, cell))
     return forward
+
+
+def _keeps_operator(cell):
+    """Whether these are features of a training that shall be pooled by MindSpore's operator, which has no kernel here."""
+    return type(cell) is TrainingFeatures and type(cell.roi_align.pool) is OperatorRoIAlign
 
 
 def _is_plain_3x3(conv2d):

@@ -7,7 +7,7 @@ from mindspore import nn
 from src.deploy.onnx_graph import Graph
 from src.errors import UserError
 from src.models.fpn import BilinearUpsample
-from src.models.residual import Chain, ConvBatchNorm, ResidualBlock
+from src.models.residual import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlock
 
 
 def pyramid(graph: Graph, network: nn.Cell, image: str) -> list[str]:
@@ -48,10 +48,11 @@ def _cell(graph, cell, x):
         return _conv(graph, cell, x)
     if isinstance(cell, nn.ReLU):
         return graph.add("Relu", x)
+    if isinstance(cell, PaddedMaxPool):
+        return graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     if isinstance(cell, nn.MaxPool2d):
         kernel, stride = _pair(cell.kernel_size), _pair(cell.stride)
-        given = cell.padding[-2:] if cell.use_pad else (0, 0)
-        pads = _pads(cell.pad_mode, kernel, stride, np.repeat(given, 2))
+        pads = _pads(cell.pad_mode, kernel, stride, None)
         return graph.add("MaxPool", x, kernel_shape=kernel, strides=stride, pads=pads)
     raise UserError(f"backbone.name: the backbone has a cell {type(cell).__name__}, which cannot be written as ONNX operators; "
                     "take a ResNet, or export with --file_format MINDIR.")

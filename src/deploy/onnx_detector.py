@@ -44,9 +44,9 @@ def _preprocess(graph, cell, height, width):
     """The normalised image (B, 3, H, W): a look-up table for each channel, and its padding."""
     channels = graph.add("Gather", "image", np.array(cell.channels), axis=3)
     index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=onnx.TensorProto.INT32)
-    tables = cell.tables.asnumpy()
-    index = graph.add("Add", index, np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(tables.shape[1]))
-    values = graph.add("Gather", tables.reshape(-1), index)
+    table = cell.table()
+    index = graph.add("Add", index, np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(table.shape[1]))
+    values = graph.add("Gather", table.reshape(-1), index)
     if cell.pad_first:
         return values
     ends = graph.add("Split", "valid_size", np.array([1, 1]), axis=1, outputs=2)

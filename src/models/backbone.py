@@ -6,10 +6,11 @@ import functools
 
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
+from mindcv.models.resnet import ResNet
 from mindspore import Tensor, nn
 
 from src.errors import UserError
-from src.models.residual import NORMS, fold_batch_norm
+from src.models.residual import NORMS, PaddedMaxPool, fold_batch_norm
 
 STRIDES = (4, 8, 16, 32)
 
@@ -61,9 +62,9 @@ def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = F
     if isinstance(pretrained, dict):
         load_pretrained(model, pretrained, cfg.pretrained)
     if cfg.stem_pool == "torchvision":
-        if not isinstance(getattr(model, "max_pool", None), nn.MaxPool2d):
+        if not isinstance(model, ResNet):
             raise UserError(f"backbone.stem_pool=torchvision needs a ResNet, but backbone.name is {cfg.name}; use mindcv.")
-        model.max_pool = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
+        model.max_pool = PaddedMaxPool()
     if getattr(model, "is_rewritten", False):
         raise UserError(f"backbone.name: {cfg.name} does not come apart in stages; take another mindcv model.")
     info = getattr(model, "feature_info", [])

@@ -38,7 +38,7 @@ class FasterRCNN(nn.Cell):
         strides = head.roi_extractor.featmap_strides
         self.num_roi_levels = len(strides)
         self.roi_align = MultiScaleRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
-                                            head.roi_extractor.aligned)
+                                            head.roi_extractor.aligned, cfg.roi_operator)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
 
     def pyramid(self, image):

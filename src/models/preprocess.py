@@ -9,26 +9,34 @@ from mindspore import Tensor, nn, ops
 class Preprocess(nn.Cell):
     """uint8 RGB (B, H, W, 3) -> float32 (B, 3, H, W), normalised; outside each image's valid area zero, or what black becomes.
 
-    A look-up table for each channel gives the same bits as the formula applied to float32 pixels.
+    The formula as elementwise operators, each of one float32 operation, in the order of NumPy's: on the CPU the same bits.
+    src/cpu_kernels can replace this cell.
 
     Args:
         normalize: parameters of `NormalizeImage`: pixels / 255 if is_scale, then (pixels - mean) / std if norm_type is mean_std;
             outside the valid area, the pixels, which are black there, are normalised as well if pad_first.
         transpose: parameters of `TransposeImage`: the network sees RGB if bgr2rgb, BGR otherwise.
+
+    Attributes:
+        channels: index of the image's channel for each channel of the input.
     """
 
     def __init__(self, normalize: dict, transpose: dict):
         super().__init__()
-        values = np.arange(256, dtype=np.float32)[:, None]
-        if normalize["is_scale"]:
-            values = values / np.float32(255)
-        if normalize["norm_type"] == "mean_std":
-            values = (values - np.float32(normalize["mean"])) / np.float32(normalize["std"])
-        # (3, 256): the normalised value of each channel for each pixel value.
-        self.tables = Tensor(np.broadcast_to(values, (256, 3)).T.copy())
-        self.pad_first = normalize["pad_first"]
-        # Index of the image's channel for each channel of the input.
+        self.is_scale, self.pad_first = normalize["is_scale"], normalize["pad_first"]
+        self.is_centred = normalize["norm_type"] == "mean_std"
+        self.mean, self.std = (Tensor(np.float32(normalize[name]).reshape(3, 1, 1)) for name in ("mean", "std"))
         self.channels = (0, 1, 2) if transpose["bgr2rgb"] else (2, 1, 0)
+
+    def normalize(self, pixels):
+        """pixels (..., 3, H, W) float32, in the order of the network's channels -> the same, normalised."""
+        if self.is_scale:
+            pixels = pixels / 255
+        return (pixels - self.mean) / self.std if self.is_centred else pixels
+
+    def table(self) -> np.ndarray:
+        """The normalised value of each pixel value in each channel, (3, 256) float32."""
+        return self.normalize(Tensor(np.tile(np.arange(256, dtype=np.float32), (3, 1, 1)))).asnumpy()[:, 0]
 
     def construct(self, image, valid_size):
         """Returns (B, 3, H, W) float32.
@@ -37,12 +45,14 @@ class Preprocess(nn.Cell):
             image: (B, H, W, 3) uint8 RGB, black outside the unpadded area.
             valid_size: (B, 2) float32, height and width of the unpadded area.
         """
+        pixels = image.astype(ms.float32).transpose(0, 3, 1, 2)
+        if self.channels[0] != 0:
+            # Not by a slice of negative step, which not every device computes itself.
+            pixels = ops.concat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), 1)
+        values = self.normalize(pixels)
+        if self.pad_first:
+            return values
         height, width = image.shape[1:3]
         inside_y = (ops.arange(height).reshape(1, height, 1) < valid_size[:, 0].reshape(-1, 1, 1)).astype(ms.float32)
         inside_x = (ops.arange(width).reshape(1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1)).astype(ms.float32)
-        inside = ops.bmm(inside_y, inside_x)
-        channels = ()
-        for i in range(3):
-            values = ops.gather(self.tables[i], image[:, :, :, self.channels[i]].astype(ms.int32), 0)
-            channels += (values if self.pad_first else values * inside,)
-        return ops.stack(channels, 1)
+        return values * ops.bmm(inside_y, inside_x).expand_dims(1)

@@ -8,6 +8,27 @@ from mindspore import nn, ops
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
+class PaddedMaxPool(nn.Cell):
+    """The maximum of 3x3 cells with stride 2 and padding 1, of features that a ReLU has made, which are not negative.
+
+    nn.MaxPool2d with padding is MaxPool3DWithArgmax, which Ascend's AI cores cannot run (its AI CPU does). After a ReLU, zeros
+    around the features do the same: where a zero wins over another, the ReLU before stops the gradient anyway.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
+
+    def construct(self, x):
+        """x (B, C, H, W), not negative -> (B, C, ceil(H / 2), ceil(W / 2))."""
+        batch, channels, height, width = x.shape
+        # By concatenation: ops.pad is left to the AI CPU as well, and ops.Pad takes five times as long on the CPU.
+        column = ops.zeros((batch, channels, height, 1), x.dtype)
+        x = ops.concat((column, x, column) if width % 2 else (column, x), 3)
+        row = ops.zeros((batch, channels, 1, x.shape[3]), x.dtype)
+        return self.pool(ops.concat((row, x, row) if height % 2 else (row, x), 2))
+
+
 class FunctionalConv2d(nn.Cell):
     """ops.conv2d as a cell: a convolution whose weight and bias are inputs; src/cpu_kernels can replace it.
 

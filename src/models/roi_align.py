@@ -20,14 +20,15 @@ class MultiScaleRoIAlign(nn.Cell):
         resolution: see `RoIAlign`.
         sampling_ratio: see `RoIAlign`.
         aligned: see `RoIAlign`.
+        operator: gather for `RoIAlign`, roi_align for `OperatorRoIAlign`.
     """
 
-    def __init__(self, strides: list[int], resolution: int, sampling_ratio: int, aligned: bool):
+    def __init__(self, strides: list[int], resolution: int, sampling_ratio: int, aligned: bool, operator: str = "gather"):
         super().__init__()
         self.inverse_stride = Tensor(1 / np.asarray(strides, np.float32))
         self.num_levels = len(strides)
         self.finest = int(np.log2(strides[0]))
-        self.pool = RoIAlign(resolution, sampling_ratio, aligned)
+        self.pool = (RoIAlign if operator == "gather" else OperatorRoIAlign)(resolution, sampling_ratio, aligned)
 
     def assign_levels(self, rois: Tensor) -> Tensor:
         """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid.
@@ -42,10 +43,10 @@ class MultiScaleRoIAlign(nn.Cell):
         """Returns (B * R, C, resolution, resolution) float32.
 
         Args:
-            levels: tuple of (B, C, H_i, W_i) float32.
+            levels: tuple of (B, C, H_i, W_i) float32; those beyond `strides` are not read.
             rois: (B, R, 4) float32 xyxy pixels of the canvas.
         """
-        return self.pool(levels, *self.locate(rois))
+        return self.pool(levels[: self.num_levels], *self.locate(rois))
 
     def locate(self, rois):
         """rois (B, R, 4) pixels -> boxes (B, R, 4) in cells of their level, and the level's index (B * R,) int32."""
@@ -122,6 +123,48 @@ class RoIAlign(nn.Cell):
         picked = ops.gather(rows, index.reshape(-1, taps), 0)
         pooled = ops.bmm(weight.reshape(-1, 1, taps), picked)
         return pooled.reshape(batch * number, self.resolution, self.resolution, channels).transpose(0, 3, 1, 2)
+
+
+class OperatorRoIAlign(nn.Cell):
+    """`RoIAlign` by MindSpore's operator, which pools every box from every level; the result of its own level is taken.
+
+    For devices: to gather the rows of 1,024 RoIs of 256 channels writes 822 MB, and the backward pass adds 800,000 rows up again.
+    Outputs and gradients are those of `RoIAlign` up to the rounding of positions.
+
+    Only the operator's roi_end_mode 1 will do, in which a box ends one pixel, here one cell, beyond its corner: MindSpore 2.10
+    leaves the mode out of the gradient, which is that of mode 1, CANN's default, for either. Other than on the CPU and GPU, on
+    Ascend mode 1, like mode 0, stretches boxes to one cell a side (so CANN's sources say): there aligned boxes with sides below
+    one cell of their level, 4 pixels on the finest, are pooled as if these had one cell.
+
+    Args:
+        resolution: see `RoIAlign`.
+        sampling_ratio: see `RoIAlign`.
+        aligned: see `RoIAlign`.
+    """
+
+    def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
+        super().__init__()
+        self.resolution = resolution
+        self.samples = sampling_ratio
+        self.aligned = aligned
+        self.shift = 0.5 if aligned else 0.0
+        self.smallest_side = 0.0 if aligned else 1.0
+        # The scale of every level is 1, as boxes come in cells.
+        self.operator = ops.ROIAlign(resolution, resolution, 1.0, sampling_ratio, 1)
+
+    def construct(self, levels, boxes, level):
+        """See `RoIAlign`."""
+        batch, number = boxes.shape[:2]
+        image = ops.arange(batch).astype(boxes.dtype).reshape(-1, 1, 1).broadcast_to((batch, number, 1))
+        start = boxes[..., :2] - self.shift
+        end = ops.maximum(boxes[..., 2:] - self.shift, start + self.smallest_side)
+        rois = ops.concat((image, start, end - 1), 2).reshape(-1, 5)
+        pooled = self.operator(levels[0], rois)
+        for i in range(1, len(levels)):
+            # A choice and no weighted sum: what another level holds must not matter, even if it is not finite.
+            is_own = (level == i).reshape(-1, 1, 1, 1).broadcast_to(pooled.shape)
+            pooled = ops.select(is_own, self.operator(levels[i], rois), pooled)
+        return pooled
 
 
 def flatten_levels(levels: tuple, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from src.cpu_kernels import operators
 from src.cpu_kernels.replace import KERNELS, use_kernels
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
+from src.models.roi_align import RoIAlign
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
 
@@ -99,6 +100,22 @@ def test_inference_is_the_same_in_both_modes(kernels, settings):
     ({"mix": True}, CONVOLUTIONS), ({"device_target": "Ascend"}, KERNEL_CELLS), ({"device_target": "GPU"}, KERNEL_CELLS)])
 def test_where_kernels_are_not_used(kernels, settings, left_out):
     assert kinds(detector(configuration(**settings), True, True)) == KERNEL_CELLS - left_out
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_operator_that_is_asked_for_is_kept(kernels, training):
+    """RoIs are pooled by MindSpore's operator in training and inference, also by a network that has been given kernels before."""
+    cfg = configuration(**{"bbox_head.roi_extractor.operator": "roi_align"})
+    plain, forward = (detector(cfg, training, use) for use in (False, True))
+    use_kernels(InferenceForward(forward.network, cfg, CANVAS), cfg)
+    roi_kernels = {operators.KernelTrainingFeatures, operators.KernelRoIAlign}
+    assert kinds(forward) == KERNEL_CELLS - roi_kernels - (set() if training else OF_TRAINING)
+    assert not [cell for _, cell in forward.cells_and_names() if type(cell) is RoIAlign]
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    outputs = [cell(*batch(cell)) for cell in (plain, forward)]
+    expected, found = (output if isinstance(output, tuple) else (output,) for output in outputs)
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-2)
 
 
 def test_a_network_that_evaluates_first_can_train(kernels):

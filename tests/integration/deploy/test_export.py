@@ -87,6 +87,7 @@ def test_onnx_of_another_detector(tmp_path):
     """Bottlenecks, nearest upsampling, torchvision's pooling in the stem, RoIs not aligned and on two levels, two images."""
     cfg = tiny_config(backbone__name="det_resnet50", backbone__in_channels=None, backbone__fpn__upsample_mode="nearest",
                       backbone__stem_pool="torchvision", bbox_head__roi_extractor__aligned=False,
+                      bbox_head__roi_extractor__operator="roi_align",
                       rpn_head__test_proposal__min_size=70.0, data__target_size=[256, 256],
                       rpn_head__anchor_generator__anchor_sizes=[[32], [64], [96], [128], [256]])
     network, inputs = tiny_network(cfg), tiny_inputs(2, 256)

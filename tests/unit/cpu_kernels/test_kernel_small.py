@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from src.config.checks import MAX_NMS_BOXES
 from src.cpu_kernels.operators import KernelBilinearUpsample, KernelNMS, KernelPreprocess, KernelScaledWeight
 from src.models.fpn import BilinearUpsample
 from src.models.preprocess import Preprocess
@@ -66,6 +67,18 @@ def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
     # The operator may drop boxes without area; their proposals are not valid.
     np.testing.assert_array_equal(found[has_area], expected[has_area])
     assert found.sum() < found.size or ends == (1,)
+
+
+def test_nms_of_more_boxes_than_devices_take(kernels):
+    """On the CPU MindSpore's operator, which takes the kernel's place where there is no compiler, has no limit."""
+    rng = np.random.default_rng(4)
+    corner = rng.uniform(0, 400, (1, 3500, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 60, (1, 3500, 2))], 2).astype(np.float32)
+    assert boxes.shape[1] > MAX_NMS_BOXES
+    plain = BatchedNMS(0.5)
+    expected, found = (WithFixed(cell, (3500,))(Tensor(boxes)).asnumpy() for cell in (KernelNMS(kernels, plain), plain))
+    np.testing.assert_array_equal(found, expected)
+    assert 1000 < found.sum() < 3000
 
 
 @pytest.mark.parametrize(("old", "new"), [((4, 6), (8, 12)), ((3, 5), (5, 10)), ((1, 1), (2, 2)), ((1, 4), (1, 7)),

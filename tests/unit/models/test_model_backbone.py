@@ -4,12 +4,14 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindcv.models import create_model
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from src.config.schema import Backbone
 from src.detector import read_pretrained
 from src.errors import UserError
 from src.models.backbone import build_backbone
+from src.models.residual import PaddedMaxPool
+from tests.helpers.kernel_calls import with_gradients
 
 RESNET18 = Backbone(name="det_resnet18", pretrained=False, frozen_2stage=False)
 IMAGE = np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32)
@@ -108,10 +110,38 @@ def test_frozen_keeps_everything(frozen_2stage):
 def test_stem_pool(stem_pool, pad):
     """A 3x3 maximum of stride 2: mindcv pads at the end, torchvision on both sides, of which an even input uses one."""
     pool = build(stem_pool=stem_pool).stages.name_cells()["max_pool"]
-    x = np.random.default_rng(1).normal(size=(1, 1, 6, 8)).astype(np.float32)
+    x = np.random.default_rng(1).uniform(size=(1, 1, 6, 8)).astype(np.float32)
     padded = np.pad(x, ((0, 0), (0, 0), pad, pad), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))[:, :, ::2, ::2]
     np.testing.assert_array_equal(pool(Tensor(x)).asnumpy(), windows.max((4, 5)))
+
+
+class AfterReLU(nn.Cell):
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+
+    def construct(self, x):
+        return self.pool(ops.relu(x))
+
+
+@pytest.mark.parametrize("size", [(32, 48), (9, 12), (8, 13), (1, 1)])
+def test_stem_pool_of_torchvision_is_the_padded_pool(size):
+    """The bits and, through the ReLU before it, the gradient of MindSpore's padded pool, with many equal features and zeros."""
+    rng = np.random.default_rng(3)
+    for x in (rng.normal(size=(2, 3, *size)), rng.integers(-3, 3, (2, 3, *size)), -np.ones((2, 3, *size))):
+        x = x.astype(np.float32)
+        dout = rng.normal(size=(2, 3, *(-(-side // 2) for side in size))).astype(np.float32)
+        padded = nn.MaxPool2d(kernel_size=3, stride=2, pad_mode="pad", padding=1)
+        (found, [gradient]), (expected, [other]) = (with_gradients(AfterReLU(pool), dout, x, graph=False)
+                                                    for pool in (PaddedMaxPool(), padded))
+        np.testing.assert_array_equal(found, expected)
+        assert gradient.any() == (x > 0).any()
+        np.testing.assert_array_equal(gradient, other)
+
+
+def test_stem_pool_has_the_parameters_of_the_other():
+    assert [p.name for p in build(stem_pool="torchvision").get_parameters()] == [p.name for p in build().get_parameters()]
 
 
 def test_pretrained_file(tmp_path):

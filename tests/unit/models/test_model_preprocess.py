@@ -1,5 +1,8 @@
 """src/models/preprocess.py against the formula in NumPy."""
+import mindspore as ms
 import numpy as np
+import pytest
+from mindspore import Tensor
 
 from src.models.preprocess import Preprocess
 
@@ -49,3 +52,32 @@ def test_unscaled_pixels(in_graph):
 def test_no_mean_and_std(in_graph):
     np.testing.assert_allclose(run(in_graph, norm_type="none"), outside_is_zero(IMAGE / 255), rtol=1e-6)
     np.testing.assert_array_equal(run(in_graph, norm_type="none", is_scale=False), outside_is_zero(IMAGE))
+
+
+# Each of the 256 values beside and below others, in an image that is full and one with padding, which is black.
+EVERY_VALUE = np.stack([np.arange(256 * 3).reshape(16, 16, 3) // 3, np.arange(256 * 3).reshape(16, 16, 3) * 7]).astype(np.uint8)
+EVERY_SIZE = np.float32([[16, 16], [9, 11]])
+EVERY_VALUE[1, 9:] = EVERY_VALUE[1, :, 11:] = 0
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE], ids=["graph", "operator by operator"])
+@pytest.mark.parametrize("pad_first", [True, False])
+@pytest.mark.parametrize("norm_type", ["mean_std", "none"])
+@pytest.mark.parametrize("is_scale", [True, False])
+def test_bits_of_every_value(is_scale, norm_type, pad_first, mode):
+    """The bits of the formula in NumPy's float32, whose steps no compiler may unite."""
+    ms.set_context(mode=mode)
+    for bgr2rgb in (True, False):
+        cell = Preprocess({"is_scale": is_scale, "norm_type": norm_type, "mean": MEAN, "std": STD, "pad_first": pad_first},
+                          {"bgr2rgb": bgr2rgb})
+        expected = EVERY_VALUE[..., :: 1 if bgr2rgb else -1].astype(np.float32)
+        if is_scale:
+            expected = expected / np.float32(255)
+        if norm_type == "mean_std":
+            expected = (expected - np.float32(MEAN)) / np.float32(STD)
+        assert all(len(np.unique(expected[0, ..., i])) == 256 for i in range(3))
+        if not pad_first:
+            expected = expected * ((np.arange(16)[:, None] < EVERY_SIZE[:, 0, None, None])
+                                   & (np.arange(16) < EVERY_SIZE[:, 1, None, None])).astype(np.float32)[..., None]
+        found = cell(Tensor(EVERY_VALUE), Tensor(EVERY_SIZE)).asnumpy()
+        np.testing.assert_array_equal(found.view(np.uint32), expected.transpose(0, 3, 1, 2).view(np.uint32))

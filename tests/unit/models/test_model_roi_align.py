@@ -2,9 +2,10 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
-from src.models.roi_align import MultiScaleRoIAlign
+from src.models.roi_align import MultiScaleRoIAlign, OperatorRoIAlign, RoIAlign
+from tests.helpers.kernel_calls import assert_close, with_gradients
 
 CANVAS = (256, 320)
 STRIDES = (4, 8, 16)
@@ -120,3 +121,85 @@ def test_gradient_of_the_features():
         expected = sum((align(directions, roi, STRIDES[level], 2, 2, True) * roi_weight).sum((1, 2))
                        for roi, roi_weight in zip(ROIS[0], weight) if level_of(roi) == level)
         np.testing.assert_allclose((found[level].asnumpy()[0] * directions).sum((1, 2)), expected, atol=1e-4)
+
+
+CELLS = ((32, 40), (16, 20), (8, 10))  # of each level
+
+
+def drawn_boxes(rng, batch):
+    """Boxes (B, 60, 4) in cells of their level, some of them beyond the borders, half of them narrower or lower than a cell, and
+    some without area; and their levels."""
+    level = rng.integers(0, len(CELLS), (batch, 60))
+    size = np.float32(CELLS)[level][..., ::-1]
+    corner = rng.uniform(-0.1, 0.95, (batch, 60, 2)) * size
+    side = rng.uniform(0, 0.8, (batch, 60, 2)) ** 2 * size
+    side[:, ::3, 0], side[:, ::4, 1] = rng.uniform(0, 1, (batch, 20)), rng.uniform(0, 1, (batch, 15))
+    side[:, ::20] = 0
+    return np.concatenate((corner, corner + side), 2).astype(np.float32), level.reshape(-1).astype(np.int32)
+
+
+def with_level_gradients(cell, boxes, level, levels, dout):
+    """The pooled boxes and the gradients of the levels."""
+    return with_gradients(lambda *levels: cell(levels, Tensor(boxes), Tensor(level)), dout, *levels, graph=False)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_operator_equals_gathering(batch, aligned):
+    rng = np.random.default_rng(batch)
+    levels = [rng.normal(size=(batch, 5, *size)).astype(np.float32) for size in CELLS]
+    boxes, level = drawn_boxes(rng, batch)
+    dout = rng.normal(size=(batch * 60, 5, 7, 7)).astype(np.float32)
+    (found, gradients), (expected, expected_gradients) = (
+        with_level_gradients(kind(7, 2, aligned), boxes, level, levels, dout) for kind in (OperatorRoIAlign, RoIAlign))
+    assert_close(found, expected, 1e-5)
+    assert len(gradients) == len(CELLS)
+    for gradient, other in zip(gradients, expected_gradients):
+        assert np.abs(other).max() > 1
+        assert_close(gradient, other, 1e-4)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_operator_in_a_graph(aligned):
+    """Of RoIs in pixels, with a level that RoIs are not pooled from, with the gradients of the levels."""
+    rng = np.random.default_rng(5)
+    levels = pyramid(rng, 2, 3)
+    # Not ROIS, of which some samples lie where a level ends, so that rounding decides whether they count.
+    rois = np.sort(rng.uniform(-10, 250, (2, 12, 2, 2)), axis=2).reshape(2, 12, 4).astype(np.float32)
+    dout = rng.normal(size=(24, 3, 3, 3)).astype(np.float32)
+    assert 0 < sum(level_of(roi) == 0 for roi in rois.reshape(-1, 4)) < 24
+    (found, gradients), (expected, expected_gradients) = (
+        with_gradients(Pool(MultiScaleRoIAlign(STRIDES[:2], 3, 2, aligned, operator), rois), dout, *levels,
+                       graph=operator == "roi_align")
+        for operator in ("roi_align", "gather"))
+    assert_close(found, expected, 1e-5)
+    for gradient, other in zip(gradients, expected_gradients):
+        assert_close(gradient, other, 1e-4)
+    assert not gradients[2].any()
+
+
+class Pool(nn.Cell):
+    """A pooling of some RoIs as a function of the levels."""
+
+    def __init__(self, cell, rois):
+        super().__init__()
+        self.cell, self.rois = cell, Tensor(rois)
+
+    def construct(self, *levels):
+        return self.cell(levels, self.rois)
+
+
+def test_operator_takes_nothing_from_other_levels():
+    """Levels that are not finite spoil the boxes that are pooled from them and no others, and no gradients."""
+    rng = np.random.default_rng(6)
+    boxes, level = drawn_boxes(rng, 2)
+    dout = rng.normal(size=(120, 5, 7, 7)).astype(np.float32)
+    levels = [rng.normal(size=(2, 5, *size)).astype(np.float32) for size in CELLS]
+    expected, expected_gradients = with_level_gradients(RoIAlign(7, 2, True), boxes, level, levels, dout)
+    for broken in range(len(CELLS)):
+        spoilt = [np.full_like(feature, np.nan) if i == broken else feature for i, feature in enumerate(levels)]
+        found, gradients = with_level_gradients(OperatorRoIAlign(7, 2, True), boxes, level, spoilt, dout)
+        assert_close(found[level != broken], expected[level != broken], 1e-5)
+        assert np.isnan(found[level == broken]).any()
+        for gradient, other in zip(gradients, expected_gradients):
+            assert_close(gradient, other, 1e-4)
