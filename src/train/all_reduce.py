@@ -29,9 +29,9 @@ class AllReduce:
     def __init__(self, in_graph: nn.Cell | None = None):
         self.in_graph = in_graph
 
-    def on_host(self, gradients, *others: Tensor) -> tuple:
-        """What the step goes on with: gradients, and the other tensors as numpy arrays."""
-        return gradients, *(tensor.asnumpy() for tensor in others)
+    def on_host(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the step goes on with: losses, gradients and what follows them, of the same shapes."""
+        return tensors
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds since the last call by what they were spent on."""
@@ -50,9 +50,9 @@ class HostAllReduce(AllReduce):
         self.buffer = np.empty(0, np.float32)
         self.seconds = Counter()
 
-    def on_host(self, gradients, *others: Tensor) -> tuple:
-        """Means over all processes; see `AllReduce.on_host`."""
-        arrays = [tensor.asnumpy() for tensor in (*gradients, *others)]
+    def on_host(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Means over all processes, in the buffer: they are those of this step until the next one."""
+        arrays = [tensor.asnumpy() for tensor in tensors]
         copying = time.perf_counter()
         ends = np.cumsum([array.size for array in arrays])
         if not self.buffer.size:
@@ -65,8 +65,7 @@ class HostAllReduce(AllReduce):
         self.buffer /= self.group.size
         means = [part.reshape(array.shape) for part, array in zip(np.split(self.buffer, ends[:-1]), arrays)]
         self.seconds.update({"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying})
-        count = len(gradients)
-        return [Tensor.from_numpy(mean) for mean in means[:count]], *(mean.copy() for mean in means[count:])
+        return tuple(map(Tensor.from_numpy, means))
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds since the last call: `all_reduce` itself, and `rank_wait` for the slowest process."""
