@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import logging
 
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
@@ -11,6 +12,8 @@ from mindspore import Tensor, nn
 
 from src.errors import UserError
 from src.models.residual import NORMS, PaddedMaxPool, fold_batch_norm
+
+logger = logging.getLogger("faster_rcnn")
 
 STRIDES = (4, 8, 16, 32)
 
@@ -51,7 +54,7 @@ def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = F
 
     Args:
         cfg: the section `backbone` of the configuration.
-        norm: class of the normalisation layers.
+        norm: class of the normalisation layers; with nn.SyncBatchNorm, backbones that keep nn.BatchNorm2d say so in the log.
         pretrained: True for mindcv's ImageNet weights, False for random ones, or the contents of the file cfg.pretrained, a
             dict of name -> array.
 
@@ -78,6 +81,11 @@ def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = F
         raise UserError(f"backbone.in_channels is {list(cfg.in_channels)}, but {cfg.name} has {list(backbone.out_channels)}; "
                         "correct it or leave it out.")
     _freeze(backbone, cfg)
+    if norm is nn.SyncBatchNorm and any(isinstance(cell, nn.BatchNorm2d) and cell.use_batch_statistics is not False
+                                        for _, cell in backbone.cells_and_names()):
+        logger.warning("the BatchNorm of backbone %s normalises by the images of each device alone, and its statistics are "
+                       "averaged at the end of each epoch: only ResNets have one over all devices; backbone.frozen_bn=True keeps "
+                       "it as it is", cfg.name)
     return backbone
 
 
@@ -90,7 +98,7 @@ def _create(cfg, norm, download):
     options = {}
     if cfg.bn_eps is not None:
         options["norm"] = functools.partial(norm, eps=cfg.bn_eps)
-    elif norm is not nn.BatchNorm2d and name.startswith("resnet"):
+    elif norm is not nn.BatchNorm2d and name.startswith(("resnet", "resnext")):
         options["norm"] = norm
     try:
         model = create_model(name, pretrained=download, **options)

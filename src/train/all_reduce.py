@@ -4,10 +4,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.distributed import Group
+
+EXCHANGES = 3  # of a step on Ascend and GPU
 
 
 def build_all_reduce(group: Group, device_target: str, parameters: list[Parameter]) -> AllReduce:
@@ -16,7 +19,21 @@ def build_all_reduce(group: Group, device_target: str, parameters: list[Paramete
         return AllReduce()
     if device_target == "CPU":
         return HostAllReduce(group)
+    # Read by the reducer's constructor.
+    ms.set_auto_parallel_context(all_reduce_fusion_config=fusion_ends(parameters))
     return AllReduce(nn.DistributedGradReducer(parameters, True, group.size))
+
+
+def fusion_ends(parameters: list[Parameter]) -> list[int]:
+    """Numbers of the parameters that end an exchange, all but the last, where the gradients travel in EXCHANGES ones of about as
+    many bytes.
+
+    MindSpore waits for all gradients of an exchange before it begins, and by itself makes a single one. The order of the
+    parameters is that of the forward pass, so the gradients of the last ones are ready first: they travel while the backward
+    pass goes on. MindSpore counts from 0, and the parameter of a number belongs to the exchange that it ends.
+    """
+    ends = np.cumsum([parameter.size for parameter in parameters])  # all travel as float32
+    return [int(np.abs(ends - ends[-1] * part / EXCHANGES).argmin()) for part in range(1, EXCHANGES)]
 
 
 class AllReduce:
@@ -29,9 +46,9 @@ class AllReduce:
     def __init__(self, in_graph: nn.Cell | None = None):
         self.in_graph = in_graph
 
-    def on_host(self, gradients, *others: Tensor) -> tuple:
-        """What the step goes on with: gradients, and the other tensors as numpy arrays."""
-        return gradients, *(tensor.asnumpy() for tensor in others)
+    def on_host(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the step goes on with: losses, gradients and what follows them, of the same shapes."""
+        return tensors
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds since the last call by what they were spent on."""
@@ -50,9 +67,9 @@ class HostAllReduce(AllReduce):
         self.buffer = np.empty(0, np.float32)
         self.seconds = Counter()
 
-    def on_host(self, gradients, *others: Tensor) -> tuple:
-        """Means over all processes; see `AllReduce.on_host`."""
-        arrays = [tensor.asnumpy() for tensor in (*gradients, *others)]
+    def on_host(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Means over all processes, in the buffer: they are those of this step until the next one."""
+        arrays = [tensor.asnumpy() for tensor in tensors]
         copying = time.perf_counter()
         ends = np.cumsum([array.size for array in arrays])
         if not self.buffer.size:
@@ -65,8 +82,7 @@ class HostAllReduce(AllReduce):
         self.buffer /= self.group.size
         means = [part.reshape(array.shape) for part, array in zip(np.split(self.buffer, ends[:-1]), arrays)]
         self.seconds.update({"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying})
-        count = len(gradients)
-        return [Tensor.from_numpy(mean) for mean in means[:count]], *(mean.copy() for mean in means[count:])
+        return tuple(map(Tensor.from_numpy, means))
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds since the last call: `all_reduce` itself, and `rank_wait` for the slowest process."""

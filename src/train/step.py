@@ -13,34 +13,38 @@ from src.dataset.loader import Batch
 from src.distributed import Group
 from src.models.faster_rcnn import FasterRCNN, TrainingForward
 from src.train.all_reduce import build_all_reduce
+from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
 
 
 class Reduce(nn.Cell):
-    """Gradients of this process -> those of all processes, and the sum of each.
+    """Gradients of this process -> those of all processes, and last, with `sums`, the sum of each, (number of gradients,).
 
     Args:
         all_reduce: cell from a tuple of gradients to that of all processes, or None, see `src.train.all_reduce`.
+        sums: see `src.train.overflow`.
     """
 
-    def __init__(self, all_reduce):
+    def __init__(self, all_reduce, sums):
         super().__init__(auto_prefix=False)
         self.all_reduce = all_reduce
+        self.sums = sums
 
     # One argument a gradient, see Update.
     def construct(self, *gradients):
         if self.all_reduce is not None:
             gradients = self.all_reduce(gradients)
+        if not self.sums:
+            return gradients
         sums = ()
         for gradient in gradients:
             # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
             sums += (gradient.reshape(gradient.shape[0], -1).sum(1).sum(),)
-        return gradients, ops.stack(sums)
+        return gradients + (ops.stack(sums),)
 
 
 class LossAndGradients(nn.Cell):
-    """A batch -> the losses, the gradients scaled by the loss scale, and their sums; without `reduce` one tuple of losses and
-    gradients.
+    """A batch -> the losses, and the gradients scaled by the loss scale, as `reduce` gives them.
 
     Args:
         forward: cell whose output's first element is the loss.
@@ -63,10 +67,9 @@ class LossAndGradients(nn.Cell):
 
     def construct(self, *batch):
         (_, losses), gradients = self.value_and_grad(*batch)
-        if self.reduce is None:
-            return (losses,) + gradients
-        gradients, sums = self.reduce(*gradients)
-        return losses, gradients, sums
+        if self.reduce is not None:
+            gradients = self.reduce(*gradients)
+        return (losses,) + gradients
 
 
 class Accumulate(nn.Cell):
@@ -123,14 +126,17 @@ class GradientStep:
         scaler: mindspore.amp's.
         max_norm: see `Update`.
         all_reduce: see `src.train.all_reduce`.
+        check: whether the step counts, see `src.train.overflow`.
         accumulate_steps: micro-batches of a step.
     """
 
-    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce, accumulate_steps=1):
+    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce, check, accumulate_steps=1):
         self.scaler = scaler
         self.all_reduce = all_reduce
+        self.check = check
         self.accumulate_steps = accumulate_steps
-        self.accumulate, self.reduce = Accumulate(), Reduce(all_reduce.in_graph)
+        self.num_gradients = len(optimizer.parameters)
+        self.accumulate, self.reduce = Accumulate(), Reduce(all_reduce.in_graph, check.by_sums)
         reduce = self.reduce if accumulate_steps == 1 else None
         self.gradients = {canvas: LossAndGradients(forward, optimizer.parameters, scaler, reduce).set_train()
                           for canvas, forward in forwards.items()}
@@ -142,31 +148,28 @@ class GradientStep:
         Returns:
             The mean of what `forward` gives for them; whether the weights changed: not where any of them overflowed.
         """
-        gradients, losses, sums = self.all_reduce.on_host(*self.means(canvas, micro_batches))
-        # An inf or nan anywhere, on any process, is one in its sum, and MindSpore's check of every element takes ten times
-        # as long.
-        finite = amp.all_finite((Tensor(sums),))
-        self.scaler.adjust(finite)
-        applied = bool(finite.asnumpy())
+        self.check.start()
+        losses, *tensors = self.all_reduce.on_host(self.means(canvas, micro_batches))
+        gradients, sums = tensors[:self.num_gradients], tensors[self.num_gradients:]
+        applied = self.check.finite(sums or gradients)
+        self.scaler.adjust(Tensor(applied))
         if applied:
             with stored_graph("update"):
                 self.update(*gradients)
-        return losses, applied
+        return losses.asnumpy().copy(), applied  # those of the next step may come to the same place
 
-    def means(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple:
-        """Means over the micro-batches, before `all_reduce.on_host`: gradients scaled by the loss scale, losses, and the sums of
-        these gradients, which are not finite where any gradient of any micro-batch is not."""
+    def means(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Means over the micro-batches, before `all_reduce.on_host`: losses, gradients scaled by the loss scale, and, with
+        `check.by_sums`, the sums of these gradients, which are not finite where any gradient of any micro-batch is not."""
         inputs = iter(micro_batches)
         total = self._run(canvas, next(inputs))
         if self.accumulate_steps == 1:
-            losses, gradients, sums = total
-            return gradients, losses, sums
+            return total
         for number, own in enumerate(inputs, start=2):
             total = self._add(total, self._run(canvas, own), 1 / number if number == self.accumulate_steps else 1.0)
         losses, *gradients = total
         with stored_graph("reduce"):
-            gradients, sums = self.reduce(*gradients)
-        return gradients, losses, sums
+            return (losses, *self.reduce(*gradients))
 
     def _run(self, canvas, inputs):
         with stored_graph(graph_name("gradients", canvas)):
@@ -200,7 +203,7 @@ class TrainStep:
         self.scaler = build_scaler(cfg)
         self.all_reduce = build_all_reduce(group, cfg.device_target, self.optimizer.parameters)
         self.gradient_step = GradientStep(self.forwards, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce,
-                                          cfg.accumulate_steps)
+                                          OverflowCheck(group, cfg.device_target), cfg.accumulate_steps)
         self._sampling = SamplingPriorities(cfg, group.rank)
 
     def __call__(self, micro_batches: Sequence[Batch], learning_rate: float, index: int) -> tuple[np.ndarray, bool]:

@@ -1,13 +1,15 @@
 """What two ranks must agree on, each asserting it: means of statistics, and steps that overflow on one of them."""
 import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
 from src.distributed import join_processes
-from src.train.all_reduce import broadcast_parameters, build_all_reduce
+from src.train.all_reduce import AllReduce, broadcast_parameters, build_all_reduce
+from src.train.overflow import OverflowCheck
 from src.train.statistics import average_statistics
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
@@ -34,13 +36,19 @@ class Forward(nn.Cell):
         return self.layer(x).reshape(1)
 
 
-def check_steps(group):
+def build(group, device_target, all_reduce=None):
     forward = Forward()
     settings = SimpleNamespace(weight_decay=0.0, momentum=0.0, nesterov=False, filter_bias_and_bn=True)
     optimizer = build_optimizer(settings, forward.trainable_params())
     set_learning_rate(optimizer, 1.0)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0))
-    step = GradientStep({CANVAS: forward}, optimizer, scaler, False, build_all_reduce(group, "CPU", optimizer.parameters))
+    all_reduce = all_reduce or build_all_reduce(group, device_target, optimizer.parameters)
+    check = OverflowCheck(group, device_target)
+    return forward, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, False, all_reduce, check)
+
+
+def check_steps(group):
+    forward, scaler, step = build(group, "CPU")
 
     # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
     losses, applied = step(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
@@ -52,6 +60,18 @@ def check_steps(group):
     assert not applied
     assert forward.layer.weight.asnumpy() == 0.0
     assert scaler.scale_value.asnumpy() == 4.0
+
+
+def check_flags(group):
+    """Chips whose flags only their own ranks see, whatever the gradients: in the second step that of rank 1 is set."""
+    forward, scaler, step = build(group, "Ascend", AllReduce())
+    set_in = {1} if group.rank == 1 else {}
+    for number, expected in enumerate((True, False, True)):
+        clear = Tensor(number not in set_in)
+        with mock.patch("src.train.overflow.amp.all_finite", lambda _, clear=clear: clear):
+            assert step(CANVAS, [(Tensor([[1.0]], ms.float32),)])[1] is expected
+    # From 2 by two gradients of 1.
+    assert forward.layer.weight.asnumpy() == 0.0 and scaler.scale_value.asnumpy() == 4.0
 
 
 def check_sharing(group):
@@ -67,5 +87,6 @@ if __name__ == "__main__":
     ranks.connect("CPU")
     check_statistics(ranks)
     check_steps(ranks)
+    check_flags(ranks)
     check_sharing(ranks)
     sys.stdout.write(f"rank {ranks.rank} agrees\n")

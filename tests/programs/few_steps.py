@@ -35,7 +35,7 @@ def main(args, group, _):
         micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
         if index == 0:
             means = step.gradient_step.means(micro_batches[0].canvas, step.inputs(micro_batches, index))
-            gradients, *_ = step.all_reduce.on_host(*means)
+            _, *gradients = step.all_reduce.on_host(means)
             results.update({f"gradient {p.name}": g.asnumpy().copy() for p, g in zip(step.optimizer.parameters, gradients)})
         losses, applied = step(micro_batches, 0.01, index)
         assert applied

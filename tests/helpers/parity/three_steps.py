@@ -5,8 +5,10 @@ from mindspore import Tensor
 from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
 from src.cpu_kernels.replace import use_kernels
+from src.distributed import SingleProcess
 from src.models.faster_rcnn import TrainingForward
 from src.train.all_reduce import AllReduce
+from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
@@ -35,9 +37,10 @@ class FirstGradients(AllReduce):
         super().__init__()
         self.norms = []
 
-    def on_host(self, gradients, *others):
+    def on_host(self, tensors):
+        _, *gradients, _ = tensors
         self.norms = self.norms or [np.linalg.norm(gradient.asnumpy().astype(np.float64)) for gradient in gradients]
-        return super().on_host(gradients, *others)
+        return super().on_host(tensors)
 
 
 def train_three_steps(network, cfg, num_classes, images, annotations, learning_rate):
@@ -53,7 +56,8 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, learning_rate)
     first = FirstGradients()
-    step = GradientStep({canvas: forward}, optimizer, build_scaler(cfg), cfg.clip_grads, first)
+    step = GradientStep({canvas: forward}, optimizer, build_scaler(cfg), cfg.clip_grads, first,
+                        OverflowCheck(SingleProcess(), "CPU"))
     priorities = SamplingPriorities(cfg)
     valid_size = np.float32([images.shape[1:3]] * len(images))
     columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]

@@ -197,3 +197,17 @@ def test_bn_eps():
 
 def test_bn_eps_needs_a_resnet():
     assert "backbone.bn_eps" in refusal(name="mobilenet_v3_small_100", bn_eps=0.5)
+
+
+@pytest.mark.parametrize(("name", "frozen", "norm", "warnings"), [
+    ("mobilenet_v3_small_100", "", nn.SyncBatchNorm, 1), ("mobilenet_v3_small_100", "frozen_2stage", nn.SyncBatchNorm, 1),
+    ("mobilenet_v3_small_100", "frozen_bn", nn.SyncBatchNorm, 0), ("mobilenet_v3_small_100", "frozen", nn.SyncBatchNorm, 0),
+    ("mobilenet_v3_small_100", "", nn.BatchNorm2d, 0), ("det_resnet18", "", nn.SyncBatchNorm, 0),
+    ("convnext_tiny", "", nn.SyncBatchNorm, 0), ("resnext50_32x4d", "", nn.SyncBatchNorm, 0)])
+def test_batch_norm_that_stays_local_among_several_devices_is_said_once(caplog, name, frozen, norm, warnings):
+    backbone = build_backbone(RESNET18.model_copy(update={"name": name, **({frozen: True} if frozen else {})}), norm)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warnings
+    assert all("of each device alone" in text and name in text for text in said)
+    if norm is nn.SyncBatchNorm and name.startswith(("det_res", "resne")):
+        assert not norms(backbone) and any(isinstance(cell, norm) for _, cell in backbone.cells_and_names())

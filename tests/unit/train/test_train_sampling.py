@@ -1,9 +1,12 @@
 """src/train/sampling.py: the random draws of a step."""
+import gc
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from src.train import sampling
 from src.train.sampling import SamplingPriorities
 
 
@@ -69,3 +72,57 @@ def test_the_micro_batches_of_two_processes_draw_the_rows_of_one_batch():
     parts = [draw(rank, step=3, micro_batch=number) for rank in ranks for number in range(3)]
     for i in range(2):
         np.testing.assert_array_equal(np.concatenate([part[i] for part in parts]), whole[i])
+
+
+def test_draws_ahead_have_the_bits_of_draws_at_once():
+    """Micro-batches of steps on canvases with other numbers of anchors and boxes, in a run that goes on at step 40 and later
+    somewhere else."""
+    source = priorities(accumulate_steps=2)
+    for step, sizes in [(40, (50, 20, 4)), (41, (50, 20, 4)), (42, (30, 20, 4)), (43, (30, 20, 4)), (44, (30, 25, 4)),
+                        (45, (30, 25, 7)), (9, (30, 25, 7)), (10, (30, 25, 7))]:
+        for number in (0, 1):
+            found, expected = (each.draw(step, *sizes, number) for each in (source, priorities(accumulate_steps=2)))
+            for rows, at_once in zip(found, expected):
+                np.testing.assert_array_equal(rows.asnumpy(), at_once.asnumpy())
+
+
+@pytest.fixture
+def drawing_threads(monkeypatch):
+    """A list of the names of the threads that have drawn, one for each draw of anchors or RoIs."""
+    names, permutations = [], sampling._permutations
+    monkeypatch.setattr(sampling, "_permutations",
+                        lambda *args: (names.append(threading.current_thread().name), permutations(*args))[1])
+    return names
+
+
+def test_a_thread_draws_the_next_step(drawing_threads):
+    source = priorities(accumulate_steps=2)
+    for step in range(3):
+        for number in (0, 1):
+            draw(source, step, micro_batch=number)
+    source._thread.shutdown()
+    # Two arrays of two micro-batches of the first step, and of the three that follow a step.
+    assert drawing_threads.count("MainThread") == 4 and drawing_threads.count("sampling_0") == 12
+
+
+def test_what_goes_wrong_in_the_thread_reaches_the_next_step(monkeypatch):
+    source = priorities()
+    draw(source, 0)
+    source._thread.submit(int).result()  # step 1 is drawn
+    monkeypatch.setattr(sampling, "_permutations", lambda *args: 1 / 0)
+    draw(source, 1)
+    source._thread.submit(int).result()
+    monkeypatch.undo()
+    with pytest.raises(ZeroDivisionError):
+        draw(source, 2)
+
+
+def test_the_thread_ends_with_what_it_draws_for():
+    before = set(threading.enumerate())
+    source = priorities()
+    draw(source, 0)
+    [thread] = set(threading.enumerate()) - before
+    del source
+    gc.collect()
+    thread.join(timeout=10)
+    assert not thread.is_alive()

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from src.distributed import SingleProcess
 from src.train.all_reduce import AllReduce
+from src.train.overflow import OverflowCheck
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
 WEIGHT = np.float32([[0.5, -1.0, 2.0]])
@@ -28,13 +30,15 @@ class Forward(nn.Cell):
         return ops.stack((loss, ops.sqrt(loss)))
 
 
-def build(scaler="static", value=256.0, max_norm=False, accumulate_steps=1):
+def build(scaler="static", value=256.0, max_norm=False, accumulate_steps=1, device_target="CPU", group=None):
     forward = Forward()
     cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
     optimizer = build_optimizer(cfg, forward.trainable_params())
     set_learning_rate(optimizer, RATE)
     scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value))
-    return forward.layer, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce(), accumulate_steps)
+    check = OverflowCheck(group or SingleProcess(), device_target)
+    step = GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce(), check, accumulate_steps)
+    return forward.layer, scaler, step
 
 
 def loss_and_gradients(weight, bias, x=X, y=Y):
@@ -71,9 +75,9 @@ def test_two_steps_equal_numpy(scaler, value):
     assert scaler_object.scale_value.asnumpy() == (1 if scaler == "none" else value)
 
 
-@pytest.mark.parametrize("bad", [np.inf, np.nan, 1e30])
-def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad):
-    layer, scaler, step = build("dynamic", 1024.0)
+@pytest.mark.parametrize(("bad", "device_target"), [(np.inf, "CPU"), (np.nan, "CPU"), (1e30, "CPU"), (1e30, "Ascend")])
+def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, device_target):
+    layer, scaler, step = build("dynamic", 1024.0, device_target=device_target)
     x = X.copy()
     x[0, 0] = bad
     for halved in (512, 256):
@@ -164,3 +168,56 @@ def test_a_step_counts_once_for_the_loss_scale_however_many_micro_batches_it_has
         run(step, EIGHT, TARGETS)
         scales.append(float(scaler.scale_value.asnumpy()))
     assert scales == [1024, 1024, 2048]
+
+
+class OtherRank(SingleProcess):
+    """Two processes, of which the other one has overflowed, or not."""
+
+    def __init__(self):
+        self.overflowed = False
+
+    def max(self, number):
+        return max(number, int(self.overflowed))
+
+
+@pytest.mark.parametrize(("device_target", "accumulate_steps"), [("CPU", 1), ("Ascend", 2)])
+def test_an_overflow_on_another_process_skips_the_step(device_target, accumulate_steps):
+    other = OtherRank()
+    layer, scaler, step = build("dynamic", 1024.0, accumulate_steps=accumulate_steps, device_target=device_target, group=other)
+    other.overflowed = True
+    assert not run(step)[1]
+    np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
+    assert scaler.scale_value.asnumpy() == 512
+    other.overflowed = False
+    assert run(step)[1] and not np.array_equal(layer.weight.asnumpy(), WEIGHT)
+    assert scaler.scale_value.asnumpy() == 512
+
+
+def test_the_flag_of_a_chip_counts_from_the_start_of_a_step_to_its_end(monkeypatch):
+    """On Ascend 910A, amp.all_finite says whether the chip's flag is clear, and clears it."""
+    flag = []
+
+    def read_and_clear(_):
+        clear = not flag
+        flag.clear()
+        return Tensor(clear)
+
+    monkeypatch.setattr("src.train.overflow.amp.all_finite", read_and_clear)
+    _, _, step = build(device_target="Ascend", accumulate_steps=2)
+    parts = [(Tensor(part), Tensor(target)) for part, target in zip(np.split(EIGHT, 2), np.split(TARGETS, 2))]
+
+    def overflowing(number):
+        for place, part in enumerate(parts):
+            yield part
+            if place == number:
+                flag.append("set")
+
+    flag.append("set by an evaluation")
+    assert [step(CANVAS, micro_batches)[1] for micro_batches in (parts, overflowing(0), parts, overflowing(1), parts)] == [
+        True, False, True, False, True]
+
+
+def test_gradients_are_summed_on_the_cpu_alone():
+    for device_target, sums in (("CPU", 1), ("Ascend", 0)):
+        step = build(device_target=device_target)[2]
+        assert [tensor.shape for tensor in step.means(CANVAS, [(Tensor(X), Tensor(Y))])] == [(2,), (1, 3), (1,), (2,)][:3 + sums]
