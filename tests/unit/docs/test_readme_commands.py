@@ -15,6 +15,7 @@ TOOLS = sorted(f"tools/{path.name}" for path in (ROOT / "tools").glob("*.py") if
 COMMAND = re.compile(r"(?:(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
                      r"(?:\.venv/bin/)?python|msrun(?: --\w+=\S+)+) (?P<script>[\w/]+\.py) (?P<arguments>.*)")
 FLAG = re.compile(r"--\w+")
+LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--log_dir")
 
 
 def parse(script, arguments, monkeypatch):
@@ -57,7 +58,7 @@ def test_the_readmes_say_which_commands_need_other_hardware():
 
 
 def test_the_flags_that_are_named_exist(flags_of):
-    known = {"--help", *(flag for script in (*SCRIPTS, *TOOLS) for flag in flags_of(script))} | {"--hostfile"}
+    known = {"--help", *(flag for script in (*SCRIPTS, *TOOLS) for flag in flags_of(script)), *LAUNCHERS_FLAGS}
     for path in (README, README_CN, *DOCS):
         assert {flag for span in spans(prose(path)) for flag in FLAG.findall(span)} <= known, path.name
 
