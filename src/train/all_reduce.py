@@ -56,7 +56,7 @@ class AllReduce:
 
 
 class HostAllReduce(AllReduce):
-    """One all-reduce of all gradients in one buffer, through MPI.
+    """One all-reduce of all gradients in one buffer, through the process group.
 
     MindSpore's own collectives on the CPU need a scheduler process, and took 15 times as long.
     """
