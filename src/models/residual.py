@@ -22,7 +22,7 @@ class PaddedMaxPool(nn.Cell):
     def construct(self, x):
         """x (B, C, H, W), not negative -> (B, C, ceil(H / 2), ceil(W / 2))."""
         batch, channels, height, width = x.shape
-        # By concatenation: ops.pad is left to the AI CPU as well, and ops.Pad takes five times as long on the CPU.
+        # By concatenation: with ops.Pad this takes five times as long on the CPU.
         column = ops.zeros((batch, channels, height, 1), x.dtype)
         x = ops.concat((column, x, column) if width % 2 else (column, x), 3)
         row = ops.zeros((batch, channels, 1, x.shape[3]), x.dtype)
