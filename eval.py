@@ -56,7 +56,7 @@ def score(paths, cfg, group):
     fonts = find_fonts(dataset.names, cfg.font)
     network = build_detector(cfg, len(dataset.names), pretrained=False)
     loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
-    use_compile_cache(cfg, group, inference_graphs(loader.canvas_order()), len(dataset.names))
+    use_compile_cache(cfg, inference_graphs(loader.canvas_order()), len(dataset.names))
     scores = {}
     for path in paths:
         logger.info("evaluating %s on %d images", path, len(dataset.records))

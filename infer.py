@@ -40,7 +40,7 @@ def main(cfg, group, _):
     network, checkpoint = load_detector(cfg)
     names = class_names(cfg.data, checkpoint)
     fonts = find_fonts(names, cfg.font)
-    use_compile_cache(cfg, group, inference_graphs(cfg.data.canvases), len(names))
+    use_compile_cache(cfg, inference_graphs(cfg.data.canvases), len(names))
     predictor = Predictor(network, cfg)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):

@@ -39,6 +39,7 @@ def train(cfg, run, stop):
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
     from src.device import norm_layer
+    from src.models.precision import can_overflow
     from src.train.divergence import DivergenceGuard
     from src.train.evaluator import Evaluator
     from src.train.loop import check_saved, evaluate_if_due, stop_if_asked, timed_steps
@@ -65,10 +66,10 @@ def train(cfg, run, stop):
     del checkpoint  # hundreds of megabytes
     saver = Saver(run, step, state, schedule, dataset.names)
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
-    guard = DivergenceGuard(cfg.mix, loader.records)
+    guard = DivergenceGuard(can_overflow(cfg), loader.records)
     graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
                              evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)
-    use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
+    use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():

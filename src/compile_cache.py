@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 import mindspore as ms
 
 from src.cpu_kernels.library import library
-from src.distributed import Group, MsrunGroup, program_digest
+from src.distributed import program_digest
+from src.errors import UserError
 from src.files import lock_file, make_folder
 
 # Settings that no graph depends on, as pydantic leaves them out.
@@ -57,7 +58,7 @@ def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:
     return [graph_name("inference", canvas) for canvas in canvases]
 
 
-def use_compile_cache(cfg, group: Group, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
+def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
     """Let `stored_graph` read compiled graphs from the folder cfg.compile_cache, and write to it what is not there.
 
     Nothing is stored where that setting is empty.
@@ -68,18 +69,18 @@ def use_compile_cache(cfg, group: Group, graphs: list[str], num_classes: int, pa
         padding_size: G, length of the box lists of training.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder cannot be written to, or the device is not the CPU.
     """
     if not cfg.compile_cache:
         return
-    # On the CPU a graph names the file of its kernels, and the exchange between processes is no part of it; but MindSpore keeps
-    # the graphs of msrun's processes apart.
-    own: tuple = (library(),) if cfg.device_target == "CPU" else ()
-    if cfg.device_target != "CPU" or isinstance(group, MsrunGroup):
-        own += (group.rank, group.size)
-    # MindSpore compiles anew, and overwrites, what another script has stored.
-    script = os.path.realpath(sys.argv[0])
-    parts = [program_digest(), script, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size, own]
+    if cfg.device_target != "CPU":
+        # Stored graphs would also depend on the chip, its driver and CANN or CUDA, whose versions MindSpore has no call for.
+        raise UserError(f"compile_cache {cfg.compile_cache!r} works on the CPU only, and device_target is {cfg.device_target}; "
+                        "leave the key out.")
+    # A graph names the file of its kernels. MindSpore compiles anew, and overwrites, what another script has stored, and keeps the
+    # graphs of msrun's processes apart, by their numbers.
+    place = library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID")
+    parts = [program_digest(), place, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     ms.set_context(compile_cache_path=make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key)))
     _to_come[:] = graphs

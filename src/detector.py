@@ -27,7 +27,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretrained: bool = True) -> FasterRCNN:
-    """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision if cfg.mix.
+    """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision of cfg.mix_dtype if cfg.mix.
 
     Args:
         num_classes: K, without background.
@@ -41,7 +41,7 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
     ms.set_seed(cfg.seed)
     weights = read_pretrained(cfg.backbone.pretrained) if pretrained else False
     network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights))
-    return to_mixed_precision(network) if cfg.mix else network
+    return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix else network
 
 
 def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:

@@ -78,7 +78,7 @@ def measure_network(args, cfg, group):
     canvases = cfg.data.canvases
     of_training = training_graphs(canvases, canvases, cfg.accumulate_steps)
     graphs = of_training if "train" in args.what else inference_graphs(canvases)
-    use_compile_cache(cfg, group, graphs, args.classes, padding_size(cfg))
+    use_compile_cache(cfg, graphs, args.classes, padding_size(cfg))
     batch = noise_batch(cfg, args.classes)
     network = build_detector(cfg, args.classes, norm_layer(cfg, group))
     step = None

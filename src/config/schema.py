@@ -220,7 +220,9 @@ class Config(Section):
                                                                      "can be used")
     ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
     jit_level: Literal["", "O0", "O1", "O2"] = setting("", "how MindSpore compiles graphs; empty: its own choice for the device")
-    mix: bool = setting(True, "fp16 mixed precision")
+    mix: bool = setting(True, "mixed precision")
+    mix_dtype: Literal["float16", "bfloat16"] = setting("float16", "what convolutions and dense layers compute in with mix; "
+                                                        "bfloat16 needs no loss scale")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", ge=0, le=2**32 - 1)
     batch_size: int = setting(2, "images a step and device", ge=1, le=1024)
     accumulate_steps: int = setting(1, "micro-batches of batch_size images a step and device, whose gradients are averaged",
@@ -239,8 +241,8 @@ class Config(Section):
     eval_interval: Count = setting(1, "epochs between two evaluations")
     early_stop: Natural = setting(0, "end training after so many evaluations in a row without a better AP; 0: never")
     save_dir: Text = setting("output", "folder of checkpoints, logs and results")
-    compile_cache: OptionalText = setting("",
-                                          "folder of compiled graphs that later runs with the same settings take up; empty: none")
+    compile_cache: OptionalText = setting("", "CPU: folder of compiled graphs that later runs with the same settings take up; "
+                                          "empty: none")
     num_workers: Count = setting(2, "threads that read images (processes where max_rowsize is set)")
     prefetch_size: int = setting(4, "depth of the pipeline's queues, in batches", ge=1, le=1024)
     max_rowsize: Optional[Count] = setting(None, "None: worker threads; a number asks for MindSpore's worker processes with so "

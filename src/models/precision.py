@@ -1,19 +1,36 @@
-"""Mixed precision: convolutions and dense layers in float16, everything else in float32."""
+"""Mixed precision: convolutions and dense layers in float16 or bfloat16, everything else in float32."""
 from __future__ import annotations
 
 import mindspore as ms
 from mindspore import nn
 
+from src.errors import UserError
 from src.models.residual import NORMS, FunctionalConv2d
 
 
-def to_mixed_precision(network: nn.Cell) -> nn.Cell:
-    """Make the convolutions and dense layers of `network` compute in float16; weights stay float32. Returns `network`."""
+def check_precision(cfg) -> None:
+    """Check that cfg.device_target, which is no longer auto, computes in the precision of cfg.
+
+    Raises:
+        UserError: it does not.
+    """
+    if cfg.device_target == "CPU" and cfg.mix and cfg.mix_dtype == "bfloat16":
+        raise UserError("mix_dtype bfloat16 does not run on the CPU, where MindSpore has no such convolution; "
+                        "give -o mix_dtype=float16, or --mix False.")
+
+
+def can_overflow(cfg) -> bool:
+    """Whether gradients need a loss scale: float16 ends at 65504, and bfloat16 where float32 does."""
+    return cfg.mix and cfg.mix_dtype == "float16"
+
+
+def to_mixed_precision(network: nn.Cell, dtype: ms.Type = ms.float16) -> nn.Cell:
+    """Make the convolutions and dense layers of `network` compute in `dtype`; weights stay float32. Returns `network`."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
-            cell.to_float(ms.float16)
+            cell.to_float(dtype)
         elif isinstance(cell, FunctionalConv2d):
-            cell.compute_dtype = ms.float16
+            cell.compute_dtype = dtype
         elif isinstance(cell, NORMS):
             cell.to_float(ms.float32)
     return network

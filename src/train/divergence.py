@@ -14,12 +14,12 @@ class DivergenceGuard:
     """Looks at the outcome of each step.
 
     Args:
-        mix: whether training is in mixed precision, where a single loss that is not finite is only a skipped step.
+        can_overflow: whether a single loss that is not finite is only a skipped step, see `src.models.precision`.
         records: the training images.
     """
 
-    def __init__(self, mix: bool, records: list[Record]):
-        self.mix, self.records = mix, records
+    def __init__(self, can_overflow: bool, records: list[Record]):
+        self.can_overflow, self.records = can_overflow, records
         self.skipped_in_a_row = 0
 
     def check(self, step: int, loss: float, applied: bool, learning_rate: float, image_ids: Iterable[int]) -> None:
@@ -29,7 +29,7 @@ class DivergenceGuard:
             UserError: the loss is not finite, or the gradients have overflowed in too many steps in a row.
         """
         self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
-        diverged = not self.mix and not math.isfinite(loss)
+        diverged = not self.can_overflow and not math.isfinite(loss)
         if not diverged and self.skipped_in_a_row <= MAX_SKIPPED_STEPS:
             return
         path_of = {record.image_id: record.path for record in self.records}

@@ -12,6 +12,7 @@ from src.cpu_kernels.replace import use_kernels
 from src.dataset.loader import Batch
 from src.distributed import Group
 from src.models.faster_rcnn import FasterRCNN, TrainingForward
+from src.models.precision import can_overflow
 from src.train.all_reduce import build_all_reduce
 from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
@@ -275,7 +276,9 @@ def set_learning_rate(optimizer: nn.Optimizer, rate: float) -> None:
 
 
 def build_scaler(cfg) -> amp.LossScaler:
-    """The loss scaler that `ms_loss_scaler` and `ms_loss_scaler_value` ask for."""
+    """The loss scaler that `ms_loss_scaler` and `ms_loss_scaler_value` ask for; in bfloat16, a scale of 1."""
+    if cfg.mix and not can_overflow(cfg):
+        return amp.StaticLossScaler(1.0)
     if cfg.ms_loss_scaler == "dynamic":
         return amp.DynamicLossScaler(cfg.ms_loss_scaler_value, scale_factor=2, scale_window=2000)
     return amp.StaticLossScaler(cfg.ms_loss_scaler_value if cfg.ms_loss_scaler == "static" else 1.0)

@@ -8,7 +8,7 @@ import pytest
 
 from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
 from src.config import Config, with_settings
-from src.distributed import SingleProcess
+from src.errors import UserError
 from tests.helpers.paths import ROOT
 
 CANVASES = [(64, 96), (96, 64)]
@@ -46,8 +46,17 @@ def test_of_processes_at_once_one_compiles(tmp_path):
 def test_settings_that_shape_no_graph_share_its_folder(tmp_path, changes, same):
     cfg = with_settings(Config(), {"device_target": "CPU", "compile_cache": str(tmp_path)})
     for each in (cfg, with_settings(cfg, changes)):
-        use_compile_cache(each, SingleProcess(), training_graphs(CANVASES, CANVASES), 3, 160)
+        use_compile_cache(each, training_graphs(CANVASES, CANVASES), 3, 160)
     assert len(list(tmp_path.iterdir())) == (1 if same else 2)
-    use_compile_cache(cfg, SingleProcess(), inference_graphs(CANVASES), 3)
-    use_compile_cache(cfg, SingleProcess(), inference_graphs(CANVASES), 4)
+    use_compile_cache(cfg, inference_graphs(CANVASES), 3)
+    use_compile_cache(cfg, inference_graphs(CANVASES), 4)
     assert len(list(tmp_path.iterdir())) == (3 if same else 4)
+
+
+@pytest.mark.parametrize("device_target", ["Ascend", "GPU"])
+def test_devices_are_refused(tmp_path, device_target):
+    cfg = with_settings(Config(), {"device_target": device_target, "compile_cache": str(tmp_path)})
+    with pytest.raises(UserError, match=f"^compile_cache .* works on the CPU only, and device_target is {device_target}; leave"):
+        use_compile_cache(cfg, inference_graphs(CANVASES), 3)
+    assert list(tmp_path.iterdir()) == []
+    use_compile_cache(with_settings(cfg, {"compile_cache": ""}), inference_graphs(CANVASES), 3)

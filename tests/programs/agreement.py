@@ -41,7 +41,7 @@ def build(group, device_target, all_reduce=None):
     settings = SimpleNamespace(weight_decay=0.0, momentum=0.0, nesterov=False, filter_bias_and_bn=True)
     optimizer = build_optimizer(settings, forward.trainable_params())
     set_learning_rate(optimizer, 1.0)
-    scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0))
+    scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0, mix=True, mix_dtype="float16"))
     all_reduce = all_reduce or build_all_reduce(group, device_target, optimizer.parameters)
     check = OverflowCheck(group, device_target)
     return forward, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, False, all_reduce, check)

@@ -29,7 +29,7 @@ def main(args, group, _):
     broadcast_parameters(group, step.parameters())
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
     graphs = training_graphs(loader.canvas_order(), [], cfg.accumulate_steps)
-    use_compile_cache(cfg, group, graphs, len(dataset.names), loader.padding_size)
+    use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
     results, batches = {}, loader.batches()
     for index in range(int(steps)):
         micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))

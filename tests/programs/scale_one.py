@@ -6,7 +6,6 @@ from mindspore import Tensor, nn
 
 from src.compile_cache import stored_graph, use_compile_cache
 from src.config.command_line import parse_train_args
-from src.distributed import SingleProcess
 
 
 class Scale(nn.Cell):
@@ -23,7 +22,7 @@ class Scale(nn.Cell):
 ms.set_device("CPU")
 ms.set_context(mode=ms.GRAPH_MODE)
 cfg = parse_train_args(["--device_target", "CPU", "--compile_cache", sys.argv[1]])
-use_compile_cache(cfg, SingleProcess(), ["gradients", "update", "inference"], 1)
+use_compile_cache(cfg, ["gradients", "update", "inference"], 1)
 for word in sys.argv[2:]:
     name, _, factor = word.partition("=")
     with stored_graph(name):

@@ -4,9 +4,11 @@ import pytest
 from mindspore import Tensor
 
 from src.detector import build_detector
+from src.distributed import SingleProcess
 from src.errors import UserError
 from src.models.faster_rcnn import TrainingForward
 from src.train.all_reduce import AllReduce
+from src.train.overflow import OverflowCheck
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
@@ -22,7 +24,8 @@ def untrained():
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
     optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
     set_learning_rate(optimizer, 0.02)
-    return network, forward, GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce())
+    return network, forward, GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce(),
+                                          OverflowCheck(SingleProcess(), "CPU"))
 
 
 @pytest.mark.usefixtures("operator_by_operator")

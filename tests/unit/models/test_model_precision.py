@@ -1,9 +1,12 @@
-"""src/models/precision.py: what computes in float16 and what does not."""
+"""src/models/precision.py: what computes in float16 and what does not, and where bfloat16 is refused."""
 import mindspore as ms
 import numpy as np
+import pytest
 from mindspore import Tensor, nn
 
-from src.models.precision import to_mixed_precision
+from src.config import Config, with_settings
+from src.errors import UserError
+from src.models.precision import can_overflow, check_precision, to_mixed_precision
 
 
 class Network(nn.Cell):
@@ -34,3 +37,17 @@ def test_convolutions_and_dense_layers_only():
         # float16 has 11 bits.
         np.testing.assert_allclose(output.asnumpy(), wanted.asnumpy(), rtol=2**-7, atol=2**-7)
         assert np.abs(output.asnumpy() - wanted.asnumpy()).max() > 0
+
+
+@pytest.mark.parametrize(("settings", "refused", "overflows"), [
+    ({"mix_dtype": "bfloat16", "device_target": "CPU"}, True, False), ({"device_target": "CPU"}, False, True),
+    ({"mix_dtype": "bfloat16", "device_target": "CPU", "mix": False}, False, False),
+    ({"mix_dtype": "bfloat16", "device_target": "Ascend"}, False, False), ({"device_target": "Ascend"}, False, True)])
+def test_bfloat16_is_refused_on_the_cpu_and_cannot_overflow(settings, refused, overflows):
+    cfg = with_settings(Config(), settings)
+    assert can_overflow(cfg) == overflows
+    if not refused:
+        check_precision(cfg)
+        return
+    with pytest.raises(UserError, match="^mix_dtype bfloat16 does not run on the CPU, .*; give -o mix_dtype=float16"):
+        check_precision(cfg)

@@ -53,7 +53,7 @@ class SmallStep(TrainStep):
 
     def __init__(self, network, optimizer, kind="static"):
         self.network, self.optimizer = network, optimizer
-        self.scaler = build_scaler(SimpleNamespace(ms_loss_scaler=kind, ms_loss_scaler_value=256.0))
+        self.scaler = build_scaler(SimpleNamespace(ms_loss_scaler=kind, ms_loss_scaler_value=256.0, mix=False))
 
 
 def save_checkpoint(path, network, optimizer, progress):

@@ -35,7 +35,7 @@ def build(scaler="static", value=256.0, max_norm=False, accumulate_steps=1, devi
     cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
     optimizer = build_optimizer(cfg, forward.trainable_params())
     set_learning_rate(optimizer, RATE)
-    scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value))
+    scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value, mix=True, mix_dtype="float16"))
     check = OverflowCheck(group or SingleProcess(), device_target)
     step = GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce(), check, accumulate_steps)
     return forward.layer, scaler, step
@@ -90,6 +90,14 @@ def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, device_targe
     assert run(step)[1]
     _, by_weight, by_bias = loss_and_gradients(WEIGHT, BIAS)
     assert_weights(layer, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
+
+
+@pytest.mark.parametrize(("mix", "mix_dtype", "scale"), [(True, "float16", 512), (True, "bfloat16", 1), (False, "bfloat16", 512)])
+@pytest.mark.parametrize("scaler", ["static", "dynamic"])
+def test_bfloat16_has_no_loss_scale(scaler, mix, mix_dtype, scale):
+    built = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=512.0, mix=mix, mix_dtype=mix_dtype))
+    built.adjust(Tensor(True))
+    assert built.scale_value.asnumpy() == scale and hasattr(built, "counter") == (scaler == "dynamic" and scale > 1)
 
 
 def test_an_overflow_leaves_a_static_scale():
