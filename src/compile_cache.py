@@ -77,8 +77,8 @@ def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: in
         # Stored graphs would also depend on the chip, its driver and CANN or CUDA, whose versions MindSpore has no call for.
         raise UserError(f"compile_cache {cfg.compile_cache!r} works on the CPU only, and device_target is {cfg.device_target}; "
                         "leave the key out.")
-    # A graph names the file of its kernels. MindSpore compiles anew, and overwrites, what another script has stored, and keeps the
-    # graphs of msrun's processes apart, by their numbers.
+    # A graph names the file of its kernels. MindSpore compiles anew, and overwrites, what another script has stored, and it keeps
+    # the graphs of msrun's processes apart by their numbers.
     place = library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID")
     parts = [program_digest(), place, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
