@@ -1,0 +1,52 @@
+"""The stored CPU numbers that every device is compared with, and how they are renewed.
+
+python -m tools.device_check.expected   (on a CPU, several minutes)
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+PATH = Path(__file__).with_name("expected.npz")
+
+
+def read_expected(path: Path = PATH) -> dict[str, dict[str, np.ndarray]]:
+    """{part: {name of a tensor: numbers}} of a file by `write_expected`."""
+    stored = np.load(path)
+    expected = {}
+    for part in dict.fromkeys(key.partition("/")[0] for key in stored.files):
+        ends = np.cumsum(stored[f"{part}/sizes"])
+        expected[part] = dict(zip(stored[f"{part}/names"].tolist(), np.split(stored[f"{part}/values"], ends[:-1])))
+    return expected
+
+
+def write_expected(expected: dict[str, dict[str, np.ndarray]], path: Path = PATH) -> None:
+    """Write {part: {name of a tensor: numbers}}; the numbers of a part in one array, as each array of a file takes 300 bytes."""
+    arrays = {}
+    for part, numbers in expected.items():
+        columns = list(numbers), [len(values) for values in numbers.values()], np.concatenate(list(numbers.values()))
+        arrays.update({f"{part}/{key}": np.array(column) for key, column in zip(("names", "sizes", "values"), columns)})
+    np.savez_compressed(path, **arrays)
+
+
+def compute_expected() -> dict[str, dict[str, np.ndarray]]:
+    """The numbers of all parts by MindSpore's own operators on the CPU, without the kernels of src/cpu_kernels."""
+    from tools.device_check.measure import measure
+    from tools.device_check.parts import PARTS
+    from tools.device_check.run_parts import Benches
+
+    benches, expected = Benches("CPU", plain=True), {}
+    for name in PARTS:
+        measured = measure(benches.part(name))
+        expected[name] = measured.numbers
+        print(name, measured.compile_s, measured.run_ms, flush=True)
+    return expected
+
+
+if __name__ == "__main__":
+    from src.environment import set_environment
+    set_environment()
+    write_expected(compute_expected())
+    sys.exit(0)
