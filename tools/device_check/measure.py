@@ -93,8 +93,8 @@ def measure(part: Part) -> Measured:
 
     compile_s, outputs = _first(forward)
     arrays = [output.asnumpy() for output in outputs]
-    names = [weight.name for weight in part.changed] or [f"output {i}" for i in range(len(arrays))]
-    samples = WEIGHT_SAMPLES if part.changed else OUTPUT_SAMPLES
+    names = [weight.name for weight in part.changed] or part.names or [f"output {i}" for i in range(len(arrays))]
+    samples = WEIGHT_SAMPLES if part.changed or part.names else OUTPUT_SAMPLES
     numbers = {name: summary(array, samples) for name, array in zip(names, arrays)}
     run_ms = _median_ms(forward)
     if not part.differentiable:

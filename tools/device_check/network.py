@@ -10,6 +10,7 @@ from tools.device_check.child import run_child
 from tools.device_check.outcome import FAILED, SKIPPED, Outcome
 
 DEVICE = "device"  # before all parts: MindSpore takes hold of the device
+PROGRAM = [sys.executable, "-m", "tools.device_check.run_parts"]
 
 
 def check_parts(device_target: str, names: list[str], folder: Path, limit: float) -> Iterator[Outcome]:
@@ -19,8 +20,7 @@ def check_parts(device_target: str, names: list[str], folder: Path, limit: float
     while left:
         attempts += 1
         path = folder / f"parts_{attempts}.jsonl"
-        ending = run_child([sys.executable, "-m", "tools.device_check.run_parts", device_target, str(path), *left],
-                           folder / f"parts_{attempts}.log", limit, path)
+        ending = run_child([*PROGRAM, device_target, str(path), *left], folder / f"parts_{attempts}.log", limit, path)
         lines = path.read_text().splitlines() if path.exists() else []
         done = [Outcome(**json.loads(line)) for line in lines]
         if len(done) < len(left) and not (done and done[-1].result == FAILED):

@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import Callable, NamedTuple
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, nn
 
-from src.train.step import Update, build_optimizer, build_scaler, set_learning_rate
+from src.train.step import LossAndGradients, Update, build_optimizer, build_scaler, set_learning_rate
 from tools.device_check.bench import (
     LARGE,
     NUM_CLASSES,
@@ -37,20 +37,31 @@ class Part(NamedTuple):
         differentiable: whether gradients of the floating-point outputs are computed, of the weights and of the inputs `wanted`.
         wanted: numbers of the inputs, tuples counted as so many.
         changed: parameters that the cell changes, which are compared in the place of outputs.
+        names: of the outputs.
     """
     cell: nn.Cell
     inputs: tuple
     differentiable: bool = False
     wanted: tuple[int, ...] = ()
     changed: tuple[Parameter, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Entry(NamedTuple):
-    """A line of PARTS: who builds the part, on which detector, and what error is allowed in fp32, and with coarse products."""
+    """A line of PARTS.
+
+    Attributes:
+        build: function that gives the part.
+        settings: of the detector that it is taken from, and of its inputs.
+        tolerance: the largest error in fp32.
+        coarse: with coarse products.
+        like: name of the part with whose inputs and stored numbers this one runs, where it is another.
+    """
     build: Callable[[Bench, np.random.Generator], Part]
     settings: dict
     tolerance: float
     coarse: float
+    like: str = ""
 
 
 class AtAnchors(nn.Cell):
@@ -158,10 +169,12 @@ def roi_loss(bench, rng):
 
 
 def training(bench, rng):
-    """Losses of annotated images, and their gradients."""
-    batch, boxes = bench.cfg.batch_size, annotated_boxes(rng, bench)
-    return Part(bench.forward, (*_image(bench, rng), *boxes, priorities(rng, batch, bench.forward.num_anchors),
-                                priorities(rng, batch, bench.forward.num_proposals + boxes[0].shape[1])), True)
+    """Losses of annotated images and their scaled gradients, in the graph that training runs."""
+    batch, boxes, weights = bench.cfg.batch_size, annotated_boxes(rng, bench), bench.network.trainable_params()
+    inputs = (*_image(bench, rng), *boxes, priorities(rng, batch, bench.forward.num_anchors),
+              priorities(rng, batch, bench.forward.num_proposals + boxes[0].shape[1]))
+    return Part(LossAndGradients(bench.forward, ParameterTuple(weights), build_scaler(bench.cfg), None).set_train(), inputs,
+                names=("losses", *(f"gradient of {weight.name}" for weight in weights)))
 
 
 def inference(bench, rng):
@@ -191,7 +204,7 @@ PARTS = {
     "rpn_loss": Entry(rpn_loss, LARGE, EXACT, EXACT),
     "roi_loss": Entry(roi_loss, LARGE, EXACT, EXACT),
     "training": Entry(training, SMALL, PRODUCTS, COARSE_NETWORK),
-    "training_fp16": Entry(training, {**SMALL, "mix": True}, COARSE_NETWORK, COARSE_NETWORK),
+    "training_fp16": Entry(training, {**SMALL, "mix": True}, COARSE_NETWORK, COARSE_NETWORK, "training"),
     "inference": Entry(inference, SMALL, PRODUCTS, COARSE_NETWORK),
     "update": Entry(update, SMALL, EXACT, EXACT),
 }

@@ -39,7 +39,7 @@ class Benches:
         key = json.dumps(entry.settings)
         if key not in self._built:
             self._built[key] = Bench(self.device_target, entry.settings, self.plain)
-        return entry.build(self._built[key], rng_of(name))
+        return entry.build(self._built[key], rng_of(entry.like or name))
 
 
 def main(device_target: str, results: str, names: list[str]) -> int:
