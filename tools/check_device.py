@@ -19,7 +19,7 @@ from src.launch import launch  # noqa: E402
 from tools.device_check.exchange import RESULT, check_exchange, launch_exchange  # noqa: E402
 from tools.device_check.expected import read_expected  # noqa: E402
 from tools.device_check.network import check_parts  # noqa: E402
-from tools.device_check.outcome import BAD  # noqa: E402
+from tools.device_check.outcome import BAD, Outcome  # noqa: E402
 from tools.device_check.report import summary, write_report  # noqa: E402
 from tools.device_check.trainings import Trainings  # noqa: E402
 from tools.device_check.versions import read_device_files, read_environment, read_versions  # noqa: E402
@@ -39,26 +39,29 @@ def main(args, group, _):
     if args.launched:
         raise UserError("the processes that the launcher started do not find each other.")
     tables = {"Versions": read_versions(), "CANN, driver and devices": read_device_files(), "Environment": read_environment()}
-    outcomes = []
-    for outcome in check_everything(args):
+    outcomes: list[Outcome] = []
+
+    def tell(outcome):
         outcomes.append(outcome)
         logger.info("%s: %s %s", outcome.name, outcome.result, outcome.note)
         write_report(args.report, args.device_target, tables, outcomes, args.only)
+
+    check_everything(args, tell)
     logger.info("%s  %s", summary(outcomes, args.only), args.report)
     return int(any(outcome.result in BAD for outcome in outcomes))
 
 
-def check_everything(args):
-    """Yield an outcome for each of args.only, after that of taking hold of the device."""
+def check_everything(args, tell):
+    """Call `tell` with an outcome for each of args.only, after that of taking hold of the device."""
     folder = Path(args.save_dir).resolve() / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    yield from check_parts(args.device_target, [name for name in PARTS if name in args.only], folder, args.time_limit)
+    check_parts(args.device_target, [name for name in PARTS if name in args.only], folder, args.time_limit, tell)
     trainings = Trainings(args.device_target, folder, args.time_limit)
     for name in RUNS:
         if name in args.only:
-            yield (launch_exchange(args.device_target, args.devices, folder / name, args.time_limit) if name == "exchange"
-                   else getattr(trainings, name)())
+            tell(launch_exchange(args.device_target, args.devices, folder / name, args.time_limit) if name == "exchange"
+                 else getattr(trainings, name)())
 
 
 def exchange_in_group(args, group):

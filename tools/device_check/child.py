@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from src.distributed import ROOT
 
@@ -32,7 +32,8 @@ class Ending(NamedTuple):
     output: str
 
 
-def run_child(command: list[str], log: Path, limit: float, watched: Path | None = None) -> Ending:
+def run_child(command: list[str], log: Path, limit: float, watched: Path | None = None,
+              grown: Callable[[], None] = lambda: None) -> Ending:
     """Run a command in the project's folder to its end.
 
     Args:
@@ -40,6 +41,7 @@ def run_child(command: list[str], log: Path, limit: float, watched: Path | None 
         limit: seconds that it may take, counted anew whenever it has written to `watched`. After them it is aborted, and a Python
             program's log says where it stood.
         watched: a file that it appends to.
+        grown: called when it has.
     """
     start = last = time.monotonic()
     first_s, size, timed_out = None, 0, False
@@ -55,6 +57,7 @@ def run_child(command: list[str], log: Path, limit: float, watched: Path | None 
                 if written > size:
                     size, last = written, time.monotonic()
                     first_s = first_s or last - start
+                    grown()
                 if time.monotonic() - last > limit:
                     timed_out = True
                     break

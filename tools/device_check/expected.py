@@ -31,6 +31,28 @@ def write_expected(expected: dict[str, dict[str, np.ndarray]], path: Path = PATH
     np.savez_compressed(path, **arrays)
 
 
+def summary(array: np.ndarray, samples: int) -> np.ndarray:
+    """The root mean square of an array and up to `samples` of its elements, evenly spaced: float32."""
+    flat = array.reshape(-1)
+    picked = flat[np.linspace(0, flat.size - 1, min(samples, flat.size)).astype(np.int64)]
+    return np.append(np.sqrt(np.mean(np.square(flat, dtype=np.float64))), picked).astype(np.float32)
+
+
+def largest_error(numbers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> tuple[float, str]:
+    """The largest error of all numbers and the tensor that has it; each is relative to the largest number of its tensor.
+
+    A number that is not finite, and a tensor of another shape, count as infinitely wrong.
+    """
+    worst = 0.0, ""
+    for name, values in expected.items():
+        found = numbers.get(name)
+        if found is None or found.shape != values.shape or not np.isfinite(found).all():
+            return float("inf"), name
+        error = np.abs(found.astype(np.float64) - values).max() / max(np.abs(values).max(), 1e-30)
+        worst = max(worst, (float(error), name))
+    return worst
+
+
 def compute_expected() -> dict[str, dict[str, np.ndarray]]:
     """The numbers of all parts by MindSpore's own operators on the CPU, without the kernels of src/cpu_kernels."""
     from tools.device_check.measure import measure

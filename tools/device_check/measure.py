@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from tools.device_check.bench import rng_of, uniform
+from tools.device_check.expected import summary
 from tools.device_check.parts import Part, tensors_of
 
 RUNS, SECONDS = 5, 2.0          # of a part after its first run: at most so many, and none begins after so long
@@ -109,28 +110,6 @@ def measure(part: Part) -> Measured:
     for name, gradient in zip(names, found):
         numbers[name] = summary(gradient.asnumpy(), OUTPUT_SAMPLES if "input" in name else WEIGHT_SAMPLES)
     return Measured([compile_s, backward_s], [run_ms, _median_ms(lambda: gradients(*inputs, *factors))], numbers)
-
-
-def summary(array: np.ndarray, samples: int) -> np.ndarray:
-    """The root mean square of an array and up to `samples` of its elements, evenly spaced: float32."""
-    flat = array.reshape(-1)
-    picked = flat[np.linspace(0, flat.size - 1, min(samples, flat.size)).astype(np.int64)]
-    return np.append(np.sqrt(np.mean(np.square(flat, dtype=np.float64))), picked).astype(np.float32)
-
-
-def largest_error(numbers: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> tuple[float, str]:
-    """The largest error of all numbers and the tensor that has it; each is relative to the largest number of its tensor.
-
-    A number that is not finite, and a tensor of another shape, count as infinitely wrong.
-    """
-    worst = 0.0, ""
-    for name, values in expected.items():
-        found = numbers.get(name)
-        if found is None or found.shape != values.shape or not np.isfinite(found).all():
-            return float("inf"), name
-        error = np.abs(found.astype(np.float64) - values).max() / max(np.abs(values).max(), 1e-30)
-        worst = max(worst, (float(error), name))
-    return worst
 
 
 def _wait_for(outputs):

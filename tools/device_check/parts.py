@@ -21,7 +21,8 @@ from tools.device_check.bench import (
 )
 
 # The largest error against the stored numbers that is taken for rounding, relative to the largest magnitude of the tensor.
-EXACT = 1e-5      # what adds, multiplies and compares in fp32, on any device
+EXACT = 1e-5      # what adds, multiplies and compares in fp32
+ON_DEVICE = 1e-4  # the same where exponentials and logarithms may be less exact
 PRODUCTS = 1e-3   # convolutions and matrix products in fp32
 # The same with factors rounded to 10 or 11 bits: fp16, and what Ascend (HF32) and GPU (TF32) do in fp32 by default. Twice what
 # `--mix True` shows on the CPU.
@@ -73,6 +74,18 @@ class AtAnchors(nn.Cell):
 
     def construct(self, index, patches):
         return self.head.at_anchors(index, patches)
+
+
+class SumOfDetections(nn.Cell):
+    """The sums of the scores, and of the boxes times their scores, of an InferenceForward: rounding may change the order."""
+
+    def __init__(self, forward: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+
+    def construct(self, image, valid_size):
+        boxes, scores = self.forward(image, valid_size)
+        return scores.sum(1), (boxes * scores.expand_dims(3)).sum(1)
 
 
 def _image(bench, rng):
@@ -178,7 +191,7 @@ def training(bench, rng):
 
 
 def inference(bench, rng):
-    return Part(bench.inference(), _image(bench, rng))
+    return Part(SumOfDetections(bench.inference()), _image(bench, rng))
 
 
 def update(bench, rng):
@@ -191,22 +204,22 @@ def update(bench, rng):
 
 
 PARTS = {
-    "preprocess": Entry(preprocess, LARGE, EXACT, EXACT),
+    "preprocess": Entry(preprocess, LARGE, EXACT, ON_DEVICE),
     "backbone": Entry(backbone, LARGE, PRODUCTS, COARSE_NETWORK),
     "fpn": Entry(fpn, LARGE, PRODUCTS, COARSE_LAYER),
     "rpn_head": Entry(rpn_head, LARGE, PRODUCTS, COARSE_LAYER),
     "rpn_at_anchors": Entry(rpn_at_anchors, LARGE, PRODUCTS, COARSE_LAYER),
-    "proposals": Entry(proposals, LARGE, EXACT, EXACT),
-    "anchor_sampler": Entry(anchor_sampler, LARGE, EXACT, EXACT),
-    "roi_sampler": Entry(roi_sampler, LARGE, EXACT, EXACT),
+    "proposals": Entry(proposals, LARGE, EXACT, ON_DEVICE),
+    "anchor_sampler": Entry(anchor_sampler, LARGE, EXACT, ON_DEVICE),
+    "roi_sampler": Entry(roi_sampler, LARGE, EXACT, ON_DEVICE),
     "roi_align": Entry(roi_align, LARGE, PRODUCTS, COARSE_LAYER),
     "box_head": Entry(box_head, LARGE, PRODUCTS, COARSE_LAYER),
-    "rpn_loss": Entry(rpn_loss, LARGE, EXACT, EXACT),
-    "roi_loss": Entry(roi_loss, LARGE, EXACT, EXACT),
+    "rpn_loss": Entry(rpn_loss, LARGE, EXACT, ON_DEVICE),
+    "roi_loss": Entry(roi_loss, LARGE, EXACT, ON_DEVICE),
     "training": Entry(training, SMALL, PRODUCTS, COARSE_NETWORK),
     "training_fp16": Entry(training, {**SMALL, "mix": True}, COARSE_NETWORK, COARSE_NETWORK, "training"),
     "inference": Entry(inference, SMALL, PRODUCTS, COARSE_NETWORK),
-    "update": Entry(update, SMALL, EXACT, EXACT),
+    "update": Entry(update, SMALL, EXACT, ON_DEVICE),
 }
 
 

@@ -71,8 +71,8 @@ def take_hold(device_target: str) -> Outcome:
 
 def run_part(name: str, benches: Benches) -> Outcome:
     """Run one part and compare it with the stored numbers."""
-    from tools.device_check.expected import read_expected
-    from tools.device_check.measure import largest_error, measure
+    from tools.device_check.expected import largest_error, read_expected
+    from tools.device_check.measure import measure
     from tools.device_check.parts import PARTS
 
     measured = measure(benches.part(name))

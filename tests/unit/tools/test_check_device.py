@@ -11,8 +11,8 @@ from mindspore import Parameter, Tensor, nn
 from tools import check_device
 from tools.device_check import exchange, network, run_parts, trainings, versions
 from tools.device_check.child import Ending, run_child
-from tools.device_check.expected import read_expected, write_expected
-from tools.device_check.measure import largest_error, measure, summary
+from tools.device_check.expected import largest_error, read_expected, summary, write_expected
+from tools.device_check.measure import measure
 from tools.device_check.outcome import Outcome
 from tools.device_check.parts import PARTS, Entry, Part
 from tools.device_check.report import WHERE_TO_POST, write_report
@@ -69,7 +69,8 @@ def test_progress_gives_a_child_more_time(tmp_path):
 
 def test_parts_go_on_after_one_that_fails(tmp_path, child):
     names = ["first", "crash", "second", "wrong", "hang", "third"]
-    found = list(network.check_parts("CPU", names, tmp_path, 2))
+    found = []
+    network.check_parts("CPU", names, tmp_path, 2, found.append)
     assert [outcome.name for outcome in found] == ["device", *names]
     assert [outcome.result for outcome in found] == ["OK", "OK", "FAILED", "OK", "FAILED", "FAILED", "OK"]
     assert [found[i].note for i in (1, 2, 5)] == ["CPU", "ended by SIGSEGV", "no progress in 2 s"]
@@ -78,7 +79,8 @@ def test_parts_go_on_after_one_that_fails(tmp_path, child):
 
 def test_without_a_device_no_part_is_tried(tmp_path, child, monkeypatch):
     monkeypatch.setenv("BROKEN", "device")
-    found = list(network.check_parts("Ascend", ["first", "second"], tmp_path, 60))
+    found = []
+    network.check_parts("Ascend", ["first", "second"], tmp_path, 60, found.append)
     assert [(outcome.name, outcome.result) for outcome in found] == [
         ("device", "FAILED"), ("first", "SKIPPED"), ("second", "SKIPPED")]
 
