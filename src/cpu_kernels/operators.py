@@ -140,6 +140,12 @@ class KernelScaledWeight(nn.Cell):
         return self.scale_rows(weight, scale)
 
 
+@ops.constexpr  # each operation on numbers would be a node of the graph that is to be compiled away
+def _num_tiles(shape):
+    """Number of 4x4 tiles of features of shape (B, C, H, W)."""
+    return shape[0] * -(-shape[2] // 4) * -(-shape[3] // 4)
+
+
 class KernelFunctionalConv2d(nn.Cell):
     """`src.models.residual.FunctionalConv2d` for 3x3 weights and padding 1, with its gradients, by Winograd's F(4x4, 3x3)
     (arXiv:1509.09308).
@@ -168,8 +174,7 @@ class KernelFunctionalConv2d(nn.Cell):
 
     def construct(self, x, weight, bias):
         """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H', W') float32."""
-        batch, _, height, width = x.shape
-        if batch * (-(-height // 4)) * (-(-width // 4)) < self.min_tiles:
+        if _num_tiles(x.shape) < self.min_tiles:
             return self.plain(x, weight, bias)
         return self.convolve(x, weight, bias)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 
+import mindspore as ms
 from mindspore import Tensor, ops
 
 # The exponential of a larger size delta exceeds any image: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
@@ -37,8 +38,9 @@ def _overlap(boxes, others, axis, shape):
 
 
 def _centre_and_size(boxes):
-    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height
+    """Centres (..., 2), x before y, and sizes (..., 2), width before height."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * size, size
 
 
 def encode(boxes: Tensor, reference: Tensor, weights: tuple) -> Tensor:
@@ -51,13 +53,10 @@ def encode(boxes: Tensor, reference: Tensor, weights: tuple) -> Tensor:
         reference: (..., 4) float32 xyxy pixels, anchors or proposals.
         weights: the four factors (wx, wy, ww, wh).
     """
-    x, y, width, height = _centre_and_size(boxes)
-    xr, yr, wr, hr = _centre_and_size(reference)
-    width, height = ops.maximum(width, MIN_SIDE), ops.maximum(height, MIN_SIDE)
-    wr, hr = ops.maximum(wr, MIN_SIDE), ops.maximum(hr, MIN_SIDE)
-    dx, dy = weights[0] * (x - xr) / wr, weights[1] * (y - yr) / hr
-    dw, dh = weights[2] * ops.log(width / wr), weights[3] * ops.log(height / hr)
-    return ops.stack((dx, dy, dw, dh), -1)
+    (centre, size), (reference_centre, reference_size) = _centre_and_size(boxes), _centre_and_size(reference)
+    size, reference_size = ops.maximum(size, MIN_SIDE), ops.maximum(reference_size, MIN_SIDE)
+    shift = Tensor(weights[:2], ms.float32) * (centre - reference_centre) / reference_size
+    return ops.concat((shift, Tensor(weights[2:], ms.float32) * ops.log(size / reference_size)), -1)
 
 
 def decode(deltas: Tensor, reference: Tensor, weights: tuple) -> Tensor:
@@ -65,11 +64,10 @@ def decode(deltas: Tensor, reference: Tensor, weights: tuple) -> Tensor:
 
     Size deltas are clamped to log(1000 / 16), so that no box overflows.
     """
-    xr, yr, wr, hr = _centre_and_size(reference)
-    x, y = deltas[..., 0] / weights[0] * wr + xr, deltas[..., 1] / weights[1] * hr + yr
-    width = _exp(ops.clamp(deltas[..., 2] / weights[2], max=MAX_SIZE_DELTA)) * wr
-    height = _exp(ops.clamp(deltas[..., 3] / weights[3], max=MAX_SIZE_DELTA)) * hr
-    return ops.stack((x - 0.5 * width, y - 0.5 * height, x + 0.5 * width, y + 0.5 * height), -1)
+    centre, size = _centre_and_size(reference)
+    centre = deltas[..., :2] / Tensor(weights[:2], ms.float32) * size + centre
+    size = _exp(ops.clamp(deltas[..., 2:] / Tensor(weights[2:], ms.float32), max=MAX_SIZE_DELTA)) * size
+    return ops.concat((centre - 0.5 * size, centre + 0.5 * size), -1)
 
 
 def _exp(x):
@@ -79,15 +77,11 @@ def _exp(x):
 
 def clip(boxes: Tensor, size: Tensor) -> Tensor:
     """Boxes (B, N, 4) xyxy clipped to their image, of which size (B, 2) holds height and width in pixels."""
-    height, width = size[:, :1], size[:, 1:]
-    zero = ops.zeros_like(boxes[..., 0])
-    x1, y1 = ops.minimum(ops.maximum(boxes[..., 0], zero), width), ops.minimum(ops.maximum(boxes[..., 1], zero), height)
-    x2, y2 = ops.minimum(ops.maximum(boxes[..., 2], zero), width), ops.minimum(ops.maximum(boxes[..., 3], zero), height)
-    return ops.stack((x1, y1, x2, y2), -1)
+    width_and_height = ops.concat((size[:, 1:], size[:, :1]), 1)
+    limit = ops.concat((width_and_height, width_and_height), 1).expand_dims(1)
+    return ops.minimum(ops.maximum(boxes, ops.zeros_like(boxes)), limit)
 
 
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:
     """Rows (B, S, C) of table (B, N, C) at index (B, S) int32."""
-    batch, rows = table.shape[:2]
-    first_row = ops.arange(0, batch * rows, rows).astype(index.dtype).reshape(batch, 1)
-    return ops.gather(table.reshape((batch * rows,) + table.shape[2:]), index + first_row, 0)
+    return ops.gather_elements(table, 1, index.expand_dims(2).broadcast_to((*index.shape, table.shape[2])))

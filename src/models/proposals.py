@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import clip, decode, gather_rows
@@ -59,25 +60,26 @@ class ProposalGenerator(nn.Cell):
 
     def __init__(self, cfg, level_sizes: list[int], canvas: tuple[int, int]):
         super().__init__()
-        self.level_sizes = tuple(level_sizes)
         self.min_size, self.drop_small_first = cfg.min_size, cfg.drop_small_first
-        self.pre_nms_top_n = cfg.pre_nms_top_n
-        candidates = sum(min(cfg.pre_nms_top_n, size) for size in level_sizes)
-        self.number = min(cfg.post_nms_top_n, candidates)
+        # Here and not in the graph, of which each operation on numbers would be a node until it is folded.
+        kept, firsts = [min(cfg.pre_nms_top_n, size) for size in level_sizes], np.cumsum([0, *level_sizes]).tolist()
+        self.levels = tuple(zip(firsts, firsts[1:], kept))
+        self.first_of_level = Tensor(np.repeat(firsts[:-1], kept), ms.int32)
+        self.ends = tuple(np.cumsum(kept).tolist())
+        self.number = min(cfg.post_nms_top_n, self.ends[-1])
+        self.topk = ops.TopK()
         self.suppress = BatchedNMS(cfg.nms_thresh)
         self.suppress_jointly = None if cfg.joint_nms_thresh is None else BatchedNMS(cfg.joint_nms_thresh)
         # (1, 2) float32: height and width that all boxes are clipped to, or None where each image has its own.
         self.limit = Tensor([[side - 1 for side in canvas]], ms.float32) if cfg.clip_to == "canvas" else None
 
     def _best_of_levels(self, logits):
-        """Scores (B, n) and index (B, n) of the best anchors of each level by falling score, and the ends of the levels in n."""
-        scores, index, ends, first, end = (), (), (), 0, 0
-        for size in self.level_sizes:
-            kept = min(self.pre_nms_top_n, size)
-            level_scores, level_index = ops.topk(logits[:, first : first + size], kept)
-            scores, index, end = scores + (level_scores,), index + (level_index + first,), end + kept
-            ends, first = ends + (end,), first + size
-        return ops.concat(scores, 1), ops.concat(index, 1), ends
+        """Scores (B, n) and index (B, n) of the best anchors of each level by falling score."""
+        scores, index = (), ()
+        for first, end, kept in self.levels:
+            level_scores, level_index = self.topk(logits[:, first:end], kept)
+            scores, index = scores + (level_scores,), index + (level_index,)
+        return ops.concat(scores, 1), ops.concat(index, 1) + self.first_of_level
 
     def _boxes(self, deltas, anchors, limit):
         """Boxes (B, n, 4) decoded from their anchors and clipped, and whether each is large enough, (B, n) bool."""
@@ -100,12 +102,12 @@ class ProposalGenerator(nn.Cell):
         if self.drop_small_first:
             _, large = self._boxes(deltas, anchors, limit)
             logits = ops.select(large, logits, REJECTED * ops.ones_like(logits))
-        scores, index, ends = self._best_of_levels(logits)
+        scores, index = self._best_of_levels(logits)
         boxes, large = self._boxes(gather_rows(deltas, index), ops.gather(anchors, index, 0), limit)
         # A box that is too small must not suppress others: multiplied by 0 it overlaps none.
         boxes = boxes * large.astype(boxes.dtype).expand_dims(2)
-        kept = ops.logical_and(self.suppress(boxes, ends), large)
-        scores, best = ops.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
+        kept = ops.logical_and(self.suppress(boxes, self.ends), large)
+        scores, best = self.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
         valid = scores > REJECTED
         boxes = gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2)
         if self.suppress_jointly is not None:

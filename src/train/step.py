@@ -30,18 +30,18 @@ class Reduce(nn.Cell):
         super().__init__(auto_prefix=False)
         self.all_reduce = all_reduce
         self.sums = sums
+        self.map = ops.HyperMap()  # a loop over 60 gradients takes five times as long to compile
 
     # One argument a gradient, see Update.
     def construct(self, *gradients):
         if self.all_reduce is not None:
             gradients = self.all_reduce(gradients)
-        if not self.sums:
-            return gradients
-        sums = ()
-        for gradient in gradients:
-            # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
-            sums += (gradient.reshape(gradient.shape[0], -1).sum(1).sum(),)
-        return gradients + (ops.stack(sums),)
+        return gradients + (ops.stack(self.map(_sum, gradients)),) if self.sums else gradients
+
+
+def _sum(tensor):
+    # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
+    return tensor.reshape(tensor.shape[0], -1).sum(1).sum()
 
 
 class LossAndGradients(nn.Cell):
