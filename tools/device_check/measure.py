@@ -12,7 +12,7 @@ from tools.device_check.bench import rng_of, uniform
 from tools.device_check.expected import summary
 from tools.device_check.parts import Part, tensors_of
 
-RUNS, SECONDS = 5, 2.0          # of a part after its first run: at most so many, and none begins after so long
+RUNS, SECONDS = 5, 1.0          # of a part after its first run: at most so many, and none begins after so long
 OUTPUT_SAMPLES, WEIGHT_SAMPLES = 256, 16
 
 

@@ -20,13 +20,14 @@ from tools.device_check.bench import (
     uniform,
 )
 
-# The largest error against the stored numbers that is taken for rounding, relative to the largest magnitude of the tensor.
+# The largest error beside the stored numbers that is taken for rounding, relative to the largest number of the tensor.
 EXACT = 1e-5      # what adds, multiplies and compares in fp32
 ON_DEVICE = 1e-4  # the same where exponentials and logarithms may be less exact
 PRODUCTS = 1e-3   # convolutions and matrix products in fp32
-# The same with factors rounded to 10 or 11 bits: fp16, and what Ascend (HF32) and GPU (TF32) do in fp32 by default. Twice what
-# `--mix True` shows on the CPU.
-COARSE_LAYER, COARSE_NETWORK = 1e-2, 1e-1
+DEEP = 3e-2       # gradients of R50: a ReLU whose input rounds to the other side of 0 changes them
+# Products of factors of 10 or 11 bits: fp16, and what Ascend (HF32) and GPU (TF32) do in fp32 by default. About twice the errors
+# of --mix True on the CPU, 6e-4 for layers without a ReLU, 6e-2 with one or two, 0.3 for R50. What is wrong is near 1.
+COARSE, COARSE_RELU, COARSE_DEEP = 2e-3, 1e-1, 6e-1
 
 
 class Part(NamedTuple):
@@ -205,20 +206,20 @@ def update(bench, rng):
 
 PARTS = {
     "preprocess": Entry(preprocess, LARGE, EXACT, ON_DEVICE),
-    "backbone": Entry(backbone, LARGE, PRODUCTS, COARSE_NETWORK),
-    "fpn": Entry(fpn, LARGE, PRODUCTS, COARSE_LAYER),
-    "rpn_head": Entry(rpn_head, LARGE, PRODUCTS, COARSE_LAYER),
-    "rpn_at_anchors": Entry(rpn_at_anchors, LARGE, PRODUCTS, COARSE_LAYER),
+    "backbone": Entry(backbone, LARGE, DEEP, COARSE_DEEP),
+    "fpn": Entry(fpn, LARGE, PRODUCTS, COARSE),
+    "rpn_head": Entry(rpn_head, LARGE, PRODUCTS, COARSE),
+    "rpn_at_anchors": Entry(rpn_at_anchors, LARGE, PRODUCTS, COARSE_RELU),
     "proposals": Entry(proposals, LARGE, EXACT, ON_DEVICE),
     "anchor_sampler": Entry(anchor_sampler, LARGE, EXACT, ON_DEVICE),
     "roi_sampler": Entry(roi_sampler, LARGE, EXACT, ON_DEVICE),
-    "roi_align": Entry(roi_align, LARGE, PRODUCTS, COARSE_LAYER),
-    "box_head": Entry(box_head, LARGE, PRODUCTS, COARSE_LAYER),
+    "roi_align": Entry(roi_align, LARGE, PRODUCTS, COARSE),
+    "box_head": Entry(box_head, LARGE, PRODUCTS, COARSE_RELU),
     "rpn_loss": Entry(rpn_loss, LARGE, EXACT, ON_DEVICE),
     "roi_loss": Entry(roi_loss, LARGE, EXACT, ON_DEVICE),
-    "training": Entry(training, SMALL, PRODUCTS, COARSE_NETWORK),
-    "training_fp16": Entry(training, {**SMALL, "mix": True}, COARSE_NETWORK, COARSE_NETWORK, "training"),
-    "inference": Entry(inference, SMALL, PRODUCTS, COARSE_NETWORK),
+    "training": Entry(training, SMALL, PRODUCTS, COARSE_RELU),
+    "training_fp16": Entry(training, {**SMALL, "mix": True}, COARSE_RELU, COARSE_RELU, "training"),
+    "inference": Entry(inference, SMALL, PRODUCTS, COARSE_RELU),
     "update": Entry(update, SMALL, EXACT, ON_DEVICE),
 }
 

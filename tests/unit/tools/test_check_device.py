@@ -212,6 +212,11 @@ def test_what_a_training_says(lines, result, words):
     assert outcome.details == ("its output" if result == "FAILED" else "")
 
 
+def test_a_resumed_training_may_stand_still_but_not_diverge():
+    for losses, result in ((np.linspace(1, 1.1, 10), "OK"), ([1] * 9 + [math.nan], "DIFFERS")):
+        assert trainings.judge("resume", Ending("", 30.0, 9.0, ""), metrics(*losses), 10, 2, None).result == result
+
+
 def test_a_training_that_crashed():
     outcome = trainings.judge("r50", Ending("ended by SIGSEGV", 30.0, 9.0, "its output"), metrics(2, 1), 20, 2, None)
     assert (outcome.result, outcome.note) == ("FAILED", "ended by SIGSEGV, after 2 of 20 steps")
