@@ -81,14 +81,16 @@ class Accumulate(nn.Cell):
 
     def __init__(self):
         super().__init__(auto_prefix=False)
+        self.map = ops.HyperMap()  # see Reduce
 
     # One argument a tensor, see Update.
     def construct(self, factor, *tensors):
         count = len(tensors) // 2
-        sums = ()
-        for i in range(count):
-            sums += ((tensors[i] + tensors[count + i]) * factor,)
-        return sums
+        return self.map(ops.partial(_scaled_sum, factor), tensors[:count], tensors[count:])
+
+
+def _scaled_sum(factor, tensor, other):
+    return (tensor + other) * factor
 
 
 class Update(nn.Cell):
