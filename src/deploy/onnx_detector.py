@@ -59,11 +59,10 @@ def _preprocess(graph, cell, height, width):
 
 def _propose(graph, cell, all_anchors, outputs, limit, batch):
     """Proposals (B, R, 4) by falling score, and 1 or 0 for each that is valid or not, (B, R, 1) float32."""
-    first, boxes, scores = 0, [], []
-    for size, (logits, deltas) in zip(cell.level_sizes, outputs):
-        anchors = all_anchors[first:first + size]
-        level_boxes, level_scores = _best_of_level(graph, cell, anchors, logits, deltas, limit, batch)
-        boxes, scores, first = [*boxes, level_boxes], [*scores, level_scores], first + size
+    boxes, scores = [], []
+    for (first, end, kept), (logits, deltas) in zip(cell.levels, outputs):
+        level_boxes, level_scores = _best_of_level(graph, cell, kept, all_anchors[first:end], logits, deltas, limit, batch)
+        boxes, scores = [*boxes, level_boxes], [*scores, level_scores]
     scores, best = graph.add("TopK", graph.add("Concat", *scores, axis=1), np.array([cell.number]), axis=1, outputs=2)
     valid = graph.add("Greater", graph.add("Unsqueeze", scores, np.array([2])), np.float32(REJECTED))
     valid = graph.add("Cast", valid, to=onnx.TensorProto.FLOAT)
@@ -74,9 +73,9 @@ def _propose(graph, cell, all_anchors, outputs, limit, batch):
     return boxes, valid
 
 
-def _best_of_level(graph, cell, anchors, logits, deltas, limit, batch):
-    """Boxes (B, n, 4) of one level, by falling logit, and their scores (B, n), REJECTED for suppressed or small boxes."""
-    kept = min(cell.pre_nms_top_n, len(anchors))
+def _best_of_level(graph, cell, kept, anchors, logits, deltas, limit, batch):
+    """The `kept` best boxes of one level, (B, kept, 4), by falling logit, and their scores (B, kept), REJECTED for suppressed or
+    small boxes."""
     if cell.drop_small_first:
         _, large = _boxes(graph, cell, deltas, anchors[None], limit, batch)
         logits = graph.add("Where", graph.add("Squeeze", large, np.array([2])), logits, np.float32(REJECTED))

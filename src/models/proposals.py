@@ -55,6 +55,7 @@ class ProposalGenerator(nn.Cell):
         canvas: (height, width) in pixels.
 
     Attributes:
+        levels: (first anchor, end, number of its best ones that are kept) of each level.
         number: R, of proposals an image.
     """
 
