@@ -14,6 +14,7 @@ from src.distributed import Group
 from src.models.faster_rcnn import FasterRCNN, TrainingForward
 from src.models.precision import can_overflow
 from src.train.all_reduce import build_all_reduce
+from src.train.clipping import ClipByGlobalNorm
 from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
 
@@ -107,13 +108,13 @@ class Update(nn.Cell):
         self.optimizer = optimizer
         self.scaler = scaler
         self.loss_scale = scaler.scale_value  # see LossAndGradients
-        self.max_norm = max_norm
+        self.clip = ClipByGlobalNorm(max_norm) if max_norm else None
 
     # One argument a gradient: a tuple would be a constant of the graph, which would be compiled anew at every step.
     def construct(self, *gradients):
         gradients = self.scaler.unscale(gradients)
-        if self.max_norm:
-            gradients = ops.clip_by_global_norm(gradients, self.max_norm)
+        if self.clip is not None:
+            gradients = self.clip(gradients)
         return self.optimizer(gradients)
 
 
