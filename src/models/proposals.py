@@ -55,11 +55,14 @@ class ProposalGenerator(nn.Cell):
         canvas: (height, width) in pixels.
 
     Attributes:
+        level_sizes: as given, a tuple.
         number: R, of proposals an image.
+        pre_nms_top_n: boxes of a level before suppression, at most.
     """
 
     def __init__(self, cfg, level_sizes: list[int], canvas: tuple[int, int]):
         super().__init__()
+        self.level_sizes, self.pre_nms_top_n = tuple(level_sizes), cfg.pre_nms_top_n
         self.min_size, self.drop_small_first = cfg.min_size, cfg.drop_small_first
         # Here and not in the graph, of which each operation on numbers would be a node until it is folded.
         kept, firsts = [min(cfg.pre_nms_top_n, size) for size in level_sizes], np.cumsum([0, *level_sizes]).tolist()
