@@ -40,7 +40,7 @@ def outputs(stored):
     values = [value.asnumpy() for value in parts(*map(Tensor, (stored["image"], valid_size, rois)))]
     names = ("logits", "deltas", "proposals", "valid", "pooled", "class_logits", "box_deltas")
     return {"levels": values[:5], **dict(zip(names, values[5:])), "anchors": parts.forward.anchors.asnumpy(),
-            "levels": parts.forward.propose.levels}
+            "rows": parts.forward.propose.levels}
 
 
 @pytest.mark.parametrize("level", range(5))
@@ -57,7 +57,7 @@ def test_anchors(outputs, stored):
 @pytest.mark.parametrize("level", range(5))
 def test_rpn_outputs(outputs, stored, level):
     height, width = outputs["levels"][level].shape[2:]
-    rows = slice(*outputs["levels"][level][:2])
+    rows = slice(*outputs["rows"][level][:2])
     # torchvision's maps (B, A, H, W) and (B, 4 A, H, W).
     logits = outputs["logits"][:, rows].reshape(2, height, width, -1).transpose(0, 3, 1, 2)
     deltas = outputs["deltas"][:, rows].reshape(2, height, width, -1).transpose(0, 3, 1, 2)
