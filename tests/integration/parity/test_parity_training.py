@@ -9,7 +9,8 @@ from tests.helpers.parity.three_steps import train_three_steps
 
 def computed(stored):
     """Losses of three steps, gradient norms of the first, and the weights after the last, under torchvision's names."""
-    cfg = torchvision_config(320, 416, SAMPLE_ALL)
+    # As on the CPU: with MindSpore's ROIAlign one of the third step's losses is 1.5% off, the others as near as here.
+    cfg = torchvision_config(320, 416, [*SAMPLE_ALL, ("bbox_head.roi_extractor.operator", "gather")])
     num_classes = int(stored["num_classes"])
     network = drawn_network(cfg, num_classes, int(stored["salt"]))
     annotations = [(stored[f"gt_boxes_{i}"], stored[f"gt_labels_{i}"]) for i in range(2)]
