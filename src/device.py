@@ -16,7 +16,6 @@ from src.config import Config, with_settings
 from src.config.checks import check_device_limits
 from src.distributed import Group
 from src.errors import UserError
-from src.models.precision import check_precision
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -49,7 +48,6 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     else:
         logger.info("device: %s", device)
     check_device_limits(cfg)
-    check_precision(cfg)
     try:
         ms.set_device(device, None if device == "CPU" else group.local_rank)
     except (RuntimeError, ValueError) as error:

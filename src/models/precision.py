@@ -4,19 +4,7 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import nn
 
-from src.errors import UserError
 from src.models.residual import NORMS, FunctionalConv2d
-
-
-def check_precision(cfg) -> None:
-    """Check that cfg.device_target, which is no longer auto, computes in the precision of cfg.
-
-    Raises:
-        UserError: it does not.
-    """
-    if cfg.device_target == "CPU" and cfg.mix and cfg.mix_dtype == "bfloat16":
-        raise UserError("mix_dtype bfloat16 does not run on the CPU, where MindSpore has no such convolution; "
-                        "give -o mix_dtype=float16, or --mix False.")
 
 
 def can_overflow(cfg) -> bool:

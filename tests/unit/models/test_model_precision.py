@@ -5,8 +5,9 @@ import pytest
 from mindspore import Tensor, nn
 
 from src.config import Config, with_settings
+from src.config.checks import check_device_limits
 from src.errors import UserError
-from src.models.precision import can_overflow, check_precision, to_mixed_precision
+from src.models.precision import can_overflow, to_mixed_precision
 
 
 class Network(nn.Cell):
@@ -47,7 +48,7 @@ def test_bfloat16_is_refused_on_the_cpu_and_cannot_overflow(settings, refused, o
     cfg = with_settings(Config(), settings)
     assert can_overflow(cfg) == overflows
     if not refused:
-        check_precision(cfg)
+        check_device_limits(cfg)
         return
     with pytest.raises(UserError, match="^mix_dtype bfloat16 does not run on the CPU, .*; give -o mix_dtype=float16"):
-        check_precision(cfg)
+        check_device_limits(cfg)
