@@ -17,9 +17,9 @@ class MultiScaleRoIAlign(nn.Cell):
 
     Args:
         strides: of the levels that RoIs are pooled from, finest first, in pixels.
-        resolution: see `RoIAlign`.
-        sampling_ratio: see `RoIAlign`.
-        aligned: see `RoIAlign`.
+        resolution: see `_Pooling`.
+        sampling_ratio: see `_Pooling`.
+        aligned: see `_Pooling`.
         operator: gather for `RoIAlign`, roi_align for `OperatorRoIAlign`.
     """
 
@@ -54,12 +54,8 @@ class MultiScaleRoIAlign(nn.Cell):
         return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
 
-class RoIAlign(nn.Cell):
-    """RoIAlign of boxes whose level is known, by gathering rows of the flattened levels.
-
-    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, which a gather and a small matrix product compute.
-    These give the same bits in every run, where the gradient of MindSpore's ROIAlign depends on the order of its threads, and
-    are several times faster than that operator on the CPU. src/cpu_kernels can replace this cell.
+class _Pooling(nn.Cell):
+    """What both ways to compute RoIAlign are given.
 
     Args:
         resolution: bins a side.
@@ -74,6 +70,20 @@ class RoIAlign(nn.Cell):
         self.aligned = aligned
         self.shift = 0.5 if aligned else 0.0
         self.smallest_side = 0.0 if aligned else 1.0
+
+
+class RoIAlign(_Pooling):
+    """RoIAlign of boxes whose level is known, by gathering rows of the flattened levels.
+
+    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, which a gather and a small matrix product compute.
+    These give the same bits in every run, where the gradient of MindSpore's ROIAlign depends on the order of its threads, and
+    are several times faster than that operator on the CPU. src/cpu_kernels can replace this cell.
+
+    Args: see `_Pooling`.
+    """
+
+    def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
+        super().__init__(resolution, sampling_ratio, aligned)
         # Positions of the samples along a side of length 1.
         steps = (np.arange(resolution * sampling_ratio) + 0.5) / (resolution * sampling_ratio)
         self.steps = Tensor(steps.astype(np.float32))
@@ -125,7 +135,7 @@ class RoIAlign(nn.Cell):
         return pooled.reshape(batch * number, self.resolution, self.resolution, channels).transpose(0, 3, 1, 2)
 
 
-class OperatorRoIAlign(nn.Cell):
+class OperatorRoIAlign(_Pooling):
     """`RoIAlign` by MindSpore's operator, which pools every box from every level; the result of its own level is taken.
 
     For devices: to gather the rows of 1,024 RoIs of 256 channels writes 822 MB, and the backward pass adds 800,000 rows up again.
@@ -136,19 +146,11 @@ class OperatorRoIAlign(nn.Cell):
     Ascend mode 1, like mode 0, stretches boxes to one cell a side (so CANN's sources say): there aligned boxes with sides below
     one cell of their level, 4 pixels on the finest, are pooled as if these had one cell.
 
-    Args:
-        resolution: see `RoIAlign`.
-        sampling_ratio: see `RoIAlign`.
-        aligned: see `RoIAlign`.
+    Args: see `_Pooling`.
     """
 
     def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
-        super().__init__()
-        self.resolution = resolution
-        self.samples = sampling_ratio
-        self.aligned = aligned
-        self.shift = 0.5 if aligned else 0.0
-        self.smallest_side = 0.0 if aligned else 1.0
+        super().__init__(resolution, sampling_ratio, aligned)
         # The scale of every level is 1, as boxes come in cells.
         self.operator = ops.ROIAlign(resolution, resolution, 1.0, sampling_ratio, 1)
 
