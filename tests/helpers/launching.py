@@ -3,8 +3,12 @@ import os
 import shutil
 import socket
 import sys
+import time
 from pathlib import Path
 
+import psutil
+
+PATIENCE = 30  # seconds until all processes of a run must have ended
 BESIDE_PYTHON = Path(sys.executable).parent
 MPIRUN = str(BESIDE_PYTHON / "mpirun") if (BESIDE_PYTHON / "mpirun").exists() else shutil.which("mpirun")
 # msrun starts the first `python` of PATH.
@@ -25,3 +29,20 @@ def msrun(ranks, logs, *words):
         port = free.getsockname()[1]
     return [str(BESIDE_PYTHON / "msrun"), f"--worker_num={ranks}", f"--local_worker_num={ranks}", f"--master_port={port}",
             f"--log_dir={logs}", "--join=True", "--cluster_time_out=300", *map(str, words)]
+
+
+def wait_for(sign, program, log):
+    """Wait until the file `log` has the text `sign`; the program must not end before."""
+    deadline = time.monotonic() + 300
+    while sign not in Path(log).read_text():
+        assert program.poll() is None and time.monotonic() < deadline, Path(log).read_text()[-4000:]
+        time.sleep(0.05)
+
+
+def wait_for_end(program, family):
+    """The exit status of a program; it and the processes `family` must end within PATIENCE seconds."""
+    started = time.monotonic()
+    status = program.wait(timeout=PATIENCE)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE - (time.monotonic() - started))
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    return status

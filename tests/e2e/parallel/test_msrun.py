@@ -2,19 +2,16 @@
 import json
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
 from src.checkpoint import read_checkpoint
-from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun
+from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
 
 NAME = "FasterRCNN_det_resnet18"
-PATIENCE = 30  # seconds until all must have ended
 
 
 @pytest.fixture
@@ -26,13 +23,6 @@ def start(tmp_path):
             return psutil.Popen(msrun(2, tmp_path / "logs", *words), cwd=ROOT, env=MSRUN_ENVIRONMENT, stdout=output,
                                 stderr=subprocess.STDOUT), log
     return start_msrun
-
-
-def wait_for(sign, program, log):
-    deadline = time.monotonic() + 300
-    while sign not in Path(log).read_text():
-        assert program.poll() is None and time.monotonic() < deadline, Path(log).read_text()[-4000:]
-        time.sleep(0.05)
 
 
 def ranks_and_scheduler(program):
@@ -73,10 +63,7 @@ def test_a_signal_ends_all_processes(start, config, tmp_path, number):
     for process, (_, rank) in zip(script, roles):
         if number == signal.SIGTERM or rank == "1":
             process.send_signal(number)
-    started = time.monotonic()
-    assert program.wait(timeout=PATIENCE) != 0
-    _, alive = psutil.wait_procs(family, timeout=PATIENCE - (time.monotonic() - started))
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert wait_for_end(program, family) != 0
     if number == signal.SIGTERM:
         saved = [line.split(" saved ")[1] for line in log.read_text().splitlines() if " saved " in line]
         done = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]

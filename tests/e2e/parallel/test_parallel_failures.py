@@ -3,15 +3,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.helpers.launching import launch
+from tests.helpers.launching import PATIENCE, launch, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
-
-PATIENCE = 30  # seconds until all must have ended
 
 
 @pytest.mark.usefixtures("workspace")
@@ -38,17 +35,11 @@ def kill_one(command, script, rank, log, sign):
     """Start the command, kill -9 one rank when the log shows the sign; the exit status and seconds until the end."""
     with open(log, "w") as output:
         program = psutil.Popen([str(word) for word in command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 300
-    while sign not in Path(log).read_text():
-        assert program.poll() is None and time.monotonic() < deadline, Path(log).read_text()[-4000:]
-        time.sleep(0.05)
+    wait_for(sign, program, log)
     family = program.children(recursive=True)
     ranks_of(program, script)[rank].send_signal(signal.SIGKILL)
     started = time.monotonic()
-    status = program.wait(timeout=PATIENCE)
-    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-    return status, time.monotonic() - started
+    return wait_for_end(program, family), time.monotonic() - started
 
 
 @pytest.mark.parametrize("rank", [0, 1])
