@@ -37,6 +37,13 @@ def pytest_xdist_make_scheduler(config, log):
     return SharingScheduling(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_operator_after_the_other():
+    """As `src.device.set_up_device` has it on the CPU."""
+    import mindspore as ms
+    ms.runtime.launch_blocking()
+
+
 @pytest.fixture(autouse=True)
 def own_logging():
     """Give the program's logger back as it was: the scripts send it to standard output."""

@@ -15,19 +15,20 @@ class _Graph(nn.Cell):
 
 
 @pytest.fixture(autouse=True)
-def _graph_mode_on_cpu():
+def operator_by_operator():
+    """PyNative mode on the CPU, which needs no compilation, for all tests that do not ask for a graph."""
     ms.set_device("CPU")
-    ms.set_context(mode=ms.GRAPH_MODE)
-
-
-@pytest.fixture
-def operator_by_operator(_graph_mode_on_cpu):
-    """PyNative mode, which needs no compilation, for tests that are not about the graph."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 @pytest.fixture
-def in_graph():
+def graph_mode(operator_by_operator):
+    """Graph mode; integration/test_model_modes.py has the whole detector in both."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+@pytest.fixture
+def in_graph(graph_mode):
     """A function that runs `function`, a plain function or a cell, on arrays in graph mode and returns arrays."""
     def run(function, *arrays):
         cell = function if isinstance(function, nn.Cell) else _Graph(function)

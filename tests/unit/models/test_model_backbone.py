@@ -48,7 +48,6 @@ def statistics_that_move(backbone):
                for cell, (mean, variance) in zip(norms(backbone), before))
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize(("name", "channels"), [("det_resnet18", (64, 128, 256, 512)),
                                                 ("det_resnet50", (256, 512, 1024, 2048))])
 def test_strides_and_channels(name, channels):
@@ -59,7 +58,6 @@ def test_strides_and_channels(name, channels):
     assert [f.shape for f in features] == [(2, c, 64 // s, 96 // s) for c, s in zip(channels, (4, 8, 16, 32))]
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_features_are_those_of_the_classification_network():
     """The last feature, averaged and classified, is what mindcv's network gives."""
     model = create_model("resnet18")
@@ -72,7 +70,6 @@ def test_features_are_those_of_the_classification_network():
     np.testing.assert_allclose(model(Tensor(IMAGE)).asnumpy(), logits, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_nothing_is_frozen():
     backbone = build()
     # 20 convolutions, each with a BatchNorm of two weights; there is no classifier.
@@ -80,7 +77,6 @@ def test_nothing_is_frozen():
     assert statistics_that_move(backbone) == 20
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_frozen_2stage_keeps_the_stem_and_the_first_stage():
     backbone = build(frozen_2stage=True)
     everything = {p.name for p in backbone.get_parameters() if "moving" not in p.name}
@@ -90,7 +86,6 @@ def test_frozen_2stage_keeps_the_stem_and_the_first_stage():
     assert statistics_that_move(backbone) == 15
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_frozen_bn_keeps_every_batch_norm():
     backbone = build(frozen_bn=True)
     assert len(trained(backbone)) == 20
@@ -98,7 +93,6 @@ def test_frozen_bn_keeps_every_batch_norm():
     assert statistics_that_move(backbone) == 0
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize("frozen_2stage", [True, False])
 def test_frozen_keeps_everything(frozen_2stage):
     backbone = build(frozen=True, frozen_2stage=frozen_2stage)

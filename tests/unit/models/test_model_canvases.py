@@ -9,7 +9,6 @@ from tests.helpers.tiny_networks import tiny_config, tiny_network
 WIDE, UPRIGHT = [32, 64], [64, 32]
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 @pytest.mark.parametrize(("size", "canvas"), [((40, 90), WIDE), ((90, 40), UPRIGHT), ((50, 50), WIDE)])
 def test_an_image_is_detected_on_the_canvas_on_which_it_becomes_largest(size, canvas):
     image = draw_scene(np.random.default_rng(3), *size)[0]

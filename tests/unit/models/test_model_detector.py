@@ -28,7 +28,6 @@ def untrained():
                                           OverflowCheck(SingleProcess(), "CPU"))
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     network, forward, step = untrained()
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
@@ -47,7 +46,6 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
         assert np.array_equal(value, before[name]) == frozen, name
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_a_batch_without_any_box_is_background():
     """All anchors and RoIs are negative: log 2 and log (K + 1) before training, less after it, and no box loss."""
     network, _, step = untrained()

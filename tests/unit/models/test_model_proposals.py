@@ -73,6 +73,7 @@ def run(cfg, anchors, logits, deltas, sizes, level_sizes=LEVEL_SIZES):
     return tuple(output.asnumpy() for output in outputs)
 
 
+@pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize("cfg", [settings(), settings(post_nms_top_n=7, min_size=0.0)])
 def test_equals_independent_implementation(cfg):
     anchors, logits, deltas = random_input(0)
@@ -117,7 +118,6 @@ def test_small_boxes_dropped_first_leave_their_places_to_others(min_size):
     assert any(more > less for more, less in counts)
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_suppression_stays_within_a_level():
     # The same box on both levels, and twice on the second.
     box = [10, 10, 50, 50]
@@ -127,7 +127,6 @@ def test_suppression_stays_within_a_level():
     np.testing.assert_array_equal(boxes[0, :3], [box, box, [100, 100, 140, 140]])
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_levels_suppress_each_other_after_the_best_are_chosen():
     # The third anchor, on the other level, overlaps the first by 0.8, and the fourth, on its own, by as much.
     anchors = [[0, 0, 100, 8], [200, 90, 220, 110], [0, 0, 100, 10], [0, 0, 80, 10]]
@@ -138,7 +137,6 @@ def test_levels_suppress_each_other_after_the_best_are_chosen():
     np.testing.assert_array_equal(boxes[0, 0], [0, 0, 100, 10])
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_clipping_to_the_canvas_knows_no_image():
     boxes, valid = run(settings(clip_to="canvas"), [[-5, -6, 300, 400], [60, 70, 90, 100]], [[2, 1]], np.zeros((1, 2, 4)),
                        [[40, 30]], level_sizes=(2,))
@@ -146,7 +144,6 @@ def test_clipping_to_the_canvas_knows_no_image():
     np.testing.assert_array_equal(boxes, [[[0, 0, 127, 109], [60, 70, 90, 100]]])
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_small_boxes_are_dropped_and_suppress_nothing():
     # Cut at the border, the first box is 7 pixels wide; it covers most of the second, which has a lower score.
     anchors = [[93, 20, 140, 60], [92, 20, 100, 60], [10, 10, 18, 18], [10, 10, 17.9, 30]]
@@ -155,7 +152,6 @@ def test_small_boxes_are_dropped_and_suppress_nothing():
     np.testing.assert_array_equal(boxes[0, :2], [[92, 20, 100, 60], [10, 10, 18, 18]])
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_no_box_is_large_enough():
     anchors, logits, deltas = random_input(1)
     boxes, valid = run(settings(min_size=500.0, post_nms_top_n=5), anchors, logits, deltas, [[100, 120], [64, 70]])
@@ -163,7 +159,6 @@ def test_no_box_is_large_enough():
     np.testing.assert_array_equal(boxes, np.zeros((2, 5, 4)))
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_fewer_candidates_than_wanted():
     anchors, logits, deltas = random_input(2)
     boxes, valid = run(settings(post_nms_top_n=1000, pre_nms_top_n=1000), anchors, logits, deltas, [[100, 120]] * 2)
@@ -171,7 +166,6 @@ def test_fewer_candidates_than_wanted():
     assert valid.any()
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_equal_scores_leave_no_overlapping_proposals():
     """float16 logits are often equal: whichever of them comes first, no two proposals of a level overlap."""
     rng = np.random.default_rng(3)

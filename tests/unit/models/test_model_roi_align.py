@@ -64,6 +64,7 @@ def pool(cell, levels, rois):
     return cell(tuple(Tensor(level) for level in levels), Tensor(rois)).asnumpy()
 
 
+@pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize(("aligned", "resolution", "samples"), [(True, 7, 2), (False, 3, 1)])
 def test_equals_plain_loops(aligned, resolution, samples):
     levels = pyramid(np.random.default_rng(0), 2, 3)
@@ -76,6 +77,7 @@ def test_equals_plain_loops(aligned, resolution, samples):
     np.testing.assert_array_equal(pool(cell, levels, ROIS), found)
 
 
+@pytest.mark.usefixtures("graph_mode")
 def test_runs_operator_by_operator():
     levels = pyramid(np.random.default_rng(2), 2, 1)
     cell = MultiScaleRoIAlign(STRIDES, 2, 2, True)
@@ -102,6 +104,7 @@ def test_levels_by_size():
     np.testing.assert_array_equal(cell.assign_levels(oblong).asnumpy(), [2, 1, 2])
 
 
+@pytest.mark.usefixtures("graph_mode")
 def test_gradient_of_the_features():
     """Pooling is linear: the gradient of a weighted sum, times a direction, is that sum for the pooled direction."""
     rng = np.random.default_rng(1)
@@ -159,6 +162,7 @@ def test_operator_equals_gathering(batch, aligned):
         assert_close(gradient, other, 1e-4)
 
 
+@pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize("aligned", [True, False])
 def test_operator_in_a_graph(aligned):
     """Of RoIs in pixels, with a level that RoIs are not pooled from, with the gradients of the levels."""

@@ -30,7 +30,6 @@ def rows_of(outputs, image):
     return {tuple(rois[i]): (label[i], tuple(targets[i])) for i in np.flatnonzero(sampled)}
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_sampler_labels_and_targets():
     priority = np.tile(np.arange(7, dtype=np.float32), (2, 1))
     sampler = RoISampler(settings(), False, NUM_CLASSES)
@@ -62,7 +61,6 @@ def test_sampler_adds_the_boxes(in_graph):
     assert sampled.all()
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_sampler_caps_positives():
     priority = np.tile(np.arange(7, dtype=np.float32), (2, 1))
     sampler = RoISampler(settings(rois_per_batch=4, fg_fraction=0.25), False, NUM_CLASSES)
@@ -105,7 +103,6 @@ def test_losses_equal_plain_loops(in_graph, beta):
     np.testing.assert_allclose(found, (classification / 8, box_loss / 8), rtol=1e-5)
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_losses_of_an_empty_sample_are_zero():
     zeros = Tensor(np.zeros((1, 2, 4), np.float32))
     losses = RoILoss(NUM_CLASSES, WEIGHTS, 1.0)(
@@ -132,7 +129,6 @@ def test_predictor(in_graph):
     np.testing.assert_array_equal(unclipped_scores, scores)
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_box_head_equals_numpy():
     rng = np.random.default_rng(1)
     head = BoxHead(2, 3, 8, NUM_CLASSES)
