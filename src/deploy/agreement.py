@@ -27,16 +27,17 @@ class Agreement(NamedTuple):
     alone: int
     rows: int
 
-    def holds(self) -> bool:
-        """Whether all but a few proposals, for ties, are within the tolerances."""
-        return self.alone <= MAX_TIES * self.rows
+    def holds(self, max_alone: float = MAX_TIES) -> bool:
+        """Whether all but a few proposals, for ties, are within the tolerances; max_alone: the part that need not be."""
+        return self.alone <= max_alone * self.rows
 
     def __str__(self):
         alone = f", {self.alone} of {self.rows} proposals without a counterpart" if self.alone else ""
         return f"boxes differ by {self.box_difference:.2g} pixels, scores by {self.score_difference:.2g}{alone}"
 
 
-def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray]) -> Agreement:
+def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray],
+              tolerances: tuple[float, float] = (BOX_TOLERANCE, SCORE_TOLERANCE)) -> Agreement:
     """Compare the outputs of two detectors for the same images, proposal by proposal.
 
     Proposals of nearly equal scores may have changed places: one that differs from that of its rank beyond the tolerances is
@@ -46,16 +47,17 @@ def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, 
     Args:
         found: boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
         expected: the same of the other detector.
+        tolerances: of boxes, in pixels, and of scores.
     """
     worst, alone = [], 0
     for boxes, scores, other_boxes, other_scores in zip(*found, *expected):
         for first, second in (((boxes, scores), (other_boxes, other_scores)), ((other_boxes, other_scores), (boxes, scores))):
             differences = _differences(*first, *second)
-            for row in np.flatnonzero(~_within(differences)):
+            for row in np.flatnonzero(~_within(differences, tolerances)):
                 to_all = _differences(first[0][row], first[1][row], *second)
-                best = np.argmin(np.nan_to_num((to_all / (BOX_TOLERANCE, SCORE_TOLERANCE)).max(axis=1), nan=np.inf))
+                best = np.argmin(np.nan_to_num((to_all / tolerances).max(axis=1), nan=np.inf))
                 differences[row] = to_all[best]
-            is_alone = ~_within(differences)
+            is_alone = ~_within(differences, tolerances)
             alone += int(is_alone.sum())
             worst.append(differences[~is_alone if not is_alone.all() else is_alone].max(axis=0))
     box_difference, score_difference = np.max(worst, axis=0)
@@ -77,6 +79,6 @@ def _differences(boxes, scores, other_boxes, other_scores):
                      np.abs(scores - other_scores).reshape(count, -1).max(axis=1)), axis=1)
 
 
-def _within(differences):
+def _within(differences, tolerances):
     """(n,) bool, False where a difference is not finite."""
-    return (differences <= (BOX_TOLERANCE, SCORE_TOLERANCE)).all(axis=1)
+    return (differences <= tolerances).all(axis=1)

@@ -3,9 +3,11 @@
 import mindspore as ms
 import numpy as np
 
+from src.checkpoint import write_checkpoint
 from src.config.load import load_config
 from src.dataset.drawing import draw_scene
 from src.detector import build_detector
+from src.models.parameter_names import DELTAS
 from tests.helpers.paths import TINY_DETECTOR
 
 NUM_CLASSES = 3
@@ -17,9 +19,9 @@ def tiny_config(**settings):
     return load_config(TINY_DETECTOR, [(key.replace("__", "."), value, "test") for key, value in settings.items()])
 
 
-def tiny_network(cfg):
+def tiny_network(cfg, num_classes=NUM_CLASSES):
     """A FasterRCNN whose boxes and scores differ from proposal to proposal, and whose BatchNorm does something."""
-    network = build_detector(cfg, NUM_CLASSES)
+    network = build_detector(cfg, num_classes)
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
         name, shape = parameter.name, parameter.shape
@@ -41,3 +43,15 @@ def tiny_inputs(batch, side=64):
     for row, height in enumerate(heights):
         image[row, :height] = draw_scene(np.random.default_rng([7, row]), height, side)[0]
     return image, np.array([[height, side] for height in heights], np.float32)
+
+
+# With this scale of the loss, gradients overflow in every step from the weights of `write_overflowing`.
+OVERFLOWING_SCALE = ["--mix", "False", "--ms_loss_scaler", "static", "--ms_loss_scaler_value", str(2**30)]
+
+
+def write_overflowing(path, num_classes):
+    """Write a checkpoint whose losses are finite, and whose gradients are beyond float32 with a loss scale of 2**30."""
+    parameters = {parameter.name: parameter for parameter in tiny_network(tiny_config(), num_classes).get_parameters()}
+    large = parameters[f"{DELTAS}weight"]
+    large.set_data(large * 1e33)
+    write_checkpoint(str(path), parameters)

@@ -3,10 +3,22 @@ import json
 import subprocess
 import sys
 
+import cv2
+import mindspore as ms
+import numpy as np
 import pytest
 
-from tests.helpers.paths import ROOT
+from src.checkpoint import write_checkpoint
+from src.dataset.drawing import CLASSES
+from src.dataset.shapes import ensure_shapes
+from src.detector import Predictor, load_detector
+from src.distributed import SingleProcess
+from src.train.step import TrainStep
+from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.tiny_networks import tiny_config, tiny_network
+from tools import benchmark
 from tools.benchmarking.breakdown import PARTS
+from tools.benchmarking.steps import RepeatedInference
 
 TIMES = ["first_step_s", "train_step_s", "predict_s", "peak_gib"]
 RATES = ["pipeline_images_per_s", "plain_images_per_s"]
@@ -24,10 +36,11 @@ def run_benchmark():
 
 def test_everything(run_benchmark, tmp_path):
     """At a size that is rounded up."""
-    done = run_benchmark("--what", "train,predict,data", "--height", 40, "--json", tmp_path / "all.json")
+    done = run_benchmark("--what", "train,predict,data", "--height", 40, "--compare", "onnxruntime",
+                         "--json", tmp_path / "all.json")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "all.json").read_text())
-    assert set(results) == {*TIMES, *RATES, "breakdown"}
+    assert set(results) == {*TIMES, *RATES, "breakdown", "comparison"}
     assert all(results[key] > 0 for key in (*TIMES, *RATES))
     assert results["first_step_s"] > results["train_step_s"]
     breakdown = results["breakdown"]
@@ -38,6 +51,53 @@ def test_everything(run_benchmark, tmp_path):
     assert "[40, 64] rounded up to [64, 64]" in done.stdout
     assert "\n[" not in done.stdout  # as the profiler's progress lines begin
     assert "overflowed" not in done.stdout
+    comparison = results["comparison"]
+    peer = comparison["peers"]["onnxruntime"]
+    assert peer["ratio"] == comparison["seconds"] / peer["seconds"]
+    own, other = done.stdout.splitlines()[-2:]
+    assert own.split() == ["this", "program,", "--mix", "False", f"{comparison['seconds']:.3f}", "s"]
+    assert other.startswith(f"ONNX Runtime {peer['version']}, fp32 only  ")
+    assert other.split()[5:9] == [f"{peer['seconds']:.3f}", "s", f"{peer['ratio']:.2f}", "boxes"]
+
+
+def record(monkeypatch, kind, calls):
+    """Append (arguments, result) of each call of an instance of `kind` to `calls`."""
+    call = kind.__call__
+
+    def recorded(self, *arguments):
+        calls.append((arguments, call(self, *arguments)))
+        return calls[-1][1]
+    monkeypatch.setattr(kind, "__call__", recorded)
+
+
+def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
+    """Operator by operator, which here is quicker than a graph."""
+    ensure_shapes(str(tmp_path / "shapes"), train_images=3, val_images=3, height=64, width=64, seed=0)
+    checkpoint, where = str(tmp_path / "a.ckpt"), f"data.dataset_dir={tmp_path / 'shapes'}"
+    cfg = tiny_config(ms_mode=1, checkpoint_path=checkpoint)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    write_checkpoint(checkpoint, {p.name: p for p in tiny_network(cfg, len(CLASSES)).get_parameters()})
+    steps, inferences = [], []
+    record(monkeypatch, TrainStep, steps)
+    record(monkeypatch, RepeatedInference, inferences)
+    status, output, error = run_tool(
+        benchmark, "--config", TINY_DETECTOR, "--device_target", "CPU", "--height", 64, "--width", 64, "--batch", 2, "--steps", 1,
+        "--what", "train,predict", "--weights", checkpoint, "-o", where, "data.draw_shapes=null", "ms_mode=1")
+    assert status == 0, output + error
+    # One before the first, which is measured from the start, and one that does not count.
+    assert len(steps) == 3 and {number for ([batch], *_), _ in steps for number in batch.image_id.tolist()} == {1, 2, 3}
+    arguments, (losses, _) = steps[0]
+    expected_losses, _ = TrainStep(load_detector(cfg)[0], cfg, len(CLASSES), SingleProcess())(*arguments)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+    predictor = Predictor(load_detector(cfg)[0], cfg)
+    assert len(inferences) == 2
+    images = [cv2.imread(str(path))[:, :, ::-1].copy() for path in sorted((tmp_path / "shapes" / "val2017").iterdir())]
+    for (_, detections), numbers in zip(inferences, ((0, 1), (2, 2))):
+        for number, (boxes, scores, labels) in zip(numbers, detections):
+            expected_boxes, expected_scores, expected_labels, _ = predictor.detect(images[number])
+            assert len(labels) > 5 and labels.tolist() == expected_labels.tolist()
+            np.testing.assert_allclose(boxes, expected_boxes, rtol=0, atol=1e-3)
+            np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-5)
 
 
 def test_the_pipeline_alone(run_benchmark, tmp_path):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_handler
 
-# Attributes that hold the cells of TrainingForward, FasterRCNN and Update: a step's operators carry their names. With RoIAlign
-# come the patches around sampled anchors, a tenth of it.
+# Attributes that hold the cells of TrainingForward and Update: a step's operators carry their names. The first stage is backbone,
+# pyramid and the RPN's head on every cell. With RoIAlign come the patches around sampled anchors, a tenth of it.
 PART_OF_CELL = {
-    "preprocess": "preprocess", "backbone": "backbone", "fpn": "FPN", "rpn_head": "RPN", "rpn_loss": "RPN",
-    "sample_anchors": "RPN", "propose": "proposals", "roi_align": "RoIAlign", "features": "RoIAlign", "box_head": "heads",
-    "roi_loss": "heads", "sample_rois": "heads", "optimizer": "optimizer"}
-PARTS = ("preprocess", "backbone", "FPN", "RPN", "proposals", "RoIAlign", "heads", "backward", "optimizer", "other", "all_reduce")
+    "preprocess": "preprocess", "first_stage": "first stage", "anchor_head": "RPN", "rpn_loss": "RPN", "sample_anchors": "RPN",
+    "propose": "proposals", "roi_align": "RoIAlign", "features": "RoIAlign", "box_head": "heads", "roi_loss": "heads",
+    "sample_rois": "heads", "optimizer": "optimizer"}
+PARTS = ("preprocess", "first stage", "RPN", "proposals", "RoIAlign", "heads", "backward", "optimizer", "other", "all_reduce")
+# Cells with a `bprop` of their own: the operators of that carry their names, those of `construct` the name of the caller.
+OWN_GRADIENT = ("-_Run", "-KernelRoIAlignPair")
 
 
 def break_down(step):
@@ -44,13 +46,12 @@ def seconds_by_part(path):
 
 
 def part_of(operator):
-    """The part of an operator named like Default/forward-TrainingForward/network-FasterRCNN/fpn-FPN/.../Conv2D-op0.
+    """The part of an operator named like Default/forward-TrainingForward/first_stage-KernelFirstStage/.../Custom-op0.
 
-    Some belong to no cell. The largest of them are the gradient of RoIAlign's kernel (Default/Custom-op0, as operators of a
-    cell's own `bprop` are called), and the bias gradients of the convolution kernel, which cannot be told from the sums of
-    the overflow check (Expand/_SumExt/ReduceSum-op0): these are "other", 1% of R50-FPN's step at 768x1280.
+    Some belong to no cell, such as the sums of the overflow check (Expand/_SumExt/ReduceSum-op0): these are "other".
     """
-    if operator.startswith(("Gradients/", "Default/Custom-")):
+    *cells, name = operator.split("/")
+    if cells[0] == "Gradients" or (name.startswith("Custom-") and cells[-1].endswith(OWN_GRADIENT)):
         return "backward"
-    cells = (name.partition("-")[0] for name in operator.split("/"))
-    return next((PART_OF_CELL[cell] for cell in cells if cell in PART_OF_CELL), "other")
+    names = (cell.partition("-")[0] for cell in cells)
+    return next((PART_OF_CELL[cell] for cell in names if cell in PART_OF_CELL), "other")

@@ -1,11 +1,17 @@
-"""Noise in the place of photographs: the time of a step depends on the sizes alone."""
+"""What the network is given: noise in the place of photographs, with which times depend on the sizes alone, or real images."""
+import contextlib
+import itertools
+
 import numpy as np
 from mindspore import Tensor
 
-from src.dataset.loader import Batch
+from src.dataset.loader import Batch, EvalLoader, Loader, TrainLoader
+from src.dataset.splits import open_training_set, open_validation_set
 from src.dataset.transforms import pad_boxes, padding_of
+from src.errors import UserError
 
-BOXES = 6  # an image
+BOXES = 6  # an image of noise
+MAX_BATCHES = 4  # of real images
 
 
 def padding_size(cfg):
@@ -42,3 +48,43 @@ def noise_batch(cfg, num_classes):
     columns = (pixels, valid_size, *map(np.stack, zip(*rows)), np.arange(cfg.batch_size), valid_size.astype(np.int32),
                np.ones_like(valid_size), np.ones(cfg.batch_size, bool))
     return Batch(*(Tensor(np.ascontiguousarray(column)) for column in columns[:5]), *columns[5:])
+
+
+def real_batches(cfg, group, checkpoint, what):
+    """The first batches of cfg's training and validation set, as train.py and eval.py read them.
+
+    Args:
+        cfg: the configuration.
+        group: the process group, of which every process gets the same.
+        checkpoint: `Checkpoint` of the detector that they are for.
+        what: which of train and predict are wanted.
+
+    Returns:
+        Dict by these names: list of at most MAX_BATCHES `Batch`.
+
+    Raises:
+        UserError: a data set cannot be read, or has another number of classes than the checkpoint.
+    """
+    loaders: dict[str, Loader] = {}
+    if "train" in what:
+        training_set = open_training_set(cfg, group)
+        require_class_count(training_set, checkpoint)
+        loaders["train"] = TrainLoader(training_set, cfg)
+    if "predict" in what:
+        validation_set = open_validation_set(cfg, group, checkpoint.class_names)
+        require_class_count(validation_set, checkpoint)
+        loaders["predict"] = EvalLoader(validation_set, cfg)
+    return {part: first_batches(loader) for part, loader in loaders.items()}
+
+
+def require_class_count(dataset, checkpoint):
+    """Raise a UserError unless a data set has as many classes as the detector of the checkpoint."""
+    if len(dataset.names) != checkpoint.num_classes:
+        raise UserError(f"{dataset.annotation_path} has {len(dataset.names)} classes, but {checkpoint.path} has "
+                        f"{checkpoint.num_classes}; give the configuration that it was trained with.")
+
+
+def first_batches(loader):
+    """At most MAX_BATCHES batches of a `Loader`, which reads no more."""
+    with contextlib.closing(loader.batches()) as stream:
+        return list(itertools.islice(stream, MAX_BATCHES))

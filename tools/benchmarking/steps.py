@@ -1,7 +1,9 @@
 """Seconds of the detector's steps, put together from the parts that train.py and eval.py use."""
+import itertools
 import statistics
 import time
 
+from src.evaluation.detections import select_detections
 from src.train.all_reduce import broadcast_parameters
 from src.train.step import TrainStep
 
@@ -17,12 +19,25 @@ def median_seconds(run, count):
     return statistics.median(seconds)
 
 
-class RepeatedTrainStep:
-    """Training steps whose micro-batches are all the same batch; of the `count` so far, `skipped` overflowed and so went without
-    the update."""
+class RepeatedInference:
+    """Inference of the `batches` in turn, each up to its detections."""
 
-    def __init__(self, network, cfg, num_classes, group, batch):
-        self.micro_batches = [batch] * cfg.accumulate_steps
+    def __init__(self, predictor, cfg, batches):
+        self.predictor, self.infer, self.batches = predictor, cfg.infer, itertools.cycle(batches)
+
+    def __call__(self):
+        """Returns the list of (boxes, scores, labels) of the images, see `select_detections`."""
+        batch = next(self.batches)
+        return [select_detections(boxes, scores, self.infer.conf_threshold, self.infer.nms_threshold, self.infer.max_box_num)
+                for boxes, scores in zip(*self.predictor(batch.image, batch.valid_size))]
+
+
+class RepeatedTrainStep:
+    """Training steps whose micro-batches are the `batches` in turn; of the `count` so far, `skipped` overflowed and so went
+    without the update."""
+
+    def __init__(self, network, cfg, num_classes, group, batches):
+        self.batches, self.accumulate_steps = itertools.cycle(batches), cfg.accumulate_steps
         self.step = TrainStep(network, cfg, num_classes, group)
         self.all_reduce = self.step.all_reduce
         broadcast_parameters(group, self.step.parameters())
@@ -32,7 +47,7 @@ class RepeatedTrainStep:
     def __call__(self):
         """Run one step to the end of its update."""
         # With a learning rate of 0 every step has the same weights, and none can make them diverge.
-        _, applied = self.step(self.micro_batches, 0.0, self.count)
+        _, applied = self.step(list(itertools.islice(self.batches, self.accumulate_steps)), 0.0, self.count)
         # The step only launches the update; a weight can be read once it is done.
         self.smallest.asnumpy()
         self.count += 1

@@ -1,11 +1,27 @@
 """tools/benchmark.py: what it refuses, how it sums operators by part, and its batch."""
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 
+from src.checkpoint import Checkpoint
 from src.config.command_line import parse_train_args
+from src.dataset.shapes import ensure_shapes
+from src.distributed import SingleProcess
+from src.environment import DEFAULTS
+from src.errors import UserError
+from src.models.parameter_names import CLASSES
+from tests.helpers.paths import ROOT, TINY_DETECTOR
 from tools import benchmark
 from tools.benchmarking.breakdown import PARTS, seconds_by_part
-from tools.benchmarking.inputs import draw_inputs, noise_batch, padding_size
+from tools.benchmarking.inputs import MAX_BATCHES, draw_inputs, noise_batch, padding_size, real_batches
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
@@ -14,32 +30,68 @@ from tools.benchmarking.inputs import draw_inputs, noise_batch, padding_size
     (["--height", "0"], "--height must be a whole number of at least 1, not '0'"),
     (["--width", "wide"], "--width must be a whole number of at least 1, not 'wide'"),
     (["--batch", "0"], "--batch_size: batch_size must be at least 1, not 0"),
+    (["--compare", "onnxruntime,tensorrt"], "--compare must be some of onnxruntime,openvino, not 'tensorrt'"),
+    (["--compare", "openvino,onnxruntime"], "--compare onnxruntime,openvino needs the package openvino, which is not installed; "
+                                            "install it: pip install openvino 'numpy<2'"),
+    (["--compare", "onnxruntime", "--what", "train,data"],
+     "--compare is about inference; give it with predict in --what, or leave it out"),
+    (["--weights", "a.ckpt", "--what", "data"],
+     "--weights is about train and predict; give one of them in --what, or leave it out"),
+    (["--weights", "a.ckpt", "--classes", "3"], "--classes is the checkpoint's with --weights; leave it out"),
     (["--json", "file/results.json"], "cannot create the folder file (File exists); give file/results.json another path."),
 ])
 def test_what_is_refused(run_tool, flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     (tmp_path / "file").write_text("in the way")
     assert run_tool(benchmark, *flags) == (1, "", f"error: {sentence}\n")
 
 
+def test_peers_run_beside_one_process_on_the_cpu():
+    cfg = parse_train_args(["--device_target", "CPU"])
+    benchmark.require_one_cpu_process(cfg, SingleProcess())
+    with pytest.raises(UserError, match="in one process; start it without mpirun or msrun"):
+        benchmark.require_one_cpu_process(cfg, SimpleNamespace(size=2))
+    with pytest.raises(UserError, match="device_target is Ascend; give --device_target CPU"):
+        benchmark.require_one_cpu_process(parse_train_args(["--device_target", "Ascend"]), SingleProcess())
+
+
+def test_onnx_is_needed_as_well(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    benchmark.check_installed([])
+    with pytest.raises(UserError, match="--compare onnxruntime needs the package onnx, which is not installed"):
+        benchmark.check_installed(["onnxruntime"])
+
+
+def test_peers_run_in_the_environment_of_the_user():
+    """Not in MindSpore's: OpenVINO's oneDNN would obey ONEDNN_MAX_CPU_ISA."""
+    environment = {name: value for name, value in os.environ.items() if name not in DEFAULTS}
+    code = ("from tools import benchmark; from src.environment import set_environment; set_environment(); import os; "
+            "print(benchmark.ENVIRONMENT['OWN'], set(os.environ) - set(benchmark.ENVIRONMENT))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**environment, "OWN": "1", "GLOG_v": "2"},
+                          capture_output=True, text=True, check=True)
+    own, _, added = done.stdout.partition(" ")
+    assert own == "1" and ast.literal_eval(added) == DEFAULTS.keys() - {"GLOG_v"}
+
+
 def test_operators_are_summed_by_part(tmp_path):
     forward = "Default/forward-TrainingForward"
-    network = f"{forward}/network-FasterRCNN"
+    kernels = f"{forward}/first_stage-KernelFirstStage/network-KernelNetwork"
     operators = [
         (1, f"{forward}/preprocess-Preprocess/Div-op0", "preprocess"),
-        (2, f"{network}/backbone-Backbone/parts-CellList/1-Chain/Conv2D-op0", "backbone"),
-        (3, f"{network}/backbone-Backbone/parts-CellList/2-Chain/Conv2D-op0", "backbone"),
-        (4, f"{network}/fpn-FPN/lateral-CellList/0-Conv2d/Conv2D-op0", "FPN"),
-        (5, f"{network}/rpn_head-RPNHead/objectness-Conv2d/Conv2D-op0", "RPN"),
+        (2, f"{forward}/first_stage-FirstStage/network-FasterRCNN/fpn-FPN/lateral-CellList/0-Conv2d/Conv2D-op0", "first stage"),
+        (3, f"{kernels}/Custom-op0", "first stage"),
+        (4, f"{kernels}/run-_Run/Custom-op0", "backward"),
+        (5, f"{forward}/anchor_head-AnchorHead/outputs-PatchOutputs/objectness-Conv2d/Conv2D-op0", "RPN"),
         (6, f"{forward}/rpn_loss-RPNLoss/Mul-op0", "RPN"),
         (7, f"{forward}/sample_anchors-AnchorSampler/match-KernelMatcher/Custom-op0", "RPN"),
         (8, f"{forward}/propose-ProposalGenerator/NMSWithMask-op0", "proposals"),
-        (9, f"{forward}/features-KernelTrainingFeatures/pools-_PoolTwice/Custom-op0", "RoIAlign"),
-        (10, f"{network}/box_head-BoxHead/fc1-Dense/MatMul-op0", "heads"),
+        (9, f"{forward}/features-KernelTrainingFeatures/Custom-op1", "RoIAlign"),
+        (10, f"{forward}/box_head-BoxHead/fc1-Dense/MatMul-op0", "heads"),
         (11, f"{forward}/sample_rois-RoISampler/match-KernelMatcher/Custom-op0", "heads"),
         (12, f"{forward}/roi_loss-RoILoss/LogSoftmax-op0", "heads"),
-        (13, f"Gradients/{network}/box_head-BoxHead/fc1-Dense/Grad_MatMul/MatMul-op0", "backward"),
-        (14, "Default/Custom-op1", "backward"),
+        (13, f"Gradients/{forward}/box_head-BoxHead/fc1-Dense/Grad_MatMul/MatMul-op0", "backward"),
+        (14, f"{forward}/features-KernelTrainingFeatures/pools-KernelRoIAlignPair/Custom-op0", "backward"),
         (15, "Default/optimizer-Momentum/ApplyMomentum-op0", "optimizer"),
         (16, "Default/Mul-op3", "other"),
         (17, "Expand/_SumExt/ReduceSum-op0", "other"),
@@ -69,3 +121,37 @@ def test_the_batch_is_what_another_program_can_draw():
     assert padding_size(cfg) == padded.shape[1] == 160
     assert np.array_equal(padded[:, :6], boxes) and not padded[:, 6:].any()
     assert mask.sum(axis=1).tolist() == [6, 6] and padded_labels[1, 5:8].tolist() == [1, -1, -1]
+
+
+def checkpoint_of(num_classes):
+    return Checkpoint("a.ckpt", {f"{CLASSES}bias": np.zeros(num_classes + 1)}, {}, {}, {}, None, True)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """A configuration whose data are shapes: 12 images for training and 3 for validation, as large as the canvas."""
+    folder, shapes = tmp_path_factory.mktemp("benchmark") / "shapes", {"height": 64, "width": 64, "seed": 0}
+    ensure_shapes(str(folder), train_images=12, val_images=3, **shapes)
+    return parse_train_args(["--config", str(TINY_DETECTOR), "-o", f"data.dataset_dir={folder}", "data.draw_shapes=null"])
+
+
+def test_real_images_are_those_of_the_data_sets(shapes):
+    """With their boxes; the last batch of an evaluation is filled up with its last image."""
+    batches = real_batches(shapes, SingleProcess(), checkpoint_of(4), ["train", "predict"])
+    assert [batch.image_id.tolist() for batch in batches["predict"]] == [[1, 2], [3, 3]]
+    folder = Path(shapes.data.dataset_dir)
+    train, val = (json.loads((folder / f"annotations/instances_{name}2017.json").read_text()) for name in ("train", "val"))
+    names = {image["id"]: image["file_name"] for image in val["images"]}
+    for batch in batches["predict"]:
+        for number, image in zip(batch.image_id, batch.image.asnumpy()):
+            assert np.array_equal(image[:, :, ::-1], cv2.imread(str(folder / "val2017" / names[number])))
+    annotated = [row["image_id"] for row in train["annotations"]]
+    assert len(batches["train"]) == MAX_BATCHES
+    for batch in batches["train"]:
+        assert batch.mask.asnumpy().sum(axis=1).tolist() == [annotated.count(number) for number in batch.image_id]
+
+
+@pytest.mark.parametrize("part", ["train", "predict"])
+def test_a_data_set_of_other_classes_is_refused(shapes, part):
+    with pytest.raises(UserError, match=r"2017.json has 4 classes, but a.ckpt has 5; give the configuration that it was "):
+        real_batches(shapes, SingleProcess(), checkpoint_of(5), [part])
