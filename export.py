@@ -30,13 +30,20 @@ def main(cfg, group, _):
     from src.deploy.sample_inputs import batches_of, sample_images
     from src.device import set_up_device
     from src.models.faster_rcnn import InferenceForward
+    from src.models.precision import to_mixed_precision
 
     if group.size > 1:
         raise UserError("export.py is one process; start it without mpirun or msrun.")
     writer = prepare(cfg)
     images = sample_images(cfg.image, cfg.batch_size)
-    cfg = set_up_device(cfg, group)
+    asked, cfg = cfg, set_up_device(cfg, group)
     network = open_network(cfg)
+    if asked.mix and cfg.device_target == "CPU":
+        # The file has MindSpore's operators in the precision asked for, whatever the CPU's kernels compute in.
+        if asked.mix_dtype == "bfloat16":
+            raise UserError("mix_dtype bfloat16: MindSpore has no such convolution on the CPU, on which the file is checked; "
+                            "give -o mix_dtype=float16, or --mix False.")
+        to_mixed_precision(network)
     for canvas, path in output_paths(cfg).items():
         forward = InferenceForward(network, cfg, canvas).set_train(False)
         result = export(path, writer, forward, batches_of(images, cfg, canvas))

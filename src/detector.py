@@ -41,7 +41,8 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
     ms.set_seed(cfg.seed)
     weights = read_pretrained(cfg.backbone.pretrained) if pretrained else False
     network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights))
-    return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix else network
+    # On the CPU, `use_kernels` makes the difference.
+    return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix and cfg.device_target != "CPU" else network
 
 
 def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from mindspore.device_context import ascend, gpu
 
 from src.config import Config, with_settings
 from src.config.checks import check_device_limits
+from src.cpu_kernels.library import has_bf16_products
 from src.distributed import Group
 from src.errors import UserError
 
@@ -34,7 +35,7 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     Nothing may have used MindSpore's operators before.
 
     Returns:
-        The configuration with the device that is used in the place of `auto`.
+        The configuration with the device that is used in the place of `auto`, and with the precision that a CPU computes in.
 
     Raises:
         UserError: the device is not there, MindSpore was built without it, or a setting does not work on it.
@@ -61,9 +62,13 @@ def set_up_device(cfg: Config, group: Group) -> Config:
         if cfg.optimizer.nesterov:
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         _keep_freed_memory()
-        logger.info("oneDNN instruction set: %s (environment variable ONEDNN_MAX_CPU_ISA)",
+        # Operators outside of graphs pass through three threads that wait for each other in loops, on processors that the
+        # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time.
+        ms.runtime.launch_blocking()
+        logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
         _share_processors(group)
+        cfg = _precision_on_cpu(cfg)
     elif group.size > 1:
         ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=group.size)
     return cfg
@@ -100,6 +105,18 @@ def _warn_of_slow_cpu(cfg):
 def norm_layer(cfg, group: Group) -> type:
     """The normalisation of the backbone: over all devices where MindSpore can, which is on Ascend."""
     return nn.SyncBatchNorm if cfg.device_target == "Ascend" and group.size > 1 else nn.BatchNorm2d
+
+
+def _precision_on_cpu(cfg):
+    """The configuration with the precision that the CPU computes in: mixed precision is that of bfloat16, or none."""
+    if not cfg.mix:
+        return cfg
+    if has_bf16_products():
+        logger.info("mixed precision: convolutions and dense layers in bfloat16")
+        return with_settings(cfg, {"mix_dtype": "bfloat16"})
+    logger.info("no mixed precision: the processor has no products of bfloat16 (AVX-512 BF16 or AMX), or the CPU kernels cannot "
+                "be used; everything is computed in float32")
+    return with_settings(cfg, {"mix": False})
 
 
 def _keep_freed_memory():

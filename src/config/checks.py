@@ -48,12 +48,9 @@ def check_device_limits(cfg: Config) -> None:
     """Check that the operators of cfg.device_target, which is not auto, can do what `cfg` asks for.
 
     Raises:
-        UserError: more proposals than MAX_NMS_BOXES would suppress each other on Ascend or GPU, or bfloat16 on the CPU.
+        UserError: more proposals than MAX_NMS_BOXES would suppress each other on Ascend or GPU.
     """
     if cfg.device_target == "CPU":
-        if cfg.mix and cfg.mix_dtype == "bfloat16":
-            raise UserError("mix_dtype bfloat16 does not run on the CPU, where MindSpore has no such convolution; "
-                            "give -o mix_dtype=float16, or --mix False.")
         return
     for use in ("train_proposal", "test_proposal"):
         proposal = getattr(cfg.rpn_head, use)

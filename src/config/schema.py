@@ -221,8 +221,8 @@ class Config(Section):
     ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
     jit_level: Literal["", "O0", "O1", "O2"] = setting("", "how MindSpore compiles graphs; empty: its own choice for the device")
     mix: bool = setting(True, "mixed precision")
-    mix_dtype: Literal["float16", "bfloat16"] = setting("float16", "what convolutions and dense layers compute in with mix; "
-                                                        "bfloat16 needs no loss scale")
+    mix_dtype: Literal["float16", "bfloat16"] = setting("float16", "what convolutions and dense layers compute in with mix on "
+                                                        "Ascend and GPU; bfloat16, that of the CPU, needs no loss scale")
     seed: int = setting(1234, "seed of weights, shuffling and sampling", ge=0, le=2**32 - 1)
     batch_size: int = setting(2, "images a step and device", ge=1, le=1024)
     accumulate_steps: int = setting(1, "micro-batches of batch_size images a step and device, whose gradients are averaged",

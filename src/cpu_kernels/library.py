@@ -1,6 +1,8 @@
-"""The C++ kernels in this folder, compiled for this machine's processor on first use."""
+"""The C++ kernels in this folder, compiled for this machine's processor on first use, and the oneDNN that they call."""
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import logging
@@ -12,6 +14,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import mindspore
+
+from src.environment import DEFAULTS
+
 logger = logging.getLogger("faster_rcnn")
 
 FOLDER = Path(__file__).parent
@@ -20,7 +26,7 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
 
 @functools.cache
 def library() -> str | None:
-    """Path of the shared library, or None where it cannot be built, with the reason in the log.
+    """Path of the shared library, or None where it cannot be built or has no oneDNN to call, with the reason in the log.
 
     It is kept in $XDG_CACHE_HOME/faster_rcnn (default ~/.cache/faster_rcnn) under a name that depends on the sources, the
     compiler, its flags and the processor. The compiler is $CXX, or g++.
@@ -35,11 +41,36 @@ def library() -> str | None:
         path = cache / f"kernels-{_key(compiler)}.so"
         if not path.exists():
             _build(compiler, path)
+        _open_onednn(path, cache)
     except (OSError, subprocess.CalledProcessError) as error:
-        logger.warning("the CPU kernels could not be built (%s): MindSpore's operators take their place, which take longer",
+        logger.warning("the CPU kernels cannot be used (%s): MindSpore's operators take their place, which take longer",
                        _reason(error))
         return None
     return str(path)
+
+
+def has_bf16_products() -> bool:
+    """Whether the kernels can be used and the processor multiplies bfloat16 (AVX-512 BF16, AMX)."""
+    path = library()
+    return path is not None and bool(ctypes.CDLL(path).HasBf16Products())
+
+
+def _open_onednn(path, cache):
+    """Let the kernels open MindSpore's oneDNN: a copy of it, as its limit of instructions, which MindSpore's own convolutions
+    need, holds for all that a library computes."""
+    found = sorted((Path(mindspore.__file__).parent / "lib").glob("libdnnl.so*"))
+    if not found:
+        raise OSError("this MindSpore has no oneDNN")
+    original = found[0].stat()
+    copy = cache / f"onednn-{original.st_size}-{original.st_mtime_ns}.so"
+    if not copy.exists():
+        with _replacing(copy) as temporary:
+            shutil.copyfile(found[0], temporary)
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    reason = ctypes.create_string_buffer(500)
+    # A limit other than this program's own is the user's.
+    if ctypes.CDLL(str(path)).OpenOneDNN(os.fsencode(copy), limit in (None, DEFAULTS["ONEDNN_MAX_CPU_ISA"]), reason, len(reason)):
+        raise OSError(f"oneDNN: {reason.value.decode(errors='replace')}")
 
 
 def _reason(error):
@@ -67,12 +98,18 @@ def _processor():
 
 def _build(compiler, path):
     logger.info("compiling the CPU kernels, once: %s", path)
-    # Under a temporary name first, as several processes may build at once.
+    with _replacing(path) as temporary:
+        command = [*compiler, *FLAGS, "-o", temporary, *map(str, sorted(FOLDER.glob("*.cc")))]
+        subprocess.run(command, capture_output=True, check=True, text=True)
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """A temporary file, as several processes may write at once, which takes the place of `path` when it is complete."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".so")
     os.close(handle)
     try:
-        command = [*compiler, *FLAGS, "-o", temporary, *map(str, sorted(FOLDER.glob("*.cc")))]
-        subprocess.run(command, capture_output=True, check=True, text=True)
+        yield temporary
         os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)

@@ -5,11 +5,9 @@ Every constructor takes the path of the shared library and the plain cell.
 from __future__ import annotations
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.patches import inside_level, side_by_side
-from src.models.residual import FunctionalConv2d
 from src.models.roi_align import RoIAlign
 
 
@@ -34,7 +32,7 @@ class KernelMatcher(nn.Cell):
 
 
 class KernelRoIAlign(nn.Cell):
-    """`src.models.roi_align.RoIAlign` without flattened levels and gathered vectors. For inference: it has no gradient."""
+    """`src.models.roi_align.RoIAlign` of levels with channels last in memory, in their type. For inference: without gradient."""
 
     def __init__(self, library: str, plain: RoIAlign):
         super().__init__()
@@ -49,7 +47,8 @@ class KernelRoIAlign(nn.Cell):
 
 
 class KernelRoIAlignPair(nn.Cell):
-    """Two RoIAligns of the same levels with a common gradient of the levels; each of two would be as large as the levels."""
+    """Two RoIAligns of the same levels, whose channels come last in memory, with a common gradient; each of two would be as large
+    as the levels."""
 
     def __init__(self, library: str, plain: RoIAlign, other: RoIAlign):
         super().__init__()
@@ -58,7 +57,7 @@ class KernelRoIAlignPair(nn.Cell):
         self.other_pool = _pool_operator(library, other.resolution)
         self.gradient = _custom(library, "RoIAlignGrad",
                                 lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
-                                lambda *inputs: (ms.float32,) * (len(inputs) - 8))
+                                lambda *inputs: inputs[8:])
 
     # The levels come last: PyNative mode misreads gradients whose first element is a tuple.
     def construct(self, boxes, level, other_boxes, other_level, levels):
@@ -68,10 +67,10 @@ class KernelRoIAlignPair(nn.Cell):
 
     def bprop(self, boxes, level, other_boxes, other_level, levels, out, dout):
         """Gradients of the arguments of `construct`."""
-        # Small tensors of the levels' heights and widths, all that the kernel needs of them: the levels need not be kept.
+        # Small tensors of the levels' heights, widths and types, all that is needed of them: the levels need not be kept.
         sizes = ()
         for feature in levels:
-            sizes += (ops.zeros(feature.shape[2:], ms.bool_),)
+            sizes += (ops.zeros(feature.shape[2:], feature.dtype),)
         gradients = self.gradient(boxes, level, self.geometries[0], dout[0], other_boxes, other_level, self.geometries[1],
                                   dout[1], *sizes)
         return (ops.zeros_like(boxes), ops.zeros_like(level), ops.zeros_like(other_boxes), ops.zeros_like(other_level),
@@ -83,7 +82,8 @@ def _geometry(pool):
 
 
 def _pool_operator(library, side):
-    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side])
+    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
+                   lambda boxes, level, geometry, *levels: levels[0])
 
 
 # One sample a bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
@@ -105,7 +105,7 @@ class KernelTrainingFeatures(nn.Cell):
         left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
         patch_boxes = ops.stack((left, top, left + 3, top + 3), 2)
         pooled, patches = self.pools(boxes, roi_level, patch_boxes, level.reshape(-1), levels)
-        return pooled, _side_by_side(patches, levels, level, y, x)
+        return pooled, _side_by_side(patches.astype(ms.float32), levels, level, y, x)
 
 
 def _side_by_side(patches, levels, level, y, x):
@@ -121,76 +121,6 @@ def _side_by_side(patches, levels, level, y, x):
     channels = levels[0].shape[1]
     patches = patches.reshape(batch, number, channels, 3, 3).transpose(0, 2, 3, 1, 4).reshape(batch, channels, 3, -1)
     return patches * inside.expand_dims(1)
-
-
-class KernelScaledWeight(nn.Cell):
-    """`src.models.residual.ScaledWeight` without the index lists that MindSpore's broadcasting product keeps."""
-
-    def __init__(self, library: str, _):
-        super().__init__()
-        scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight)
-
-        def bprop(weight, scale, out, dout):
-            return scale_rows(dout, scale), ops.zeros_like(scale)
-
-        self.scale_rows = _custom(library, "ScaleRows", lambda weight, scale: weight, bprop=bprop)
-
-    def construct(self, weight, scale):
-        """See `ScaledWeight`."""
-        return self.scale_rows(weight, scale)
-
-
-@ops.constexpr  # each operation on numbers would be a node of the graph that is to be compiled away
-def _num_tiles(shape):
-    """Number of 4x4 tiles of features of shape (B, C, H, W)."""
-    return shape[0] * -(-shape[2] // 4) * -(-shape[3] // 4)
-
-
-class KernelFunctionalConv2d(nn.Cell):
-    """`src.models.residual.FunctionalConv2d` for 3x3 weights and padding 1, with its gradients, by Winograd's F(4x4, 3x3)
-    (arXiv:1509.09308).
-
-    Stride 2 is computed at stride 1: with four times fewer products that takes no longer than direct convolution, and it needs
-    none of the memory, several times the input, that MindSpore's operators keep.
-    """
-
-    # By stride: with fewer 4x4 tiles in a batch, transforming the weights takes longer than it saves, and `plain` runs.
-    MIN_TILES = {1: 40, 2: 1000}
-
-    def __init__(self, library: str, plain: FunctionalConv2d):
-        super().__init__(auto_prefix=False)
-        self.plain = plain
-        stride = plain.conv2d.stride[-1]
-        self.min_tiles = self.MIN_TILES[stride]
-        input_gradient = _custom(library, "ConvolutionInputGrad", lambda dout, weight, size: [dout[0], weight[1], *size])
-        weight_gradient = _custom(library, "ConvolutionWeightGrad", lambda x, dout: [dout[1], x[1], 3, 3])
-
-        def bprop(x, weight, bias, out, dout):
-            size = ops.zeros(x.shape[2:], ms.bool_)
-            return input_gradient(dout, weight, size), weight_gradient(x, dout), dout.sum((0, 2, 3))
-
-        self.convolve = _custom(library, "Convolution",
-                                lambda x, weight, bias: [x[0], weight[0], *(-(-side // stride) for side in x[2:])], bprop=bprop)
-
-    def construct(self, x, weight, bias):
-        """x (B, C, H, W), weight (K, C, 3, 3), bias (K,) -> (B, K, H', W') float32."""
-        if _num_tiles(x.shape) < self.min_tiles:
-            return self.plain(x, weight, bias)
-        return self.convolve(x, weight, bias)
-
-
-class KernelConv2d(nn.Cell):
-    """nn.Conv2d by `KernelFunctionalConv2d`, with the same parameters."""
-
-    def __init__(self, library: str, conv: nn.Conv2d):
-        super().__init__(auto_prefix=False)
-        self.weight = conv.weight
-        self.bias = conv.bias if conv.has_bias else Tensor(np.zeros(conv.out_channels, np.float32))
-        self.convolution = KernelFunctionalConv2d(library, FunctionalConv2d(conv))
-
-    def construct(self, x):
-        """See nn.Conv2d."""
-        return self.convolution(x, self.weight, self.bias)
 
 
 class KernelPreprocess(nn.Cell):
@@ -219,20 +149,3 @@ class KernelNMS(nn.Cell):
     def construct(self, boxes, ends):
         """See `BatchedNMS`."""
         return ops.stop_gradient(self.nms(boxes, Tensor(ends, ms.int32), self.threshold))
-
-
-class KernelBilinearUpsample(nn.Cell):
-    """`src.models.fpn.BilinearUpsample`, whose gradient in MindSpore takes ten times as long."""
-
-    def __init__(self, library: str, _):
-        super().__init__()
-        gradient = _custom(library, "ResizeBilinearGrad", lambda dout, size: [*dout[:2], *size])
-
-        def bprop(feature, size, out, dout):
-            return gradient(dout, ops.zeros(feature.shape[2:], ms.bool_)), ops.zeros_like(size)
-
-        self.resize = _custom(library, "ResizeBilinear", lambda feature, size: [*feature[:2], *size], bprop=bprop)
-
-    def construct(self, feature, size):
-        """See `BilinearUpsample`."""
-        return self.resize(feature, ops.zeros(size, ms.bool_))

@@ -4,33 +4,23 @@ from __future__ import annotations
 from mindspore import nn
 
 from src.cpu_kernels.library import library
-from src.cpu_kernels.operators import (
-    KernelBilinearUpsample,
-    KernelConv2d,
-    KernelFunctionalConv2d,
-    KernelMatcher,
-    KernelNMS,
-    KernelPreprocess,
-    KernelRoIAlign,
-    KernelScaledWeight,
-    KernelTrainingFeatures,
-)
-from src.models.faster_rcnn import TrainingFeatures
-from src.models.fpn import BilinearUpsample
+from src.cpu_kernels.network import KernelBoxHead, KernelConv2d, KernelConvBatchNorm, KernelFirstStage, KernelPatchOutputs
+from src.cpu_kernels.operators import KernelMatcher, KernelNMS, KernelPreprocess, KernelRoIAlign, KernelTrainingFeatures
+from src.models.faster_rcnn import TrainingFeatures, TrainingForward
 from src.models.matcher import Matcher
 from src.models.preprocess import Preprocess
 from src.models.proposals import BatchedNMS
-from src.models.residual import FunctionalConv2d, ScaledWeight
+from src.models.residual import ConvBatchNorm
 from src.models.roi_align import OperatorRoIAlign, RoIAlign
 
-KERNELS = {BilinearUpsample: KernelBilinearUpsample, BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
-           Preprocess: KernelPreprocess, ScaledWeight: KernelScaledWeight, TrainingFeatures: KernelTrainingFeatures}
+KERNELS = {BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, OperatorRoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
+           Preprocess: KernelPreprocess, TrainingFeatures: KernelTrainingFeatures}
 
 
 def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
     """Make `forward` run on the kernels where that is possible: on the CPU, with a compiler.
 
-    The results agree with those of the plain operators up to rounding. In mixed precision convolutions are not replaced.
+    The results agree with those of the plain operators up to rounding; with cfg.mix products are of bfloat16.
 
     Returns:
         forward, a TrainingForward or InferenceForward.
@@ -38,29 +28,28 @@ def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
     path = library() if cfg.device_target == "CPU" else None
     if path is None:
         return forward
-    # Inside this cell the plain one stays, for small inputs.
-    for parent in [cell for _, cell in forward.cells_and_names() if not isinstance(cell, KernelFunctionalConv2d)]:
+    training = isinstance(forward, TrainingForward)
+    for parent in [cell for _, cell in forward.cells_and_names()]:
         for name, cell in list(parent.name_cells().items()):
-            if type(cell) in KERNELS and not _keeps_operator(cell):
+            if type(cell) in KERNELS:
                 _replace(parent, name, KERNELS[type(cell)](path, cell))
-            elif not cfg.mix and type(cell) is FunctionalConv2d and _is_plain_3x3(cell.conv2d):
-                _replace(parent, name, KernelFunctionalConv2d(path, cell))
-            elif not cfg.mix and type(cell) is nn.Conv2d and _is_plain_3x3(cell.conv2d):
-                _replace(parent, name, KernelConv2d(path, cell))
+    forward.first_stage = KernelFirstStage(path, forward.first_stage, cfg.mix, training)
+    forward.box_head = KernelBoxHead(path, forward.box_head, cfg.mix, training)
+    if training:
+        forward.anchor_head.outputs = KernelPatchOutputs(path, forward.anchor_head.outputs, cfg.mix, training)
+    if forward.first_stage.backbone is not None:
+        _use_in_backbone(path, forward.first_stage.backbone, cfg.mix)
     return forward
 
 
-def _keeps_operator(cell):
-    """Whether these are features of a training that shall be pooled by MindSpore's operator, which has no kernel here."""
-    return type(cell) is TrainingFeatures and type(cell.roi_align.pool) is OperatorRoIAlign
-
-
-def _is_plain_3x3(conv2d):
-    """Whether the operator is a 3x3 convolution with padding 1 and stride 1 or 2, without dilation or groups."""
-    stride = set(conv2d.stride[-2:])
-    one_around = set(conv2d.padding) == {1} if conv2d.pad_mode == "pad" else conv2d.pad_mode == "same" and stride == {1}
-    return (tuple(conv2d.kernel_size) == (3, 3) and stride in ({1}, {2}) and set(conv2d.dilation) == {1}
-            and conv2d.group == 1 and one_around)
+def _use_in_backbone(path, backbone, mixed):
+    """Replace its convolutions one by one."""
+    for parent in [cell for _, cell in backbone.cells_and_names() if not isinstance(cell, (ConvBatchNorm, KernelConvBatchNorm))]:
+        for name, cell in list(parent.name_cells().items()):
+            if type(cell) is ConvBatchNorm:
+                _replace(parent, name, KernelConvBatchNorm(path, cell, mixed))
+            elif type(cell) is nn.Conv2d:
+                _replace(parent, name, KernelConv2d(path, cell, mixed))
 
 
 def _replace(parent, name, cell):

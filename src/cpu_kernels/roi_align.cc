@@ -1,26 +1,26 @@
-// RoIAlign over a feature pyramid, forward and backward, float32, NCHW.
+// RoIAlign over a feature pyramid with channels last, forward and backward; levels and what is pooled of them are float or Bf16.
 //
 // Bilinear sampling on a regular grid is separable: each output row is a weighted sum of a few rows of the level, and
 // each output cell a weighted sum of a few cells of that. So a region is pooled along y first, over all the columns that
-// it touches (contiguous memory, whole vectors), and along x afterwards; the gradient takes the same way backwards.
+// it touches, and along x afterwards; the gradient takes the same way backwards. Channels go by in groups of kGroup.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <vector>
 
+#include "bf16.h"
 #include "entry_point.h"
 #include "team.h"
 #include "vectors.h"
 
 namespace {
 
-#ifdef __AVX__
-constexpr int kLanes = 8;  // more would only lengthen the spans of small regions
-#else
-constexpr int kLanes = 4;
-#endif
-typedef float Vec __attribute__((vector_size(kLanes * sizeof(float))));
+// Channels that are worked on together; in the gradient, threads share the work by these.
+constexpr int kGroup = 64;
+typedef float Group[kGroup];
 
 struct Tap {
   int32_t cell;
@@ -44,14 +44,14 @@ void find_taps(float from, float to, int64_t limit, int resolution, int samples,
   }
 }
 
-// The pyramid, or its gradient: a tensor (B, C, height, width) for each level.
+// The pyramid, or its gradient: of each level the memory, the height and the width.
 struct Levels {
-  std::vector<float*> data;
+  std::vector<void*> data;
   std::vector<int64_t> heights, widths;
 
   Levels(void** tensors, int64_t** shapes, int count) {
     for (int i = 0; i < count; ++i) {
-      data.push_back(floats(tensors[i]));
+      data.push_back(tensors[i]);
       heights.push_back(shapes[i][2]);
       widths.push_back(shapes[i][3]);
     }
@@ -78,149 +78,194 @@ struct Regions {
     for (int64_t i = 0; i < count; ++i) {
       const int level = all[i].level = ints(tensors[1])[i];
       if (level < 0) continue;
-      const int64_t height = levels.heights[level], width = levels.widths[level];
       const float* box = floats(tensors[0]) + 4 * i;
       Tap *y = &taps[2 * axis * i], *x = y + axis;
-      find_taps(box[1], box[3], height, resolution, samples, aligned, y);
-      find_taps(box[0], box[2], width, resolution, samples, aligned, x);
+      find_taps(box[1], box[3], levels.heights[level], resolution, samples, aligned, y);
+      find_taps(box[0], box[2], levels.widths[level], resolution, samples, aligned, x);
       // Taps without weight do not count: those outside the level would stretch the span to column 0.
-      int64_t first = width, last = 0;
+      int64_t first = levels.widths[level], last = 0;
       for (int t = 0; t < axis; ++t) {
         if (x[t].weight == 0) continue;
         first = std::min<int64_t>(first, x[t].cell);
         last = std::max<int64_t>(last, x[t].cell);
       }
       first = std::min(first, last);
-      // Whole vectors of columns where the level is wide enough, moved to the left where they would leave it.
-      const int64_t span = std::min(width, (last - first + kLanes) / kLanes * kLanes);
-      first = std::min(first, width - span);
       for (int t = 0; t < axis; ++t) x[t].cell = x[t].weight == 0 ? 0 : static_cast<int32_t>(x[t].cell - first);
-      all[i] = {level, first, span, y, x};
+      all[i] = {level, first, last - first + 1, y, x};
     }
   }
 };
 
-// `taps` is the number of taps of an output cell; `plane` one channel of the level, from the region's first column on;
-// `line` has room for a row of the level. `out` is resolution x resolution. The usual number of taps is worth a copy of
-// the code in which it is known (kTaps): the innermost loops have no other purpose than to count to it.
-
-template <int kTaps>
-void pool(const Region& region, const float* plane, int64_t width, int resolution, int any_taps,
-          float* __restrict line, float* __restrict out) {
-  const int taps = kTaps ? kTaps : any_taps;
+// `image` is the level's part of the region's image from its first column on, `lanes` <= kGroup channels from the pointer on;
+// `line` has room for a group of each column, and `out` (cells) is a group for each cell.
+template <class T>
+void pool(const Region& region, const T* image, int64_t width, int64_t channels, int lanes, int resolution, int taps, Group* line,
+          Group* out) {
   for (int i = 0; i < resolution; ++i) {
-    const Tap* y = region.y + i * taps;
-    int64_t c = 0;
-    for (; c + kLanes <= region.span; c += kLanes) {
-      Vec sum = {};
-      for (int t = 0; t < taps; ++t) sum += y[t].weight * load<Vec>(plane + y[t].cell * width + c);
-      store(line + c, sum);
-    }
-    for (; c < region.span; ++c) {
-      line[c] = 0;
-      for (int t = 0; t < taps; ++t) line[c] += y[t].weight * plane[y[t].cell * width + c];
+    std::memset(line, 0, region.span * sizeof(Group));
+    for (const Tap* y = region.y + i * taps; y != region.y + (i + 1) * taps; ++y) {
+      if (y->weight == 0) continue;
+      const T* row = image + y->cell * width * channels;
+      for (int64_t x = 0; x < region.span; ++x, row += channels) {
+        if (lanes == kGroup) {
+          for (int c = 0; c < kGroup; ++c) line[x][c] += y->weight * to_float(row[c]);
+        } else {
+          for (int c = 0; c < lanes; ++c) line[x][c] += y->weight * to_float(row[c]);
+        }
+      }
     }
     const Tap* x = region.x;
-    for (int j = 0; j < resolution; ++j, x += taps) {
-      float sum = 0;
-      for (int t = 0; t < taps; ++t) sum += x[t].weight * line[x[t].cell];
-      out[i * resolution + j] = sum;
+    for (int j = 0; j < resolution; ++j) {
+      Group sum = {};
+      for (int t = 0; t < taps; ++t, ++x) {
+        for (int c = 0; c < kGroup; ++c) sum[c] += x->weight * line[x->cell][c];
+      }
+      std::memcpy(out[i * resolution + j], sum, sizeof sum);
     }
   }
 }
 
-template <int kTaps>
-void scatter(const Region& region, const float* dout, int64_t width, int resolution, int any_taps,
-             float* __restrict line, float* __restrict dplane) {
-  const int taps = kTaps ? kTaps : any_taps;
+void scatter(const Region& region, const Group* dout, int64_t width, int64_t channels, int lanes, int resolution, int taps,
+             Group* line, float* image) {
   for (int i = 0; i < resolution; ++i) {
-    std::fill_n(line, region.span, 0.f);
+    std::memset(line, 0, region.span * sizeof(Group));
     const Tap* x = region.x;
-    for (int j = 0; j < resolution; ++j, x += taps) {
-      for (int t = 0; t < taps; ++t) line[x[t].cell] += x[t].weight * dout[i * resolution + j];
+    for (int j = 0; j < resolution; ++j) {
+      for (int t = 0; t < taps; ++t, ++x) {
+        for (int c = 0; c < kGroup; ++c) line[x->cell][c] += x->weight * dout[i * resolution + j][c];
+      }
     }
     for (const Tap* y = region.y + i * taps; y != region.y + (i + 1) * taps; ++y) {
       if (y->weight == 0) continue;
-      float* row = dplane + y->cell * width;
-      int64_t c = 0;
-      for (; c + kLanes <= region.span; c += kLanes) store(row + c, load<Vec>(row + c) + y->weight * load<Vec>(line + c));
-      for (; c < region.span; ++c) row[c] += y->weight * line[c];
+      float* row = image + y->cell * width * channels;
+      for (int64_t x = 0; x < region.span; ++x, row += channels) {
+        if (lanes == kGroup) {
+          for (int c = 0; c < kGroup; ++c) row[c] += y->weight * line[x][c];
+        } else {
+          for (int c = 0; c < lanes; ++c) row[c] += y->weight * line[x][c];
+        }
+      }
     }
   }
 }
 
-// Work items are a few channels of an image with all its regions: in the backward pass nobody else writes to them, so
-// there are no races and the order of additions is fixed, and in both passes the planes stay in the second-level cache.
-constexpr int64_t kChannels = 2;
-
-// Calls body(image, first channel, end channel, line) for all items, `line` being a buffer of the thread's own.
+// Calls body(item, line, cells) with buffers of the thread's own for a line of each level and for `cells` output cells.
 template <class Body>
-void for_channels(int64_t images, int64_t channels, const Levels& levels, const Body& body) {
-  const int64_t items = ceil_div(channels, kChannels);
-  share_with_buffers(images * items, *std::max_element(levels.widths.begin(), levels.widths.end()),
-                     [&](int64_t item, float* line) {
-    const int64_t first = item % items * kChannels;
-    body(item / items, first, std::min(first + kChannels, channels), line);
+void share_items(int64_t count, const Levels& levels, int cells, const Body& body) {
+  const int64_t columns = *std::max_element(levels.widths.begin(), levels.widths.end());
+  share_with_buffers(count, (columns + cells) * kGroup, [&](int64_t item, float* buffer) {
+    Group* line = reinterpret_cast<Group*>(buffer);
+    body(item, line, line + columns);
+  });
+}
+
+template <class T>
+void pool_all(const Levels& levels, const Regions& regions, int64_t batch, int64_t channels, T* out) {
+  const int resolution = regions.resolution, cells = resolution * resolution;
+  const int64_t count = regions.all.size();
+  share_items(count, levels, cells, [&](int64_t i, Group* line, Group* pooled) {
+    const Region& region = regions.all[i];
+    T* target = out + i * channels * cells;
+    if (region.level < 0) {
+      std::fill_n(target, channels * cells, T{});
+      return;
+    }
+    const int64_t height = levels.heights[region.level], width = levels.widths[region.level];
+    const T* image = static_cast<const T*>(levels.data[region.level]) +
+                     (i / (count / batch) * height * width + region.first) * channels;
+    for (int64_t c = 0; c < channels; c += kGroup) {
+      const int lanes = static_cast<int>(std::min<int64_t>(kGroup, channels - c));
+      pool(region, image + c, width, channels, lanes, resolution, 2 * regions.samples, line, pooled);
+      // Narrowed in place first, which the compiler makes vectors of, and then turned.
+      T* narrow = reinterpret_cast<T*>(pooled);
+      const float* wide = reinterpret_cast<const float*>(pooled);
+      for (int j = 0; j < cells * kGroup; ++j) narrow[j] = from_float<T>(wide[j]);
+      for (int lane = 0; lane < lanes; ++lane) {
+        for (int cell = 0; cell < cells; ++cell) target[(c + lane) * cells + cell] = narrow[cell * kGroup + lane];
+      }
+    }
+  });
+}
+
+// Adds the gradients of the levels, which are set to 0 before with `fresh`.
+template <class T>
+void scatter_all(const Levels& gradients, const Regions& regions, int64_t batch, int64_t channels, const T* dout, bool fresh) {
+  const int resolution = regions.resolution, cells = resolution * resolution;
+  const int64_t groups = ceil_div(channels, kGroup), count = regions.all.size() / batch;
+  // Nobody else writes to an item's channels of its image, so there are no races and the order of additions is fixed.
+  share_items(batch * groups, gradients, cells, [&](int64_t item, Group* line, Group* pooled) {
+    const int64_t image = item / groups, first = item % groups * kGroup;
+    const int lanes = static_cast<int>(std::min<int64_t>(kGroup, channels - first));
+    const auto at = [&](int level, int64_t cell) {
+      const int64_t size = gradients.heights[level] * gradients.widths[level];
+      return static_cast<float*>(gradients.data[level]) + (image * size + cell) * channels + first;
+    };
+    for (size_t l = 0; fresh && l < gradients.data.size(); ++l) {
+      for (int64_t cell = 0; cell < gradients.heights[l] * gradients.widths[l]; ++cell) {
+        std::memset(at(l, cell), 0, lanes * sizeof(float));
+      }
+    }
+    std::memset(pooled, 0, cells * sizeof(Group));
+    for (int64_t i = image * count; i < (image + 1) * count; ++i) {
+      const Region& region = regions.all[i];
+      if (region.level < 0) continue;
+      for (int lane = 0; lane < lanes; ++lane) {
+        const T* plane = dout + (i * channels + first + lane) * cells;
+        for (int cell = 0; cell < cells; ++cell) pooled[cell][lane] = to_float(plane[cell]);
+      }
+      scatter(region, pooled, gradients.widths[region.level], channels, lanes, resolution, 2 * regions.samples, line,
+              at(region.level, region.first));
+    }
   });
 }
 
 }  // namespace
 
-// boxes (B, R, 4) in cells, level (B * R), geometry {resolution, samples, aligned}, levels (B, C, H_i, W_i) ->
-// pooled (B * R, C, resolution, resolution).
-extern "C" int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
+// boxes (B, R, 4) in cells, level (B * R), geometry {resolution, samples, aligned}, levels (B, C, H_i, W_i) with channels last in
+// memory -> pooled (B * R, C, resolution, resolution), in their type.
+extern "C" int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const char** dtypes, void*, void*) {
   return status_of(__func__, [&] {
     const int64_t B = shapes[0][0], R = shapes[0][1], C = shapes[3][1];
     const Levels levels(tensors + 3, shapes + 3, count - 4);
     const Regions regions(tensors, B * R, levels);
-    const int resolution = regions.resolution, taps = 2 * regions.samples, cells = resolution * resolution;
-    float* out = floats(tensors[count - 1]);
-    const auto pool_region = taps == 4 ? pool<4> : pool<0>;
-    for_channels(B, C, levels, [&](int64_t image, int64_t first, int64_t end, float* line) {
-      for (int64_t i = image * R; i < (image + 1) * R; ++i) {
-        const Region& region = regions.all[i];
-        if (region.level < 0) {
-          std::fill_n(out + (i * C + first) * cells, (end - first) * cells, 0.f);
-          continue;
-        }
-        const int64_t height = levels.heights[region.level], width = levels.widths[region.level];
-        for (int64_t c = first; c < end; ++c) {
-          const float* plane = levels.data[region.level] + (image * C + c) * height * width + region.first;
-          pool_region(region, plane, width, resolution, taps, line, out + (i * C + c) * cells);
-        }
-      }
-    });
+    void* out = tensors[count - 1];
+    if (std::strcmp(dtypes[3], "float32") == 0) pool_all(levels, regions, B, C, static_cast<float*>(out));
+    else pool_all(levels, regions, B, C, static_cast<Bf16*>(out));
   });
 }
 
 // boxes, level and geometry as in RoIAlign and the gradient of what it gave, once for each of its calls on the same levels;
-// then for each level a tensor (H_i, W_i) of which only the shape counts -> gradients of the levels (B, C, H_i, W_i).
-extern "C" int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** shapes, const char**, void*, void*) {
+// then for each level a tensor (H_i, W_i) of which only the shape counts -> gradients of the levels (B, C, H_i, W_i), in their
+// type, with channels last in memory.
+extern "C" int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** shapes, const char** dtypes, void*, void*) {
   return status_of(__func__, [&] {
     int inputs = 0;
     while (ranks[inputs] == 3) inputs += 4;
     const int num_levels = (count - inputs) / 2;
-    const Levels gradients(tensors + count - num_levels, shapes + count - num_levels, num_levels);
+    Levels gradients(tensors + count - num_levels, shapes + count - num_levels, num_levels);
+    const bool narrow = std::strcmp(dtypes[count - 1], "float32") != 0;
+    const auto size_of = [&](int l) {
+      const int64_t* shape = shapes[count - num_levels + l];
+      return shape[0] * shape[1] * shape[2] * shape[3];
+    };
+    std::vector<std::unique_ptr<float[]>> sums;
+    for (int l = 0; narrow && l < num_levels; ++l) {
+      sums.emplace_back(new float[size_of(l)]);
+      gradients.data[l] = sums[l].get();
+    }
     for (int call = 0; call < inputs; call += 4) {
-      const int64_t B = shapes[call][0], R = shapes[call][1], C = shapes[call + 3][1];
-      const Regions regions(tensors + call, B * R, gradients);
-      const int resolution = regions.resolution, taps = 2 * regions.samples;
-      const float* dout = floats(tensors[call + 3]);
-      const auto scatter_region = taps == 4 ? scatter<4> : scatter<0>;
-      for_channels(B, C, gradients, [&](int64_t image, int64_t first, int64_t end, float* line) {
-        for (int l = 0; l < num_levels && call == 0; ++l) {
-          const int64_t size = gradients.heights[l] * gradients.widths[l];
-          std::fill_n(gradients.data[l] + (image * C + first) * size, (end - first) * size, 0.f);
-        }
-        for (int64_t i = image * R; i < (image + 1) * R; ++i) {
-          const Region& region = regions.all[i];
-          if (region.level < 0) continue;
-          const int64_t height = gradients.heights[region.level], width = gradients.widths[region.level];
-          for (int64_t c = first; c < end; ++c) {
-            float* plane = gradients.data[region.level] + (image * C + c) * height * width + region.first;
-            scatter_region(region, dout + (i * C + c) * resolution * resolution, width, resolution, taps, line, plane);
-          }
-        }
+      const Regions regions(tensors + call, shapes[call][0] * shapes[call][1], gradients);
+      const auto scatter_type = [&](auto* dout) {
+        scatter_all(gradients, regions, shapes[call][0], shapes[call + 3][1], dout, /*fresh=*/call == 0);
+      };
+      if (narrow) scatter_type(static_cast<const Bf16*>(tensors[call + 3]));
+      else scatter_type(static_cast<const float*>(tensors[call + 3]));
+    }
+    for (size_t l = 0; l < sums.size(); ++l) {
+      Bf16* out = static_cast<Bf16*>(tensors[count - num_levels + l]);
+      const int64_t size = size_of(l), piece = 1 << 16;
+      share_among_all(ceil_div(size, piece), [&](int64_t i) {
+        for (int64_t j = i * piece; j < std::min(size, (i + 1) * piece); ++j) out[j] = from_float<Bf16>(sums[l][j]);
       });
     }
   });

@@ -47,9 +47,7 @@ class Team {
     wait();
   }
 
- private:
-  explicit Team(int size) : size_(size) {}
-
+  // Returns when all members have come here.
   void wait() {
     const uint64_t round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_.load(std::memory_order_relaxed) - 1) {
@@ -64,6 +62,9 @@ class Team {
       if (spins > 2000) std::this_thread::yield();
     }
   }
+
+ private:
+  explicit Team(int size) : size_(size) {}
 
   std::atomic<int> size_;
   alignas(64) std::atomic<int64_t> next_{0};

@@ -1,4 +1,5 @@
-// 3x3 convolution (stride 1, padding 1) in float32 by Winograd's minimal filtering F(4x4, 3x3), arXiv:1509.09308.
+// 3x3 convolution (stride 1, padding 1) of float features with channels last by Winograd's minimal filtering F(4x4, 3x3),
+// arXiv:1509.09308.
 //
 // A 4x4 tile of the output needs a 6x6 tile of the input. Both are moved into a domain of 36 "frequencies" in which the
 // convolution is a plain product, so that the sum over channels becomes 36 independent matrix products, with 4 times
@@ -6,18 +7,31 @@
 //   Y = A^T [ sum over channels (G w G^T) * (B^T x B) ] A
 // Accuracy is decided by two choices. The interpolation points 0, +-5/8, +-3/2, infinity lose far fewer bits than the
 // customary 0, +-1, +-2 and still give coefficients that float32 holds exactly; and the sum over channels is cut into
-// short partial sums (matrix_product.h), which removes most of the rounding error that a long float32 sum collects.
+// short partial sums, which removes most of the rounding error that a long float32 sum collects.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
+#include "crew.h"
+#include "onednn.h"
 #include "vectors.h"
 
-namespace {
+namespace winograd {
 
-// Vector width, and rows of the register tile: kRows * kCols accumulators, the operands and nothing else must fit in
-// the 32 (AVX-512, NEON) or 16 registers of the machine.
+// Whether it takes less time than the definition: not with so few tiles, or channels, that the transforms cost more.
+bool pays(const onednn::ConvolutionShape& shape);
+
+// y (B, H, W, K) = x (B, H, W, C) * weight (K, C, 3, 3) + bias (K) + addend (B, H, W, K), 0 instead of negative with `relu`; bias
+// and addend may be nullptr.
+void convolve(Crew& crew, const onednn::ConvolutionShape& shape, const float* x, const float* weight, const float* bias,
+              const float* addend, bool relu, float* y);
+// The gradients of x and of the weight from that of y.
+void input_gradient(Crew& crew, const onednn::ConvolutionShape& shape, const float* dy, const float* weight, float* dx);
+void weight_gradient(Crew& crew, const onednn::ConvolutionShape& shape, const float* x, const float* dy, float* dweight);
+
+// Vector width, and rows and vectors of the register tile: kRows * kCols accumulators, the operands and nothing else must fit
+// in the 32 (AVX-512, NEON) or 16 registers of the machine.
 #if defined(__AVX512F__)
 constexpr int kVecBytes = 64, kRows = 8;
 #elif defined(__AVX__)
@@ -29,12 +43,11 @@ constexpr int kVecBytes = 16, kRows = 4;
 #endif
 constexpr int kLanes = kVecBytes / sizeof(float);
 typedef float Vec __attribute__((vector_size(kVecBytes)));
-typedef float Filters __attribute__((vector_size(kRows * sizeof(float))));  // one coefficient of kRows filters
+constexpr int kCols = 3;
 
 constexpr int kTile = 4, kSpan = kTile + 2, kFreqs = kSpan * kSpan;
-constexpr int64_t kMaxTiles = 192;         // tiles per block ...
-constexpr int64_t kMaxScratch = 16 << 20;  // ... and the bytes that the transforms of all threads' blocks may take
-constexpr int64_t kMaxWeights = 20 << 20;  // bytes of transformed weights in use at a time: they should stay in cache
+constexpr int64_t kMaxTiles = 192;         // tiles of a block ...
+constexpr int64_t kMaxScratch = 16 << 20;  // ... and the bytes that its transforms may take
 
 constexpr float kA = 5.f / 8, kB = 3.f / 2, kA2 = kA * kA, kB2 = kB * kB;
 constexpr float kScale0 = 1 / (kA2 * kB2), kScaleA = 1 / (2 * kA2 * (kA2 - kB2)), kScaleB = 1 / (2 * kB2 * (kB2 - kA2));
@@ -60,8 +73,8 @@ inline void output_transform(const Vec m[kSpan], Vec y[kTile]) {
   y[3] = (kA * kA2) * dif_a + (kB * kB2) * dif_b + m[5];
 }
 
-inline void weight_transform(const Filters g[3], Filters u[kSpan]) {
-  const Filters even_a = g[0] + kA2 * g[2], odd_a = kA * g[1], even_b = g[0] + kB2 * g[2], odd_b = kB * g[1];
+inline void weight_transform(const Vec g[3], Vec u[kSpan]) {
+  const Vec even_a = g[0] + kA2 * g[2], odd_a = kA * g[1], even_b = g[0] + kB2 * g[2], odd_b = kB * g[1];
   u[0] = g[0] * kScale0;
   u[1] = (even_a + odd_a) * kScaleA;
   u[2] = (even_a - odd_a) * kScaleA;
@@ -91,8 +104,8 @@ inline void weight_gradient_transform(const Vec u[kSpan], Vec g[3]) {
   g[2] = kA2 * sum_a + kB2 * sum_b + u[5];
 }
 
-// Floats between the rows of a matrix of `width` columns, a multiple of the vector and an odd number of cache lines, so that
-// the rows of a column spread over all sets of the cache.
+// Floats between the rows of a matrix of `width` columns: whole vectors, and an odd number of cache lines, so that the rows of
+// a column spread over all sets of the cache.
 inline int64_t padded(int64_t width) { return (ceil_div(width, 16) | 1) * 16; }
 
 // Matrices, one per frequency, in one uninitialised allocation. The frequencies are a cache line more than a multiple
@@ -112,4 +125,4 @@ class Spectrum {
   float* data_;
 };
 
-}  // namespace
+}  // namespace winograd

@@ -11,7 +11,7 @@ from src.models.preprocess import Preprocess
 from src.models.proposals import ProposalGenerator
 from src.models.roi_align import MultiScaleRoIAlign
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
-from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
+from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss
 
 LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")
 
@@ -48,6 +48,25 @@ class FasterRCNN(nn.Cell):
         for i in self.level_index:
             chosen += (features[i],)
         return self.fpn(chosen)
+
+
+class FirstStage(nn.Cell):
+    """The convolutions over whole images: backbone, pyramid, and the RPN's head on every cell.
+
+    A cell of its own so that src/cpu_kernels can replace it by a single operator.
+
+    Args:
+        network: the detector.
+    """
+
+    def __init__(self, network: FasterRCNN):
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, image):
+        """Normalised images (B, 3, H, W) -> tuple of levels, logits and deltas: see `FasterRCNN.pyramid` and `RPNHead`."""
+        levels = self.network.pyramid(image)
+        return levels, *self.network.rpn_head(levels)
 
 
 def _preprocess(item_transforms):
@@ -96,6 +115,7 @@ class TrainingForward(nn.Cell):
         self.anchors = Tensor(np.concatenate(anchors))
         self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
+        self.first_stage, self.anchor_head, self.box_head = FirstStage(network), AnchorHead(network.rpn_head), network.box_head
         rpn, head = cfg.rpn_head, cfg.bbox_head
         self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
@@ -118,15 +138,14 @@ class TrainingForward(nn.Cell):
             roi_priority: (B, R + G) float32, or (B, R) where ground-truth boxes are no proposals.
         """
         net = self.network
-        levels = net.pyramid(self.preprocess(image, valid_size))
         # Proposals have no gradient, and so need none of the dense outputs that they come from.
-        logits, deltas = net.rpn_head(levels)
+        levels, logits, deltas = self.first_stage(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
         index, *anchor_targets = self.sample_anchors(self.anchors, boxes, mask, anchor_priority)
         pooled, patches = self.features(levels, rois, *net.rpn_head.locate_anchors(index, levels))
-        rpn_cls, rpn_box = self.rpn_loss(*net.rpn_head.at_anchors(index, patches), *anchor_targets)
-        class_logits, box_deltas = net.box_head(pooled)
+        rpn_cls, rpn_box = self.rpn_loss(*self.anchor_head(index, patches), *anchor_targets)
+        class_logits, box_deltas = self.box_head(pooled)
         roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)
         return ops.stack((rpn_cls + rpn_box + roi_cls + roi_box, rpn_cls, rpn_box, roi_cls, roi_box))
 
@@ -149,6 +168,7 @@ class InferenceForward(nn.Cell):
         self.anchors = Tensor(np.concatenate(anchors))
         self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
+        self.first_stage, self.box_head = FirstStage(network), network.box_head
         self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, [len(level) for level in anchors], canvas)
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights, cfg.bbox_head.clip_first)
 
@@ -160,8 +180,7 @@ class InferenceForward(nn.Cell):
             valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
         net = self.network
-        levels = net.pyramid(self.preprocess(image, valid_size))
-        logits, deltas = net.rpn_head(levels)
+        levels, logits, deltas = self.first_stage(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, logits, deltas, valid_size)
-        class_logits, box_deltas = net.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
+        class_logits, box_deltas = self.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

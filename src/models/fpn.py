@@ -13,7 +13,7 @@ def _conv(in_channels, out_channels, kernel_size):
 
 
 class BilinearUpsample(nn.Cell):
-    """Bilinear interpolation with half-pixel centres; a cell of its own so that src/cpu_kernels can replace it."""
+    """Bilinear interpolation with half-pixel centres."""
 
     def construct(self, feature, size):
         """Resizes feature (B, C, h, w) to size (H, W)."""

@@ -30,7 +30,7 @@ class PaddedMaxPool(nn.Cell):
 
 
 class FunctionalConv2d(nn.Cell):
-    """ops.conv2d as a cell: a convolution whose weight and bias are inputs; src/cpu_kernels can replace it.
+    """ops.conv2d as a cell: a convolution whose weight and bias are inputs.
 
     Args:
         conv: gives kernel size, stride, padding, dilation and groups.
@@ -50,14 +50,6 @@ class FunctionalConv2d(nn.Cell):
         return ops.bias_add(convolved.astype(ms.float32), bias)
 
 
-class ScaledWeight(nn.Cell):
-    """A weight (K, C, h, w) times a constant factor for each output channel; src/cpu_kernels can replace it."""
-
-    def construct(self, weight, scale):
-        """weight (K, C, h, w), scale (K,) without gradient -> (K, C, h, w)."""
-        return weight * scale.reshape(-1, 1, 1, 1)
-
-
 class ConvBatchNorm(nn.Cell):
     """A convolution followed by BatchNorm.
 
@@ -73,7 +65,6 @@ class ConvBatchNorm(nn.Cell):
         super().__init__(auto_prefix=False)
         self.conv = conv
         self.norm = norm
-        self.scaled_weight = ScaledWeight()
         self.convolution = FunctionalConv2d(conv)
 
     def construct(self, x):
@@ -82,7 +73,7 @@ class ConvBatchNorm(nn.Cell):
         if self.training and norm.use_batch_statistics is not False:
             return norm(self.conv(x))
         scale = norm.gamma / ops.sqrt(norm.moving_variance + norm.eps)
-        return self.convolution(x, self.scaled_weight(self.conv.weight, scale), norm.beta - norm.moving_mean * scale)
+        return self.convolution(x, self.conv.weight * scale.reshape(-1, 1, 1, 1), norm.beta - norm.moving_mean * scale)
 
 
 class ResidualBlock(nn.Cell):

@@ -53,23 +53,6 @@ class RPNHead(nn.Cell):
             deltas += (self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
-    def at_anchors(self, index, patches):
-        """Logits (B, S) and deltas (B, S, 4) of single anchors, equal to those of `construct`.
-
-        The 3x3 convolution runs on the features around these anchors only, so that the backward pass of a loss on some
-        hundred anchors does not run over every cell of the pyramid.
-
-        Args:
-            index: (B, S) int32, of the anchors.
-            patches: (B, C, 3, 3 * S) float32, the features around the cells that `locate_anchors` gives.
-        """
-        batch, number = index.shape
-        hidden = ops.relu(self.patch_conv(patches))
-        anchor = (index - index // self.num_anchors * self.num_anchors).reshape(-1, 1)
-        logits = self.objectness(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors)
-        deltas = self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(-1, self.num_anchors, 4)
-        return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
-
     def locate_anchors(self, index, levels):
         """Level, y and x, (B, S) int32 each, of the cells of the anchors at index (B, S) int32."""
         widths, firsts, count = (), (), 0
@@ -82,6 +65,53 @@ class RPNHead(nn.Cell):
         width = ops.gather(Tensor(widths, ms.int32), level, 0)
         y = cell // width
         return level, y, cell - y * width
+
+
+class AnchorHead(nn.Cell):
+    """The RPN's head on single anchors: the outputs that `RPNHead` has there.
+
+    The 3x3 convolution runs on the features around these anchors only, so that the backward pass of a loss on some hundred
+    anchors does not run over every cell of the pyramid.
+
+    Args:
+        rpn_head: whose weights it uses.
+    """
+
+    def __init__(self, rpn_head: RPNHead):
+        super().__init__(auto_prefix=False)
+        self.num_anchors = rpn_head.num_anchors
+        self.outputs = PatchOutputs(rpn_head)
+
+    def construct(self, index, patches):
+        """Logits (B, S) and deltas (B, S, 4) float32.
+
+        Args:
+            index: (B, S) int32, of the anchors.
+            patches: (B, C, 3, 3 * S) float32, the features around the cells that `RPNHead.locate_anchors` gives.
+        """
+        batch, number = index.shape
+        logits, deltas = self.outputs(patches)
+        anchor = (index - index // self.num_anchors * self.num_anchors).reshape(-1, 1)
+        logits, deltas = logits.reshape(-1, self.num_anchors), deltas.reshape(-1, self.num_anchors, 4)
+        return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
+
+
+class PatchOutputs(nn.Cell):
+    """The RPN's three convolutions on patches; src/cpu_kernels can replace it.
+
+    Args:
+        rpn_head: whose weights it uses.
+    """
+
+    def __init__(self, rpn_head: RPNHead):
+        super().__init__(auto_prefix=False)
+        self.patch_conv, self.objectness, self.deltas = rpn_head.patch_conv, rpn_head.objectness, rpn_head.deltas
+
+    def construct(self, patches):
+        """patches (B, C, 3, 3 * S) float32 -> logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32."""
+        hidden = ops.relu(self.patch_conv(patches))
+        logits, deltas = self.objectness(hidden), self.deltas(hidden)
+        return logits.astype(ms.float32).transpose(0, 2, 3, 1), deltas.astype(ms.float32).transpose(0, 2, 3, 1)
 
 
 class AnchorSampler(nn.Cell):

@@ -11,7 +11,8 @@ def entry_point(path, name, inputs, outputs, shapes=None):
     pointers, size_pointers = ((ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in some])
                                for some in (arrays, sizes))
     ranks = (ctypes.c_int * len(arrays))(*map(len, sizes))
-    return getattr(ctypes.CDLL(path), name)(len(arrays), pointers, ranks, size_pointers, None, None, None)
+    dtypes = (ctypes.c_char_p * len(arrays))(*[str(array.dtype).encode() for array in arrays])
+    return getattr(ctypes.CDLL(path), name)(len(arrays), pointers, ranks, size_pointers, dtypes, None, None)
 
 
 def with_gradients(function, weight, *arrays, graph=True):

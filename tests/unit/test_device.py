@@ -105,9 +105,9 @@ class Group(SingleProcess):
         self.connected = device_target
 
 
-def test_only_on_a_cpu_processors_are_shared_and_threads_may_end_meanwhile(machine, monkeypatch):
+def test_only_on_a_cpu_operators_wait_and_processors_are_shared_and_threads_may_end_meanwhile(machine, monkeypatch):
     chosen = machine(ascend=4)
-    bound = []
+    bound, waits = [], []
 
     def bind(thread, processors):
         if thread == 22:
@@ -120,9 +120,31 @@ def test_only_on_a_cpu_processors_are_shared_and_threads_may_end_meanwhile(machi
     monkeypatch.setattr(device, "ops", SimpleNamespace(ones=lambda shape: shape))
     monkeypatch.setattr(device.nn, "Conv2d", lambda *_: lambda _: SimpleNamespace(asnumpy=lambda: None))
     monkeypatch.setattr(ms, "set_auto_parallel_context", lambda **_: None)
+    monkeypatch.setattr(ms.runtime, "launch_blocking", lambda: waits.append(len(chosen)))
     group = Group()
     set_up_device(with_settings(Config(), {"device_target": "CPU"}), group)
     assert bound == [(11, [6, 7]), (33, [6, 7])] and group.connected == "CPU"
     set_up_device(with_settings(Config(), {"device_target": "auto"}), group)
     assert len(bound) == 2 and group.connected == "Ascend"
-    assert chosen == [("CPU", None), ("Ascend", 3)]
+    assert chosen == [("CPU", None), ("Ascend", 3)] and waits == [1]
+
+
+@pytest.mark.parametrize(("settings", "has_products", "expected", "sentence"), [
+    ({"mix_dtype": "float16"}, True, (True, "bfloat16"), "mixed precision: convolutions and dense layers in bfloat16"),
+    ({"mix_dtype": "bfloat16"}, False, (False, "bfloat16"), "no mixed precision: the processor has no products of bfloat16"),
+    ({"mix": False}, True, (False, "float16"), None)])
+def test_mixed_precision_of_a_cpu(machine, monkeypatch, caplog, settings, has_products, expected, sentence):
+    machine()
+    monkeypatch.setattr(device, "has_bf16_products", lambda: has_products)
+    caplog.set_level(logging.INFO, "faster_rcnn")
+    cfg = set_up_device(with_settings(Config(), {"device_target": "CPU", **settings}), SingleProcess())
+    assert (cfg.mix, cfg.mix_dtype) == expected
+    found = [record.getMessage() for record in caplog.records if "mixed precision" in record.getMessage()]
+    assert [line.startswith(sentence or "") for line in found] == [True] * (sentence is not None)
+
+
+def test_devices_keep_their_precision(machine, monkeypatch):
+    machine(ascend=1)
+    monkeypatch.setattr(device, "has_bf16_products", None)  # is not asked
+    cfg = set_up_device(with_settings(Config(), {"device_target": "Ascend", "mix_dtype": "float16"}), SingleProcess())
+    assert (cfg.mix, cfg.mix_dtype) == (True, "float16")

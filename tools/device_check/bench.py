@@ -8,7 +8,6 @@ from mindspore import Tensor, nn
 
 from src.config import Config
 from src.config.load import load_config
-from src.cpu_kernels.replace import use_kernels
 from src.detector import build_detector
 from src.distributed import ROOT
 from src.models.faster_rcnn import InferenceForward, TrainingForward
@@ -32,12 +31,11 @@ def configuration(device_target: str, settings: dict) -> Config:
 
 
 class Bench:
-    """A detector with drawn weights, and inputs for it.
+    """A detector with drawn weights on MindSpore's own operators, and inputs for it.
 
     Args:
         device_target: where it will run.
         settings: of the configuration, by dotted name.
-        plain: leave out the kernels of src/cpu_kernels.
 
     Attributes:
         cfg: the configuration.
@@ -46,19 +44,16 @@ class Bench:
         canvas: (height, width) in pixels.
     """
 
-    def __init__(self, device_target: str, settings: dict, plain: bool):
-        self.cfg, self.plain = configuration(device_target, settings), plain
+    def __init__(self, device_target: str, settings: dict):
+        self.cfg = configuration(device_target, settings)
         [self.canvas] = self.cfg.data.canvases
         self.network = build_detector(self.cfg, NUM_CLASSES, pretrained=False)
         draw_weights(self.network)
-        self.forward = self._on_device(TrainingForward(self.network, self.cfg, NUM_CLASSES, self.canvas)).set_train()
-
-    def _on_device(self, cell):
-        return cell if self.plain else use_kernels(cell, self.cfg)
+        self.forward = TrainingForward(self.network, self.cfg, NUM_CLASSES, self.canvas).set_train()
 
     def inference(self) -> nn.Cell:
         """The network's InferenceForward."""
-        return self._on_device(InferenceForward(self.network, self.cfg, self.canvas)).set_train(False)
+        return InferenceForward(self.network, self.cfg, self.canvas).set_train(False)
 
     def level_shapes(self, channels: list[int], strides: list[int]) -> list[tuple[int, ...]]:
         """(B, C, H_i, W_i) of features by stride."""

@@ -54,12 +54,12 @@ def largest_error(numbers: dict[str, np.ndarray], expected: dict[str, np.ndarray
 
 
 def compute_expected() -> dict[str, dict[str, np.ndarray]]:
-    """The numbers of all parts by MindSpore's own operators on the CPU, without the kernels of src/cpu_kernels."""
+    """The numbers of all parts by MindSpore's own operators on the CPU."""
     from tools.device_check.measure import measure
     from tools.device_check.parts import PARTS
     from tools.device_check.run_parts import Benches
 
-    benches, expected = Benches("CPU", plain=True), {}
+    benches, expected = Benches("CPU"), {}
     for name, entry in PARTS.items():
         expected[name] = expected[entry.like] if entry.like else measure(benches.part(name)).numbers
         print(name, flush=True)

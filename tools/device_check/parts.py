@@ -66,17 +66,6 @@ class Entry(NamedTuple):
     like: str = ""
 
 
-class AtAnchors(nn.Cell):
-    """RPNHead.at_anchors as a cell."""
-
-    def __init__(self, head: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.head = head
-
-    def construct(self, index, patches):
-        return self.head.at_anchors(index, patches)
-
-
 class SumOfDetections(nn.Cell):
     """The sums of the scores, and of the boxes times their scores, of an InferenceForward: rounding may change the order."""
 
@@ -121,10 +110,11 @@ def rpn_head(bench, rng):
 
 
 def rpn_at_anchors(bench, rng):
-    head, rpn, batch = bench.network.rpn_head, bench.cfg.rpn_head, bench.cfg.batch_size
+    rpn, batch = bench.cfg.rpn_head, bench.cfg.batch_size
     number = rpn.rpn_label_assignment.rnp_sample_batch
     index = rng.integers(0, bench.forward.num_anchors, (batch, number)).astype(np.int32)
-    return Part(AtAnchors(head), (index, uniform(rng, (batch, bench.cfg.backbone.out_channels, 3, 3 * number))), True, (1,))
+    patches = uniform(rng, (batch, bench.cfg.backbone.out_channels, 3, 3 * number))
+    return Part(bench.forward.anchor_head, (index, patches), True, (1,))
 
 
 def proposals(bench, rng):

@@ -19,15 +19,14 @@ class Benches:
 
     Args:
         device_target: where they run.
-        plain: see `Bench`.
     """
 
-    def __init__(self, device_target: str, plain: bool = False):
+    def __init__(self, device_target: str):
         from src.device import set_up_device
         from src.distributed import SingleProcess
         from tools.device_check.bench import configuration
 
-        self.device_target, self.plain, self._built = device_target, plain, {}
+        self.device_target, self._built = device_target, {}
         set_up_device(configuration(device_target, {}), SingleProcess())
 
     def part(self, name: str):
@@ -38,7 +37,7 @@ class Benches:
         entry = PARTS[name]
         key = json.dumps(entry.settings)
         if key not in self._built:
-            self._built[key] = Bench(self.device_target, entry.settings, self.plain)
+            self._built[key] = Bench(self.device_target, entry.settings)
         return entry.build(self._built[key], rng_of(entry.like or name))
 
 

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from src.dataset.drawing import CLASSES
 from src.dataset.shapes import ensure_shapes
 from src.distributed import SingleProcess
 from src.errors import UserError
 from src.modelarts import Uploads
 from tests.helpers.launching import MPIRUN, launch
 from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
 STAND_IN = Path(__file__).resolve().parent / "stand_in"
 SHAPES = {"train_images": 8, "val_images": 3, "height": 64, "width": 64, "seed": 0}
@@ -66,7 +68,9 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
     urls = ["--data_url", "obs://bucket/shapes", "--train_url", "obs://bucket/out/"]
     first, second = tmp_path / "first", tmp_path / "second"
     # Gradients that overflow in every step end a run after 21 of them.
-    message = run(first, "train.py", *urls, "--mix", "True", "--ms_loss_scaler_value", str(2**30), status=1, epochs=40,
+    start = tmp_path / "overflowing.ckpt"
+    write_overflowing(start, len(CLASSES))
+    message = run(first, "train.py", *urls, *OVERFLOWING_SCALE, "--resume_ckpt", start, status=1, epochs=40,
                   save_interval_steps=1, log_interval=1)
     assert "error: 21 steps in a row had gradients that are not finite" in message
     # All is there, up to the line of the step that failed, and no checkpoint that the machine has removed.
@@ -76,7 +80,7 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
     assert json.loads(there["metrics.jsonl"].splitlines()[-1])["global_step"] == 21
     assert [target for _, (_, target) in calls(obs, "copy_parallel")] == [str(first / "data")]
 
-    output = run(second, "train.py", *urls, "--mix", "True", "--resume_ckpt", "auto", "--run_eval", "True", epochs=6)
+    output = run(second, "train.py", *urls, *OVERFLOWING_SCALE, "--resume_ckpt", "auto", "--run_eval", "True", epochs=6)
     assert "resuming after epoch 5 of" in output and " epoch 6/6 step 4/4 " in output
     assert files_of(obs / "bucket" / "out") == files_of(second / "out")
     assert "eval/metrics.json" in files_of(second / "out")

@@ -3,7 +3,9 @@ import re
 
 import pytest
 
+from src.dataset.drawing import CLASSES
 from tests.helpers.run_files import checkpoint, contents, read_lines
+from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(run, first_epoch):
     assert all((after[name] == before[name]).all() for name in before)
 
 
-def test_gradients_that_always_overflow_end_the_run(run, first_epoch, workspace):
-    folder = workspace / "overflowing"
-    message = run("train.py", folder, "--ms_loss_scaler", "static", "--ms_loss_scaler_value", str(2**30), status=1, epochs=10)
+def test_gradients_that_always_overflow_end_the_run(run, workspace):
+    folder, path = workspace / "overflowing", workspace / "overflowing.ckpt"
+    write_overflowing(path, len(CLASSES))
+    message = run("train.py", folder, *OVERFLOWING_SCALE, "--resume_ckpt", path, status=1, epochs=10)
     assert "21 steps in a row had gradients that are not finite, the last one at step 21, " in message
     assert read_lines(folder)[-1]["global_step"] == 21

@@ -56,7 +56,7 @@ def test_what_the_small_one_changes_of_the_large_one():
     """Its network is the quick start's, so that it can start from its checkpoint."""
     differs = changes("resnet18_fpn_finetune", "resnet50_fpn_finetune")
     network = {key: differs.pop(key) for key in list(differs) if key.startswith(("backbone.", "rpn_head.", "bbox_head."))}
-    assert differs == {"device_target": "CPU", "mix": False, "data.target_size": [256, 320], "batch_size": 8, "lr_init": 0.012,
+    assert differs == {"device_target": "CPU", "data.target_size": [256, 320], "batch_size": 8, "lr_init": 0.012,
                        "epochs": 6, "num_workers": 1, "lr.base_batch_size": 8, "lr.warmup_step": 50, "lr.milestones": [5]}
     quick_start = changes("resnet18_fpn_shapes", "resnet50_fpn_finetune")
     others = ("rpn_head.anchor_generator.anchor_sizes", "bbox_head.bbox_assigner.rois_per_batch")

@@ -1,14 +1,18 @@
 """src/cpu_kernels/library.py, and the library itself: equal bits on any number of processors, and a status after an error."""
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import nn
 
-from src.cpu_kernels.library import FLAGS, FOLDER, library
+from src.cpu_kernels.library import FLAGS, FOLDER, has_bf16_products, library
+from src.cpu_kernels.program import BF16, PLANES, Program
 from tests.helpers.kernel_calls import entry_point
 from tests.helpers.paths import ROOT
 
@@ -36,7 +40,13 @@ def fake_compiler(folder, action):
     return path
 
 
-def test_is_built_once(build, tmp_path):
+@pytest.fixture
+def opened(monkeypatch):
+    """Leaves out the opening of oneDNN, for libraries that are none."""
+    monkeypatch.setattr("src.cpu_kernels.library._open_onednn", lambda *_: None)
+
+
+def test_is_built_once(build, opened, tmp_path):
     compiler = fake_compiler(tmp_path, ":")
     path, log = build(compiler)
     assert Path(path).parent == tmp_path / "cache" / "faster_rcnn"
@@ -68,6 +78,36 @@ def test_cache_that_cannot_be_written(build, tmp_path):
     assert level == "WARNING" and "Not a directory" in message
 
 
+@pytest.mark.parametrize(("files", "reason"), [
+    ([], "this MindSpore has no oneDNN"), (["libdnnl.so.3"], "invalid ELF header|file too short"),
+    (["libm"], "oneDNN has no function dnnl_set_max_cpu_isa|dnnl_version")], ids=["none", "damaged", "another library"])
+def test_without_onednn(kernels, build, tmp_path, monkeypatch, files, reason):
+    folder = tmp_path / "mindspore" / "lib"
+    folder.mkdir(parents=True)
+    for name in files:
+        (folder / "libdnnl.so.3").write_bytes(Path(kernels).read_bytes() if name == "libm" else b"no library")
+    monkeypatch.setattr("src.cpu_kernels.library.mindspore.__file__", str(tmp_path / "mindspore" / "__init__.py"))
+    path, log = build("g++")
+    assert path is None
+    assert log[-1][0] == "WARNING" and re.search(reason, log[-1][1])
+    assert not has_bf16_products()
+
+
+LIMITED = """
+import os
+from src.cpu_kernels.library import has_bf16_products
+print(has_bf16_products())
+"""
+
+
+@pytest.mark.parametrize(("limit", "same"), [("AVX2", True), ("AVX512_CORE", False)])
+def test_a_limit_of_instructions_that_is_the_users_holds(kernels, limit, same):
+    """AVX2 is the one that the program itself sets for MindSpore's convolutions."""
+    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=ROOT, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit})
+    assert done.stdout.split()[-1] == str(same and has_bf16_products()), done.stderr
+
+
 def test_compiles_without_warnings(kernels, tmp_path):
     """Every header compiles by itself, too."""
     flags = [flag for flag in FLAGS if flag != "-O3"] + ["-fsyntax-only", "-Wall", "-Wextra"]
@@ -81,6 +121,26 @@ def test_compiles_without_warnings(kernels, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def network_call(mixed, channels, normal):
+    """Two convolutions and their gradients: first the forward pass, then the backward pass on values of its own."""
+    convolutions = nn.Conv2d(channels, 140, 3, pad_mode="same", has_bias=True), nn.Conv2d(140, 33, 1, has_bias=True)
+    program = Program(mixed, trained=True)
+    value = program.add_input(channels, gradient=True)
+    for conv in convolutions:
+        value = program.convolution(value, conv, relu=True)
+    program.add_output(value, PLANES)
+    shape = (2, channels, 45, 61)
+    head = np.int32(program.numbers()), np.int32([shape]), np.zeros(2, np.float32)
+    parameters = [0.1 * normal(*parameter.shape) for parameter in program.parameters()[0]]
+    kinds = {ms.float32: np.float32, ms.bfloat16: np.uint16}
+    results = [(tuple(size), kinds[dtype]) for size, dtype in zip(program.result_shapes([shape]), program.result_dtypes())]
+    yield "Network", (*head, normal(*shape), *parameters), results
+    # As bfloat16, random bits would be NaNs: small whole numbers are none.
+    saved = [np.abs(normal(*size)) if kind is np.float32 else np.full(size, 0x3f80, kind) for size, kind in results[1:]]
+    yield "NetworkGradient", (*head, np.zeros((2, 45, 61), bool), normal(2, 33, 45, 61), *parameters, *saved), [
+        (tuple(size), np.float32) for size in program.gradient_shapes([(2, 45, 61)])]
+
+
 def calls():
     """Entry point, inputs and the shapes and types of the outputs: small, where threads share the work, and large."""
     rng = np.random.default_rng(0)
@@ -88,13 +148,8 @@ def calls():
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    for batch, channels, outputs, height, width, stride in ((1, 17, 5, 11, 30, 1), (2, 64, 70, 45, 61, 1), (2, 5, 9, 21, 30, 2)):
-        x, weight = normal(batch, channels, height, width), normal(outputs, channels, 3, 3)
-        y = normal(batch, outputs, height, width)[:, :, ::stride, ::stride].copy()
-        yield "Convolution", (x, weight, normal(outputs)), [(y.shape, np.float32)]
-        yield "ConvolutionInputGrad", (y, weight, np.zeros((height, width), bool)), [(x.shape, np.float32)]
-        yield "ConvolutionWeightGrad", (x, y), [(weight.shape, np.float32)]
-    yield "ScaleRows", (normal(40, 7, 3, 3), normal(40)), [((40, 7, 3, 3), np.float32)]
+    for mixed, channels in ((False, 17), (False, 130), (True, 17)):  # the second one by Winograd's algorithm
+        yield from network_call(mixed, channels, normal)
     corners = np.sort(rng.uniform(-3, 40, (2, 30, 2, 2)), axis=2).reshape(2, 30, 4).astype(np.float32)
     regions = corners, rng.integers(0, 2, 60).astype(np.int32), np.int32([7, 2, 1]), normal(2, 9, 40, 37), normal(2, 9, 20, 19)
     yield "RoIAlign", regions, [((60, 9, 7, 7), np.float32)]
@@ -105,8 +160,6 @@ def calls():
                          np.int32([2, 1, 0])), [((2, 3, 9, 31), np.float32)]
     yield "NMS", (scores + np.abs(normal(2, 100, 4)) * np.float32([0, 0, 1, 1]), np.int32([60, 70, 100]),
                   np.float32([0.5])), [((2, 100), bool)]
-    yield "ResizeBilinear", (normal(2, 3, 5, 9), np.zeros((10, 17), bool)), [((2, 3, 10, 17), np.float32)]
-    yield "ResizeBilinearGrad", (normal(2, 3, 10, 17), np.zeros((5, 9), bool)), [((2, 3, 5, 9), np.float32)]
     candidates = np.sort(rng.integers(0, 40, (2, 5000, 2, 2)), axis=2).reshape(2, 5000, 4).astype(np.float32)
     yield "Match", (candidates, corners, np.ones((2, 30), bool)), [((2, 5000), t) for t in (np.float32, np.int32, bool)]
 
@@ -127,6 +180,8 @@ def test_the_number_of_processors_does_not_change_the_bits(kernels, run_on, case
     if len(processors) == 1:
         pytest.skip("there is one processor only")
     name, inputs, outputs = case
+    if name.startswith("Network") and inputs[0][0] == BF16 and not has_bf16_products():
+        pytest.skip("the processor has no products of bfloat16")
     results = []
     for number in (1, 2, 2, len(processors)):
         run_on(processors[:number])

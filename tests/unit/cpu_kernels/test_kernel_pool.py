@@ -1,4 +1,5 @@
 """The kernels of RoIAlign against the plain cells and against matrix products in float64."""
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -18,14 +19,20 @@ BOXES = np.float32([
 
 
 class OfLevels(nn.Cell):
-    """A cell as a function of the levels alone."""
+    """A cell as a function of the levels alone; with channels_last they reach it as the kernels want them."""
 
-    def __init__(self, cell, *others):
+    def __init__(self, cell, *others, channels_last=False):
         super().__init__()
         self.cell = cell
         self.others = tuple(map(Tensor, others))
+        self.channels_last = channels_last
 
     def construct(self, *levels):
+        if self.channels_last:
+            turned = ()
+            for level in levels:
+                turned += (level.transpose(0, 2, 3, 1).reshape(level.shape),)
+            levels = turned
         return self.cell(levels, *self.others)
 
 
@@ -109,9 +116,9 @@ def test_pool_and_its_gradient(kernels, case):
     level = np.int32(np.arange(batch * number) % len(sizes) if only is None else np.full(batch * number, only))
     dout = rng.normal(size=(batch * number, channels, resolution, resolution)).astype(np.float32)
     plain = RoIAlign(*geometry)
-    results = [with_gradients(OfLevels(cell, boxes, level), dout, *levels, graph=cell is not plain)
-               for cell in (plain, FirstOfPair(kernels, plain))]
-    alone = KernelRoIAlign(kernels, plain)(tuple(map(Tensor, levels)), Tensor(boxes), Tensor(level))
+    results = [with_gradients(OfLevels(cell, boxes, level, channels_last=cell is not plain), dout, *levels,
+                              graph=cell is not plain) for cell in (plain, FirstOfPair(kernels, plain))]
+    alone = OfLevels(KernelRoIAlign(kernels, plain), boxes, level, channels_last=True)(*map(Tensor, levels))
     np.testing.assert_array_equal(alone.asnumpy(), results[1][0])
     expected, expected_gradients = expected_pool(levels, boxes, level, *geometry, dout)
     for pooled, gradients in results:
@@ -137,7 +144,7 @@ def test_patches_and_their_gradient(kernels, channels, batch):
     padded = [np.pad(feature, ((0, 0), (0, 0), (1, 1), (1, 1))) for feature in levels]
     expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
     (plain, plain_gradients), (found, gradients) = (
-        with_gradients(OfLevels(cell, level, y, x), dout, *levels, graph=graph)
+        with_gradients(OfLevels(cell, level, y, x, channels_last=graph), dout, *levels, graph=graph)
         for cell, graph in ((ExtractPatches(), False), (PatchesOf(KernelTrainingFeatures(kernels, features)), True)))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(plain, expected)
@@ -172,9 +179,36 @@ def test_training_features_and_their_gradient(kernels):
     plain = TrainingFeatures(MultiScaleRoIAlign((4, 8), 3, 2, True))
     dout = rng.normal(size=2 * 9 * 5 * 9 + 2 * 5 * 3 * 21).astype(np.float32)
     (expected, expected_gradients), (found, gradients) = (
-        with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x))), dout, *levels, graph=cell is not plain)
+        with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x)), channels_last=cell is not plain), dout,
+                       *levels, graph=cell is not plain)
         for cell in (plain, KernelTrainingFeatures(kernels, plain)))
     assert_close(found, expected, 1e-5)
     for one, other in zip(gradients, expected_gradients):
         assert other.any()
         assert_close(one, other, 1e-5)
+
+
+def test_levels_of_bfloat16(kernels):
+    """They are read as they are, sums are of float32, and what is pooled and the gradient are rounded once."""
+    rng = np.random.default_rng(3)
+    levels = [Tensor(rng.normal(size=(2, 21, *size)).astype(np.float32)).astype(ms.bfloat16).astype(ms.float32).asnumpy()
+              for size in ((13, 17), (7, 9))]
+    boxes, level = np.stack([BOXES, BOXES[::-1]]), np.int32(np.arange(2 * len(BOXES)) % 2)
+    dout = rng.integers(-8, 8, (len(level), 21, 7, 7)).astype(np.float32)  # which bfloat16 holds
+
+    class Rounded(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.pool = FirstOfPair(kernels, RoIAlign(7, 2, True))
+
+        def construct(self, levels, boxes, level):
+            narrow = ()
+            for one in levels:
+                narrow += (one.astype(ms.bfloat16),)
+            return self.pool(narrow, boxes, level).astype(ms.float32)
+
+    pooled, gradients = with_gradients(OfLevels(Rounded(), boxes, level, channels_last=True), dout, *levels)
+    expected, expected_gradients = expected_pool(levels, boxes, level, 7, 2, True, dout)
+    for found, gradient in zip((pooled, *gradients), (expected, *expected_gradients)):
+        assert np.abs(found - gradient).max() > 1e-4
+        np.testing.assert_allclose(found, gradient, rtol=2**-8, atol=1e-4)

@@ -1,15 +1,12 @@
-"""The kernels of a few lines: preprocessing, non-maximum suppression, upsampling, scaled weights, against the plain cells."""
+"""The kernels of a few lines: preprocessing and non-maximum suppression, against the plain cells."""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
 from src.config.checks import MAX_NMS_BOXES
-from src.cpu_kernels.operators import KernelBilinearUpsample, KernelNMS, KernelPreprocess, KernelScaledWeight
-from src.models.fpn import BilinearUpsample
+from src.cpu_kernels.operators import KernelNMS, KernelPreprocess
 from src.models.preprocess import Preprocess
 from src.models.proposals import BatchedNMS
-from src.models.residual import ScaledWeight
-from tests.helpers.kernel_calls import assert_close, with_gradients
 
 
 @pytest.mark.parametrize("bgr2rgb", [True, False])
@@ -79,23 +76,3 @@ def test_nms_of_more_boxes_than_devices_take(kernels):
     expected, found = (WithFixed(cell, (3500,))(Tensor(boxes)).asnumpy() for cell in (KernelNMS(kernels, plain), plain))
     np.testing.assert_array_equal(found, expected)
     assert 1000 < found.sum() < 3000
-
-
-@pytest.mark.parametrize(("old", "new"), [((4, 6), (8, 12)), ((3, 5), (5, 10)), ((1, 1), (2, 2)), ((1, 4), (1, 7)),
-                                          ((5, 3), (5, 3)), ((12, 20), (23, 40))])
-def test_upsampling_and_its_gradient(kernels, old, new):
-    rng = np.random.default_rng(2)
-    feature, dout = (rng.normal(size=(2, 3, *size)).astype(np.float32) for size in (old, new))
-    cells = BilinearUpsample(), KernelBilinearUpsample(kernels, None)
-    (expected, [gradient]), (found, [own]) = (with_gradients(WithFixed(cell, new), dout, feature) for cell in cells)
-    assert_close(found, expected, 2e-6)
-    assert_close(own, gradient, 2e-6)
-
-
-def test_scaled_weight_and_its_gradient(kernels):
-    rng = np.random.default_rng(3)
-    weight, scale, dout = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 4, 3, 3), (5,), (5, 4, 3, 3)))
-    for cell in (ScaledWeight(), KernelScaledWeight(kernels, None)):
-        output, [gradient] = with_gradients(WithFixed(cell, Tensor(scale)), dout, weight)
-        np.testing.assert_array_equal(output, weight * scale[:, None, None, None])
-        np.testing.assert_array_equal(gradient, dout * scale[:, None, None, None])

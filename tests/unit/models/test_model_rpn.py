@@ -8,7 +8,7 @@ from mindspore import Tensor, nn, ops
 
 from src.models.boxes import gather_rows
 from src.models.patches import ExtractPatches
-from src.models.rpn import AnchorSampler, RPNHead, RPNLoss
+from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss
 
 BETA = 1 / 9
 CFG = SimpleNamespace(rnp_sample_batch=6, fg_fraction=0.5, negative_overlap=0.3, positive_overlap=0.7)
@@ -103,7 +103,6 @@ def test_losses_equal_plain_loops(in_graph, seed):
     np.testing.assert_allclose(found, expected[:2], rtol=1e-5)
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_only_the_sample_has_a_gradient():
     logits, deltas, priority = random_input(2)
     loss = DenseLoss()
@@ -123,7 +122,6 @@ def test_only_the_sample_has_a_gradient():
     np.testing.assert_allclose(by_logits, expected / count, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_images_without_any_box():
     logits, deltas, priority = random_input(3)
     inputs = (ANCHORS, logits, deltas, BOXES, np.zeros_like(MASK), priority)
@@ -133,7 +131,6 @@ def test_images_without_any_box():
     assert box_loss == 0
 
 
-@pytest.mark.usefixtures("operator_by_operator")
 def test_head_runs_over_levels_then_y_x_anchor():
     """With a 3x3 convolution that passes its input on, the outputs are the 1x1 convolutions of the features."""
     rng = np.random.default_rng(4)
@@ -166,10 +163,11 @@ class SingleAnchors(nn.Cell):
     def __init__(self, head):
         super().__init__()
         self.head = head
+        self.single = AnchorHead(head)
         self.patches = ExtractPatches()
 
     def construct(self, index, *levels):
-        return self.head.at_anchors(index, self.patches(levels, *self.head.locate_anchors(index, levels)))
+        return self.single(index, self.patches(levels, *self.head.locate_anchors(index, levels)))
 
 
 def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
@@ -187,6 +185,7 @@ def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
     np.testing.assert_allclose(single_deltas, np.take_along_axis(deltas, index[..., None], 1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("graph_mode")
 def test_gradient_of_single_anchors_equals_the_dense_one():
     rng = np.random.default_rng(6)
     head = RPNHead(3, 5, 2)

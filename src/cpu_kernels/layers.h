@@ -1,0 +1,242 @@
+// What a network computes beside its products, on features with channels last (B, H, W, C) of float or Bf16, and the gradients.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "bf16.h"
+#include "crew.h"
+
+namespace layers {
+
+struct Size {
+  int64_t b, c, h, w;
+  int64_t rows() const { return b * h * w; }
+  int64_t count() const { return rows() * c; }
+};
+
+constexpr int64_t kPiece = 1 << 15;  // elements of a parallel loop's piece
+constexpr int64_t kChannels = 32;    // of a piece where pieces must not write to the same cells
+
+template <class From, class To>
+void cast(Crew& crew, int64_t count, const From* in, To* out) {
+  crew.share_range(count, kPiece, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) out[i] = from_float<To>(to_float(in[i]));
+  });
+}
+
+template <class T>
+void copy(Crew& crew, int64_t count, const T* in, T* out) {
+  crew.share_range(count, kPiece, [&](int64_t begin, int64_t end) { std::copy(in + begin, in + end, out + begin); });
+}
+
+// One addend of a gradient.
+struct Part {
+  const void* data;
+  bool wide;  // float, else the type of the features
+};
+
+// The sum of the parts, 0 where `value`, the result of a ReLU, is 0; nullptr: no ReLU.
+template <class T>
+void sum_parts(Crew& crew, int64_t count, const std::vector<Part>& parts, const T* value, T* out) {
+  crew.share_range(count, 4096, [&](int64_t begin, int64_t end) {
+    float sum[4096];
+    for (size_t p = 0; p < parts.size(); ++p) {
+      const auto add = [&](const auto* data) {
+        if (p == 0) {
+          for (int64_t i = begin; i < end; ++i) sum[i - begin] = to_float(data[i]);
+        } else {
+          for (int64_t i = begin; i < end; ++i) sum[i - begin] += to_float(data[i]);
+        }
+      };
+      if (parts[p].wide) add(static_cast<const float*>(parts[p].data));
+      else add(static_cast<const T*>(parts[p].data));
+    }
+    if (value != nullptr) {
+      for (int64_t i = begin; i < end; ++i) sum[i - begin] = to_float(value[i]) > 0 ? sum[i - begin] : 0.f;
+    }
+    for (int64_t i = begin; i < end; ++i) out[i] = from_float<T>(sum[i - begin]);
+  });
+}
+
+// Sums of the columns of x (rows, columns).
+template <class T>
+void column_sums(Crew& crew, int64_t rows, int64_t columns, const T* x, float* out) {
+  constexpr int64_t kRows = 512;
+  const int64_t pieces = (rows + kRows - 1) / kRows;
+  std::vector<float> partial(pieces * columns, 0.f);
+  crew.share_range(rows, kRows, [&](int64_t begin, int64_t end) {
+    float* sum = partial.data() + begin / kRows * columns;
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < columns; ++c) sum[c] += to_float(x[r * columns + c]);
+    }
+  });
+  std::fill_n(out, columns, 0.f);
+  for (int64_t p = 0; p < pieces; ++p) {
+    for (int64_t c = 0; c < columns; ++c) out[c] += partial[p * columns + c];
+  }
+}
+
+// The window of an output cell along one axis, as a range of cells inside.
+struct Window {
+  int64_t begin, end;
+  Window(int64_t cell, int64_t pad, int64_t limit) : begin(std::max<int64_t>(2 * cell - pad, 0)),
+                                                     end(std::min<int64_t>(2 * cell - pad + 3, limit)) {}
+};
+
+// Maximum of 3x3 cells with stride 2; cells before the first, of which there are `top` rows and `left` columns, are left out, and
+// those after the last.
+template <class T>
+void max_pool(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t left, const T* in, T* out) {
+  crew.share(to.b * to.h, [&](int64_t row) {
+    const Window y(row % to.h, top, from.h);
+    const T* image = in + row / to.h * from.h * from.w * from.c;
+    std::vector<float> best(to.c);
+    for (int64_t cell = 0; cell < to.w; ++cell) {
+      const Window x(cell, left, from.w);
+      std::fill(best.begin(), best.end(), -INFINITY);
+      for (int64_t i = y.begin; i < y.end; ++i) {
+        for (int64_t j = x.begin; j < x.end; ++j) {
+          const T* pixel = image + (i * from.w + j) * from.c;
+          for (int64_t c = 0; c < to.c; ++c) best[c] = std::max(best[c], to_float(pixel[c]));
+        }
+      }
+      T* target = out + (row * to.w + cell) * to.c;
+      for (int64_t c = 0; c < to.c; ++c) target[c] = from_float<T>(best[c]);
+    }
+  });
+}
+
+// Calls body(image, first channel, end channel) for pieces that do not share cells.
+template <class Body>
+void share_channels(Crew& crew, const Size& size, const Body& body) {
+  const int64_t pieces = (size.c + kChannels - 1) / kChannels;
+  crew.share(size.b * pieces, [&](int64_t i) {
+    const int64_t first = i % pieces * kChannels;
+    body(i / pieces, first, std::min(size.c, first + kChannels));
+  });
+}
+
+// Sets these channels of an image to 0.
+inline void clear(const Size& size, int64_t image, int64_t first, int64_t end, float* out) {
+  for (int64_t cell = image * size.h * size.w; cell < (image + 1) * size.h * size.w; ++cell) {
+    std::fill(out + cell * size.c + first, out + cell * size.c + end, 0.f);
+  }
+}
+
+// The gradient goes to the first maximum of each window.
+template <class T>
+void max_pool_gradient(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t left, const T* in, const T* dout,
+                       float* din) {
+  share_channels(crew, from, [&](int64_t image, int64_t first, int64_t end) {
+    const int64_t base = image * from.h * from.w * from.c;
+    clear(from, image, first, end, din);
+    for (int64_t row = 0; row < to.h; ++row) {
+      const Window y(row, top, from.h);
+      for (int64_t column = 0; column < to.w; ++column) {
+        const Window x(column, left, from.w);
+        const T* gradient = dout + ((image * to.h + row) * to.w + column) * to.c;
+        for (int64_t c = first; c < end; ++c) {
+          int64_t at = base + (y.begin * from.w + x.begin) * from.c + c;
+          for (int64_t i = y.begin; i < y.end; ++i) {
+            for (int64_t j = x.begin; j < x.end; ++j) {
+              const int64_t candidate = base + (i * from.w + j) * from.c + c;
+              if (to_float(in[candidate]) > to_float(in[at])) at = candidate;
+            }
+          }
+          din[at] += to_float(gradient[c]);
+        }
+      }
+    }
+  });
+}
+
+// Every second row and column.
+template <class T>
+void subsample(Crew& crew, const Size& from, const Size& to, const T* in, T* out) {
+  crew.share(to.b * to.h, [&](int64_t row) {
+    const T* line = in + (row / to.h * from.h + row % to.h * 2) * from.w * from.c;
+    for (int64_t x = 0; x < to.w; ++x) std::copy_n(line + 2 * x * from.c, to.c, out + (row * to.w + x) * to.c);
+  });
+}
+
+template <class T>
+void subsample_gradient(Crew& crew, const Size& from, const Size& to, const T* dout, T* din) {
+  crew.share(from.b * from.h, [&](int64_t row) {
+    T* line = din + row * from.w * from.c;
+    std::fill_n(line, from.w * from.c, T{});
+    const int64_t y = row % from.h;
+    if (y % 2 != 0) return;
+    const T* source = dout + (row / from.h * to.h + y / 2) * to.w * to.c;
+    for (int64_t x = 0; x < to.w; ++x) std::copy_n(source + x * to.c, to.c, line + 2 * x * from.c);
+  });
+}
+
+// Where a cell of a scaled-up axis takes its value: low * (1 - share) + high * share.
+struct Tap {
+  int64_t low, high;
+  float share;
+};
+
+// Half-pixel centres with `bilinear`, else the nearest cell at or before.
+inline std::vector<Tap> find_taps(int64_t from, int64_t to, bool bilinear) {
+  std::vector<Tap> taps(to);
+  const float scale = static_cast<float>(from) / to;
+  for (int64_t i = 0; i < to; ++i) {
+    const float position = std::max(0.f, bilinear ? (i + 0.5f) * scale - 0.5f : i * scale);
+    const int64_t low = std::min<int64_t>(static_cast<int64_t>(position), from - 1);
+    taps[i] = {low, std::min(low + 1, from - 1), bilinear ? position - low : 0.f};
+  }
+  return taps;
+}
+
+// out = fine + coarse scaled up.
+template <class T>
+void merge(Crew& crew, const Size& small, const Size& large, bool bilinear, const T* coarse, const T* fine, T* out) {
+  const std::vector<Tap> ys = find_taps(small.h, large.h, bilinear), xs = find_taps(small.w, large.w, bilinear);
+  crew.share(large.b * large.h, [&](int64_t row) {
+    const Tap y = ys[row % large.h];
+    const T* image = coarse + row / large.h * small.h * small.w * small.c;
+    const T *low = image + y.low * small.w * small.c, *high = image + y.high * small.w * small.c;
+    for (int64_t column = 0; column < large.w; ++column) {
+      const Tap x = xs[column];
+      const float a = (1 - y.share) * (1 - x.share), b = (1 - y.share) * x.share;
+      const float c = y.share * (1 - x.share), d = y.share * x.share;
+      const T *p = low + x.low * small.c, *q = low + x.high * small.c, *r = high + x.low * small.c, *s = high + x.high * small.c;
+      const int64_t at = (row * large.w + column) * large.c;
+      for (int64_t i = 0; i < large.c; ++i) {
+        const float up = a * to_float(p[i]) + b * to_float(q[i]) + c * to_float(r[i]) + d * to_float(s[i]);
+        out[at + i] = from_float<T>(to_float(fine[at + i]) + up);
+      }
+    }
+  });
+}
+
+// Gradient of the coarse addend of `merge`.
+template <class T>
+void merge_gradient(Crew& crew, const Size& small, const Size& large, bool bilinear, const T* dout, float* dcoarse) {
+  const std::vector<Tap> ys = find_taps(small.h, large.h, bilinear), xs = find_taps(small.w, large.w, bilinear);
+  share_channels(crew, small, [&](int64_t image, int64_t first, int64_t end) {
+    float* base = dcoarse + image * small.h * small.w * small.c;
+    clear(small, image, first, end, dcoarse);
+    for (int64_t row = 0; row < large.h; ++row) {
+      for (int64_t column = 0; column < large.w; ++column) {
+        const T* gradient = dout + ((image * large.h + row) * large.w + column) * large.c;
+        const auto add = [&](int64_t y, int64_t x, float weight) {
+          float* target = base + (y * small.w + x) * small.c;
+          if (weight == 0) return;
+          for (int64_t c = first; c < end; ++c) target[c] += weight * to_float(gradient[c]);
+        };
+        const Tap y = ys[row], x = xs[column];
+        add(y.low, x.low, (1 - y.share) * (1 - x.share));
+        add(y.low, x.high, (1 - y.share) * x.share);
+        add(y.high, x.low, y.share * (1 - x.share));
+        add(y.high, x.high, y.share * x.share);
+      }
+    }
+  });
+}
+
+}  // namespace layers

@@ -1,0 +1,294 @@
+#include "network.h"
+
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "winograd.h"
+
+using onednn::kBf16;
+using onednn::kF32;
+using onednn::Layout;
+
+namespace network {
+
+namespace {
+
+// The size of a convolution's or pooling's result along one axis, and the padding before it.
+int64_t output_size(const Layer& layer, int64_t side, int64_t kernel, int64_t before, int64_t after, int64_t* pad) {
+  const int64_t extent = (kernel - 1) * layer.dilation + 1;
+  if (layer.same) {
+    const int64_t total = std::max<int64_t>(((side + layer.stride - 1) / layer.stride - 1) * layer.stride + extent - side, 0);
+    before = total / 2;
+    after = total - before;
+  }
+  *pad = before;
+  return (side + before + after - extent) / layer.stride + 1;
+}
+
+}  // namespace
+
+Program::Program(const int32_t* data, const int32_t* sizes) {
+  const auto take = [&](auto& list) {
+    typedef typename std::decay<decltype(list[0])>::type Row;
+    list.resize(*data++);
+    std::memcpy(list.data(), data, list.size() * sizeof(Row));
+    data += list.size() * sizeof(Row) / sizeof(int32_t);
+  };
+  type = static_cast<onednn::DataType>(*data++);
+  inputs = *data++;
+  input_gradients = *data++ != 0;
+  std::vector<Layer> layers;
+  take(layers);
+  take(weights);
+  take(outputs);
+  take(saved);
+  for (const Layer& layer : layers) {
+    Step step{layer, 0, 0, 0, 0, 0};
+    if (layer.kind == kFromPlanes || layer.kind == kFromRows) {
+      const int32_t* size = sizes + 4 * layer.source;
+      const bool rows = layer.kind == kFromRows;
+      step.b = rows ? 1 : size[0];
+      step.h = rows ? 1 : size[2];
+      step.w = rows ? size[0] : size[3];
+    } else {
+      const Step& source = steps[layer.source];
+      step.b = source.b;
+      step.h = output_size(layer, source.h, layer.kernel_h, layer.top, layer.bottom, &step.pad_top);
+      step.w = output_size(layer, source.w, layer.kernel_w, layer.left, layer.right, &step.pad_left);
+    }
+    steps.push_back(step);
+  }
+}
+
+bool Program::is_product(const Step& step) const {
+  const Step& source = steps[step.source];
+  return step.kernel_h * step.kernel_w == 1 && step.stride == 1 && step.groups == 1 && step.h == source.h && step.w == source.w;
+}
+
+onednn::ConvolutionShape Program::shape(const Step& step) const {
+  const Step& source = steps[step.source];
+  return {step.b, source.c, source.h, source.w, step.c, step.kernel_h, step.kernel_w, step.h, step.w, step.stride, step.pad_top,
+          step.pad_left, step.dilation, step.groups};
+}
+
+bool Program::is_winograd(const Step& step) const { return type == kF32 && winograd::pays(shape(step)); }
+
+Parameters::Parameters(const Weight& w, int64_t channels, void** parameters, float eps)
+    : weight(floats(parameters[w.parameters[0]])) {
+  if (w.kind == 0) return;
+  bias.resize(channels);
+  if (w.kind == 1) {
+    std::copy_n(floats(parameters[w.parameters[1]]), channels, bias.data());
+    return;
+  }
+  scale.resize(channels);
+  const auto of = [&](int i) { return floats(parameters[w.parameters[i]]); };
+  const float *gamma = of(1), *beta = of(2), *mean = of(3), *variance = of(4);
+  for (int64_t k = 0; k < channels; ++k) {
+    scale[k] = gamma[k] / std::sqrt(variance[k] + eps);
+    bias[k] = beta[k] - mean[k] * scale[k];
+  }
+}
+
+Buffer Parameters::scaled(Crew& crew, int64_t rows, int64_t columns) const {
+  if (scale.empty()) return borrow(const_cast<float*>(weight));
+  const Buffer scaled = allocate(rows * columns * sizeof(float));
+  float* out = static_cast<float*>(scaled.get());
+  crew.share_range(rows, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < columns; ++c) out[r * columns + c] = weight[r * columns + c] * scale[r];
+    }
+  });
+  return scaled;
+}
+
+namespace {
+
+// A number that differs where the numbers do, for all that is likely: sums, and sums of the sums, as in Fletcher's checksum.
+uint64_t fingerprint(Crew& crew, const float* data, int64_t count) {
+  typedef uint32_t Words __attribute__((vector_size(64)));
+  constexpr int64_t kPiece = 1 << 16, kLanes = 16;
+  constexpr uint64_t kFactor = 0x9e3779b97f4a7c15;
+  std::vector<uint64_t> parts((count + kPiece - 1) / kPiece);
+  crew.share_range(count, kPiece, [&](int64_t begin, int64_t end) {
+    Words sum = {}, sum_of_sums = {}, words = {};
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      std::memcpy(&words, data + i, sizeof words);
+      sum += words;
+      sum_of_sums += sum;
+    }
+    words = Words{};
+    std::memcpy(&words, data + i, (end - i) * sizeof(float));
+    sum += words;
+    uint64_t part = 0;
+    for (int j = 0; j < kLanes; ++j) part = (part ^ sum[j] ^ static_cast<uint64_t>(sum_of_sums[j]) << 32) * kFactor;
+    parts[begin / kPiece] = part;
+  });
+  uint64_t all = count;
+  for (const uint64_t part : parts) all = (all ^ part ^ all >> 31) * kFactor;
+  return all;
+}
+
+}  // namespace
+
+Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t columns, const Layout& from,
+            const onednn::PrimitivePtr& primitive, bool keep) {
+  struct Kept {
+    uint64_t weight, scale;
+    Buffer packed;
+  };
+  static std::map<std::pair<const void*, const void*>, Kept> all;
+  static std::mutex mutex;
+  constexpr size_t kMost = 1000;  // more than the weights of a network, and few enough where networks come and go
+
+  const auto make = [&] {
+    const Layout to = primitive->layout(onednn::kWeights);
+    const Buffer packed = allocate(to.bytes());
+    onednn::reorder(crew, from, parameters.scaled(crew, rows, columns).get(), to, packed.get());
+    return packed;
+  };
+  if (!keep) return make();
+  const uint64_t weight = fingerprint(crew, parameters.weight, rows * columns);
+  const uint64_t scale = fingerprint(crew, parameters.scale.data(), parameters.scale.size());
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (all.size() > kMost) all.clear();
+  Kept& kept = all[{parameters.weight, primitive.get()}];
+  if (kept.packed == nullptr || kept.weight != weight || kept.scale != scale) kept = {weight, scale, make()};
+  return kept.packed;
+}
+
+namespace {
+
+// The forward pass: values come to be one after the other, and their memory goes with their last use.
+template <class T>
+class Forward {
+ public:
+  Forward(Crew& crew, const Program& program, const float* eps, void** inputs, void** parameters, void** outputs)
+      : crew_(crew), program_(program), eps_(eps), inputs_(inputs), parameters_(parameters), values_(program.steps.size()) {
+    for (size_t i = 0; i < program.outputs.size(); ++i) {
+      const Output& output = program.outputs[i];
+      if (is_plain(output)) values_[output.value] = borrow(outputs[i]);
+    }
+    for (size_t i = 0; i < program.saved.size(); ++i) {
+      values_[program.saved[i]] = borrow(outputs[program.outputs.size() + i]);
+    }
+  }
+
+  void run(void** outputs) {
+    std::vector<int> last(values_.size(), 0);
+    for (size_t i = 0; i < values_.size(); ++i) {
+      const Step& step = program_.steps[i];
+      if (step.kind >= kConvolution) last[step.source] = i;
+      if (step.addend >= 0) last[step.addend] = i;
+    }
+    for (const Output& output : program_.outputs) last[output.value] = values_.size();
+    for (size_t i = 0; i < values_.size(); ++i) {
+      if (values_[i] == nullptr && program_.steps[i].kind == kFromRows) {
+        values_[i] = borrow(inputs_[program_.steps[i].source]);
+      } else {
+        if (values_[i] == nullptr) values_[i] = allocate(program_.bytes(i));
+        compute(i);
+      }
+      for (size_t j = 0; j <= i; ++j) {
+        if (last[j] <= static_cast<int>(i)) values_[j] = nullptr;
+      }
+    }
+    for (size_t i = 0; i < program_.outputs.size(); ++i) write(program_.outputs[i], floats(outputs[i]));
+  }
+
+ private:
+  // Whether an output is the value itself.
+  bool is_plain(const Output& output) const {
+    return output.form == kNative || (output.form == kRows && (program_.steps[output.value].wide || program_.type == kF32));
+  }
+
+  const T* value(int i) const { return static_cast<const T*>(values_[i].get()); }
+
+  void compute(int i) {
+    const Step& step = program_.steps[i];
+    T* out = static_cast<T*>(values_[i].get());
+    const layers::Size to = program_.size(i);
+    switch (step.kind) {
+      case kFromPlanes:
+        return onednn::reorder(crew_, Layout::dense(kF32, {to.b, to.c, to.h, to.w}), inputs_[step.source],
+                               Layout::channels_last(program_.type, to.b, to.c, to.h, to.w), out);
+      case kFromRows: return layers::copy(crew_, to.count(), static_cast<const T*>(inputs_[step.source]), out);
+      case kConvolution: return convolve(step, to, out);
+      case kMaxPool:
+        return layers::max_pool(crew_, program_.size(step.source), to, step.pad_top, step.pad_left, value(step.source), out);
+      case kSubsample: return layers::subsample(crew_, program_.size(step.source), to, value(step.source), out);
+      default:
+        return layers::merge(crew_, program_.size(step.addend), to, step.bilinear, value(step.addend), value(step.source), out);
+    }
+  }
+
+  void convolve(const Step& step, const layers::Size& to, void* out) {
+    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, eps_[step.weight]);
+    const onednn::Epilogue epilogue{!parameters.bias.empty(), step.addend >= 0, step.relu != 0};
+    const onednn::DataType type = program_.type, out_type = step.wide ? kF32 : type;
+    const onednn::ConvolutionShape shape = program_.shape(step);
+    const int64_t columns = shape.c / shape.groups * shape.kernel_h * shape.kernel_w;
+    if (program_.is_winograd(step)) {
+      const Buffer weight = parameters.scaled(crew_, to.c, columns);
+      const void* addend = epilogue.add ? values_[step.addend].get() : nullptr;
+      const float* bias = epilogue.bias ? parameters.bias.data() : nullptr;
+      return winograd::convolve(crew_, shape, floats(values_[step.source].get()), floats(weight.get()), bias,
+                                static_cast<const float*>(addend), epilogue.relu, floats(out));
+    }
+    const bool is_product = program_.is_product(step);
+    const onednn::PrimitivePtr primitive = is_product ? onednn::product(type, out_type, to.rows(), shape.c, to.c, epilogue)
+                                                      : onednn::convolution(type, out_type, shape, epilogue);
+    const Layout plain = is_product ? Layout::strided(kF32, {shape.c, to.c}, {1, shape.c})
+                                    : Layout::dense(kF32, shape.weight_dims());
+    const bool keep = !program_.weights[step.weight].trainable;
+    const Buffer packed = pack(crew_, parameters, to.c, columns, plain, primitive, keep);
+    const Layout result = primitive->layout(onednn::kDestination);
+    std::vector<onednn::Argument> arguments = {
+        {onednn::kSource, primitive->layout(onednn::kSource), value(step.source)},
+        {onednn::kWeights, primitive->layout(onednn::kWeights), packed.get()},
+        {onednn::kDestination, result, out}};
+    if (epilogue.bias) {
+      const Layout row = is_product ? Layout::dense(kF32, {1, to.c}) : Layout::dense(kF32, {to.c});
+      arguments.push_back({onednn::kBias, row, parameters.bias.data()});
+    }
+    if (epilogue.add) arguments.push_back({onednn::kAddend, result, value(step.addend)});
+    primitive->run(crew_, arguments);
+  }
+
+  void write(const Output& output, float* out) {
+    if (is_plain(output)) return;
+    const layers::Size size = program_.size(output.value);
+    if (output.form == kRows) return layers::cast(crew_, size.count(), value(output.value), out);
+    onednn::reorder(crew_, Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), value(output.value),
+                    Layout::dense(kF32, {size.b, size.c, size.h, size.w}), out);
+  }
+
+  Crew& crew_;
+  const Program& program_;
+  const float* eps_;
+  void **inputs_, **parameters_;
+  std::vector<Buffer> values_;
+};
+
+}  // namespace
+}  // namespace network
+
+// Program, sizes of the inputs, eps of each weight, inputs, parameters -> outputs, then the saved values.
+extern "C" int Network(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const network::Program program(ints(tensors[0]), ints(tensors[1]));
+    void** inputs = tensors + 3;
+    void** outputs = tensors + count - program.outputs.size() - program.saved.size();
+    Crew::run([&](Crew& crew) {
+      const auto run = [&](auto example) {
+        network::Forward<decltype(example)> forward(crew, program, floats(tensors[2]), inputs, inputs + program.inputs, outputs);
+        forward.run(outputs);
+      };
+      if (program.type == kBf16) run(Bf16{});
+      else run(0.f);
+    });
+  });
+}

@@ -1,0 +1,229 @@
+// The backward pass of a network.
+#include "network.h"
+#include "winograd.h"
+
+using onednn::kBf16;
+using onednn::kF32;
+using onednn::Layout;
+
+namespace network {
+namespace {
+
+template <class T>
+class Backward {
+ public:
+  Backward(Crew& crew, const Program& program, const float* eps, void** parameters, void** saved, void** weight_gradients)
+      : crew_(crew), program_(program), eps_(eps), parameters_(parameters), weight_gradients_(weight_gradients),
+        parts_(program.steps.size()), values_(program.steps.size()), needed_(program.steps.size()) {
+    for (size_t i = 0; i < program.saved.size(); ++i) values_[program.saved[i]] = static_cast<const T*>(saved[i]);
+    for (size_t i = 0; i < program.steps.size(); ++i) {
+      const Step& step = program.steps[i];
+      needed_[i] = step.kind < kConvolution ? program.input_gradients : needed_[step.source];
+      if (step.addend >= 0) needed_[i] = needed_[i] || needed_[step.addend];
+      if (step.kind == kConvolution) needed_[i] = needed_[i] || program.weights[step.weight].trainable;
+    }
+  }
+
+  // `gradients` of the differentiable outputs in their order; those of the inputs are written to `input_gradients`.
+  void run(void** gradients, void** input_gradients) {
+    for (const Output& output : program_.outputs) {
+      if (output.differentiable) receive(output, *gradients++);
+    }
+    for (int i = static_cast<int>(program_.steps.size()) - 1; i >= 0; --i) {
+      if (needed_[i]) backward(i, input_gradients);
+      parts_[i].clear();
+    }
+  }
+
+ private:
+  struct Part {
+    Buffer data;
+    bool wide;
+  };
+
+  void receive(const Output& output, void* gradient) {
+    if (output.form != kPlanes) return parts_[output.value].push_back({borrow(gradient), output.form == kRows});
+    const layers::Size size = program_.size(output.value);
+    const Buffer rows = allocate(size.count() * sizeof(T));
+    onednn::reorder(crew_, Layout::dense(kF32, {size.b, size.c, size.h, size.w}), gradient,
+                    Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), rows.get());
+    parts_[output.value].push_back({rows, false});
+  }
+
+  // Room for a gradient of the value, which is added to its others.
+  template <class U>
+  U* part_of(int value) {
+    const Buffer data = allocate(program_.size(value).count() * sizeof(U));
+    parts_[value].push_back({data, std::is_same<U, float>::value});
+    return static_cast<U*>(data.get());
+  }
+
+  const T* saved(int value) const {
+    if (values_[value] == nullptr) throw std::logic_error("a value that the gradient needs was not saved");
+    return values_[value];
+  }
+
+  void backward(int i, void** input_gradients) {
+    const Step& step = program_.steps[i];
+    const layers::Size to = program_.size(i);
+    if (step.kind < kConvolution) return write_input(i, input_gradients[step.source]);
+    if (parts_[i].empty()) return zero_weights(step);
+    const T* gradient = total(i, step.relu ? saved(i) : nullptr);
+    const layers::Size from = program_.size(step.source);
+    const bool onwards = needed_[step.source];
+    switch (step.kind) {
+      case kConvolution:
+        if (program_.weights[step.weight].trainable) weight_gradient(step, to, gradient);
+        if (onwards) input_gradient(step, to, gradient, part_of<T>(step.source));
+        if (step.addend >= 0 && needed_[step.addend]) parts_[step.addend].push_back({total_, false});
+        break;
+      case kMaxPool:
+        layers::max_pool_gradient(crew_, from, to, step.pad_top, step.pad_left, saved(step.source), gradient,
+                                  part_of<float>(step.source));
+        break;
+      case kSubsample: layers::subsample_gradient(crew_, from, to, gradient, part_of<T>(step.source)); break;
+      default:
+        if (onwards) parts_[step.source].push_back({total_, false});
+        if (needed_[step.addend]) {
+          layers::merge_gradient(crew_, program_.size(step.addend), to, step.bilinear, gradient, part_of<float>(step.addend));
+        }
+    }
+    total_ = nullptr;
+  }
+
+  // The sum of a value's parts, through its ReLU.
+  const T* total(int i, const T* value) {
+    const int64_t count = program_.size(i).count();
+    if (parts_[i].size() == 1 && value == nullptr && (sizeof(T) == sizeof(float) || !parts_[i][0].wide)) {
+      total_ = parts_[i][0].data;
+    } else {
+      total_ = allocate(count * sizeof(T));
+      std::vector<layers::Part> parts;
+      for (const Part& part : parts_[i]) parts.push_back({part.data.get(), part.wide});
+      layers::sum_parts(crew_, count, parts, value, static_cast<T*>(total_.get()));
+    }
+    return static_cast<const T*>(total_.get());
+  }
+
+  static const float* as_floats(const void* data) { return static_cast<const float*>(data); }
+
+  // Where the gradient of a weight, or of its bias (1), goes: trainable parameters are the first ones.
+  float* gradient_of(const Weight& weight, int i) const { return floats(weight_gradients_[weight.parameters[i]]); }
+
+  // A convolution that no output depends on.
+  void zero_weights(const Step& step) {
+    if (step.kind != kConvolution || !program_.weights[step.weight].trainable) return;
+    const onednn::ConvolutionShape shape = program_.shape(step);
+    const Weight& weight = program_.weights[step.weight];
+    std::fill_n(gradient_of(weight, 0), shape.k * columns(shape), 0.f);
+    if (weight.kind == 1) std::fill_n(gradient_of(weight, 1), shape.k, 0.f);
+  }
+
+  static int64_t columns(const onednn::ConvolutionShape& s) { return s.c / s.groups * s.kernel_h * s.kernel_w; }
+
+  void weight_gradient(const Step& step, const layers::Size& to, const T* gradient) {
+    const Weight& weight = program_.weights[step.weight];
+    const onednn::ConvolutionShape shape = program_.shape(step);
+    float* out = gradient_of(weight, 0);
+    if (program_.is_product(step)) {
+      const onednn::PrimitivePtr primitive =
+          onednn::product(program_.type, kF32, to.c, to.rows(), shape.c, {}, /*transposed=*/true, /*plain=*/true);
+      primitive->run(crew_, {{onednn::kSource, primitive->layout(onednn::kSource), gradient},
+                             {onednn::kWeights, primitive->layout(onednn::kWeights), saved(step.source)},
+                             {onednn::kDestination, primitive->layout(onednn::kDestination), out}});
+    } else if (program_.is_winograd(step)) {
+      winograd::weight_gradient(crew_, shape, as_floats(saved(step.source)), as_floats(gradient), out);
+    } else {
+      const onednn::PrimitivePtr primitive = onednn::convolution_weight_gradient(program_.type, shape);
+      const Layout layout = primitive->layout(onednn::kWeightsGradient);
+      const Buffer packed = allocate(layout.bytes());
+      primitive->run(crew_, {{onednn::kSource, primitive->layout(onednn::kSource), saved(step.source)},
+                             {onednn::kDestinationGradient, primitive->layout(onednn::kDestinationGradient), gradient},
+                             {onednn::kWeightsGradient, layout, packed.get()}});
+      onednn::reorder(crew_, layout, packed.get(), Layout::dense(kF32, shape.weight_dims()), out);
+    }
+    const Parameters parameters(weight, to.c, parameters_, eps_[step.weight]);
+    if (!parameters.scale.empty()) {
+      const int64_t width = columns(shape);
+      for (int64_t k = 0; k < to.c; ++k) {
+        for (int64_t c = 0; c < width; ++c) out[k * width + c] *= parameters.scale[k];
+      }
+    }
+    if (weight.kind == 1) layers::column_sums(crew_, to.rows(), to.c, gradient, gradient_of(weight, 1));
+  }
+
+  void input_gradient(const Step& step, const layers::Size& to, const T* gradient, T* out) {
+    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, eps_[step.weight]);
+    const onednn::ConvolutionShape shape = program_.shape(step);
+    if (program_.is_winograd(step)) {
+      const Buffer weight = parameters.scaled(crew_, to.c, columns(shape));
+      return winograd::input_gradient(crew_, shape, as_floats(gradient), floats(weight.get()), floats(out));
+    }
+    const bool is_product = program_.is_product(step);
+    const onednn::PrimitivePtr primitive =
+        is_product ? onednn::product(program_.type, program_.type, to.rows(), to.c, shape.c, {})
+                   : onednn::convolution_input_gradient(program_.type, shape);
+    const Layout plain = Layout::dense(kF32, is_product ? std::vector<int64_t>{to.c, shape.c} : shape.weight_dims());
+    const Buffer packed = pack(crew_, parameters, to.c, columns(shape), plain, primitive, /*keep=*/false);
+    const auto result = is_product ? onednn::kDestination : onednn::kSourceGradient;
+    const auto source = is_product ? onednn::kSource : onednn::kDestinationGradient;
+    primitive->run(crew_, {{source, primitive->layout(source), gradient},
+                           {onednn::kWeights, primitive->layout(onednn::kWeights), packed.get()},
+                           {result, primitive->layout(result), out}});
+  }
+
+  void write_input(int i, void* out) {
+    const layers::Size size = program_.size(i);
+    if (parts_[i].empty()) {
+      std::memset(out, 0, size.count() * (program_.steps[i].kind == kFromRows ? sizeof(T) : sizeof(float)));
+      return;
+    }
+    const T* gradient = total(i, nullptr);
+    if (program_.steps[i].kind == kFromRows) {
+      layers::copy(crew_, size.count(), gradient, static_cast<T*>(out));
+    } else {
+      onednn::reorder(crew_, Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), gradient,
+                      Layout::dense(kF32, {size.b, size.c, size.h, size.w}), out);
+    }
+    total_ = nullptr;
+  }
+
+  Crew& crew_;
+  const Program& program_;
+  const float* eps_;
+  void **parameters_, **weight_gradients_;
+  std::vector<std::vector<Part>> parts_;
+  std::vector<const T*> values_;
+  std::vector<char> needed_;
+  Buffer total_;
+};
+
+}  // namespace
+}  // namespace network
+
+// Program, sizes of the inputs, eps, for each input that has a gradient a tensor that carries its shape, gradients of the
+// differentiable outputs, parameters, saved values -> gradients of the inputs where the program asks for them, then of the
+// trainable parameters.
+extern "C" int NetworkGradient(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
+  return status_of(__func__, [&] {
+    const network::Program program(ints(tensors[0]), ints(tensors[1]));
+    int differentiable = 0, parameters = 0, gradients = program.input_gradients ? program.inputs : 0;
+    for (const network::Output& output : program.outputs) differentiable += output.differentiable;
+    for (const network::Weight& weight : program.weights) {
+      for (const int32_t number : weight.parameters) parameters = std::max(parameters, number + 1);
+      if (weight.trainable) gradients += weight.kind == 1 ? 2 : 1;
+    }
+    void** douts = tensors + 3 + (program.input_gradients ? program.inputs : 0);
+    void** outputs = tensors + count - gradients;
+    Crew::run([&](Crew& crew) {
+      const auto run = [&](auto example) {
+        network::Backward<decltype(example)> backward(crew, program, floats(tensors[2]), douts + differentiable,
+                                                      douts + differentiable + parameters,
+                                                      outputs + (program.input_gradients ? program.inputs : 0));
+        backward.run(douts, outputs);
+      };
+      if (program.type == kBf16) run(Bf16{});
+      else run(0.f);
+    });
+  });
+}

@@ -1,0 +1,240 @@
+"""The layers of a network of convolutions as numbers, which the kernel in network.cc runs as one operator."""
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import nn
+
+# The numbers of network.h.
+FROM_PLANES, FROM_ROWS, CONVOLUTION, MAX_POOL, SUBSAMPLE, MERGE = range(6)
+NATIVE, ROWS, PLANES = range(3)
+BF16, F32 = 2, 3
+
+
+@dataclasses.dataclass
+class Step:
+    """A layer; its result is the value of the same number. Fields as in network.h."""
+
+    kind: int
+    source: int
+    channels: int
+    addend: int = -1
+    weight: int = -1
+    relu: bool = False
+    wide: bool = False
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+    same: bool = False
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    bilinear: bool = False
+
+
+@dataclasses.dataclass
+class Weight:
+    """The parameters of a convolution: weight, or weight and bias, or weight, gamma, beta, mean and variance with eps."""
+
+    parameters: tuple
+    trainable: bool
+    eps: float = 0.0
+
+    @property
+    def kind(self) -> int:
+        """0 without bias, 1 with one, 2 with a BatchNorm."""
+        return min(len(self.parameters) - 1, 2)
+
+    def with_gradient(self) -> tuple:
+        """The parameters that get a gradient: a trainable weight and its bias; those of a BatchNorm are constants."""
+        return self.parameters[: 1 + (self.kind == 1)] if self.trainable else ()
+
+
+class Program:
+    """Collects the layers of a network; each method adds one and returns the number of its value.
+
+    Args:
+        mixed: whether the products are of bfloat16, with sums in float32, else of float32.
+        trained: whether weights that require a gradient get one.
+    """
+
+    def __init__(self, mixed: bool, trained: bool):
+        self.mixed, self.trained = mixed, trained
+        self.steps: list[Step] = []
+        self.weights: list[Weight] = []
+        self.outputs: list[tuple[int, int, bool]] = []
+        self.num_inputs = 0
+        self.input_gradients = False
+
+    def _add(self, **fields) -> int:
+        self.steps.append(Step(**fields))
+        return len(self.steps) - 1
+
+    def add_input(self, channels: int, rows: bool = False, gradient: bool = False) -> int:
+        """The next input, before all layers; with `gradient` all have one.
+
+        It is float32 (B, C, H, W), or with `rows` (M, ...), rows of C numbers of the type that the products are computed in.
+        """
+        self.num_inputs += 1
+        self.input_gradients = gradient
+        return self._add(kind=FROM_ROWS if rows else FROM_PLANES, source=self.num_inputs - 1, channels=channels)
+
+    def add_output(self, value: int, form: int, differentiable: bool = True) -> None:
+        """A value as it is (NATIVE), as float32 rows (ROWS) or as float32 (B, C, H, W) (PLANES)."""
+        self.outputs.append((value, form, differentiable))
+
+    def convolution(self, x: int, conv: nn.Cell, norm: nn.Cell | None = None, relu: bool = False, addend: int = -1,
+                    wide: bool = False, constant: bool = False) -> int:
+        """An nn.Conv2d or nn.Dense, and a BatchNorm with stored statistics after it; `constant`: its weight has no gradient."""
+        parameters = [conv.weight]
+        if norm is not None:
+            parameters += [norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance]
+        elif conv.has_bias:
+            parameters.append(conv.bias)
+        trainable = self.trained and not constant and conv.weight.requires_grad
+        fields = {} if isinstance(conv, nn.Dense) else _geometry(conv)
+        if fields.get("kernel") == (1, 1) and fields["stride"] == 2 and not any(fields["pad"]) and fields["groups"] == 1:
+            x = self.subsample(x)
+            fields["stride"] = 1
+        self.weights.append(Weight(tuple(parameters), trainable, norm.eps if norm is not None else 0.0))
+        return self._add(kind=CONVOLUTION, source=x, channels=conv.weight.shape[0], addend=addend,
+                         weight=len(self.weights) - 1, relu=relu, wide=wide, **fields)
+
+    def relu(self, x: int) -> int:
+        """ReLU of a convolution's result that nothing else reads."""
+        self.steps[x].relu = True
+        return x
+
+    def max_pool(self, x: int, same: bool) -> int:
+        """The maximum of 3x3 cells with stride 2, padding 1, or as TensorFlow's SAME."""
+        return self._add(kind=MAX_POOL, source=x, channels=self.steps[x].channels, kernel=(3, 3), stride=2, pad=(1, 1, 1, 1),
+                         same=same)
+
+    def subsample(self, x: int) -> int:
+        """Every second row and column."""
+        return self._add(kind=SUBSAMPLE, source=x, channels=self.steps[x].channels, stride=2)
+
+    def merge(self, fine: int, coarse: int, bilinear: bool) -> int:
+        """fine + coarse scaled up to its size."""
+        return self._add(kind=MERGE, source=fine, addend=coarse, channels=self.steps[fine].channels, bilinear=bilinear)
+
+    def parameters(self) -> tuple[list, list, list]:
+        """Those of all weights: trained here; trained by another program; frozen. The kernel gets them in this order."""
+        groups: tuple[list, list, list] = [], [], []
+        for weight in self.weights:
+            own = weight.with_gradient()
+            for i, parameter in enumerate(weight.parameters):
+                groups[0 if i < len(own) else 1 if parameter.requires_grad else 2].append(parameter)
+        # A weight may serve several layers.
+        trained, elsewhere, frozen = (list({id(parameter): parameter for parameter in group}.values()) for group in groups)
+        return trained, elsewhere, frozen
+
+    def saved(self) -> list[int]:
+        """Values that the gradient needs: what trainable convolutions and pooling read, and the results of ReLUs."""
+        needed, saved = self._needed(), set()
+        reached = {value for value, _, differentiable in self.outputs if differentiable}
+        for number in range(len(self.steps) - 1, -1, -1):
+            step = self.steps[number]
+            if number not in reached or not needed[number] or step.kind < CONVOLUTION:
+                continue
+            reached |= {step.source, step.addend}
+            if step.relu:
+                saved.add(number)
+            if step.kind == MAX_POOL or step.kind == CONVOLUTION and self.weights[step.weight].trainable:
+                saved.add(step.source)
+        return sorted(saved)
+
+    def _needed(self):
+        """Of each value: whether a gradient has to come to it."""
+        needed: list[bool] = []
+        for step in self.steps:
+            if step.kind < CONVOLUTION:
+                needed.append(self.input_gradients)
+                continue
+            trainable = step.kind == CONVOLUTION and self.weights[step.weight].trainable
+            needed.append(trainable or needed[step.source] or (step.addend >= 0 and needed[step.addend]))
+        return needed
+
+    def sizes(self, inputs: Sequence[Sequence[int]]) -> list[tuple[int, int, int, int]]:
+        """(B, C, H, W) of each value for inputs of these shapes; rows (M, ...) count as (1, C, 1, M)."""
+        sizes: list[tuple[int, int, int, int]] = []
+        for step in self.steps:
+            if step.kind == FROM_ROWS:
+                sizes.append((1, step.channels, 1, inputs[step.source][0]))
+            elif step.kind == FROM_PLANES:
+                batch, channels, height, width = inputs[step.source]
+                sizes.append((batch, channels, height, width))
+            else:
+                batch, _, height, width = sizes[step.source]
+                sizes.append((batch, step.channels, _output_size(step, height, step.kernel[0], sum(step.pad[:2])),
+                              _output_size(step, width, step.kernel[1], sum(step.pad[2:]))))
+        return sizes
+
+    def numbers(self) -> list[int]:
+        """The program as network.h reads it."""
+        numbers = [BF16 if self.mixed else F32, self.num_inputs, int(self.input_gradients), len(self.steps)]
+        for step in self.steps:
+            numbers += [step.kind, step.source, step.addend, step.weight, int(step.relu), int(step.wide), *step.kernel,
+                        step.stride, step.dilation, step.groups, int(step.same), *step.pad, int(step.bilinear), step.channels]
+        numbers.append(len(self.weights))
+        places = {id(parameter): place for place, parameter in enumerate(itertools.chain(*self.parameters()))}
+        for weight in self.weights:
+            own = [places[id(parameter)] for parameter in weight.parameters]
+            numbers += [weight.kind, int(weight.trainable), *own, *[-1] * (5 - len(own))]
+        numbers.append(len(self.outputs))
+        for value, form, differentiable in self.outputs:
+            numbers += [value, form, int(differentiable)]
+        saved = self.saved()
+        return [*numbers, len(saved), *saved]
+
+    def result_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Of the outputs, then of the saved values, for inputs of these shapes."""
+        sizes, shapes = self.sizes(inputs), []
+        for value, form, _ in self.outputs:
+            batch, channels, height, width = sizes[value]
+            # Those that go on as they are keep the shape by which the detector's cells know them, with channels last in memory.
+            shapes.append([batch, height, width, channels] if form == ROWS else [batch, channels, height, width])
+        return [*shapes, *(list(sizes[value]) for value in self.saved())]
+
+    @property
+    def dtype(self) -> ms.Type:
+        """What the products are computed in."""
+        return ms.bfloat16 if self.mixed else ms.float32
+
+    def result_dtypes(self) -> tuple[ms.Type, ...]:
+        """As `result_shapes`."""
+        outputs = tuple(self.dtype if form == NATIVE else ms.float32 for _, form, _ in self.outputs)
+        return outputs + (self.dtype,) * len(self.saved())
+
+    def gradient_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Of the gradients of the inputs, where they have some, and of the trainable parameters.
+
+        Args:
+            inputs: shapes of the inputs without their channels, if they have gradients.
+        """
+        shapes = [[size[0], step.channels // (math.prod(size[1:]) if step.kind == FROM_ROWS else 1), *size[1:]]
+                  for step, size in zip(self.steps, inputs)] if self.input_gradients else []
+        return shapes + [list(parameter.shape) for parameter in self.parameters()[0]]
+
+    def gradient_dtypes(self) -> tuple[ms.Type, ...]:
+        """As `gradient_shapes`."""
+        inputs = self.steps[: self.num_inputs] if self.input_gradients else []
+        return (*(self.dtype if step.kind == FROM_ROWS else ms.float32 for step in inputs),
+                *[ms.float32] * len(self.parameters()[0]))
+
+def _output_size(step, side, kernel, pad):
+    """Of a convolution or pooling along one axis."""
+    if step.same:
+        return -(-side // step.stride)
+    return (side + pad - (kernel - 1) * step.dilation - 1) // step.stride + 1
+
+
+def _geometry(conv):
+    """Kernel, stride, padding, dilation and groups of an nn.Conv2d."""
+    padding = conv.padding if isinstance(conv.padding, (tuple, list)) else (conv.padding,) * 4
+    return {"kernel": tuple(conv.kernel_size), "stride": conv.stride[-1], "same": conv.pad_mode == "same",
+            "pad": tuple(padding) if conv.pad_mode == "pad" else (0, 0, 0, 0), "dilation": conv.dilation[-1],
+            "groups": conv.group}

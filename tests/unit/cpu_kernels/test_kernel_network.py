@@ -1,0 +1,321 @@
+"""The kernel of networks against the definitions in float64, in float32 and bfloat16, forward and with all gradients."""
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import ParameterTuple, Tensor, nn, ops
+
+from src.cpu_kernels import lowering
+from src.cpu_kernels.network import KernelConv2d, KernelConvBatchNorm, KernelNetwork
+from src.cpu_kernels.program import PLANES, ROWS, Program
+from src.models.fpn import FPN
+from src.models.residual import ConvBatchNorm, fold_batch_norm
+from tests.helpers.kernel_calls import assert_close
+
+# Relative to the largest number: rounding of float32 sums, and of bfloat16's 8 bits in inputs, weights and results.
+TOLERANCE = {False: 1e-5, True: 1.5e-2}
+
+
+def windows(size, kernel, stride, before, dilation):
+    """Of each offset in the kernel: the rows of the padded input that it meets."""
+    return [slice(i * dilation, i * dilation + (size - 1) * stride + 1, stride) for i in range(kernel)]
+
+
+class Definition:
+    """A convolution in float64, and its gradients.
+
+    Args:
+        pad: top, bottom, left, right.
+    """
+
+    def __init__(self, x, weight, stride, pad, dilation=1, groups=1):
+        self.x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), pad[:2], pad[2:]))
+        self.weight, self.groups, self.pad = weight.astype(np.float64), groups, pad
+        sides = [(side - (kernel - 1) * dilation - 1) // stride + 1 for side, kernel in zip(self.x.shape[2:], weight.shape[2:])]
+        self.rows, self.columns = (windows(side, kernel, stride, 0, dilation) for side, kernel in zip(sides, weight.shape[2:]))
+        self.shape = (x.shape[0], weight.shape[0], *sides)
+
+    def parts(self):
+        """Of each group: channels of the input, of the output."""
+        inputs, outputs = self.x.shape[1] // self.groups, self.weight.shape[0] // self.groups
+        return [(slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)) for g in range(self.groups)]
+
+    def output(self):
+        out = np.zeros(self.shape)
+        for c, k in self.parts():
+            for i, rows in enumerate(self.rows):
+                for j, columns in enumerate(self.columns):
+                    out[:, k] += np.einsum("kc,bcyx->bkyx", self.weight[k, :, i, j], self.x[:, c, rows, columns])
+        return out
+
+    def gradients(self, dout):
+        dx, dweight = np.zeros(self.x.shape), np.zeros(self.weight.shape)
+        for c, k in self.parts():
+            for i, rows in enumerate(self.rows):
+                for j, columns in enumerate(self.columns):
+                    dx[:, c, rows, columns] += np.einsum("kc,bkyx->bcyx", self.weight[k, :, i, j], dout[:, k])
+                    dweight[k, :, i, j] += np.einsum("bkyx,bcyx->kc", dout[:, k], self.x[:, c, rows, columns])
+        top, bottom, left, right = self.pad
+        return dx[:, :, top:dx.shape[2] - bottom, left:dx.shape[3] - right], dweight
+
+
+def drawn(cell, seed=0):
+    """The cell with random parameters; variances and scales are positive."""
+    rng = np.random.default_rng(seed)
+    for parameter in cell.get_parameters():
+        positive = parameter.name.endswith(("gamma", "variance"))
+        parameter.set_data(Tensor((rng.uniform(0.5, 2, parameter.shape) if positive
+                                   else rng.normal(size=parameter.shape)).astype(np.float32)))
+    return cell
+
+
+def run(cell, x, douts, parameters, mode=ms.GRAPH_MODE):
+    """Outputs of a cell of one input, and the gradients of x and of the parameters for these gradients of the outputs."""
+    ms.set_context(mode=mode)
+
+    def weighted(x):
+        outputs = cell(x)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        total = 0.0
+        for output, dout in zip(outputs, douts):
+            total += (output * Tensor(dout)).sum()
+        return total, outputs
+
+    function = ms.value_and_grad(weighted, 0, ParameterTuple(parameters), has_aux=True)
+    (_, outputs), (dx, dparameters) = function(Tensor(x))
+    return [o.asnumpy() for o in outputs], dx.asnumpy(), [d.asnumpy() for d in dparameters]
+
+
+def normal(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+# Channels in and out, height and width, options of nn.Conv2d, padding that these mean (top, bottom, left, right).
+CONVOLUTIONS = {
+    "1x1": (17, 5, (7, 9), {"kernel_size": 1}, (0, 0, 0, 0)),
+    "1x1, stride 2": (3, 17, (7, 10), {"kernel_size": 1, "stride": 2, "pad_mode": "valid"}, (0, 0, 0, 0)),
+    "3x3": (5, 33, (13, 17), {"kernel_size": 3, "pad_mode": "same"}, (1, 1, 1, 1)),
+    "3x3, Winograd": (130, 140, (37, 42), {"kernel_size": 3, "pad_mode": "same"}, (1, 1, 1, 1)),
+    "3x3, one row": (70, 3, (1, 23), {"kernel_size": 3, "pad_mode": "same"}, (1, 1, 1, 1)),
+    "3x3, stride 2": (3, 17, (9, 12), {"kernel_size": 3, "stride": 2, "pad_mode": "pad", "padding": 1}, (1, 1, 1, 1)),
+    "3x3, stride 2, same": (3, 4, (9, 12), {"kernel_size": 3, "stride": 2, "pad_mode": "same"}, (1, 1, 0, 1)),
+    "3x3, stride 3": (16, 16, (3, 27), {"kernel_size": 3, "stride": 3, "pad_mode": "valid"}, (0, 0, 0, 0)),
+    "5x3, uneven padding": (3, 5, (6, 7), {"kernel_size": (5, 3), "pad_mode": "pad", "padding": (1, 2, 0, 1)}, (1, 2, 0, 1)),
+    "7x7, stride 2": (3, 19, (15, 22), {"kernel_size": 7, "stride": 2, "pad_mode": "pad", "padding": 3}, (3, 3, 3, 3)),
+    "dilated": (6, 7, (11, 9), {"kernel_size": 3, "dilation": 2, "pad_mode": "same"}, (2, 2, 2, 2)),
+    "groups": (6, 9, (5, 8), {"kernel_size": 3, "group": 3, "pad_mode": "same"}, (1, 1, 1, 1)),
+    "depthwise": (20, 20, (9, 7), {"kernel_size": 3, "group": 20, "stride": 2, "pad_mode": "pad", "padding": 1}, (1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_and_its_gradients(kernels, case, mixed):
+    channels, outputs, size, options, pad = CONVOLUTIONS[case]
+    conv = drawn(nn.Conv2d(channels, outputs, has_bias=True, **options))
+    weight, bias = conv.weight.asnumpy(), conv.bias.asnumpy()
+    x = normal(2, channels, *size)
+    definition = Definition(x, weight, conv.stride[-1], pad, conv.dilation[-1], conv.group)
+    dout = normal(*definition.shape, seed=2)
+    [output], dx, (dweight, dbias) = run(KernelConv2d(kernels, conv, mixed), x, [dout], [conv.weight, conv.bias])
+    assert_close(output, definition.output() + bias[:, None, None], TOLERANCE[mixed])
+    expected_dx, expected_dweight = definition.gradients(dout)
+    assert_close(dx, expected_dx, TOLERANCE[mixed])
+    assert_close(dweight, expected_dweight, TOLERANCE[mixed])
+    assert_close(dbias, dout.sum((0, 2, 3), dtype=np.float64), TOLERANCE[mixed])
+    assert mixed == (np.abs(output - definition.output() - bias[:, None, None]).max() > 1e-3)
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
+def test_stored_statistics_are_taken_in_and_a_trained_batch_norm_is_not(kernels, mode):
+    conv, norm = nn.Conv2d(5, 6, 3, pad_mode="same"), nn.BatchNorm2d(6, eps=1e-3)
+    plain = drawn(nn.SequentialCell(conv, norm)) and ConvBatchNorm(conv, norm)
+    cell = KernelConvBatchNorm(kernels, plain, mixed=False)
+    x, dout = normal(2, 5, 8, 9), normal(2, 6, 8, 9, seed=2)
+    output = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1)).output()
+    affine = {p.name: p.asnumpy().astype(np.float64)[:, None, None] for p in norm.get_parameters()}
+    mean, variance, gamma, beta = (affine[f"1.{name}"] for name in ("moving_mean", "moving_variance", "gamma", "beta"))
+    scale = gamma / np.sqrt(variance + 1e-3)
+    [found], _, [dweight] = run(cell.set_train(False), x, [dout], [conv.weight], mode)
+    assert_close(found, (output - mean) * scale + beta, 1e-5)
+    expected = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1)).gradients(dout * scale)[1]
+    assert_close(dweight, expected, 1e-5)
+    batch = output - output.mean((0, 2, 3), keepdims=True)
+    ms.set_context(mode=mode)
+    found = cell.set_train()(Tensor(x)).asnumpy()
+    assert_close(found, batch / np.sqrt((batch**2).mean((0, 2, 3), keepdims=True) + 1e-3) * gamma + beta, 1e-5)
+
+
+def pooled(x, top, left):
+    """The maximum of 3x3 cells with stride 2 in float64, and where in the padded input it is."""
+    batch, channels, height, width = x.shape
+    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, 2), (left, 2)), constant_values=-np.inf)
+    rows, columns = -(-height // 2), -(-width // 2)
+    stacked = np.stack([padded[:, :, i:i + 2 * rows:2, j:j + 2 * columns:2] for i in range(3) for j in range(3)])
+    return stacked.max(0), stacked.argmax(0)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("same", "size", "corner"), [(False, (8, 11), (1, 1)), (True, (8, 11), (0, 1)), (True, (2, 1), (0, 1))])
+def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
+    conv = drawn(nn.Conv2d(3, 5, 1, has_bias=True))
+    program = Program(mixed, trained=True)
+    relu = program.relu(program.convolution(program.add_input(3, gradient=True), conv))
+    program.add_output(program.max_pool(relu, same), PLANES)
+    x = normal(2, 3, *size)
+    weight, bias = conv.weight.asnumpy(), conv.bias.asnumpy()[:, None, None]
+    before = Definition(x, weight, 1, (0, 0, 0, 0)).output() + bias
+    expected, index = pooled(np.maximum(before, 0), *corner)
+    dout = normal(*expected.shape, seed=2)
+    [output], dx, [dweight, _] = run(KernelNetwork(kernels, program), x, [dout], [conv.weight, conv.bias])
+    assert_close(output, expected, TOLERANCE[mixed])
+    dbefore = np.zeros((*before.shape[:2], before.shape[2] + 3, before.shape[3] + 3))
+    for (b, c, y, z), where in np.ndenumerate(index):
+        dbefore[b, c, 2 * y + where // 3, 2 * z + where % 3] += dout[b, c, y, z]
+    top, left = corner
+    dbefore = dbefore[:, :, top:top + size[0], left:left + size[1]] * (before > 0)
+    expected_dx, expected_dweight = Definition(x, weight, 1, (0, 0, 0, 0)).gradients(dbefore)
+    if not mixed:  # rounding may choose another of two almost equal maxima
+        assert_close(dx, expected_dx, 1e-5)
+        assert_close(dweight, expected_dweight, 1e-5)
+    else:
+        assert np.corrcoef(dx.ravel(), expected_dx.ravel())[0, 1] > 0.98
+
+
+def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
+    """A program against a plain cell that takes the inputs as a tuple and gives one: outputs and all gradients.
+
+    With `narrow` the program's inputs are of bfloat16.
+    """
+    parameters = plain.trainable_params()
+    cell = KernelNetwork(kernels, program)
+
+    def gradients(function, mode):
+        ms.set_context(mode=mode)
+
+        def weighted(*tensors):
+            outputs, total = function(*tensors), 0.0
+            for i, output in enumerate(outputs):
+                total += (output * Tensor(normal(*output.shape, seed=i))).sum()
+            return total, outputs
+
+        tensors = tuple(map(Tensor, inputs))
+        (_, outputs), (dinputs, dparameters) = ms.value_and_grad(weighted, tuple(range(len(inputs))), ParameterTuple(parameters),
+                                                                 has_aux=True)(*tensors)
+        dinputs = dinputs if isinstance(dinputs, tuple) else (dinputs,)
+        return [t.asnumpy() for t in (*outputs, *dinputs, *dparameters)]
+
+    def kernel(*tensors):
+        return cell(*(tensor.astype(ms.bfloat16) if narrow else tensor for tensor in tensors))
+
+    found, expected = gradients(kernel, ms.GRAPH_MODE), gradients(lambda *tensors: plain(tensors), ms.PYNATIVE_MODE)
+    assert len(found) == len(program.outputs) + len(inputs) + len(parameters)
+    for one, other in zip(found, expected):
+        assert other.any()
+        if mixed:  # the median, as rounding turns single ReLUs on or off
+            some = other != 0
+            assert np.median(np.abs(one - other)[some] / np.abs(other[some])) < 0.15
+        else:
+            assert_close(one, other, 3e-5)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_the_pyramid(kernels, mode, mixed):
+    fpn = drawn(FPN([3, 6, 5], 17, 5, mode))
+    inputs = [normal(2, 3, 13, 18), normal(2, 6, 7, 9), normal(2, 5, 4, 5)]
+    program = Program(mixed, trained=True)
+    features = [program.add_input(x.shape[1], gradient=True) for x in inputs]
+    for level in lowering.pyramid(fpn, program, features):
+        program.add_output(level, PLANES)
+    compare_with_plain(kernels, program, fpn, inputs, mixed)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
+def test_residual_blocks(kernels, block, mixed):
+    """Two blocks: the first with stride 2 and a shortcut of its own."""
+    from mindcv.models import resnet
+
+    kind = getattr(resnet, block)
+    width = 4 * kind.expansion
+    shortcut = nn.SequentialCell(nn.Conv2d(6, width, 1, stride=2), nn.BatchNorm2d(width))
+    blocks = drawn(nn.SequentialCell(kind(6, 4, stride=2, down_sample=shortcut), kind(width, 4)))
+    for _, cell in blocks.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):
+            cell.use_batch_statistics = cell.gamma.requires_grad = cell.beta.requires_grad = False
+    chain = fold_batch_norm(list(blocks))
+    program = Program(mixed, trained=True)
+    program.add_output(lowering.lower(chain, program, program.add_input(6, gradient=True), training=True), PLANES)
+
+    class AsTuple(nn.Cell):
+        def __init__(self):
+            super().__init__(auto_prefix=False)
+            self.chain = chain
+
+        def construct(self, inputs):
+            return (self.chain(inputs[0]),)
+
+    compare_with_plain(kernels, program, AsTuple().set_train(), [normal(2, 6, 9, 12)], mixed)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_dense_layers_of_rows(kernels, mixed):
+    """Two outputs of a hidden layer: their gradients meet in it."""
+    first, second, third = (drawn(nn.Dense(*sizes), seed) for seed, sizes in enumerate([(19, 33), (33, 4), (33, 7)]))
+    for number, dense in enumerate((first, second, third)):
+        dense.update_parameters_name(f"{number}.")
+    program = Program(mixed, trained=True)
+    hidden = program.convolution(program.add_input(19, rows=True, gradient=True), first, relu=True)
+    for dense in (second, third):
+        program.add_output(program.convolution(hidden, dense, wide=True), ROWS)
+
+    class Plain(nn.Cell):
+        def __init__(self):
+            super().__init__(auto_prefix=False)
+            self.layers = nn.CellList([first, second, third])
+
+        def construct(self, inputs):
+            hidden = ops.relu(self.layers[0](inputs[0]))
+            return tuple(self.layers[i](hidden).reshape(1, 1, inputs[0].shape[0], -1) for i in (1, 2))
+
+    compare_with_plain(kernels, program, Plain(), [normal(70, 19)], mixed, narrow=mixed)
+
+
+def test_frozen_weights_have_no_gradient_and_need_no_memory():
+    first, second = nn.Conv2d(3, 4, 3, pad_mode="same"), nn.Conv2d(4, 5, 3, pad_mode="same")
+    first.weight.requires_grad = False
+    program = Program(mixed=False, trained=True)
+    hidden = program.convolution(program.add_input(3), first, relu=True)
+    program.add_output(program.convolution(hidden, second, relu=True), PLANES)
+    # What the second reads, and its ReLU's result; not the image.
+    assert program.saved() == [1, 2]
+    assert program.gradient_shapes([]) == [[5, 4, 3, 3]]
+    inference = Program(mixed=False, trained=False)
+    inference.add_output(inference.convolution(inference.add_input(3), second), PLANES)
+    assert inference.saved() == []
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_weights_kept_from_call_to_call_are_made_anew_when_they_change(kernels, mixed):
+    """In the same memory, as a training between two evaluations changes them: a single weight, or a BatchNorm's variance."""
+    conv, norm = nn.Conv2d(5, 6, 3, pad_mode="same"), nn.BatchNorm2d(6)
+    drawn(nn.SequentialCell(conv, norm))
+    program = Program(mixed, trained=False)
+    program.add_output(program.convolution(program.add_input(5), conv, norm), PLANES)
+    network, x = KernelNetwork(kernels, program), normal(2, 5, 8, 9)
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+    def check():
+        affine = {p.name: p.asnumpy().astype(np.float64)[:, None, None] for p in norm.get_parameters()}
+        mean, variance, gamma, beta = (affine[f"1.{name}"] for name in ("moving_mean", "moving_variance", "gamma", "beta"))
+        output = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1)).output()
+        expected = (output - mean) * gamma / np.sqrt(variance + norm.eps) + beta
+        assert_close(network(Tensor(x))[0].asnumpy(), expected, TOLERANCE[mixed])
+
+    check()
+    changed = conv.weight.asnumpy().copy()
+    changed[3, 4, 2, 2] += 5
+    ops.assign(conv.weight, Tensor(changed))
+    check()
+    ops.assign(norm.moving_variance, Tensor(norm.moving_variance.asnumpy() * np.float32(3)))
+    check()
