@@ -3,7 +3,6 @@
 #include <cmath>
 #include <map>
 #include <mutex>
-#include <utility>
 
 #include "winograd.h"
 
@@ -137,10 +136,12 @@ uint64_t fingerprint(Crew& crew, const float* data, int64_t count) {
 Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t columns, const Layout& from,
             const onednn::PrimitivePtr& primitive, bool keep) {
   struct Kept {
+    onednn::PrimitivePtr primitive;
     uint64_t weight, scale;
     Buffer packed;
   };
-  static std::map<std::pair<const void*, const void*>, Kept> all;
+  // One for each weight, whatever the sizes of the images, so that memory does not grow with these.
+  static std::map<const void*, Kept> all;
   static std::mutex mutex;
   constexpr size_t kMost = 1000;  // more than the weights of a network, and few enough where networks come and go
 
@@ -155,8 +156,8 @@ Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t colu
   const uint64_t scale = fingerprint(crew, parameters.scale.data(), parameters.scale.size());
   const std::lock_guard<std::mutex> lock(mutex);
   if (all.size() > kMost) all.clear();
-  Kept& kept = all[{parameters.weight, primitive.get()}];
-  if (kept.packed == nullptr || kept.weight != weight || kept.scale != scale) kept = {weight, scale, make()};
+  Kept& kept = all[parameters.weight];
+  if (kept.primitive != primitive || kept.weight != weight || kept.scale != scale) kept = {primitive, weight, scale, make()};
   return kept.packed;
 }
 

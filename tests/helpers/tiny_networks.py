@@ -51,7 +51,8 @@ OVERFLOWING_SCALE = ["--mix", "False", "--ms_loss_scaler", "static", "--ms_loss_
 
 def write_overflowing(path, num_classes):
     """Write a checkpoint whose losses are finite, and whose gradients are beyond float32 with a loss scale of 2**30."""
+    ms.set_device("CPU")  # before anything runs in this process
     parameters = {parameter.name: parameter for parameter in tiny_network(tiny_config(), num_classes).get_parameters()}
     large = parameters[f"{DELTAS}weight"]
-    large.set_data(large * 1e33)
+    large.set_data(ms.Tensor(large.asnumpy() * np.float32(1e33)))
     write_checkpoint(str(path), parameters)
