@@ -6,6 +6,7 @@
 
 #include "onednn.h"
 #include "team.h"
+#include "vectors.h"
 
 class Crew : public onednn::ThreadPool {
  public:
@@ -37,7 +38,7 @@ class Crew : public onednn::ThreadPool {
   // Calls body(begin, end) for pieces of 0 .. count of the same size, whatever the number of threads.
   template <class Body>
   void share_range(int64_t count, int64_t piece, const Body& body) {
-    share((count + piece - 1) / piece, [&](int64_t i) { body(i * piece, std::min(count, (i + 1) * piece)); });
+    share(ceil_div(count, piece), [&](int64_t i) { body(i * piece, std::min(count, (i + 1) * piece)); });
   }
 
   int get_num_threads() const override { return onednn::parts(); }

@@ -65,7 +65,7 @@ void sum_parts(Crew& crew, int64_t count, const std::vector<Part>& parts, const 
 template <class T>
 void column_sums(Crew& crew, int64_t rows, int64_t columns, const T* x, float* out) {
   constexpr int64_t kRows = 512;
-  const int64_t pieces = (rows + kRows - 1) / kRows;
+  const int64_t pieces = ceil_div(rows, kRows);
   std::vector<float> partial(pieces * columns, 0.f);
   crew.share_range(rows, kRows, [&](int64_t begin, int64_t end) {
     float* sum = partial.data() + begin / kRows * columns;
@@ -112,7 +112,7 @@ void max_pool(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t
 // Calls body(image, first channel, end channel) for pieces that do not share cells.
 template <class Body>
 void share_channels(Crew& crew, const Size& size, const Body& body) {
-  const int64_t pieces = (size.c + kChannels - 1) / kChannels;
+  const int64_t pieces = ceil_div(size.c, kChannels);
   crew.share(size.b * pieces, [&](int64_t i) {
     const int64_t first = i % pieces * kChannels;
     body(i / pieces, first, std::min(size.c, first + kChannels));

@@ -110,7 +110,7 @@ uint64_t fingerprint(Crew& crew, const float* data, int64_t count) {
   typedef uint32_t Words __attribute__((vector_size(64)));
   constexpr int64_t kPiece = 1 << 16, kLanes = 16;
   constexpr uint64_t kFactor = 0x9e3779b97f4a7c15;
-  std::vector<uint64_t> parts((count + kPiece - 1) / kPiece);
+  std::vector<uint64_t> parts(ceil_div(count, kPiece));
   crew.share_range(count, kPiece, [&](int64_t begin, int64_t end) {
     Words sum = {}, sum_of_sums = {}, words = {};
     int64_t i = begin;
@@ -134,9 +134,9 @@ uint64_t fingerprint(Crew& crew, const float* data, int64_t count) {
 }  // namespace
 
 Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t columns, const Layout& from,
-            const onednn::PrimitivePtr& primitive, bool keep) {
+            const Layout& to, bool keep) {
   struct Kept {
-    onednn::PrimitivePtr primitive;
+    Layout layout;
     uint64_t weight, scale;
     Buffer packed;
   };
@@ -146,7 +146,6 @@ Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t colu
   constexpr size_t kMost = 1000;  // more than the weights of a network, and few enough where networks come and go
 
   const auto make = [&] {
-    const Layout to = primitive->layout(onednn::kWeights);
     const Buffer packed = allocate(to.bytes());
     onednn::reorder(crew, from, parameters.scaled(crew, rows, columns).get(), to, packed.get());
     return packed;
@@ -157,7 +156,9 @@ Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t colu
   const std::lock_guard<std::mutex> lock(mutex);
   if (all.size() > kMost) all.clear();
   Kept& kept = all[parameters.weight];
-  if (kept.primitive != primitive || kept.weight != weight || kept.scale != scale) kept = {primitive, weight, scale, make()};
+  if (kept.packed == nullptr || !(kept.layout == to) || kept.weight != weight || kept.scale != scale) {
+    kept = {to, weight, scale, make()};
+  }
   return kept.packed;
 }
 
@@ -245,11 +246,12 @@ class Forward {
     const Layout plain = is_product ? Layout::strided(kF32, {shape.c, to.c}, {1, shape.c})
                                     : Layout::dense(kF32, shape.weight_dims());
     const bool keep = !program_.weights[step.weight].trainable;
-    const Buffer packed = pack(crew_, parameters, to.c, columns, plain, primitive, keep);
+    const Layout packed_layout = primitive->layout(onednn::kWeights);
+    const Buffer packed = pack(crew_, parameters, to.c, columns, plain, packed_layout, keep);
     const Layout result = primitive->layout(onednn::kDestination);
     std::vector<onednn::Argument> arguments = {
         {onednn::kSource, primitive->layout(onednn::kSource), value(step.source)},
-        {onednn::kWeights, primitive->layout(onednn::kWeights), packed.get()},
+        {onednn::kWeights, packed_layout, packed.get()},
         {onednn::kDestination, result, out}};
     if (epilogue.bias) {
       const Layout row = is_product ? Layout::dense(kF32, {1, to.c}) : Layout::dense(kF32, {to.c});

@@ -91,9 +91,9 @@ struct Parameters {
   Buffer scaled(Crew& crew, int64_t rows, int64_t columns) const;
 };
 
-// The scaled weight from its layout `from` to the one that a primitive wants. With `keep`, for weights that are not trained, the
+// The scaled weight from its layout to another, which a primitive wants. With `keep`, for weights that are not trained, the
 // result is kept for the next call: it is made anew when the numbers have changed, as between two evaluations of a training.
 Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t columns, const onednn::Layout& from,
-            const onednn::PrimitivePtr& primitive, bool keep);
+            const onednn::Layout& to, bool keep);
 
 }  // namespace network

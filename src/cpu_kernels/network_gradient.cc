@@ -164,11 +164,12 @@ class Backward {
         is_product ? onednn::product(program_.type, program_.type, to.rows(), to.c, shape.c, {})
                    : onednn::convolution_input_gradient(program_.type, shape);
     const Layout plain = Layout::dense(kF32, is_product ? std::vector<int64_t>{to.c, shape.c} : shape.weight_dims());
-    const Buffer packed = pack(crew_, parameters, to.c, columns(shape), plain, primitive, /*keep=*/false);
+    const Layout packed_layout = primitive->layout(onednn::kWeights);
+    const Buffer packed = pack(crew_, parameters, to.c, columns(shape), plain, packed_layout, /*keep=*/false);
     const auto result = is_product ? onednn::kDestination : onednn::kSourceGradient;
     const auto source = is_product ? onednn::kSource : onednn::kDestinationGradient;
     primitive->run(crew_, {{source, primitive->layout(source), gradient},
-                           {onednn::kWeights, primitive->layout(onednn::kWeights), packed.get()},
+                           {onednn::kWeights, packed_layout, packed.get()},
                            {result, primitive->layout(result), out}});
   }
 

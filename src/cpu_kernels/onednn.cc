@@ -34,6 +34,7 @@ struct Library {
   FUNCTION(int, memory_desc_create_with_strides, void**, int, const Dims, int, const Dims);
   FUNCTION(int, memory_desc_create_with_tag, void**, int, const Dims, int, int);
   FUNCTION(size_t, memory_desc_get_size, const void*);
+  FUNCTION(int, memory_desc_equal, const void*, const void*);
   FUNCTION(int, memory_desc_destroy, void*);
   FUNCTION(int, memory_create, void**, const void*, void*, void*);
   FUNCTION(int, memory_destroy, void*);
@@ -167,15 +168,19 @@ int parts() {
   return number;
 }
 
+Layout Layout::own(void* desc) {
+  Layout layout;
+  layout.desc_ = std::shared_ptr<const void>(desc, [](const void* p) { library->memory_desc_destroy(const_cast<void*>(p)); });
+  return layout;
+}
+
 Layout Layout::strided(DataType type, const std::vector<int64_t>& dims, const std::vector<int64_t>& strides) {
   Dims d, s;
   copy(dims, d);
   copy(strides, s);
   void* desc = nullptr;
   check(library->memory_desc_create_with_strides(&desc, static_cast<int>(dims.size()), d, type, s), "layout");
-  Layout layout;
-  layout.desc_ = std::shared_ptr<const void>(desc, [](const void* p) { library->memory_desc_destroy(const_cast<void*>(p)); });
-  return layout;
+  return own(desc);
 }
 
 Layout Layout::dense(DataType type, const std::vector<int64_t>& dims) {
@@ -189,9 +194,7 @@ Layout Layout::any(DataType type, const std::vector<int64_t>& dims) {
   copy(dims, d);
   void* desc = nullptr;
   check(library->memory_desc_create_with_tag(&desc, static_cast<int>(dims.size()), d, type, kAnyFormat), "layout");
-  Layout layout;
-  layout.desc_ = std::shared_ptr<const void>(desc, [](const void* p) { library->memory_desc_destroy(const_cast<void*>(p)); });
-  return layout;
+  return own(desc);
 }
 
 Layout Layout::channels_last(DataType type, int64_t b, int64_t c, int64_t h, int64_t w) {
@@ -199,6 +202,8 @@ Layout Layout::channels_last(DataType type, int64_t b, int64_t c, int64_t h, int
 }
 
 Layout::Layout(const void* borrowed) : desc_(borrowed, [](const void*) {}) {}
+
+bool Layout::operator==(const Layout& other) const { return library->memory_desc_equal(desc_.get(), other.desc_.get()) != 0; }
 
 size_t Layout::bytes() const { return library->memory_desc_get_size(desc_.get()); }
 
@@ -264,29 +269,37 @@ PrimitivePtr convolution(DataType type, DataType out, const ConvolutionShape& sh
   });
 }
 
-PrimitivePtr convolution_input_gradient(DataType type, const ConvolutionShape& shape) {
-  return cached(key_of(1, type, type, shape, {}), [&] {
-    const ConvolutionArguments a(type, type, type, shape);
+namespace {
+
+// A gradient of a convolution: create(descriptor, arguments, forward pass, attributes) is the library's function for it.
+template <class Create>
+PrimitivePtr convolution_gradient(int kind, DataType type, DataType weight_type, const ConvolutionShape& shape,
+                                  const Create& create) {
+  return cached(key_of(kind, type, weight_type, shape, {}), [&] {
+    const ConvolutionArguments a(type, type, weight_type, shape);
     const Attributes attributes;
     const ForwardHint hint(type, shape);
     void* desc = nullptr;
-    check(library->convolution_backward_data_primitive_desc_create(
-              &desc, library->engine, kDirect, a.source.get(), a.weights.get(), a.destination.get(), a.strides, a.dilations,
-              a.before, a.after, hint.get(), attributes.get()), "gradient of a convolution's input");
+    check(create(&desc, a, hint.get(), attributes.get()), "gradient of a convolution");
     return desc;
   });
 }
 
+}  // namespace
+
+PrimitivePtr convolution_input_gradient(DataType type, const ConvolutionShape& shape) {
+  return convolution_gradient(1, type, type, shape, [](void** desc, const auto& a, const void* hint, const void* attributes) {
+    return library->convolution_backward_data_primitive_desc_create(
+        desc, library->engine, kDirect, a.source.get(), a.weights.get(), a.destination.get(), a.strides, a.dilations, a.before,
+        a.after, hint, attributes);
+  });
+}
+
 PrimitivePtr convolution_weight_gradient(DataType type, const ConvolutionShape& shape) {
-  return cached(key_of(2, type, kF32, shape, {}), [&] {
-    const ConvolutionArguments a(type, type, kF32, shape);
-    const Attributes attributes;
-    const ForwardHint hint(type, shape);
-    void* desc = nullptr;
-    check(library->convolution_backward_weights_primitive_desc_create(
-              &desc, library->engine, kDirect, a.source.get(), a.weights.get(), nullptr, a.destination.get(), a.strides,
-              a.dilations, a.before, a.after, hint.get(), attributes.get()), "gradient of a convolution's weight");
-    return desc;
+  return convolution_gradient(2, type, kF32, shape, [](void** desc, const auto& a, const void* hint, const void* attributes) {
+    return library->convolution_backward_weights_primitive_desc_create(
+        desc, library->engine, kDirect, a.source.get(), a.weights.get(), nullptr, a.destination.get(), a.strides, a.dilations,
+        a.before, a.after, hint, attributes);
   });
 }
 

@@ -41,10 +41,13 @@ class Layout {
 
   Layout() = default;
   explicit Layout(const void* borrowed);  // of a primitive, which outlives it
+  bool operator==(const Layout& other) const;
   size_t bytes() const;
   const void* get() const { return desc_.get(); }
 
  private:
+  static Layout own(void* desc);
+
   std::shared_ptr<const void> desc_;
 };
 
@@ -56,7 +59,7 @@ struct Argument {
 
 enum ArgumentId : int {
   kSource = 1, kDestination = 17, kWeights = 33, kBias = 41, kSourceGradient = 129, kDestinationGradient = 145,
-  kWeightsGradient = 161, kBiasGradient = 169, kAddend = 32768 | 2,
+  kWeightsGradient = 161, kAddend = 32768 | 2,
 };
 
 // A computation that was prepared for tensors of fixed layouts.
@@ -68,7 +71,6 @@ class Primitive {
   // What the library chose, or was given, for an argument.
   Layout layout(ArgumentId id) const;
   void run(ThreadPool& pool, const std::vector<Argument>& arguments) const;
-  void* desc() const { return desc_; }
 
  private:
   void* desc_;

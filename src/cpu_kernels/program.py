@@ -225,6 +225,7 @@ class Program:
         return (*(self.dtype if step.kind == FROM_ROWS else ms.float32 for step in inputs),
                 *[ms.float32] * len(self.parameters()[0]))
 
+
 def _output_size(step, side, kernel, pad):
     """Of a convolution or pooling along one axis."""
     if step.same:

@@ -13,6 +13,7 @@
 
 #include "bf16.h"
 #include "entry_point.h"
+#include "layers.h"
 #include "team.h"
 #include "vectors.h"
 
@@ -263,10 +264,7 @@ extern "C" int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** sha
     }
     for (size_t l = 0; l < sums.size(); ++l) {
       Bf16* out = static_cast<Bf16*>(tensors[count - num_levels + l]);
-      const int64_t size = size_of(l), piece = 1 << 16;
-      share_among_all(ceil_div(size, piece), [&](int64_t i) {
-        for (int64_t j = i * piece; j < std::min(size, (i + 1) * piece); ++j) out[j] = from_float<Bf16>(sums[l][j]);
-      });
+      Crew::run([&](Crew& crew) { layers::cast(crew, size_of(l), sums[l].get(), out); });
     }
   });
 }
