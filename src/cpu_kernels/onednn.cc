@@ -340,7 +340,8 @@ extern "C" int OpenOneDNN(const char* path, int all_instructions, char* reason, 
     if (version->major != 3) throw std::runtime_error("version " + std::to_string(version->major) + " instead of 3");
     if (all_instructions) opened->set_max_cpu_isa(0);
     check(opened->engine_create(&opened->engine, kCpu, 0), "engine");
-    library = new Library(*opened);
+    // Primitives that were made belong to the engine of the first time.
+    if (library == nullptr) library = new Library(*opened);
     return 0;
   } catch (const std::exception& error) {
     std::snprintf(reason, size, "%s", error.what());

@@ -93,6 +93,19 @@ def test_without_onednn(kernels, build, tmp_path, monkeypatch, files, reason):
     assert not has_bf16_products()
 
 
+def test_onednn_that_is_opened_again_serves_what_was_computed_before(kernels):
+    rng = np.random.default_rng(0)
+    (name, inputs, outputs), _ = network_call(False, 17, lambda *shape: rng.normal(size=shape).astype(np.float32))
+    results = []
+    for _ in range(2):
+        found = [np.zeros(shape, dtype) for shape, dtype in outputs]
+        assert entry_point(kernels, name, inputs, found) == 0
+        results.append([output.tobytes() for output in found])
+        library.cache_clear()
+        assert library() == kernels
+    assert results[0] == results[1]
+
+
 LIMITED = """
 import os
 from src.cpu_kernels.library import has_bf16_products
