@@ -53,8 +53,8 @@ def train(cfg, run, stop):
 
     group = run.group
     checkpoint = find_checkpoint(cfg, run)
-    cfg = with_settings(cfg, {"seed": seed_of(checkpoint, cfg)})
     dataset = open_training_set(cfg, group)
+    cfg = with_settings(cfg, {"seed": seed_of(checkpoint, cfg, dataset.names)})
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
     logger.info("%d training images, %d classes", len(loader.records), len(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)

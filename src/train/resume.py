@@ -63,9 +63,9 @@ def _newest_intact(run):
     return None
 
 
-def seed_of(checkpoint: Checkpoint | None, cfg) -> int:
-    """The seed of the run that a checkpoint was saved by, or cfg.seed."""
-    if not (checkpoint and checkpoint.progress):
+def seed_of(checkpoint: Checkpoint | None, cfg, class_names: list[str]) -> int:
+    """The seed of the run that goes on from a checkpoint; cfg.seed for one that starts, from weights of other classes as well."""
+    if not (checkpoint and checkpoint.progress) or _has_other_names(checkpoint, class_names):
         return cfg.seed
     seed = int(checkpoint.progress["seed"])
     if seed != cfg.seed:
@@ -102,8 +102,8 @@ def restore(checkpoint: Checkpoint | None, run: RunFolder, step: TrainStep, stat
 def _load(checkpoint, run, step, class_names):
     """-> whether the run goes on from there; False where training starts at step 0."""
     path, progress = checkpoint.path, checkpoint.progress
-    renamed = checkpoint.class_names not in (None, class_names)
-    skipped = load_weights(step.network, checkpoint, allow_other_classes=True, renamed_classes=renamed)
+    skipped = load_weights(step.network, checkpoint, allow_other_classes=True,
+                           renamed_classes=_has_other_names(checkpoint, class_names))
     if progress and not skipped:
         load_moments(step.optimizer, checkpoint)
         logger.info("resuming after epoch %d%s of %s", progress["epoch"],
@@ -114,3 +114,7 @@ def _load(checkpoint, run, step, class_names):
                         "path with --resume_ckpt to start from its weights.")
     logger.info("training starts at step 0 from the weights of %s", path)
     return False
+
+
+def _has_other_names(checkpoint, class_names):
+    return checkpoint.class_names not in (None, class_names)

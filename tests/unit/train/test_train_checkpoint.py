@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.checkpoint import check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
+from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
 from src.checkpoint_file import is_intact
 from src.errors import UserError
-from src.train.resume import find_checkpoint, restore
+from src.train.resume import find_checkpoint, restore, seed_of
 from src.train.saver import Saver, TrainState
 from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
 from tests.helpers.runs import run_folder, schedule, settings
@@ -339,6 +339,13 @@ def test_a_checkpoint_of_earlier_versions_is_resumed(path):
     assert state == TrainState(9, 67, 5, 2, 0.25)
     assert step.loss_scale_state() == {"loss_scale": 1024.0, "loss_scale_counter": 17}
     assert_equal(contents(other, other_optimizer), arrays)
+
+
+@pytest.mark.parametrize(("progress", "names", "seed"), [
+    ({"seed": 7}, ["circle"], 7), ({"seed": 7}, None, 7), ({"seed": 7}, ["square"], 1234), ({}, ["circle"], 1234)])
+def test_the_seed_of_a_checkpoint_is_that_of_the_run_that_goes_on(progress, names, seed):
+    checkpoint = Checkpoint("net.ckpt", {}, {}, {}, progress, names, True)
+    assert seed_of(checkpoint, SimpleNamespace(seed=1234), ["circle"]) == seed
 
 
 def test_the_newest_checkpoint_of_other_classes_is_refused(tmp_path):
