@@ -2,12 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 
 #include "onednn.h"
 #include "team.h"
 #include "vectors.h"
 
+// A loop waits for the threads that have taken part of it, not for those that the system has given no time since it began: where
+// more threads run than there are processors, such a wait takes thousands of times as long as a short loop.
 class Crew : public onednn::ThreadPool {
  public:
   // Calls work(crew) on the calling thread while the others wait for its loops.
@@ -15,16 +18,14 @@ class Crew : public onednn::ThreadPool {
   static void run(const Work& work) {
     Crew crew;
     std::exception_ptr error;
-    Team::run(usable_processors(), [&](Team& team, int index) {
-      if (index > 0) return crew.serve(team);
-      crew.team_ = &team;
+    Team::run(usable_processors(), [&](Team&, int index) {
+      if (index > 0) return crew.serve();
       try {
         work(crew);
       } catch (...) {
         error = std::current_exception();
       }
-      crew.body_ = nullptr;
-      team.wait();
+      crew.loop_.store(kOver, std::memory_order_release);
     });
     if (error) std::rethrow_exception(error);
   }
@@ -52,11 +53,17 @@ class Crew : public onednn::ThreadPool {
     }
     body_ = &body;
     count_ = count;
-    team_->wait();
-    take(*team_);
+    next_.store(0, std::memory_order_relaxed);
+    const uint64_t loop = loop_.load(std::memory_order_relaxed) + 1;
+    loop_.store(loop, std::memory_order_release);
+    take();
+    loop_.store(loop + 1);
+    spin_while([&] { return busy_.load() != 0; });
   }
 
  private:
+  static constexpr uint64_t kOver = ~uint64_t{0};
+
   Crew() = default;
 
   static bool& inside() {
@@ -64,21 +71,28 @@ class Crew : public onednn::ThreadPool {
     return value;
   }
 
-  void serve(Team& team) {
-    for (;;) {
-      team.wait();
-      if (body_ == nullptr) return;
-      take(team);
+  void serve() {
+    for (uint64_t loop = 0;;) {
+      spin_while([&] { return loop_.load(std::memory_order_acquire) == loop; });
+      loop = loop_.load(std::memory_order_acquire);
+      if (loop == kOver) return;
+      if (loop % 2 == 0) continue;
+      // Either the caller sees that this thread is busy, or this one sees that the loop has ended.
+      busy_.fetch_add(1);
+      if (loop_.load() == loop) take();
+      busy_.fetch_sub(1);
     }
   }
 
-  void take(Team& team) {
+  void take() {
     inside() = true;
-    team.share(count_, [&](int64_t i) { (*body_)(static_cast<int>(i), count_); });
+    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*body_)(i, count_);
     inside() = false;
   }
 
-  Team* team_ = nullptr;
   const std::function<void(int, int)>* body_ = nullptr;
   int count_ = 0;
+  alignas(64) std::atomic<int> next_{0};
+  alignas(64) std::atomic<int> busy_{0};
+  alignas(64) std::atomic<uint64_t> loop_{0};  // odd while a loop runs
 };

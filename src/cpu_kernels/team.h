@@ -21,6 +21,15 @@ inline int usable_processors() {
   return n > 0 ? n : 1;
 }
 
+// Returns when condition() no longer holds. Waits are short, so sleeping would cost more than it frees; yielding keeps a crowded
+// machine moving.
+template <class Condition>
+void spin_while(const Condition& condition) {
+  for (int spins = 0; condition(); ++spins) {
+    if (spins > 2000) std::this_thread::yield();
+  }
+}
+
 class Team {
  public:
   // Runs member(team, index) on `size` threads, the calling one included, and returns when all have finished. A member
@@ -57,10 +66,7 @@ class Team {
       round_.store(round + 1, std::memory_order_release);
       return;
     }
-    // Phases are short, so sleeping would cost more than it frees; yielding keeps a crowded machine moving.
-    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
-      if (spins > 2000) std::this_thread::yield();
-    }
+    spin_while([&] { return round_.load(std::memory_order_acquire) == round; });
   }
 
  private:
