@@ -37,7 +37,9 @@ def detections(rows):
 
 def test_result_files(trained, data_folder):
     metrics, rows = trained
-    assert set(metrics) == {*NUMBERS, "images", "per_class", "skipped_images", "skipped_image_ids"}
+    assert set(metrics) == {*NUMBERS, "images", "per_class", "skipped_images", "skipped_image_ids", "annotations", "image_folder"}
+    assert metrics["annotations"] == str(data_folder / "annotations" / "instances_val2017.json")
+    assert metrics["image_folder"] == str(data_folder / "val2017")
     assert metrics["images"] == 6 and metrics["skipped_images"] == 0 and list(metrics["per_class"]) == CLASSES
     truth = read_json(data_folder, "annotations", "instances_val2017.json")
     assert rows and {row["category_id"] for row in rows} <= {category["id"] for category in truth["categories"]}
