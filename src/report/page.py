@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 
@@ -27,8 +28,7 @@ def write_page(path: str, template: str, title: str, contents: dict, refresh: in
     Raises:
         OSError: it could not be written.
     """
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    text = environment.get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh)
+    text = _environment().get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh)
     # Names of files may have characters by which Python stands for undecodable bytes.
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
@@ -37,6 +37,11 @@ def write_page(path: str, template: str, title: str, contents: dict, refresh: in
 def packed(values: np.ndarray, dtype: type) -> str:
     """Numbers of a NumPy type as base64 of their little-endian bytes, which a page reads as a typed array."""
     return base64.b64encode(np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()).decode("ascii")
+
+
+@functools.cache
+def _environment():
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 
 
 def _in_script(contents):

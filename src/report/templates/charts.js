@@ -56,8 +56,9 @@ function curvePath({x, y}, across, up, log) {
 }
 
 // A chart of curves {name, x, y, colour, dashed, thin}, whose names stand below, with marks {x, name}.
-function lineChart(target, {title, xLabel, yLabel, series, xRange, yRange = null, log = false, marks = [], dots = false}) {
-  const {width, height, left, right, top, bottom} = CHART;
+function lineChart(target, {title, xLabel, yLabel, series, xRange, yRange = null, log = false, marks = [], dots = false,
+  width = CHART.width}) {
+  const {height, left, right, top, bottom} = CHART;
   const across = linearScale(xRange, left, width - right);
   const up = (log ? logScale : linearScale)(yRange ?? extent(series, log), height - bottom, top);
   const picture = svg("svg", {class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title});
