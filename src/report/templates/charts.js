@@ -39,7 +39,9 @@ function extent(series, log) {
       high = Math.max(high, value);
     }
   }
-  return low > high ? [log ? 0.1 : 0, 1] : low === high ? [log ? low / 2 : Math.min(low, 0), log ? high * 2 : high || 1] : [low, high];
+  if (low > high) return log ? [0.1, 1] : [0, 1];
+  if (low < high) return [low, high];
+  return log ? [low / 2, high * 2] : [Math.min(low, 0), high || 1];
 }
 
 // Where numbers are missing, a curve has a gap; a number between two gaps is a dot.
@@ -55,7 +57,7 @@ function curvePath({x, y}, across, up, log) {
   return path;
 }
 
-// A chart of curves {name, x, y, colour, dashed, thin}, whose names stand below, with marks {x, name}.
+// A chart of curves {name, x, y, colour, dashed}, whose names stand below, with marks {x, name}.
 function lineChart(target, {title, xLabel, yLabel, series, xRange, yRange = null, log = false, marks = [], dots = false,
   width = CHART.width}) {
   const {height, left, right, top, bottom} = CHART;
@@ -76,17 +78,17 @@ function lineChart(target, {title, xLabel, yLabel, series, xRange, yRange = null
       svg("text", {x: place + (end ? -4 : 4), y: height - bottom - 6, "text-anchor": end ? "end" : "start"}, name));
   }
   for (const curve of series) {
-    picture.append(svg("path", {class: "curve", "data-name": curve.name, d: curvePath(curve, across, up, log), stroke: curve.colour,
-      "stroke-dasharray": curve.dashed ? "6 4" : null, "stroke-width": curve.thin ? 1.2 : null, "stroke-linecap": "round"}));
+    picture.append(svg("path", {class: "curve", d: curvePath(curve, across, up, log), stroke: curve.colour,
+      "stroke-dasharray": curve.dashed ? "6 4" : null, "stroke-linecap": "round"}));
     if (dots) {
       curve.y.forEach((value, k) => value !== null && !(log && value <= 0) && picture.append(
         svg("circle", {cx: across.place(curve.x[k]), cy: up.place(value), r: 3, fill: curve.colour})));
     }
   }
   picture.append(svg("text", {x: (left + width - right) / 2, y: height - 8, "text-anchor": "middle"}, xLabel),
-    svg("text", {x: 0, y: 0, transform: `translate(13 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}, yLabel));
-  const legend = element("div", {class: "chart-legend"}, ...series.filter(({name}) => name).map(({name, colour, dashed}) =>
-    element("span", {}, element("i", {style: `border-color: ${colour}; border-top-style: ${dashed ? "dashed" : "solid"}`}), name)));
+    svg("text", {transform: `translate(13 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}, yLabel));
+  const line = ({colour, dashed}) => element("i", {style: `border-top: 3px ${dashed ? "dashed" : "solid"} ${colour}`});
+  const legend = element("div", {class: "chart-legend"}, ...series.map((curve) => element("span", {}, line(curve), curve.name)));
   target.replaceChildren(element("h3", {}, title), picture, legend);
 }
 
@@ -95,6 +97,6 @@ function barChart(target, rows) {
   replace(target, element("div", {class: "bars"}, ...rows.flatMap(({name, share, text, colour, click, pressed, key}) => [
     click ? element("button", {type: "button", "data-key": key, "aria-pressed": String(Boolean(pressed)), click}, name)
       : element("span", {class: "name"}, name),
-    element("div", {class: "bar", "data-key": key}, element("i", {style: `width: ${(share * 62).toFixed(1)}%; background: ${colour}`}),
-      element("span", {}, text))])));
+    element("div", {class: "bar", "data-key": key},
+      element("i", {style: `width: ${(share * 62).toFixed(1)}%; background: ${colour}`}), element("span", {}, text))])));
 }

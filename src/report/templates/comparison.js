@@ -15,9 +15,14 @@ function gain(image) {
 
 const gallery = new Gallery(data, detectors, data.names, {
   order: (image) => Math.abs(gain(image)),
-  caption: (image) => `${gain(image) > 0 ? "better" : gain(image) < 0 ? "worse" : "as good"}: cost ${detectors.map(({costs}) => costs[image].toFixed(2)).join(" → ")}`,
+  caption: (image) => `${judgement(gain(image))}: cost ${detectors.map(({costs}) => costs[image].toFixed(2)).join(" → ")}`,
   keep: (image) => !change || (change === "better" ? gain(image) > 0 : gain(image) < 0),
 });
+
+function judgement(difference) {
+  if (difference === 0) return "as good";
+  return difference > 0 ? "better" : "worse";
+}
 
 function signed(value) {
   return value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
@@ -30,9 +35,10 @@ function difference(a, b) {
 
 // Columns of a number in A, in B, and their difference; pair: function of a row.
 function columnsOf(title, pair) {
-  const style = (row) => (difference(...pair(row)) > 0.0005 ? "better" : difference(...pair(row)) < -0.0005 ? "worse" : null);
-  return [...LETTERS.map((letter, k) => ({title: `${title} ${letter}`, value: (row) => pair(row)[k], text: (row) => fixed(pair(row)[k])})),
-    {title: "B − A", value: (row) => difference(...pair(row)) ?? 0, text: (row) => signed(difference(...pair(row))), style}];
+  const change = (row) => difference(...pair(row));
+  const ofOne = (letter, k) => ({title: `${title} ${letter}`, value: (row) => pair(row)[k], text: (row) => fixed(pair(row)[k])});
+  return [...LETTERS.map(ofOne), {title: "B − A", value: (row) => change(row) ?? 0, text: (row) => signed(change(row)),
+    style: (row) => (Math.abs(change(row)) < 0.0005 ? null : judgement(change(row)))}];
 }
 
 const numberTable = new SortedTable(byId("number-table"), [{title: "number", value: (row) => row.key},
@@ -53,7 +59,8 @@ function chooseClass(k) {
 }
 
 function classRow(k) {
-  const scores = detectors.map((detector) => detector.scores(k < 0 ? allClasses : [k])), classes = detectors.map((one) => one.classes.at(k));
+  const scores = detectors.map((detector) => detector.scores(k < 0 ? allClasses : [k]));
+  const classes = detectors.map((detector) => detector.classes.at(k)); // at(-1): all classes
   return {k, name: classes[0].name, classes, boxes: scores[0].boxes, f1: scores.map(({f1}) => f1)};
 }
 
@@ -69,7 +76,8 @@ function showErrors() {
   byId("error-bars").replaceChildren(...detectors.map((_, k) => element("div", {}, element("h3", {}, LETTERS[k]), targets[k])));
   const total = (count) => categories.reduce((all, category) => all + count(category), 0);
   const counts = detectors.map((detector) => [
-    ...detector.kinds.map((kind, k) => [kind, total((category) => detector.detectionsOf(category, k))]).filter(([kind]) => kind !== "ignored"),
+    ...detector.kinds.map((kind, k) => [kind, total((category) => detector.detectionsOf(category, k))])
+      .filter(([kind]) => kind !== "ignored"),
     ["missed", total((category) => detector.truthOf(category, detector.missed))]]);
   const most = Math.max(1, ...counts.flat().map(([, count]) => count));
   counts.forEach((rows, k) => barChart(targets[k], rows.map(([name, count]) =>
@@ -77,8 +85,10 @@ function showErrors() {
 }
 
 function scoreControl(k) {
-  return element("label", {}, `${LETTERS[k]}: score of at least `, element("input", {type: "range", id: `score-${k}`, min: 0, max: 1, step: 0.01,
-    input: (event) => setThreshold(k, Number(event.target.value))}), " ", element("output", {id: `score-value-${k}`, for: `score-${k}`}));
+  const slider = element("input", {type: "range", id: `score-${k}`, min: 0, max: 1, step: 0.01,
+    input: () => setThreshold(k, Number(slider.value))});
+  return element("label", {}, `${LETTERS[k]}: score of at least `, slider, " ",
+    element("output", {id: `score-value-${k}`, for: `score-${k}`}));
 }
 
 function setThreshold(k, value, show = true) {
@@ -117,7 +127,9 @@ gallery.onChoose = (filter) => {
   showNumbers();
 };
 addControls();
-byId("about").textContent = `A: ${detectors[0].label}, B: ${detectors[1].label}, on ${counted(data.images, "image")} of ${data.annotations}.`;
-byId("gallery-note").textContent = "The images that changed most come first, A on the left and B on the right: the cost of an image is the sum "
-  + "of the scores of its false detections, and 1 for each annotated box that was not found. Click an image to enlarge it.";
+byId("about").textContent = `A: ${detectors[0].label}, B: ${detectors[1].label}, on ${counted(data.images, "image")} of `
+  + `${data.annotations}.`;
+byId("gallery-note").textContent = "The images that changed most come first, A on the left and B on the right: the cost of an "
+  + "image is the sum of the scores of its false detections, and 1 for each annotated box that was not found. Click an image to "
+  + "enlarge it.";
 setBest();

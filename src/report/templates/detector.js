@@ -119,9 +119,9 @@ class Detector {
         this.kind[i] === this.ignored));
     }
     for (let number = first; number < truth.starts[image + 1]; number++) {
-      const category = truth.category[number], outcome = truth.crowd[number] ? "ignored" : truth.outcomes[this.outcome[number]];
-      box(number, passes(filter, category, outcome === "missed" ? outcome : "", category, this.unmatched[number] ? numClasses : -1,
-        truth.crowd[number]));
+      const category = truth.category[number], crowd = truth.crowd[number];
+      const kind = !crowd && this.outcome[number] === this.missed ? "missed" : "";
+      box(number, passes(filter, category, kind, category, this.unmatched[number] ? numClasses : -1, crowd));
     }
   }
 
@@ -139,5 +139,6 @@ class Detector {
 function passes(filter, category, kind, row, column, ignored) {
   if (filter.cell) return !ignored && row === filter.cell[0] && column === filter.cell[1];
   if (filter.category >= 0 && category !== filter.category) return false;
-  return filter.kind === "" || (filter.kind === "error" ? kind !== "" && kind !== "correct" && kind !== "ignored" : kind === filter.kind);
+  if (filter.kind === "error") return !["", "correct", "ignored"].includes(kind);
+  return filter.kind === "" || kind === filter.kind;
 }

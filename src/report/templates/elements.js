@@ -85,8 +85,8 @@ class SortedTable {
   row(row) {
     return element("tr", {class: this.isChosen(row) ? "chosen" : null}, ...this.columns.map((column) => {
       const text = column.text ? column.text(row) : column.value(row);
-      const content = column.click ? element("button", {type: "button", title: text, click: () => column.click(row)}, text) : text;
-      return element("td", {class: column.style ? column.style(row) : null}, content);
+      const button = () => element("button", {type: "button", title: text, click: () => column.click(row)}, text);
+      return element("td", {class: column.style ? column.style(row) : null}, column.click ? button() : text);
     }));
   }
 

@@ -15,12 +15,15 @@ const gallery = new Gallery(data, [detector], data.names, {
 const classTable = new SortedTable(byId("class-table"), [
   {title: "class", value: (row) => row.name, click: (row) => chooseClass(row.k)},
   {title: "boxes", value: (row) => row.boxes, text: (row) => row.boxes.toLocaleString("en")},
-  ...[["AP", "ap"], ["AP50", "ap50"], ["AP75", "ap75"]].map(([title, key]) => ({title, value: (row) => row[key], text: (row) => fixed(row[key])})),
+  ...[["AP", "ap"], ["AP50", "ap50"], ["AP75", "ap75"]].map(numberColumn),
   {title: "detections", value: (row) => row.detections, text: (row) => row.detections.toLocaleString("en")},
-  ...["precision", "recall", "f1"].map((key) => ({title: key === "f1" ? "F1" : key, value: (row) => row[key], text: (row) => fixed(row[key])})),
-  {title: "best F1", value: (row) => row.best_f1, text: (row) => fixed(row.best_f1)},
-  {title: "at score", value: (row) => row.best_score, text: (row) => fixed(row.best_score)},
+  ...[["precision", "precision"], ["recall", "recall"], ["F1", "f1"], ["best F1", "best_f1"], ["at score", "best_score"]]
+    .map(numberColumn),
 ]);
+
+function numberColumn([title, key]) {
+  return {title, value: (row) => row[key], text: (row) => fixed(row[key])};
+}
 
 function chosenClass() {
   return Number(byId("class").value);
@@ -40,14 +43,15 @@ function setThreshold(value) {
 
 function showAbout() {
   const skipped = data.skipped ? `; ${counted(data.skipped, "image")} could not be read and are not scored` : "";
-  byId("about").textContent = `${data.detectors[0].label ? `${data.detectors[0].label}, on ` : ""}${counted(data.images, "image")} of `
-    + `${data.annotations}, with ${counted(truth.length, "annotated box", "annotated boxes")}; ${counted(detector.length, "detection")}${skipped}.`;
+  byId("about").textContent = `${detector.label ? `${detector.label}, on ` : ""}${counted(data.images, "image")} of `
+    + `${data.annotations}, with ${counted(truth.length, "annotated box", "annotated boxes")}; `
+    + `${counted(detector.length, "detection")}${skipped}.`;
   byId("numbers").replaceChildren(...Object.entries(detector.metrics).map(([key, value]) =>
     element("div", {}, element("dt", {}, key), element("dd", {"data-key": key, "data-value": value}, fixed(value)))));
-  const few = gallery.images.length < data.images ? `The ${gallery.images.length} images with the highest costs with the best F1's score, of `
-    + `${data.images.toLocaleString("en")}, are in this file. ` : "";
-  byId("gallery-note").textContent = `The most expensive errors come first: the cost of an image is the sum of the scores of its false `
-    + `detections, and 1 for each annotated box that was not found. ${few}Click an image to enlarge it.`;
+  const few = gallery.images.length < data.images ? `In this file are the ${gallery.images.length} images, of `
+    + `${data.images.toLocaleString("en")}, that cost most with the score of the best F1. ` : "";
+  byId("gallery-note").textContent = "The most expensive errors come first: the cost of an image is the sum of the scores of its "
+    + `false detections, and 1 for each annotated box that was not found. ${few}Click an image to enlarge it.`;
 }
 
 function showClasses() {
@@ -57,15 +61,17 @@ function showClasses() {
 
 function showCurves() {
   const chosen = detector.classes.at(chosenClass()), scores = chosen.f1.map((_, k) => k / 100); // at(-1): all classes
-  const series = [["0.50", false], ["0.75", true]].map(([iou, dashed], k) => ({name: `IoU ${iou}: AP ${fixed(k ? chosen.ap75 : chosen.ap50)}`,
-    x: scores, y: chosen.precision ? chosen.precision[k] : scores.map(() => null), colour: "var(--accent)", dashed}));
-  lineChart(byId("precision-recall"), {title: `Precision and recall: ${chosen.name}`, xLabel: "recall", yLabel: "precision", series,
-    xRange: [0, 1], yRange: [0, 1]});
+  const square = {xRange: [0, 1], yRange: [0, 1]};
+  const series = [["0.50", chosen.ap50], ["0.75", chosen.ap75]].map(([iou, ap], k) => ({name: `IoU ${iou}: AP ${fixed(ap)}`,
+    x: scores, y: chosen.precision ? chosen.precision[k] : scores.map(() => null), colour: "var(--accent)", dashed: k === 1}));
+  lineChart(byId("precision-recall"), {title: `Precision and recall: ${chosen.name}`, xLabel: "recall", yLabel: "precision",
+    series, ...square});
   const marks = [{x: detector.threshold, name: `chosen ${detector.threshold.toFixed(2)}`}];
   if (chosen.best_score !== null) marks.unshift({x: chosen.best_score, name: ""});
-  lineChart(byId("f1"), {title: `F1 over the score: ${chosen.name}`, xLabel: "score of at least", yLabel: "F1", xRange: [0, 1], yRange: [0, 1],
-    marks, series: [{name: chosen.best_score === null ? "no detections" : `best ${fixed(chosen.best_f1)} from a score of ${fixed(chosen.best_score)}`,
-      x: scores, y: chosen.f1, colour: "var(--correct)"}]});
+  const best = chosen.best_score === null ? "no detections"
+    : `best ${fixed(chosen.best_f1)} from a score of ${fixed(chosen.best_score)}`;
+  lineChart(byId("f1"), {title: `F1 over the score: ${chosen.name}`, xLabel: "score of at least", yLabel: "F1", marks, ...square,
+    series: [{name: best, x: scores, y: chosen.f1, colour: "var(--correct)"}]});
 }
 
 function sum(categories, count) {
@@ -82,7 +88,8 @@ function showErrors() {
   byId("truth-title").textContent = counted(total(outcomes), "annotated box", "annotated boxes");
   for (const [target, rows] of [["detection-kinds", detections], ["truth-outcomes", outcomes]]) {
     const all = Math.max(total(rows), 1);
-    barChart(byId(target), rows.map(([kind, count]) => ({name: kind, key: kind, share: count / all, colour: `var(--${kind === "found" ? "correct" : kind})`,
+    barChart(byId(target), rows.map(([kind, count]) => ({name: kind, key: kind, share: count / all,
+      colour: `var(--${kind === "found" ? "correct" : kind})`,
       text: `${count.toLocaleString("en")} (${(100 * count / all).toFixed(1)}%)`, pressed: gallery.filter.kind === kind,
       click: target === "detection-kinds" || kind === "missed" ? () => showKind(kind) : null})));
   }
@@ -113,9 +120,11 @@ function showMatrix() {
   const size = data.names.length + 1, own = chosenClass();
   const shown = worstClasses.includes(own) || own < 0 ? worstClasses : [...worstClasses.slice(1), own].sort((a, b) => a - b);
   const places = [...shown, data.names.length], names = [...data.names, "background"];
-  const head = element("tr", {}, element("th", {}, "annotated \\ detected"), ...places.map((k) => element("th", {scope: "col", title: names[k]}, names[k])));
-  replace(byId("matrix"), element("thead", {}, head), element("tbody", {}, ...places.map((row) =>
-    element("tr", {}, element("th", {scope: "row", title: names[row]}, names[row]), ...places.map((column) => matrixCell(row, column, size, names))))));
+  const heading = (scope, k) => element("th", {scope, title: names[k]}, names[k]);
+  const head = element("tr", {}, element("th", {}, "annotated \\ detected"), ...places.map((k) => heading("col", k)));
+  const rows = places.map((row) =>
+    element("tr", {}, heading("row", row), ...places.map((column) => matrixCell(row, column, size, names))));
+  replace(byId("matrix"), element("thead", {}, head), element("tbody", {}, ...rows));
   byId("matrix-note").textContent = shown.length < data.names.length
     ? `${shown.length} of ${data.names.length} classes, those with the most errors; choose a class above to see its row.` : "";
 }
@@ -139,12 +148,17 @@ function showCell(row, column) {
   if (gallery.filter.cell) byId("gallery").scrollIntoView();
 }
 
+function shareOf(part, whole) {
+  return `${(part / whole).toFixed(3)} (${part.toLocaleString("en")} of ${whole.toLocaleString("en")})`;
+}
+
 function showSizes() {
   for (const [target, bins, borders] of [["sides", truth.side, truth.sides], ["ratios", truth.ratio, truth.ratios]]) {
     const {all, found} = detector.recallBy(bins, borders.length + 1, chosenClass());
-    barChart(byId(target), [...all].map((count, k) => ({key: k, share: count ? found[k] / count : 0, colour: "var(--accent)",
-      name: k === 0 ? `below ${borders[0]}` : k === borders.length ? `${borders[k - 1]} and more` : `${borders[k - 1]} to ${borders[k]}`,
-      text: count ? `${(found[k] / count).toFixed(3)} (${found[k].toLocaleString("en")} of ${count.toLocaleString("en")})` : "no boxes"})));
+    const names = [`below ${borders[0]}`, ...borders.map((border, k) => (k + 1 < borders.length ? `${border} to ${borders[k + 1]}`
+      : `${border} and more`))];
+    barChart(byId(target), [...all].map((count, k) => ({key: k, name: names[k], share: count ? found[k] / count : 0,
+      colour: "var(--accent)", text: count ? shareOf(found[k], count) : "no boxes"})));
   }
 }
 

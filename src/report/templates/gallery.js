@@ -17,10 +17,12 @@ class Gallery {
     byId("figures").classList.toggle("double", detectors.length > 1);
     this.addControls();
     // Boxes are drawn where someone sees them: thousands of them take longer than one likes to wait for a slider.
-    this.observer = new IntersectionObserver((entries) => entries.filter(({isIntersecting}) => isIntersecting).forEach(({target}) => {
-      this.observer.unobserve(target);
-      target.replaceChildren(this.panels(this.images[target.dataset.number], 26, MAX_LABELS));
-    }), {rootMargin: "100px"});
+    this.observer = new IntersectionObserver((entries) => {
+      for (const {target} of entries.filter(({isIntersecting}) => isIntersecting)) {
+        this.observer.unobserve(target);
+        target.replaceChildren(this.panels(this.images[target.dataset.number], 26, MAX_LABELS));
+      }
+    }, {rootMargin: "100px"});
   }
 
   // Where the boxes of each image begin in the lists of places.
@@ -34,9 +36,12 @@ class Gallery {
     }
   }
 
+  kinds() {
+    return [...this.detectors[0].kinds.filter((kind) => kind !== "ignored"), "missed"];
+  }
+
   addControls() {
-    options(byId("kind"), [["", "all images"], ["error", "images with errors"], ...[...this.detectors[0].kinds.filter((kind) =>
-      kind !== "ignored"), "missed"].map((kind) => [kind, kind])]);
+    options(byId("kind"), [["", "all images"], ["error", "images with errors"], ...this.kinds().map((kind) => [kind, kind])]);
     byId("kind").addEventListener("change", () => this.choose({kind: byId("kind").value}));
     byId("annotations").addEventListener("change", (event) => {
       this.switches.annotations = event.target.checked;
@@ -51,9 +56,9 @@ class Gallery {
     byId("previous").addEventListener("click", () => this.enlarge(this.enlarged - 1));
     byId("next").addEventListener("click", () => this.enlarge(this.enlarged + 1));
     byId("close").addEventListener("click", () => byId("enlarged").close());
-    byId("legend").replaceChildren(...["correct", "localisation", "class", "duplicate", "both", "background", "missed"].map((kind) =>
-      element("li", {}, element("i", {style: `border-color: var(--${kind})`, class: kind === "missed" ? "dashed" : null}), kind)),
-    element("li", {}, "solid: detection, dashed: annotation"));
+    const entry = (kind) => element("li", {},
+      element("i", {style: `border-color: var(--${kind})`, class: kind === "missed" ? "dashed" : null}), kind);
+    byId("legend").replaceChildren(...this.kinds().map(entry), element("li", {}, "solid: detection, dashed: annotation"));
   }
 
   detectionSwitch(k) {
@@ -105,10 +110,10 @@ class Gallery {
 
   enlarge(k) {
     if (k < 0 || k >= this.chosen.length) return;
-    const image = this.chosen[k];
+    const image = this.chosen[k], {name, id, width, height} = image;
     this.enlarged = k;
-    byId("enlarged-figure").replaceChildren(element("figure", {"data-id": image.id}, this.panels(image, 60, Infinity),
-      element("figcaption", {}, `${image.name} (id ${image.id}, ${image.width}×${image.height}) · ${this.caption(image.image)}`)));
+    byId("enlarged-figure").replaceChildren(element("figure", {"data-id": id}, this.panels(image, 60, Infinity),
+      element("figcaption", {}, `${name} (id ${id}, ${width}×${height}) · ${this.caption(image.image)}`)));
     byId("previous").disabled = k === 0;
     byId("next").disabled = k === this.chosen.length - 1;
     if (!byId("enlarged").open) byId("enlarged").showModal();
@@ -123,13 +128,13 @@ class Gallery {
   panel(image, k, letters, maxLabels) {
     const {width, height} = image, size = Math.max(width, height * 1.3) / letters;
     const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": image.name});
-    picture.append(image.jpeg ? svg("image", {href: `data:image/jpeg;base64,${image.jpeg}`, width, height, preserveAspectRatio: "none"})
-      : svg("text", {x: width / 2, y: height / 2, "text-anchor": "middle", "font-size": size, fill: "currentColor"}, "cannot be read"));
-    const boxes = [];
+    const boxes = [], middle = {x: width / 2, y: height / 2, "text-anchor": "middle", "font-size": size, fill: "currentColor"};
     this.eachBox(image, k, (box) => boxes.push(box));
-    picture.append(...boxPaths(boxes));
-    const labelled = boxes.filter(({kind, passed}) => maxLabels === Infinity || (kind !== "correct" && passed)).slice(0, maxLabels);
-    picture.append(...labelled.map((box) => boxLabel(box, width, height, size)));
+    const labelled = maxLabels === Infinity ? boxes : boxes.filter(({kind, passed}) => kind !== "correct" && passed);
+    picture.append(image.jpeg
+      ? svg("image", {href: `data:image/jpeg;base64,${image.jpeg}`, width, height, preserveAspectRatio: "none"})
+      : svg("text", middle, "cannot be read"), ...boxPaths(boxes),
+    ...labelled.slice(0, maxLabels).map((box) => boxLabel(box, width, height, size)));
     return picture;
   }
 
@@ -141,10 +146,10 @@ class Gallery {
       ...place(this.places.found[k], image.foundAt[k] + i - detector.starts[image.image]), kind: detector.kinds[detector.kind[i]],
       shape: "found", text: `${this.names[detector.category[i]]} ${detector.score[i].toFixed(2)}`, passed});
     const other = (box, passed) => {
-      const outcome = truth.crowd[box] ? "ignored" : truth.outcomes[detector.outcome[box]];
+      const crowd = truth.crowd[box], outcome = crowd ? "ignored" : truth.outcomes[detector.outcome[box]];
       if (this.switches.annotations) {
         add({...place(this.places.truth, image.truthAt + box - truth.starts[image.image]), shape: "truth", passed,
-          kind: outcome === "found" ? "correct" : outcome, text: this.names[truth.category[box]] + (truth.crowd[box] ? " (crowd)" : "")});
+          kind: outcome === "found" ? "correct" : outcome, text: this.names[truth.category[box]] + (crowd ? " (crowd)" : "")});
       }
     };
     detector.visit(image.image, this.filter, one, other);
@@ -161,7 +166,8 @@ function boxPaths(boxes) {
   }
   return [...groups].map(([name, parts]) => {
     const [shape, kind, dim = ""] = name.split(" ");
-    return svg("path", {class: `box ${shape} ${dim}`, "data-kind": kind, "data-count": parts.length, d: parts.join(""), stroke: `var(--${kind})`});
+    return svg("path", {class: `box ${shape} ${dim}`, "data-kind": kind, "data-count": parts.length, d: parts.join(""),
+      stroke: `var(--${kind})`});
   });
 }
 
@@ -169,5 +175,6 @@ function boxPaths(boxes) {
 function boxLabel({x, y, h, kind, shape, text, passed}, width, height, size) {
   const left = Math.max(size * 0.2, Math.min(x, width - size * 0.6 * text.length));
   const foot = shape === "truth" ? Math.min(y + h + size, height - size * 0.3) : Math.max(y - size * 0.25, size);
-  return svg("text", {class: passed ? "label" : "label dim", x: left, y: foot, "font-size": size, stroke: `var(--${kind})`}, text);
+  const attributes = {class: passed ? "label" : "label dim", x: left, y: foot, "font-size": size, stroke: `var(--${kind})`};
+  return svg("text", attributes, text);
 }
