@@ -41,10 +41,11 @@ class Page:
         browser.get(f"file://{path}")
 
     def logs(self):
-        """The addresses asked for, and the lines of the console, since the last call."""
+        """The addresses asked for, and the errors and warnings of the console, since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        return asked, [entry["message"] for entry in self.browser.get_log("browser")]
+        # Of lower levels are remarks that something took long.
+        return asked, [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def __call__(self, script, *arguments):
         """The value of a JavaScript expression of the elements `a`."""
