@@ -48,11 +48,12 @@ def test_the_slider_changes_every_number(page, case, hundredths):
             (correct, len(own)), (found, len(boxes)), (2 * correct, len(own) + len(boxes)))]
 
 
-def test_recall_by_size_and_shape(page, case):
+@pytest.mark.parametrize("k", [-1, 1])
+def test_recall_by_size_and_shape(page, case, k):
     score_by_keys(page, 40)
-    page.choose("#class", 1)
+    page.choose("#class", k)
     now = at(case, 0.4)
-    own = now.counted & (case.truth.category == 1)
+    own = now.counted & ((case.truth.category == k) | (k < 0))
     width, height = case.truth.xywh[:, 2:].T
     for target, values, borders in (("sides", np.sqrt(case.truth.area), [0, 16, 32, 64, 96, 128, 256, 512, np.inf]),
                                     ("ratios", width / height, [0, 0.25, 0.5, 0.8, 1.25, 2, 4, np.inf])):
