@@ -41,9 +41,11 @@ class Page:
         browser.get(f"file://{path}")
 
     def logs(self):
-        """The addresses asked for, and the errors and warnings of the console, since the last call."""
+        """The addresses of the network asked for, and the errors and warnings of the console, since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        # Others are of the file, of images inside, and of the browser's own first page.
+        asked = [url for url in urls if url.startswith(("http:", "https:", "ws:", "wss:", "ftp:"))]
         # Of lower levels are remarks that something took long.
         return asked, [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 

@@ -28,7 +28,7 @@ def page(browser, evaluations):
     page = Page(browser, evaluations[2])
     yield page
     asked, console = page.logs()
-    assert console == [] and [address for address in asked if not address.startswith(("data:", "file:///"))] == []
+    assert asked == console == []
 
 
 def costs_at(evaluation, threshold=None):
