@@ -47,6 +47,7 @@ def score(paths, cfg, group):
     from src.detector import Predictor, build_detector
     from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
+    from src.report.evaluation_report import write_evaluation_report
     from src.train.all_reduce import broadcast_parameters
     from src.visualization.font import find_fonts
     from src.visualization.samples import write_samples
@@ -75,6 +76,7 @@ def score(paths, cfg, group):
             metrics["errors"] = write_analysis(folder, evaluation, fonts)
             write_results(folder, {**metrics, "checkpoint": path}, evaluation.results)
             write_samples(folder, dataset, evaluation.results, fonts)
+            write_evaluation_report(folder, evaluation, dataset, path)
             scores[path] = metrics
     return scores
 

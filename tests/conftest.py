@@ -81,3 +81,16 @@ def kernels():
     if path is None:
         pytest.skip("the kernels cannot be built here")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A driver of a real browser, one for all tests of a process."""
+    pytest.importorskip("selenium")
+    from tests.helpers.browser import find_browser, start_browser
+    paths, reason = find_browser()
+    if not paths:
+        pytest.skip(reason)
+    driver = start_browser(paths, tmp_path_factory.mktemp("browser"))
+    yield driver
+    driver.quit()

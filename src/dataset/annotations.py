@@ -57,6 +57,7 @@ class CocoDataset:
     category_ids: list[int]   # COCO's, by label
     drops: dict[str, int]     # numbers of boxes by the keys of DROP_MEANINGS
     annotation_path: str
+    image_dir: str
     coco_json: dict
 
 
@@ -89,7 +90,7 @@ def load_coco(annotation_path: str, image_dir: str) -> CocoDataset:
     counts = [f"{count} {DROP_MEANINGS[reason]}" for reason, count in drops.items() if count]
     if counts:
         logger.info("%s: %s", path, ", ".join(counts))
-    return CocoDataset(records, names_found, category_ids, drops, path, coco)
+    return CocoDataset(records, names_found, category_ids, drops, path, image_dir, coco)
 
 
 def _checked_images(entries, image_dir, path):

@@ -55,7 +55,7 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
     with contextlib.redirect_stdout(io.StringIO()) as summary:
         evaluation.summarize()
     logger.info("COCO numbers of %d images:\n%s", len(image_ids), summary.getvalue().rstrip())
-    names = _unique_names(names, category_ids)
+    names = unique_names(names, category_ids)
     metrics: dict = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
     metrics["per_class"] = {name: _average_precision(precision[:, :, indices[category], 0, -1])
@@ -86,7 +86,7 @@ def result_rows(image_id, boxes: np.ndarray, scores: np.ndarray, labels: np.ndar
             for label, box, value in rows]
 
 
-def _unique_names(names, category_ids):
+def unique_names(names: list[str], category_ids: list[int]) -> list[str]:
     """By label, a name for each class: "name (category id)" where several share a name."""
     uses = Counter(names)
     return [name if uses[name] == 1 else f"{name} ({category})" for name, category in zip(names, category_ids)]

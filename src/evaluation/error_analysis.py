@@ -43,17 +43,22 @@ def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[st
         `ground_truth` {outcome: number}, and `per_class` {name: {"detections": ..., "ground_truth": ...}}, where a
         detection counts for the class that it predicts.
     """
-    detections = detections.select(np.lexsort((-detections.score, detections.image)))
-    ground_truth = ground_truth.select(np.argsort(ground_truth.image, kind="stable"))
+    ground_truth, detections = by_image(ground_truth, detections)
     kinds, partners = classify(ground_truth, detections)
     counted = ~ground_truth.crowd
-    threshold = _best_threshold(detections.score, kinds, np.count_nonzero(counted))
+    threshold = best_threshold(detections.score, kinds, np.count_nonzero(counted))
     kept = detections.score >= threshold
-    outcomes = _outcomes(kinds[kept], partners[kept], len(counted))[counted]
+    outcomes = truth_outcomes(kinds[kept], partners[kept], len(counted))[counted]
     by_kind = _count(kinds[kept], detections.category[kept], len(class_names), len(DETECTION_KINDS))[:, :IGNORED]
     by_outcome = _count(outcomes, ground_truth.category[counted], len(class_names), len(TRUTH_OUTCOMES))
     return {"score_threshold": float(threshold) if len(kept) else None, **_named(by_kind.sum(0), by_outcome.sum(0)),
             "per_class": {name: _named(*rows) for name, *rows in zip(class_names, by_kind, by_outcome)}}
+
+
+def by_image(ground_truth: Boxes, detections: Boxes) -> tuple[Boxes, Boxes]:
+    """Both in the order of images, the detections of an image by falling score."""
+    return (ground_truth.select(np.argsort(ground_truth.image, kind="stable")),
+            detections.select(np.lexsort((-detections.score, detections.image))))
 
 
 def classify(ground_truth: Boxes, detections: Boxes) -> tuple[np.ndarray, np.ndarray]:
@@ -96,8 +101,14 @@ def _classify_image(iou, same, crowd):
     return kinds, partners
 
 
-def _best_threshold(score, kinds, positives):
-    """The score from which on F1 is highest; infinity without detections. positives: the number of boxes to find."""
+def best_threshold(score: np.ndarray, kinds: np.ndarray, positives: int) -> float:
+    """The score from which on F1 is highest; infinity without detections.
+
+    Args:
+        score: (n,) of detections.
+        kinds: (n,) int, their kinds.
+        positives: the number of boxes to find.
+    """
     order = np.argsort(-score, kind="stable")
     score, kinds = score[order], kinds[order]
     last_of_score = np.append(score[1:] != score[:-1], True)[:len(score)]
@@ -107,8 +118,9 @@ def _best_threshold(score, kinds, positives):
     return score[len(f1) - 1 - f1[::-1].argmax()] if len(score) else np.inf
 
 
-def _outcomes(kinds, partners, count):
-    """The outcome of each of `count` boxes of the ground truth, (count,) int, indices of TRUTH_OUTCOMES."""
+def truth_outcomes(kinds: np.ndarray, partners: np.ndarray, count: int) -> np.ndarray:
+    """The outcome of each of `count` boxes of the ground truth, (count,) int, indices of TRUTH_OUTCOMES, for the kinds and
+    partners that `classify` gives of the detections that count."""
     outcomes = np.full(count, MISSED)
     # The strongest explanation last, as it overwrites the others.
     for kind, outcome in ((CLASS, WRONG_CLASS), (LOCALISATION, BADLY_LOCALISED), (CORRECT, FOUND)):

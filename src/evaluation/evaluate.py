@@ -38,7 +38,8 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
         cfg: read are infer.* and skip_bad_images.
 
     Returns:
-        What coco.score gives, its metrics with `skipped_images` and `skipped_image_ids` besides; None on ranks other than 0.
+        What coco.score gives, its metrics with `skipped_images`, `skipped_image_ids` and where the data set is (`annotations`,
+        `image_folder`) besides; None on ranks other than 0.
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
@@ -53,7 +54,9 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
     if not image_ids:
         raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
     evaluation = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
-    evaluation.metrics.update(skipped_images=len(skipped), skipped_image_ids=skipped)
+    evaluation.metrics.update(skipped_images=len(skipped), skipped_image_ids=skipped,
+                              annotations=os.path.abspath(dataset.annotation_path),
+                              image_folder=os.path.abspath(dataset.image_dir))
     return evaluation
 
 

@@ -10,6 +10,7 @@ from src.detector import Predictor
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate, write_results
 from src.models.faster_rcnn import FasterRCNN
+from src.report.evaluation_report import write_evaluation_report
 from src.run_folder import RunFolder
 from src.signals import StopSignals
 from src.visualization.font import find_fonts
@@ -37,8 +38,8 @@ class Evaluator:
         self.predictor = Predictor(network, cfg)
         self.fonts = find_fonts(self.dataset.names, cfg.font)
 
-    def evaluate(self) -> dict | None:
-        """The metrics on rank 0, None elsewhere.
+    def evaluate(self, label: str) -> dict | None:
+        """The metrics on rank 0, None elsewhere. `label` says on the report's page what is evaluated.
 
         Raises:
             Stopped: after a signal.
@@ -53,6 +54,7 @@ class Evaluator:
         try:
             write_results(folder, evaluation.metrics, evaluation.results)
             write_samples(folder, self.dataset, evaluation.results, self.fonts)
+            write_evaluation_report(folder, evaluation, self.dataset, label)
         except UserError as error:
             logger.error("%s; training goes on", error)
         return evaluation.metrics

@@ -35,7 +35,7 @@ def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics)
     epoch, steps = schedule.position(state.global_step)
     if evaluator is None or steps or not schedule.evaluates(epoch) or state.evaluated >= epoch:
         return
-    scores = evaluator.evaluate()
+    scores = evaluator.evaluate(f"epoch {epoch} of {saver.run.path}")
     if scores is not None:  # on rank 0
         metrics.add_evaluation(scores)
     is_best = state.add_evaluation(epoch, group.broadcast(scores and scores["AP"]))

@@ -1,4 +1,5 @@
-"""What a run reports: log lines, metrics.jsonl, evaluations.jsonl, TensorBoard's files, the progress bar and the curves."""
+"""What a run reports: log lines, metrics.jsonl, evaluations.jsonl, report.html, TensorBoard's files, the progress bar and the
+curves."""
 from __future__ import annotations
 
 import contextlib
@@ -9,11 +10,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.json_lines import JsonLines
 from src.models.faster_rcnn import LOSS_NAMES
 from src.progress_bar import LONG_PAUSE, progress_bar
+from src.report.training_report import TrainingReport
 from src.run_folder import RunFolder
+from src.signals import Stopped
 from src.train.event_file import open_event_file
 from src.train.saver import TrainState
 from src.train.schedule import Schedule
@@ -43,16 +47,30 @@ class Metrics:
         self.events = open_event_file(cfg, state.global_step, run.group.rank)
         self.evaluations = JsonLines(run.file("evaluations.jsonl"), "epoch", state.evaluated)
         self.lines = JsonLines(run.file("metrics.jsonl"), "global_step", state.global_step)
+        self.report = None if run.group.rank else TrainingReport(cfg, run.group.size, schedule)
         self.bar = progress_bar("training", "step", schedule.total_steps, run.group.rank, initial=state.global_step)
         self._start_interval()
 
     def __enter__(self) -> Metrics:
+        if self.report:
+            self.report.begin(self.state.global_step)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, _, error: BaseException | None, __) -> None:
         self.bar.close()
         self.lines.close()
         self.evaluations.close()
+        if self.report:
+            self.report.write(*self._end(error))
+
+    def _end(self, error):
+        """How the report calls the end of the run, and why it has ended."""
+        if isinstance(error, Stopped):
+            return "stopped", "by a signal; its state is saved, and --resume_ckpt auto goes on"
+        if error is not None:
+            return "stopped", str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        early = self.state.global_step < self.schedule.total_steps
+        return "finished", "early, as the last evaluations had no better AP" if early else ""
 
     def _start_interval(self):
         self.losses, self.seconds, self.started = [], Counter(), time.perf_counter()
@@ -96,6 +114,8 @@ class Metrics:
                     images_per_second=steps * schedule.images_per_step / interval, **shares,
                     eta_seconds=(schedule.total_steps - done) * interval / steps)
         self.lines.write(line)
+        if self.report:
+            self.report.add(line)
         if self.events:
             self.events.add(done, {tag: line[name] for name, tag in EVENT_TAGS.items()})
         logger.info(
@@ -108,7 +128,10 @@ class Metrics:
         """Report the scores of src.evaluation.coco.score after the epoch that `state` stands at the end of, on rank 0."""
         scores = {key: metrics[key] for key in KEYS}
         step = self.state.global_step
-        self.evaluations.write({"epoch": self.schedule.position(step)[0], "global_step": step, **scores})
+        line = {"epoch": self.schedule.position(step)[0], "global_step": step, **scores}
+        self.evaluations.write(line)
+        if self.report:
+            self.report.add_evaluation(line)
         if self.events:
             # COCO's -1 means that there was nothing to find.
             self.events.add(step, {f"evaluation/{key}": value for key, value in scores.items() if value >= 0})

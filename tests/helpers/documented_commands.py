@@ -41,7 +41,7 @@ WRITES = {
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
     "tools/voc_to_coco.py": "--output", "tools/yolo_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
     "tools/export_torchvision.py": "detector.safetensors", "tools/export_mindspore_models.py": "older.ckpt",
-    "tools/benchmark.py": "--json",
+    "tools/benchmark.py": "--json", "tools/compare.py": "--output",
 }
 # Files of others -> what a command writes that can take their places.
 PUBLISHED = {"fasterrcnn_resnet50_fpn_coco-258fb6c6.pth": "detector.safetensors",

@@ -11,6 +11,7 @@ NO_WARM_UP = SimpleNamespace(warmup_step=0, warmup_ratio=0.5, decay_rate=0.1, mi
 def settings(save_dir="", **changes):
     """The settings that a run's folder, schedule and metrics read."""
     values = {"save_dir": str(save_dir), "resume_ckpt": "", "net": "net", "backbone": SimpleNamespace(name="b"), "train_url": "",
+              "device_target": "CPU", "mix": False, "seed": 1, "data": SimpleNamespace(dataset_dir="d", target_size=[64, 64]),
               "enable_modelarts": False, "keep_checkpoint_max": 5, "batch_size": 2, "accumulate_steps": 1, "epochs": 3,
               "lr": NO_WARM_UP, "lr_init": 0.1,
               "save_interval_steps": 0, "eval_interval": 1, "log_interval": 1, "tensorboard": False, "ckpt_url": ""}

@@ -37,7 +37,9 @@ def detections(rows):
 
 def test_result_files(trained, data_folder):
     metrics, rows = trained
-    assert set(metrics) == {*NUMBERS, "images", "per_class", "skipped_images", "skipped_image_ids"}
+    assert set(metrics) == {*NUMBERS, "images", "per_class", "skipped_images", "skipped_image_ids", "annotations", "image_folder"}
+    assert metrics["annotations"] == str(data_folder / "annotations" / "instances_val2017.json")
+    assert metrics["image_folder"] == str(data_folder / "val2017")
     assert metrics["images"] == 6 and metrics["skipped_images"] == 0 and list(metrics["per_class"]) == CLASSES
     truth = read_json(data_folder, "annotations", "instances_val2017.json")
     assert rows and {row["category_id"] for row in rows} <= {category["id"] for category in truth["categories"]}
@@ -53,6 +55,25 @@ def test_a_folder_of_checkpoints_gives_the_numbers_of_training(straight, scored_
     assert metrics.pop("errors")["ground_truth"]["found"] > 0
     assert metrics == {**trained[0], "checkpoint": checkpoint(straight[0], "epoch4_rank0")}
     assert rows == trained[1]
+
+
+def test_reports_in_a_browser_have_the_numbers_of_the_files(browser, straight, scored_folder, workspace, trained):
+    """That of training has its last evaluation, and eval.py's the same numbers."""
+    from tests.helpers.browser import Page
+    folder = straight[0]
+    for path in (folder / "eval", workspace / "scored_folder" / "eval" / "FasterRCNN_det_resnet18_epoch4_rank0"):
+        page = Page(browser, path / "report.html")
+        shown = page("[...document.querySelectorAll('#numbers dd')].map((node) => [node.dataset.key, +node.dataset.value])")
+        assert dict(shown) == {key: trained[0][key] for key in NUMBERS}
+        assert page.texts("#class-table tbody td:first-child") == CLASSES
+        assert page("gallery.images.filter((image) => image.jpeg).length") == 6 and page.logs()[1] == []
+    assert page("detector.threshold") == read_json(path, "metrics.json")["errors"]["score_threshold"]
+    page = Page(browser, folder / "report.html")
+    assert page.find("#state").text == "finished" and page("[progress.value, progress.max]") == [24, 24]
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert page("data.curves.loss.at(-1)") == pytest.approx(last["loss"], rel=1e-5)
+    page.click("#about a")
+    assert page("document.title") == f"Evaluation of {os.path.basename(folder)}" and page.logs()[1] == []
 
 
 def test_best_is_the_first_epoch_with_the_highest_ap(scored_folder):

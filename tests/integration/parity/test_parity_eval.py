@@ -56,3 +56,15 @@ def test_detections(results, stored, image):
     expected = [stored[f"det_{key}_{image}"] for key in ("boxes", "scores", "labels")]
     assert len(rows) == len(expected[0]) == 100
     assert share_of_equal_detections((boxes, np.array([row["score"] for row in rows]), labels), expected) >= 0.99
+
+
+def test_the_report_of_the_photographs_in_a_browser(results, folder, browser):
+    from tests.helpers.browser import Page
+    page = Page(browser, folder / "output" / "eval" / "report.html")
+    metrics = json.loads((folder / "output" / "eval" / "metrics.json").read_text())
+    shown = dict(page("[...document.querySelectorAll('#numbers dd')].map((node) => [node.dataset.key, +node.dataset.value])"))
+    assert shown == {key: metrics[key] for key in shown} and len(shown) == 12
+    assert page("[detector.length, gallery.images.length, gallery.images[0].width]") == [len(results), 2, 416]
+    page.click("#figures figure button")
+    page.wait("document.querySelector('#enlarged-figure image').getBoundingClientRect().width > 300")
+    assert page.logs()[1] == []

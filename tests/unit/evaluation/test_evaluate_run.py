@@ -69,7 +69,7 @@ def case(tmp_path):
     coco_json = {"info": {}, "images": [{"id": record.image_id} for record in records], "annotations": annotations,
                  "categories": [{"id": i, "name": f"c{i}"} for i in CATEGORY_IDS]}
     dataset = SimpleNamespace(records=records, names=[f"c{i}" for i in CATEGORY_IDS], category_ids=CATEGORY_IDS,
-                              annotation_path=str(tmp_path / "val.json"), coco_json=coco_json)
+                              annotation_path=str(tmp_path / "val.json"), image_dir=str(tmp_path), coco_json=coco_json)
     infer = SimpleNamespace(conf_threshold=0.05, nms_threshold=0.5, max_box_num=100)
     result = SimpleNamespace(dataset=dataset, cfg=SimpleNamespace(infer=infer, skip_bad_images=False),
                              outputs=outputs, noise=0.0, folder=tmp_path / "out")

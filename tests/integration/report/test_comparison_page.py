@@ -1,0 +1,113 @@
+"""The page of two evaluations in a browser, against numbers of the evaluations' own Python code."""
+import numpy as np
+import pytest
+
+from src.evaluation.image_costs import image_costs
+from src.report.comparison import Stored, write_comparison
+from src.report.matched import match_boxes
+from tests.helpers.report_page import IMAGES, counts_of, shown_ids
+from tests.helpers.reports import drawn_dataset, evaluated
+
+
+@pytest.fixture(scope="module")
+def evaluations(tmp_path_factory):
+    """Two evaluations, the second one with less noise, their data set and the file of the page."""
+    folder = tmp_path_factory.mktemp("comparison")
+    dataset = drawn_dataset(folder, IMAGES)
+    both = [evaluated(dataset, seed, noise) for seed, noise in ((1, 0.15), (2, 0.05))]
+    stored = [Stored(name, evaluation.metrics, evaluation.results) for name, evaluation in zip("ab", both)]
+    path = folder / "comparison.html"
+    write_comparison(str(path), stored, dataset)
+    return both, sorted(record.image_id for record in dataset.records), path
+
+
+@pytest.fixture(scope="module")
+def page(browser, evaluations):
+    """The page, loaded once."""
+    from tests.helpers.browser import Page
+    page = Page(browser, evaluations[2])
+    yield page
+    asked, console = page.logs()
+    assert asked == console == []
+
+
+def costs_at(evaluation, threshold=None):
+    matched = match_boxes(evaluation)
+    threshold = matched.threshold if threshold is None else threshold
+    return image_costs(matched.ground_truth, matched.detections, matched.kinds, matched.partners, threshold, IMAGES)
+
+
+def cells(page, table):
+    return page(f"[...document.querySelectorAll('{table} tbody tr, {table} tfoot tr')].map((row) => "
+                "[...row.cells].map((cell) => cell.textContent))")
+
+
+def with_sign(difference):
+    return f"{'−' if difference < 0 else '+'}{abs(difference):.3f}"
+
+
+def test_numbers_side_by_side(page, evaluations):
+    first, other = (evaluation.metrics for evaluation in evaluations[0])
+    for key, a, b, difference in cells(page, "#number-table"):
+        if first[key] < 0:
+            assert (a, b, difference) == ("–", "–", "–")
+        else:
+            assert (a, b, difference) == (f"{first[key]:.3f}", f"{other[key]:.3f}", with_sign(other[key] - first[key]))
+    *classes, everything = cells(page, "#class-table")
+    for name, _, a, b, difference, *_ in classes:
+        aps = first["per_class"][name], other["per_class"][name]
+        assert (a, b, difference) == (f"{aps[0]:.3f}", f"{aps[1]:.3f}", with_sign(aps[1] - aps[0]))
+    assert everything[2:4] == [f"{first['AP']:.3f}", f"{other['AP']:.3f}"] and len(classes) == 4
+
+
+def test_images_that_became_better_and_worse(page, evaluations):
+    both, ids, _ = evaluations
+    gains = costs_at(both[0]) - costs_at(both[1])
+    shown = [ids.index(image) for image in shown_ids(page)]
+    np.testing.assert_allclose(np.abs(gains[shown]), np.sort(np.abs(gains))[::-1])
+    for value, expected in (("better", gains > 0), ("worse", gains < 0), ("", gains > -np.inf)):
+        page.choose("#change", value)
+        assert set(shown_ids(page)) == {ids[image] for image in np.flatnonzero(expected)}
+    assert (gains > 0).any() and (gains < 0).any()
+
+
+def test_each_detector_has_its_own_score(page, evaluations):
+    from selenium.webdriver.common.keys import Keys
+    both, ids, _ = evaluations
+    page("document.getElementById('score-1').value = 0.89")
+    page.find("#score-1").send_keys(Keys.ARROW_RIGHT)
+    assert page.find("#score-value-1").text == "0.900"
+    gains = costs_at(both[0]) - costs_at(both[1], 0.9)
+    shown = [ids.index(image) for image in shown_ids(page)]
+    np.testing.assert_allclose(np.abs(gains[shown]), np.sort(np.abs(gains))[::-1])
+    page.click("#best")
+    assert page("detectors.map((detector) => detector.threshold)") == [match_boxes(one).threshold for one in both]
+
+
+def test_detections_of_both_can_be_switched(page):
+    def sides():
+        page("document.getElementById('figures').scrollIntoView()")
+        page.wait("document.querySelector('#figures figure .panels')")
+        found = [counts_of(page, f"#figures figure:first-child svg:nth-child({k})") for k in (1, 2)]
+        return [sorted({truth for truth, _ in side}) for side in found]
+    assert sides() == [[False, True], [False, True]]
+    page.click("#detections-0")
+    assert sides() == [[True], [False, True]]
+    page.click("#annotations")
+    assert sides() == [[], [False]]
+    page.click("#detections-1")
+    page.click("#detections-0")
+    assert sides() == [[False], []]
+    for switch in ("#annotations", "#detections-1"):
+        page.click(switch)
+
+
+def test_a_class_can_be_chosen(page, evaluations):
+    both, ids, _ = evaluations
+    page.choose("#class", 2)
+    expected = set()
+    for evaluation in both:
+        matched = match_boxes(evaluation)
+        kept = (matched.detections.score >= matched.threshold) & (matched.detections.category == 2)
+        expected |= {*matched.detections.image[kept], *matched.ground_truth.image[matched.ground_truth.category == 2]}
+    assert set(shown_ids(page)) == {ids[image] for image in expected} and len(expected) < IMAGES

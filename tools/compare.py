@@ -1,0 +1,46 @@
+"""Compare two evaluations on one page: python tools/compare.py A/eval B/eval (--help lists all)."""
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from src.errors import UserError  # noqa: E402
+from src.files import prepare_output  # noqa: E402
+from src.launch import launch  # noqa: E402
+
+logger = logging.getLogger("faster_rcnn")
+
+
+def main(args, *_):
+    # Imported here, as OpenCV reads the environment that `launch` has prepared.
+    from src.report.comparison import open_dataset, read_evaluation, write_comparison
+
+    prepare_output(args.output)
+    stored = [read_evaluation(folder) for folder in (args.a, args.b)]
+    dataset = open_dataset(stored, args.annotations, args.images)
+    try:
+        write_comparison(args.output, stored, dataset)
+    except OSError as error:
+        raise UserError(f"{args.output} could not be written ({error.strerror}); give another --output.") from error
+    logger.info("AP %.4f and %.4f: %s", *(one.metrics["AP"] for one in stored), args.output)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description="Write a page of two evaluations of the same images: their numbers side by side, and the images that became "
+                    "better or worse from the first to the second.", allow_abbrev=False)
+    parser.add_argument("a", metavar="A/eval", help="folder of the first evaluation, with metrics.json and bbox_results.json")
+    parser.add_argument("b", metavar="B/eval", help="folder of the second one")
+    parser.add_argument("--annotations", default="", metavar="FILE", help="annotation file (default: what metrics.json says)")
+    parser.add_argument("--images", default="", metavar="FOLDER", help="folder of the images (default: what metrics.json says)")
+    parser.add_argument("--output", default=os.path.join("output", "comparison.html"), metavar="FILE",
+                        help="page to write (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(launch(main, parse_args))
