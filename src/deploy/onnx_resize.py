@@ -1,7 +1,7 @@
 """Scaling an image to its canvas as operators of ONNX: what src/dataset/resize.py does, with OpenCV's arithmetic.
 
-OpenCV's linear interpolation of 8-bit images works on integers, and so do these operators: the scaled pixels are the same. (ONNX's
-own Resize computes in floating point, up to one grey level apart.)
+OpenCV's linear interpolation of 8-bit images works on integers, and so do these operators: the scaled pixels are the same.
+(ONNX's own Resize computes in floating point, up to one grey level apart.)
 """
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def on_canvas(graph: Graph, image: str, size: str, scaled: str, canvas: tuple[in
 
 def _linear(graph, image, axes):
     """cv2.resize with INTER_LINEAR; axes: (side before, side after, side of the canvas) of y and x."""
-    rows, row_weights = _taps(graph, *axes[0])
-    columns, column_weights = _taps(graph, *axes[1], edges_are_whole=True)
+    rows, row_weights = _taps(graph, axes[0], edges_are_whole=False)
+    columns, column_weights = _taps(graph, axes[1], edges_are_whole=True)
     total = np.int32(LAST_SHIFT // 2)
     for row, row_weight in zip(rows, row_weights):
         line = graph.add("Gather", image, row, axis=1)
@@ -82,7 +82,7 @@ def _linear(graph, image, axes):
     return graph.cast(graph.add("Div", total, np.int32(LAST_SHIFT)), np.uint8)
 
 
-def _taps(graph, old, new, length, edges_are_whole=False):
+def _taps(graph, axis, edges_are_whole):
     """The two pixels that each place of the canvas is made of, and their weights of UNIT together, or 0 beyond the new side.
 
     Pixel i begins i * old / new - so far in the old ones; numerators and denominators are whole numbers. OpenCV has the place in
@@ -91,6 +91,7 @@ def _taps(graph, old, new, length, edges_are_whole=False):
     Returns:
         ((length,), (length,)) int64 and ((length,), (length,)) int32.
     """
+    old, new, length = axis
     place = np.arange(length)
     double = graph.add("Mul", new, np.array([2]))
     # (place + 0.5) * old / new - 0.5 + 1, so that nothing is negative.
