@@ -103,7 +103,7 @@ def test_what_travels_with_the_file(tmp_path):
     assert json.loads(found["names"]) == ["cat", "dög", "猫"] and json.loads(found["canvases"]) == [[64, 64]]
     assert found["version"].count(".") == 2 and len(found["config"]) == 64
     assert whole_file.metadata(with_settings(cfg, {"save_dir": "x", "epochs": 3}), [])["config"] == found["config"]
-    for key, value in (("infer.nms_threshold", 0.6), ("data.target_size", [64, 96]), ("rpn_head.test_proposal.post_nms_top_n", 9)):
+    for key, value in (("infer.nms_threshold", 0.6), ("data.target_size", [64, 96]), ("rpn_head.test_proposal.min_size", 9)):
         assert whole_file.metadata(with_settings(cfg, {key: value}), [])["config"] != found["config"]
     one, two = ((tmp_path / name).stat().st_size for name in ("one.onnx", "two.onnx"))
     assert one < two < 1.01 * one
