@@ -82,8 +82,13 @@ def export_whole(cfg, network, names, images):
             predictor.cfg, threshold = with_settings(cfg, {"infer.conf_threshold": 0.0}), 0.0
             result = whole.compare(detector, predictor, batches)
         whole.require(cfg.output, result)
-    logger.info("%s written and compared with the network on %s, at scores above %g: %s", cfg.output, shown(cfg), threshold,
-                result)
+        logger.info("compared with the network on %s, at scores above %g: %s", shown(cfg), threshold, result)
+        if cfg.quantize:
+            whole.quantize(temporary, batches[:len(images)])
+            result = whole.compare(whole.FileDetector(temporary, cfg.batch_size), predictor, batches, whole.ROUGH)
+            whole.require(cfg.output, result, whole.ROUGH)
+            logger.info("int8 compared with the network in the same way: %s", result)
+    logger.info("%s written", cfg.output)
     batch, images = (f"{cfg.batch_size}, ", ", images int64 (N,)") if cfg.batch_size > 1 else ("", "")
     logger.info("inputs: image uint8 (%sh, w, 3) RGB of any size, score_threshold (%g unless given) and iou_threshold (%g); "
                 "outputs: boxes float32 (N, 4), scores float32 (N,), labels int64 (N,)%s", batch, cfg.infer.conf_threshold,
@@ -129,6 +134,8 @@ def prepare(cfg):
     from src.files import prepare_output
 
     suffix = SUFFIXES[cfg.file_format]
+    if cfg.quantize:
+        check_quantizable(cfg)
     if not cfg.output.endswith(suffix):
         raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
                         "--file_format.")
@@ -137,6 +144,13 @@ def prepare(cfg):
     for path in [cfg.output] if is_whole(cfg) else output_paths(cfg).values():
         prepare_output(path)
     return writer
+
+
+def check_quantizable(cfg):
+    """Raise a UserError unless the file that is asked for can be quantised."""
+    if not is_whole(cfg) or not cfg.image or len(cfg.data.canvases) > 1:
+        raise UserError("--quantize True is for --file_format ONNX without --raw, with a single canvas in data.target_size, and "
+                        "needs --image: some dozens of images like those that the detector is for, on which int8 is calibrated.")
 
 
 def open_network(cfg):

@@ -6,6 +6,7 @@ ONNX Runtime alone, see requirements.txt beside it.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Callable
 import cv2
 import numpy as np
 from drawing import draw
-from images import InputError, drawing_names, find_files, is_video, read_image, set_up_opencv
+from images import InputError, drawing_names, find_files, is_video, read_image
 
 from detector import Detector
 
@@ -29,7 +30,9 @@ Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status: 1 where something is wrong, which is one sentence on standard error."""
-    set_up_opencv()
+    cv2.utils.logging.setLogLevel(0)  # type: ignore[attr-defined]  # what cannot be read is named below, once
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have characters that the terminal lacks
     args = parse(argv)
     try:
         run(args)

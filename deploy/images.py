@@ -5,7 +5,6 @@ import glob
 import math
 import os
 import struct
-import sys
 import zlib
 
 import cv2
@@ -138,10 +137,3 @@ def _size_of_jpeg(data):
                 raise InputError("the file is truncated")
             return size
         position += 2 + length
-
-
-def set_up_opencv() -> None:
-    """Call it before an image is read: what cannot be read is named here, once."""
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have characters that the terminal lacks

@@ -25,7 +25,7 @@ EVAL_FLAGS = (*COMMON_FLAGS, "checkpoint_path")
 INFER_FLAGS = ("device_target", "mix", "ms_mode", "compile_cache", "checkpoint_path", "image", "save_dir", "infer.conf_threshold")
 # What infer.py uses whatever the YAML file says: that is about evaluations, which want every detection that may count.
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
-EXPORT_FLAGS = ("device_target", "mix", "batch_size", "checkpoint_path", "file_format", "raw", "output", "image",
+EXPORT_FLAGS = ("device_target", "mix", "batch_size", "checkpoint_path", "file_format", "raw", "quantize", "output", "image",
                 "infer.conf_threshold")
 EXPORT_DEFAULTS = {"batch_size": 1, "infer.conf_threshold": INFER_DEFAULTS["infer.conf_threshold"]}
 ALIASES = {"num_workers": "--num_parallel_workers", "run_profiler": "--run_profilor", "checkpoint_path": "--ckpt_path"}

@@ -19,12 +19,28 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 # The settings that decide, with the weights, what a detector finds.
 DECISIVE: dict = {"net": True, "backbone": True, "rpn_head": {"anchor_generator", "test_proposal"}, "bbox_head": True,
                   "infer": True, "data": {"target_size", "eval_transforms"}}
-MIN_IOU, SCORE_TOLERANCE, MIN_SHARE = 0.99, 1e-3, 0.99
 CORNER_TOLERANCE = 0.01  # pixels; boxes without area have no IoU
 # Of the first image, beside its own size: an upright one, a large and a small one.
 LARGE, SMALL = 2.5, 0.4
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4), scores (n,) and labels (n,) of an image
+
+
+class Tolerance(NamedTuple):
+    """What two detectors may differ by.
+
+    Attributes:
+        min_iou: of counterparts, exclusive.
+        score: largest difference of counterparts' scores.
+        min_share: of the detections that must have a counterpart.
+    """
+    min_iou: float
+    score: float
+    min_share: float
+
+
+FINE = Tolerance(0.99, 1e-3, 0.99)
+ROUGH = Tolerance(0.7, 0.2, 0.9)  # for int8: it is no longer the same network, but it has to be one
 
 
 class DetectionAgreement(NamedTuple):
@@ -96,47 +112,75 @@ def of_several_sizes(images: list[np.ndarray], batch: int) -> list[np.ndarray]:
 
 
 def compare(detect: FileDetector, predictor: Predictor, batches: list[np.ndarray],
-            required: tuple[float, float] = (MIN_IOU, SCORE_TOLERANCE)) -> DetectionAgreement:
+            tolerance: Tolerance = FINE) -> DetectionAgreement:
     """Compare the detections of a file with those of the network.
 
     Args:
         detect: the file.
         predictor: the network; the thresholds are those of its configuration.
         batches: of images, (B, h, w, 3) uint8 each.
-        required: of counterparts: the lowest IoU, exclusive, and the largest difference of scores.
+        tolerance: that counterparts are within.
     """
     infer, found, alone, worst = predictor.cfg.infer, 0, 0, 0.0
     for images in batches:
         for own, image in zip(detect(images, infer.conf_threshold), images):
             other = predictor.detect(np.ascontiguousarray(image))[:3]
             for first, second in ((own, other), (other, own)):
-                must, differences = _counterparts(first, second, infer, required)
+                must, differences = _counterparts(first, second, infer, tolerance)
                 found, alone = found + len(must), alone + int(np.isnan(differences).sum())
                 worst = max([worst, *differences[~np.isnan(differences)].tolist()])
     return DetectionAgreement(found, alone, worst)
 
 
-def require(path: str, result: DetectionAgreement, min_share: float = MIN_SHARE) -> None:
+def quantize(path: str, batches: list[np.ndarray]) -> None:
+    """Turn a file into one that computes convolutions and dense layers in int8, by ONNX Runtime's static quantisation.
+
+    Weights are scaled by channel; the range of each activation is that on the batches (B, h, w, 3) uint8.
+    """
+    import onnx
+    import onnxruntime
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        inputs = iter(batches)
+
+        def get_next(self):
+            images = next(self.inputs, None)
+            return images if images is None else {"image": images if len(images) > 1 else images[0]}
+
+    model = onnx.load(path)
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    # The graph needs none of its preparations, of which there would be a warning.
+    onnx.helper.set_model_props(model, {**kept, "onnx.quant.pre_process": "onnxruntime.quant"})
+    onnxruntime.set_default_logger_severity(3)  # of the calibration's sessions, see FileDetector
+    quantization.quantize_static(model, path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+                                 op_types_to_quantize=["Conv", "Gemm"], activation_type=quantization.QuantType.QUInt8,
+                                 weight_type=quantization.QuantType.QInt8)
+    onnxruntime.set_default_logger_severity(2)
+
+
+def require(path: str, result: DetectionAgreement, tolerance: Tolerance = FINE) -> None:
     """Raise a UserError unless so many detections have counterparts."""
-    if result.alone > (1 - min_share) * result.found:
-        raise UserError(f"{path} is not written, as it would not find what the network does: {result}, but {min_share:.0%} must "
-                        "have one; try another image with --image, and report it if that fails as well.")
+    if result.alone > (1 - tolerance.min_share) * result.found:
+        raise UserError(f"{path} is not written, as it would not find what the network does: {result}, but "
+                        f"{tolerance.min_share:.0%} must have one (IoU above {tolerance.min_iou}, score within {tolerance.score}); try other images with "
+                        "--image, and report it if that fails as well.")
 
 
-def _counterparts(first, second, infer, required):
+def _counterparts(first, second, infer, tolerance):
     """Rows of `first` that must have a counterpart in `second`, and by how much the scores of each differ, NaN without one.
 
     Rounding may put a score near the threshold, or near that of the last detection of a full list, on either side of it.
     """
-    min_iou, tolerance = required
     boxes, scores, labels = first
     lowest = max([infer.conf_threshold, *(part[1].min() for part in (first, second) if 0 < len(part[1]) == infer.max_box_num)])
-    must = np.flatnonzero(scores > lowest + tolerance)
+    must = np.flatnonzero(scores > lowest + tolerance.score)
     if not len(must) or not len(second[0]):
         return must, np.full(len(must), np.nan)
     same = np.abs(boxes[must, None] - second[0]).max(axis=2) <= CORNER_TOLERANCE
     differences = np.abs(scores[must, None] - second[1])
-    fits = (labels[must, None] == second[2]) & (differences <= tolerance) & (same | (_ious(boxes[must], second[0]) > min_iou))
+    overlap = same | (_ious(boxes[must], second[0]) > tolerance.min_iou)
+    fits = overlap & (differences <= tolerance.score) & (labels[must, None] == second[2])
     return must, np.where(fits.any(axis=1), np.where(fits, differences, np.inf).min(axis=1), np.nan)
 
 

@@ -129,8 +129,7 @@ def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
     cfg = one_image(output=str(tmp_path / "a.onnx"), infer__conf_threshold=0.99)
     (tmp_path / "a.onnx").write_bytes(b"earlier")
     [image] = images([(80, 100)])
-    monkeypatch.setattr(whole_file, "MIN_IOU", 2)
-    monkeypatch.setattr(whole_file.compare, "__defaults__", ((2, 1e-3),))
+    monkeypatch.setattr(whole_file.compare, "__defaults__", (whole_file.Tolerance(2, 1e-3, 0.99),))
     monkeypatch.setattr(whole_file, "CORNER_TOLERANCE", -1)
     with pytest.raises(UserError, match="a.onnx is not written"):
         export.export_whole(cfg, tiny_network(cfg), ["a", "b", "c"], [image])
