@@ -30,7 +30,6 @@ Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status: 1 where something is wrong, which is one sentence on standard error."""
-    cv2.utils.logging.setLogLevel(0)  # type: ignore[attr-defined]  # what cannot be read is named below, once
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have characters that the terminal lacks
     args = parse(argv)

@@ -163,8 +163,8 @@ def require(path: str, result: DetectionAgreement, tolerance: Tolerance = FINE) 
     """Raise a UserError unless so many detections have counterparts."""
     if result.alone > (1 - tolerance.min_share) * result.found:
         raise UserError(f"{path} is not written, as it would not find what the network does: {result}, but "
-                        f"{tolerance.min_share:.0%} must have one (IoU above {tolerance.min_iou}, score within {tolerance.score}); try other images with "
-                        "--image, and report it if that fails as well.")
+                        f"{tolerance.min_share:.0%} must have one (IoU above {tolerance.min_iou}, score within "
+                        f"{tolerance.score}); try other images with --image, and report it if that fails as well.")
 
 
 def _counterparts(first, second, infer, tolerance):
