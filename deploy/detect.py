@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit status: 1 where something is wrong, which is one sentence on standard error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have characters that the terminal lacks
-    args = parse(argv)
+    args = parse_args(argv)
     try:
         run(args)
     except (InputError, ValueError) as error:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Detect objects: draw them, and list them in detections.json.")
     parser.add_argument("detector", help="file that export.py --file_format ONNX has written")
     parser.add_argument("inputs", nargs="+", help="images and videos: files, folders or patterns; or the number of a camera, "

@@ -1,7 +1,6 @@
 """export.py: an ONNX file of the whole job finds what infer.py finds, on images of any size."""
 import json
 
-import cv2
 import mindspore as ms
 import numpy as np
 import onnx
@@ -9,6 +8,7 @@ import pytest
 
 import export
 from src.config import with_settings
+from src.config.command_line import parse_export_args
 from src.dataset.drawing import draw_scene
 from src.deploy import whole_file
 from src.deploy.whole_file import DetectionAgreement, FileDetector, compare, of_several_sizes
@@ -136,6 +136,34 @@ def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] and (tmp_path / "a.onnx").read_bytes() == b"earlier"
 
 
+def test_int8_is_nearly_the_same_detector(tmp_path):
+    """Smaller, in integers, with the names still there, and with nearly the same detections."""
+    path, cfg = tmp_path / "a.onnx", one_image(infer__conf_threshold=0.1)
+    detect, predictor = built(path, cfg)
+    size, batches = path.stat().st_size, [image[None] for image in images([(64, 64)] * 6)]
+    kept = detect.session.get_modelmeta().custom_metadata_map
+    whole_file.quantize(str(path), batches)
+    rounded = FileDetector(str(path), 1)
+    assert path.stat().st_size < 0.4 * size
+    assert rounded.session.get_modelmeta().custom_metadata_map.items() >= kept.items()
+    kinds = {node.op_type for node in onnx.load(str(path)).graph.node}
+    assert kinds >= {"QuantizeLinear", "DequantizeLinear"}
+    result = compare(rounded, predictor, batches, whole_file.ROUGH)
+    assert result.found > 20 and result.alone <= 0.1 * result.found and result.score_difference > 1e-3
+    with pytest.raises(UserError, match="IoU above 0.99, score within 0.001"):
+        whole_file.require(str(path), compare(rounded, predictor, batches))
+
+
+@pytest.mark.parametrize("flags", [
+    ["--file_format", "MINDIR"], ["--raw", "True"], ["--image"], ["-o", "data.target_size=[[64,64],[32,96]]"]])
+def test_what_cannot_be_quantised(flags):
+    words = {"--file_format": ["ONNX"], "--mix": ["False"], "--quantize": ["True"], "--image": ["a.png"],
+             "--output": ["a.onnx" if "MINDIR" not in flags else "a.mindir"], flags[0]: flags[1:]}
+    argv = [word for flag, values in words.items() if values for word in (flag, *values)]
+    with pytest.raises(UserError, match="--quantize True is for --file_format ONNX without --raw, with a single canvas"):
+        export.prepare(parse_export_args(argv))
+
+
 class Listed:
     """Detections that are known, in the place of a file and of a predictor."""
 
@@ -178,11 +206,8 @@ def test_rounding_decides_at_the_threshold_and_at_the_end_of_a_full_list():
     assert compared(nothing, FOUND) == compared(FOUND, nothing) == DetectionAgreement(3, 3, 0)
 
 
-def test_the_command(tmp_path, capfd):
-    """Images of --image are read before anything takes time, and the settings are those of infer.py."""
-    from src.config.command_line import parse_export_args
-    cv2.imwrite(str(tmp_path / "a.png"), next(images())[..., ::-1])
-    cfg = parse_export_args(["--file_format", "ONNX", "--output", str(tmp_path / "a.onnx"), "--mix", "False"])
+def test_what_is_written_and_from_which_score():
+    cfg = parse_export_args(["--file_format", "ONNX", "--output", "a.onnx", "--mix", "False"])
     assert cfg.infer.conf_threshold == 0.3 and not cfg.raw and export.is_whole(cfg)
     cfg = parse_export_args(["--raw", "True", "--conf_threshold", "0.05", "--file_format", "ONNX"])
     assert cfg.infer.conf_threshold == 0.05 and not export.is_whole(cfg)

@@ -164,5 +164,5 @@ def test_unreadable_images_are_named_and_skipped(folder, monkeypatch, capfd):
 @pytest.mark.parametrize("value", ["2", "-0.1", "much"])
 def test_thresholds_are_probabilities(value, capsys):
     with pytest.raises(SystemExit):
-        detect.parse(["a.onnx", "a.png", "--conf_threshold", value])
+        detect.parse_args(["a.onnx", "a.png", "--conf_threshold", value])
     assert "--conf_threshold" in capsys.readouterr().err
