@@ -53,6 +53,6 @@ class Detector:
         """
         given = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
         thresholds = {name: np.array([value], np.float32) for name, value in given.items() if value is not None}
-        inputs = {"image": np.ascontiguousarray(image), **thresholds}
+        inputs = {"image": image, **thresholds}
         boxes, scores, labels = self.session.run(["boxes", "scores", "labels"], inputs)
         return boxes, scores, labels

@@ -69,8 +69,7 @@ def on_canvas(graph: Graph, image: str, size: str, scaled: str, canvas: tuple[in
 
 def _linear(graph, image, axes):
     """cv2.resize with INTER_LINEAR; axes: (side before, side after, side of the canvas) of y and x."""
-    rows, row_weights = _taps(graph, axes[0], edges_are_whole=False)
-    columns, column_weights = _taps(graph, axes[1], edges_are_whole=True)
+    (rows, row_weights), (columns, column_weights) = (_taps(graph, axis) for axis in axes)
     total = np.int32(LAST_SHIFT // 2)
     for row, row_weight in zip(rows, row_weights):
         line = graph.add("Gather", image, row, axis=1)
@@ -82,11 +81,11 @@ def _linear(graph, image, axes):
     return graph.cast(graph.add("Div", total, np.int32(LAST_SHIFT)), np.uint8)
 
 
-def _taps(graph, axis, edges_are_whole):
+def _taps(graph, axis):
     """The two pixels that each place of the canvas is made of, and their weights of UNIT together, or 0 beyond the new side.
 
-    Pixel i begins i * old / new - so far in the old ones; numerators and denominators are whole numbers. OpenCV has the place in
-    32 bits before it takes the fraction, and gives a column at the edge all of its weight.
+    Place i is at (i + 0.5) * old / new - 0.5, between pixels; numerators and denominators are whole numbers here. OpenCV has that
+    number in 32 bits before it takes the fraction.
 
     Returns:
         ((length,), (length,)) int64 and ((length,), (length,)) int32.
@@ -105,9 +104,6 @@ def _taps(graph, axis, edges_are_whole):
     last = graph.add("Sub", old, np.array([1]))
     pixels = [graph.add("Max", graph.add("Min", tap, last), np.array([0]))
               for tap in (whole, graph.add("Add", whole, np.array([1])))]
-    if edges_are_whole:
-        inner = graph.add("And", graph.add("GreaterOrEqual", whole, np.array([0])), graph.add("Less", whole, last))
-        fraction = graph.add("Mul", fraction, graph.cast(inner, np.float32))
     inside = graph.cast(graph.add("Less", place, new), np.float32)
     shares = graph.add("Sub", np.float32(1), fraction), fraction
     weights = [graph.cast(graph.add("Round", graph.add("Mul", graph.add("Mul", share, np.float32(UNIT)), inside)), np.int32)

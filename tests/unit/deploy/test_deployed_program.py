@@ -22,7 +22,7 @@ from src.visualization.text import plain_text
 NAMES = ["cell", "a class whose name is far too long for a small image, and is cut", "naïve", "猫", "x"]
 
 
-@pytest.mark.parametrize("size", [(480, 640), (31, 17), (1, 1), (90, 2000), (1200, 800)])
+@pytest.mark.parametrize("size", [(480, 640), (31, 17), (1, 1), (90, 2000), (1200, 800), (4000, 9), (900, 2)])
 def test_drawings_are_those_of_infer(size):
     rng = np.random.default_rng(size)
     image = rng.integers(0, 256, (*size, 3), np.uint8)
@@ -67,6 +67,7 @@ def test_the_same_images_are_found_and_read(folder):
     for places in ([str(folder)], [str(folder / "*.p*"), str(folder / "a.png"), str(folder / "notes.txt")]):
         paths = images.find_files(places)
         assert paths == image_paths.find_images(places) and len(paths) > 5
+        paths += ["x/A.PNG", "y/a.webp", "y/A.jpg"]
         assert images.drawing_names(paths, "out") == image_paths.drawing_names(paths, "out")
     unreadable = 0
     for path in images.find_files([str(folder)]):
@@ -79,13 +80,6 @@ def test_the_same_images_are_found_and_read(folder):
         else:
             np.testing.assert_array_equal(images.read_image(path), expected)
     assert unreadable >= 10
-
-
-def test_images_of_too_many_pixels_are_not_decoded(tmp_path):
-    side = int(images.MAX_PIXELS ** 0.5) + 1
-    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((side, side), np.uint8))[1])
-    with pytest.raises(images.InputError, match=f"{side}x{side}.*more than"):
-        images.read_image(str(tmp_path / "a.png"))
 
 
 def write_file(path, shape=("h", "w", 3), names='["cat", "dog"]'):
@@ -157,7 +151,7 @@ def test_unreadable_images_are_named_and_skipped(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     assert detect.main([write_file(folder / "a.onnx"), "a.png", "empty.png", "cut30.jpeg", "--output", "out"]) == 0
     output = capfd.readouterr().out
-    assert "WARNING empty.png cannot be decoded (empty" in output and "WARNING cut30.jpeg the file is truncated" in output
+    assert "WARNING empty.png cannot be decoded (empty" in output and "WARNING cut30.jpeg cannot be decoded" in output
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.png", "detections.json"]
 
 

@@ -34,10 +34,10 @@ def score(tmp_path, monkeypatch):
 
 
 def test_numbers_worked_by_hand(score):
-    """A box of IoU 0.825 counts at 7 of 10 thresholds, so one class has AP 0.7; a dog where a cat is finds none of the other."""
-    _, metrics = score([entry("x/a.jpg", ([10, 10, 40, 33], "dog")), entry("y/b.jpg", ([0, 0, 50, 50], "dog"))])
-    assert metrics["per_class"] == {"cat": 0, "dog": pytest.approx(0.7)}
-    assert metrics["images"] == 2 and metrics["AP50"] == pytest.approx(0.5) and metrics["AP"] == pytest.approx(0.35)
+    """A box of IoU 0.825 counts at 7 of 10 thresholds, so one class has AP 0.7; the other is found exactly."""
+    _, metrics = score([entry("x/a.jpg", ([10, 10, 40, 33], "dog")), entry("y/b.jpg", ([0, 0, 50, 50], "cat"))])
+    assert metrics["per_class"] == {"cat": pytest.approx(1), "dog": pytest.approx(0.7)}
+    assert metrics["images"] == 2 and metrics["AP50"] == pytest.approx(1) and metrics["AP"] == pytest.approx(0.85)
 
 
 def test_images_without_an_entry_do_not_count(score, capsys):
