@@ -1,11 +1,15 @@
 """Export a detector: python export.py --config CONFIG --checkpoint_path FILE --file_format MINDIR_OR_ONNX --output FILE
 --device_target ... (--help lists all).
 
-The file takes images as the data loader makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives
-boxes float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
-src/evaluation/detections.py makes detections of these. It is written only if it computes what the network does. With several
-canvases in data.target_size there is a file for each.
+An ONNX file does the whole job: it takes an image uint8 (h, w, 3) RGB of any size, and gives boxes (N, 4) in pixels of the
+image, scores (N,) and labels (N,), see src/deploy/onnx_whole.py. A MindIR file, and an ONNX file with --raw True, is the network
+alone. It takes images as the data loader makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives boxes
+float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
+src/evaluation/detections.py makes detections of these. With several canvases in data.target_size there is such a file for each.
+
+A file is written only if it computes what the network does.
 """
+import contextlib
 import logging
 import os
 import sys
@@ -27,35 +31,92 @@ def main(cfg, group, _):
         UserError: what the user can mend, see `src.launch.run`.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
-    from src.deploy.sample_inputs import batches_of, sample_images
+    from src.deploy.sample_inputs import sample_images
+    from src.detector import class_names
     from src.device import set_up_device
-    from src.models.faster_rcnn import InferenceForward
     from src.models.precision import to_mixed_precision
 
     if group.size > 1:
         raise UserError("export.py is one process; start it without mpirun or msrun.")
     writer = prepare(cfg)
-    images = sample_images(cfg.image, cfg.batch_size)
+    images = sample_images(cfg.image, 1 if is_whole(cfg) else cfg.batch_size)
     asked, cfg = cfg, set_up_device(cfg, group)
-    network = open_network(cfg)
+    network, checkpoint = open_network(cfg)
     if asked.mix and cfg.device_target == "CPU":
         # The file has MindSpore's operators in the precision asked for, whatever the CPU's kernels compute in.
         if asked.mix_dtype == "bfloat16":
             raise UserError("mix_dtype bfloat16: MindSpore has no such convolution on the CPU, on which the file is checked; "
                             "give -o mix_dtype=float16, or --mix False.")
         to_mixed_precision(network)
+    if is_whole(cfg):
+        export_whole(cfg, network, class_names(cfg.data, checkpoint), images)
+    else:
+        export_networks(cfg, network, writer, images)
+
+
+def is_whole(cfg):
+    """Whether the file does the whole job."""
+    return cfg.file_format == "ONNX" and not cfg.raw
+
+
+def export_whole(cfg, network, names, images):
+    """Write the file that does the whole job, which has its name only when it finds on images what infer.py does.
+
+    Raises:
+        UserError: it finds something else, or cannot be written.
+    """
+    from src.compile_cache import inference_graphs, use_compile_cache
+    from src.config import with_settings
+    from src.deploy import whole_file as whole
+    from src.detector import Predictor
+    from src.files import whole_file
+
+    with written(cfg.output), whole_file(cfg.output) as temporary:
+        whole.write(temporary, network, cfg, names)
+        # Predictor puts the kernels into the network, of which the file has plain operators.
+        use_compile_cache(cfg, inference_graphs(cfg.data.canvases), len(names))
+        detector, batches = whole.FileDetector(temporary, cfg.batch_size), whole.of_several_sizes(images, cfg.batch_size)
+        predictor, threshold = Predictor(network, cfg), cfg.infer.conf_threshold
+        result = whole.compare(detector, predictor, batches)
+        if not result.found:
+            predictor.cfg, threshold = with_settings(cfg, {"infer.conf_threshold": 0.0}), 0.0
+            result = whole.compare(detector, predictor, batches)
+        whole.require(cfg.output, result)
+        logger.info("compared with the network on %s, at scores above %g: %s", shown(cfg), threshold, result)
+        if cfg.quantize:
+            whole.quantize(temporary, batches[:len(images)])
+            result = whole.compare(whole.FileDetector(temporary, cfg.batch_size), predictor, batches, whole.ROUGH)
+            whole.require(cfg.output, result, whole.ROUGH)
+            logger.info("int8 compared with the network in the same way: %s", result)
+    logger.info("%s written", cfg.output)
+    batch, images = (f"{cfg.batch_size}, ", ", images int64 (N,)") if cfg.batch_size > 1 else ("", "")
+    logger.info("inputs: image uint8 (%sh, w, 3) RGB of any size, score_threshold (%g unless given) and iou_threshold (%g); "
+                "outputs: boxes float32 (N, 4), scores float32 (N,), labels int64 (N,)%s", batch, cfg.infer.conf_threshold,
+                cfg.infer.nms_threshold, images)
+
+
+def shown(cfg):
+    """What the file was compared on."""
+    return "the images of --image" if cfg.image else "drawn images"
+
+
+def export_networks(cfg, network, writer, images):
+    """Write a file of the network for each canvas; for the others see `export`."""
+    from src.deploy.sample_inputs import batches_of
+    from src.models.faster_rcnn import InferenceForward
+
     for canvas, path in output_paths(cfg).items():
         forward = InferenceForward(network, cfg, canvas).set_train(False)
         result = export(path, writer, forward, batches_of(images, cfg, canvas))
-        logger.info("%s written and compared with the network on %s: %s", path,
-                    "the images of --image" if cfg.image else "drawn images", result)
+        logger.info("%s written and compared with the network on %s: %s", path, shown(cfg), result)
         batch, proposals, classes = cfg.batch_size, forward.propose.number, network.box_head.classes.out_channels - 1
         logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
                     (batch, *canvas, 3), (batch, 2), (batch, proposals, classes, 4), (batch, proposals, classes))
 
 
 def output_paths(cfg):
-    """{canvas: file}: cfg.output for a single canvas, with the canvas's height and width in its name where there are several."""
+    """{canvas: file} of the network alone: cfg.output for a single canvas, with the canvas's height and width in its name where
+    there are several."""
     root, suffix = os.path.splitext(cfg.output)
     canvases = cfg.data.canvases
     return {(height, width): f"{root}_{height}x{width}{suffix}" if len(canvases) > 1 else cfg.output
@@ -73,30 +134,53 @@ def prepare(cfg):
     from src.files import prepare_output
 
     suffix = SUFFIXES[cfg.file_format]
+    if cfg.quantize:
+        check_quantizable(cfg)
     if not cfg.output.endswith(suffix):
         raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
                         "--file_format.")
     writer = mindir if cfg.file_format == "MINDIR" else onnx_file
     writer.check_possible(cfg)
-    for path in output_paths(cfg).values():
+    for path in [cfg.output] if is_whole(cfg) else output_paths(cfg).values():
         prepare_output(path)
     return writer
 
 
+def check_quantizable(cfg):
+    """Raise a UserError unless the file that is asked for can be quantised."""
+    if not is_whole(cfg) or not cfg.image or len(cfg.data.canvases) > 1:
+        raise UserError("--quantize True is for --file_format ONNX without --raw, with a single canvas in data.target_size, and "
+                        "needs --image: some dozens of images like those that the detector is for, on which int8 is calibrated.")
+
+
 def open_network(cfg):
-    """The detector in the checkpoint of cfg.
+    """The detector in the checkpoint of cfg, and the checkpoint.
 
     Raises:
         UserError: the checkpoint cannot be read, does not fit the configuration or is too large.
     """
     from src.detector import load_detector
 
-    network, _ = load_detector(cfg)
+    network, checkpoint = load_detector(cfg)
     size = sum(parameter.nbytes for parameter in network.get_parameters())
     if size > MAX_BYTES:
         raise UserError(f"the weights of {cfg.checkpoint_path} take {size} bytes, but only up to {MAX_BYTES} can be exported to "
                         "one file.")
-    return network
+    return network, checkpoint
+
+
+@contextlib.contextmanager
+def written(path):
+    """A block that writes the file `path`.
+
+    Raises:
+        UserError: the system has refused something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} could not be written ({error.strerror}); make room on the disk, or give another "
+                        "--output.") from error
 
 
 def export(path, writer, forward, batches):
@@ -117,14 +201,10 @@ def export(path, writer, forward, batches):
     from src.deploy.agreement import agreement, require_agreement
     from src.files import whole_file
 
-    try:
-        with whole_file(path) as temporary:
-            writer.write(temporary, forward, *batches[0])
-            result = agreement(writer.run(temporary, batches), mindir.run_cell(forward, batches))
-            require_agreement(path, result)
-    except OSError as error:
-        raise UserError(f"{path} could not be written ({error.strerror}); make room on the disk, or give another "
-                        "--output.") from error
+    with written(path), whole_file(path) as temporary:
+        writer.write(temporary, forward, *batches[0])
+        result = agreement(writer.run(temporary, batches), mindir.run_cell(forward, batches))
+        require_agreement(path, result)
     return result
 
 

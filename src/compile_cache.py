@@ -21,11 +21,11 @@ from src.files import lock_file, make_folder
 
 # Settings that no graph depends on, as pydantic leaves them out.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
-    "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "output", "font", "compile_cache", "seed", "epochs",
-    "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard", "eval_interval",
-    "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize", "skip_bad_images",
-    "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer", "early_stop",
-    "accumulate_steps"), True),  # the last one decides which graphs there are, not what is in them
+    "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "raw", "quantize", "output", "font", "compile_cache",
+    "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
+    "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
+    "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer",
+    "early_stop", "accumulate_steps"), True),  # the last one decides which graphs there are, not what is in them
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
              "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
 

@@ -25,7 +25,9 @@ EVAL_FLAGS = (*COMMON_FLAGS, "checkpoint_path")
 INFER_FLAGS = ("device_target", "mix", "ms_mode", "compile_cache", "checkpoint_path", "image", "save_dir", "infer.conf_threshold")
 # What infer.py uses whatever the YAML file says: that is about evaluations, which want every detection that may count.
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
-EXPORT_FLAGS = ("device_target", "mix", "batch_size", "checkpoint_path", "file_format", "output", "image")
+EXPORT_FLAGS = ("device_target", "mix", "batch_size", "checkpoint_path", "file_format", "raw", "quantize", "output", "image",
+                "infer.conf_threshold")
+EXPORT_DEFAULTS = {"batch_size": 1, "infer.conf_threshold": INFER_DEFAULTS["infer.conf_threshold"]}
 ALIASES = {"num_workers": "--num_parallel_workers", "run_profiler": "--run_profilor", "checkpoint_path": "--ckpt_path"}
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
@@ -54,8 +56,9 @@ def parse_infer_args(argv: list[str] | None = None) -> Config:
 def parse_export_args(argv: list[str] | None = None) -> Config:
     """The configuration for export.py from `argv`, which always has ms_mode 0: a file holds a graph; see `parse_train_args`."""
     return _parse("Export a detector to a file that computes without this program. It is compared with the network on the "
-                  "images of --image, or on drawn ones. The default of --batch_size wins over the YAML file.", EXPORT_FLAGS,
-                  argv, {"batch_size": 1}, {"ms_mode": 0})
+                  "images of --image, or on drawn ones. The defaults of --batch_size and --conf_threshold win over the YAML "
+                  "file.",
+                  EXPORT_FLAGS, argv, EXPORT_DEFAULTS, {"ms_mode": 0})
 
 
 def _parse(description: str, flags: tuple, argv: list[str] | None, defaults: dict = {}, forced: dict = {}) -> Config:  # noqa: B006

@@ -251,6 +251,10 @@ class Config(Section):
     checkpoint_path: OptionalText = setting("", "checkpoint file to use, or folder of them to evaluate")
     image: list[Text] = setting([], "images to detect on: files, folders or patterns such as 'folder/*.jpg'")
     file_format: Literal["MINDIR", "ONNX"] = setting("MINDIR", "exported file: MindSpore's MINDIR, or ONNX")
+    raw: bool = setting(False, "exported file: the network alone, on images that are scaled already, as MINDIR always is; False: "
+                        "ONNX does the whole job, from an image of any size to detections")
+    quantize: bool = setting(False, "exported ONNX file: convolutions and dense layers in int8, calibrated on the images of "
+                             "--image")
     output: OptionalText = setting("", "exported file to write; its name ends with .mindir or .onnx")
     font: OptionalText = setting("", "font file, .ttf, .otf or .ttc, for class names beyond ASCII; empty: look for one")
     run_profiler: bool = setting(False, "profile a few steps of training with MindSpore's profiler")

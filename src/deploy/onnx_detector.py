@@ -25,31 +25,44 @@ def detector_model(forward: InferenceForward, batch: int, height: int, width: in
     Raises:
         UserError: the backbone is not one of mindcv's ResNets.
     """
-    graph, net = Graph(), forward.network
-    levels = pyramid(graph, net, _preprocess(graph, forward.preprocess, height, width))
-    limit = graph.add("Gather", "valid_size", np.array([1, 0, 1, 0]), axis=1)  # (B, 4): x, y, x, y
-    outputs = rpn_outputs(graph, net.rpn_head, levels, batch)
-    proposals, valid = _propose(graph, forward.propose, forward.anchors.asnumpy(), outputs, limit, batch)
-    pooled = _roi_align(graph, net.roi_align, levels, proposals, batch, forward.propose.number)
-    shape = (batch, forward.propose.number, net.box_head.classes.out_channels - 1)
-    logits, deltas = _box_head(graph, net.box_head, pooled, shape)
-    boxes, scores = _predict(graph, forward.predict, logits, deltas, proposals, valid, limit, shape)
+    graph = Graph()
+    boxes, scores = network_outputs(graph, forward, "image", "valid_size", (batch, height, width))
     graph.rename(boxes, "boxes")
     graph.rename(scores, "scores")
+    shape = (batch, *outputs_of_image(forward))
     return graph.model({"image": (np.uint8, (batch, height, width, 3)), "valid_size": (np.float32, (batch, 2))},
                        {"boxes": (np.float32, (*shape, 4)), "scores": (np.float32, shape)})
 
 
-def _preprocess(graph, cell, height, width):
+def outputs_of_image(forward: InferenceForward) -> tuple[int, int]:
+    """R and K: how many proposals and classes there are scores of."""
+    return forward.propose.number, forward.network.box_head.classes.out_channels - 1
+
+
+def network_outputs(graph: Graph, forward: InferenceForward, image: str, valid_size: str,
+                    shape: tuple[int, int, int]) -> tuple[str, str]:
+    """Boxes (B, R, K, 4) and scores (B, R, K) of image (B, H, W, 3) uint8 and valid_size (B, 2) float32; shape: (B, H, W)."""
+    net, (batch, height, width) = forward.network, shape
+    levels = pyramid(graph, net, _preprocess(graph, forward.preprocess, image, valid_size, height, width))
+    limit = graph.add("Gather", valid_size, np.array([1, 0, 1, 0]), axis=1)  # (B, 4): x, y, x, y
+    outputs = rpn_outputs(graph, net.rpn_head, levels, batch)
+    proposals, valid = _propose(graph, forward.propose, forward.anchors.asnumpy(), outputs, limit, batch)
+    pooled = _roi_align(graph, net.roi_align, levels, proposals, batch, forward.propose.number)
+    rows = (batch, *outputs_of_image(forward))
+    logits, deltas = _box_head(graph, net.box_head, pooled, rows)
+    return _predict(graph, forward.predict, logits, deltas, proposals, valid, limit, rows)
+
+
+def _preprocess(graph, cell, image, valid_size, height, width):
     """The normalised image (B, 3, H, W): a look-up table for each channel, and its padding."""
-    channels = graph.add("Gather", "image", np.array(cell.channels), axis=3)
+    channels = graph.add("Gather", image, np.array(cell.channels), axis=3)
     index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=onnx.TensorProto.INT32)
     table = cell.table()
     index = graph.add("Add", index, np.arange(3, dtype=np.int32).reshape(1, 3, 1, 1) * np.int32(table.shape[1]))
     values = graph.add("Gather", table.reshape(-1), index)
     if cell.pad_first:
         return values
-    ends = graph.add("Split", "valid_size", np.array([1, 1]), axis=1, outputs=2)
+    ends = graph.add("Split", valid_size, np.array([1, 1]), axis=1, outputs=2)
     for end, shape in zip(ends, ((1, 1, height, 1), (1, 1, 1, width))):
         place = np.arange(max(shape), dtype=np.float32).reshape(shape)
         inside = graph.add("Less", place, graph.reshape(end, -1, 1, 1, 1))

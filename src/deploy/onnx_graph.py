@@ -1,6 +1,8 @@
 """Building an ONNX graph operator by operator."""
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,18 +16,24 @@ OPSET, IR_VERSION = 17, 8
 class Graph:
     """Operators in the order in which they run, and their constants.
 
-    Tensors are represented by their names. A numpy array given as the input of an operator becomes a constant.
+    Tensors are represented by their names. A numpy array given as the input of an operator becomes a constant; arrays that are
+    equal become one.
+
+    Args:
+        outer: the graph that this one is a branch of. Its tensors may be used here, and its constants are shared.
     """
 
-    def __init__(self):
-        self.nodes = []
-        self.constants = {}
+    def __init__(self, outer: Graph | None = None):
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = outer.constants if outer else {}
+        self._names: dict[tuple, str] = outer._names if outer else {}
+        self._counter: list[int] = outer._counter if outer else [0]  # of the operators of all branches
 
     def add(self, operator: str, *inputs, outputs: int = 1, **attributes) -> Any:
         """Append an operator of ONNX; an input of None is left out. Returns the name of its output, or a tuple of several."""
         names = [self._name(tensor) for tensor in inputs]
-        number = len(self.nodes)
-        results = tuple(f"{operator.lower()}_{number}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
+        results = tuple(f"{operator.lower()}_{self._counter[0]}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
+        self._counter[0] += 1
         self.nodes.append(helper.make_node(operator, names, results, name=results[0], **attributes))
         return results if outputs > 1 else results[0]
 
@@ -33,19 +41,42 @@ class Graph:
         """The tensor in another shape, of which one number may be -1."""
         return self.add("Reshape", tensor, np.array(shape, np.int64))
 
-    def model(self, inputs: dict, outputs: dict) -> onnx.ModelProto:
+    def cast(self, tensor, kind: type) -> str:
+        """The tensor as numbers of numpy's type `kind`."""
+        return self.add("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
+
+    def choose(self, number: str, cases: list[Callable[[Graph], list[str]]], outputs: list[tuple]) -> list[str]:
+        """The outputs of the case with this number, the only one that is computed.
+
+        Args:
+            number: an int64 scalar.
+            cases: each appends its operators to the graph that it gets, and returns its outputs.
+            outputs: (numpy type, shape) of each.
+        """
+        if len(cases) == 1:
+            return cases[0](self)
+        branches = []
+        for part, name in ((cases[:1], "then_branch"), (cases[1:], "else_branch")):
+            branch = Graph(self)
+            names = [branch.add("Identity", result) for result in
+                     branch.choose(branch.add("Sub", number, np.int64(1)) if len(part) > 1 else number, part, outputs)]
+            described = _describe({result: output for result, output in zip(names, outputs)})
+            branches.append((name, helper.make_graph(branch.nodes, f"{name}_{self._counter[0]}", [], described)))
+        chosen = self.add("If", self.add("Equal", number, np.int64(0)), outputs=len(outputs), **dict(branches))
+        return list(chosen) if len(outputs) > 1 else [chosen]
+
+    def model(self, inputs: dict, outputs: dict, defaults: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
         """The graph as an ONNX model, checked.
 
         Args:
             inputs: name -> (numpy type, shape).
             outputs: name -> (numpy type, shape), names that `rename` gave.
+            defaults: name -> array, of further inputs that may be left out.
         """
-        def describe(values):
-            return [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
-                    for name, (kind, shape) in values.items()]
-
-        constants = [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
-        graph = helper.make_graph(self.nodes, "FasterRCNN", describe(inputs), describe(outputs), constants)
+        defaults = defaults or {}
+        inputs = {**inputs, **{name: (array.dtype, array.shape) for name, array in defaults.items()}}
+        constants = [numpy_helper.from_array(array, name) for name, array in {**self.constants, **defaults}.items()]
+        graph = helper.make_graph(self.nodes, "FasterRCNN", _describe(inputs), _describe(outputs), constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                                   producer_name="faster_rcnn")
         onnx.checker.check_model(model, full_check=True)
@@ -60,6 +91,14 @@ class Graph:
             return ""
         if isinstance(tensor, str):
             return tensor
-        name = f"constant_{len(self.constants)}"
-        self.constants[name] = np.ascontiguousarray(tensor)
-        return name
+        array = np.asarray(tensor, order="C")
+        key = array.dtype.str, array.shape, hashlib.sha256(array.data).digest()
+        if key not in self._names:
+            self._names[key] = f"constant_{len(self.constants)}"
+            self.constants[self._names[key]] = array
+        return self._names[key]
+
+
+def _describe(values):
+    return [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), shape)
+            for name, (kind, shape) in values.items()]

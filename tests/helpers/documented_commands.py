@@ -16,7 +16,7 @@ from src.dataset.shapes import ensure_shapes
 from tests.helpers.markdown_blocks import ROOT
 from tests.helpers.shell_commands import commands, marks_of
 
-TREE = ["config", "src", "tools", "train.py", "eval.py", "infer.py", "export.py"]
+TREE = ["config", "src", "tools", "deploy", "train.py", "eval.py", "infer.py", "export.py"]
 ON_A_CPU = {"resnet50": "resnet18", "--device_target Ascend --mix True": "--device_target CPU --mix False"}
 FEW_SHAPES = {"train_images": 10, "val_images": 2, "height": 64, "width": 64, "seed": 0}
 # Which leaves the weights their shapes, those of published detectors.
@@ -41,7 +41,8 @@ WRITES = {
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
     "tools/voc_to_coco.py": "--output", "tools/yolo_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
     "tools/export_torchvision.py": "detector.safetensors", "tools/export_mindspore_models.py": "older.ckpt",
-    "tools/benchmark.py": "--json", "tools/compare.py": "--output",
+    "tools/benchmark.py": "--json", "tools/compare.py": "--output", "tools/score_detections.py": "--json",
+    "deploy/detect.py": "detections.json",
 }
 # Files of others -> what a command writes that can take their places.
 PUBLISHED = {"fasterrcnn_resnet50_fpn_coco-258fb6c6.pth": "detector.safetensors",

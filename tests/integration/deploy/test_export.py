@@ -1,4 +1,4 @@
-"""export.py: the files compute what an evaluation computes, and nothing else is left behind."""
+"""export.py: files of the network alone compute what an evaluation computes, and nothing else is left behind."""
 import subprocess
 import sys
 
@@ -76,7 +76,7 @@ def predicted(network, cfg, image, valid_size):
     pytest.param("MINDIR", True, LOAD_MINDIR, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
 def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load, canvases, names):
     text = run("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix, "--checkpoint_path", checkpoint,
-               "--file_format", file_format, "--output", tmp_path / f"detector.{file_format.lower()}",
+               "--file_format", file_format, "--raw", True, "--output", tmp_path / f"detector.{file_format.lower()}",
                "-o", f"data.target_size={canvases}")
     assert text.count("compared with the network on drawn images: boxes differ by") == len(names)
     assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in text

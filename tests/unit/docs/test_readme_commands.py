@@ -12,6 +12,7 @@ from tests.helpers.shell_commands import MARKS, commands, marks_of
 
 SCRIPTS = {"train.py": parse_train_args, "eval.py": parse_eval_args, "infer.py": parse_infer_args, "export.py": parse_export_args}
 TOOLS = sorted(f"tools/{path.name}" for path in (ROOT / "tools").glob("*.py") if "def parse_args" in path.read_text())
+TOOLS += ["deploy/detect.py"]
 COMMAND = re.compile(r"(?:(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
                      r"(?:\.venv/bin/)?python|msrun(?: --\w+=\S+)+) (?P<script>[\w/]+\.py) (?P<arguments>.*)")
 FLAG = re.compile(r"--\w+")

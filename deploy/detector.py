@@ -1,0 +1,58 @@
+"""A detector that export.py has written as ONNX. Copy this file into your program: it needs numpy and onnxruntime."""
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import onnxruntime
+
+
+class Detector:
+    """Finds objects on images of any size.
+
+    Args:
+        path: of the .onnx file.
+        threads: that it computes with; 0: one for each core.
+        providers: of ONNX Runtime, in the order of preference, such as CUDAExecutionProvider or OpenVINOExecutionProvider.
+
+    Attributes:
+        names: of the classes, by label.
+
+    Raises:
+        ValueError: the file is no detector for single images, or cannot be read.
+    """
+
+    def __init__(self, path: str, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors; a warning would say that the thresholds may be left out
+        if not os.path.isfile(path):
+            raise ValueError(f"there is no file {path}")
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
+        except Exception as error:  # it has several types of its own, without a common one
+            raise ValueError(f"{path} cannot be read by ONNX Runtime {onnxruntime.__version__}: {error}") from error
+        names = self.session.get_modelmeta().custom_metadata_map.get("names")
+        if names is None or len(self.session.get_inputs()[0].shape) != 3:
+            raise ValueError(f"{path} is no detector for single images; write it with export.py --file_format ONNX, without "
+                             "--raw and --batch_size")
+        self.names: list[str] = json.loads(names)
+
+    def detect(self, image: np.ndarray, score_threshold: float | None = None,
+               iou_threshold: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Find the objects on an image (h, w, 3) uint8 RGB.
+
+        Args:
+            image: of any size. OpenCV's images are BGR: give image[..., ::-1].
+            score_threshold: lowest score, exclusive; None: as exported.
+            iou_threshold: highest IoU of two detections of a class; None: as exported.
+
+        Returns:
+            boxes (n, 4) float32, x1, y1, x2, y2 in pixels of the image; scores (n,) float32, falling; labels (n,) int64.
+        """
+        given = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
+        thresholds = {name: np.array([value], np.float32) for name, value in given.items() if value is not None}
+        inputs = {"image": image, **thresholds}
+        boxes, scores, labels = self.session.run(["boxes", "scores", "labels"], inputs)
+        return boxes, scores, labels

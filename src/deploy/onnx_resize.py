@@ -1,0 +1,141 @@
+"""Scaling an image to its canvas as operators of ONNX: what src/dataset/resize.py does, with OpenCV's arithmetic.
+
+OpenCV's linear interpolation of 8-bit images works on integers, and so do these operators: the scaled pixels are the same.
+(ONNX's own Resize computes in floating point, up to one grey level apart.)
+"""
+from __future__ import annotations
+
+import numpy as np
+
+from src.dataset.resize import Scaling
+from src.deploy.onnx_graph import Graph
+
+# OpenCV's coefficients have 11 bits. Between the passes over columns and rows it drops 4 bits, after the second one 16 and 2.
+UNIT, FIRST_SHIFT, SECOND_SHIFT, LAST_SHIFT = 1 << 11, 1 << 4, 1 << 16, 1 << 2
+
+
+def fitted_sizes(graph: Graph, size: str, canvases: tuple[tuple[int, int], ...], scaling: Scaling) -> str:
+    """`src.dataset.resize.fitted_size` of an image on each canvas, (C, 2) int64.
+
+    Args:
+        size: (2,) int64, height and width of the image.
+    """
+    exact = graph.cast(size, np.float64)
+    limits = np.array(canvases, np.float64)
+    scale = graph.add("ReduceMin", graph.add("Div", limits, exact), axes=[1])
+    fitting = graph.add("Round", graph.add("Mul", exact, scale))
+    if scaling.shortest is not None:
+        scale = graph.add("Div", np.float64(scaling.shortest), graph.add("ReduceMin", exact))
+        if scaling.longest is not None:
+            scale = graph.add("Min", scale, graph.add("Div", np.float64(scaling.longest), graph.add("ReduceMax", exact)))
+        wanted = graph.add("Floor", graph.add("Add", graph.add("Mul", exact, scale), _slack(graph, exact)))
+        wanted = graph.add("Max", wanted, np.float64(1))
+        beyond = graph.add("ReduceMax", graph.cast(graph.add("Greater", wanted, limits), np.int32), axes=[1])
+        fitting = graph.add("Where", graph.add("Equal", beyond, np.int32(0)), wanted, fitting)
+    return graph.cast(graph.add("Max", fitting, np.float64(1)), np.int64)
+
+
+def _slack(graph, exact):
+    """0 in a runtime that computes with 64 bits. OpenVINO's 32 would often make 799 of 800.0 by the scale's rounding."""
+    one = graph.add("Div", exact, exact)
+    held = graph.add("Sub", graph.add("Add", one, np.float64(1e-12)), one)
+    return graph.add("Where", graph.add("Greater", held, np.float64(0)), np.float64(0), np.float64(1e-3))
+
+
+def largest(graph: Graph, sizes: str) -> str:
+    """The number of the canvas on which the image becomes largest, the first of equals, an int64 scalar; sizes: (C, 2) int64."""
+    areas = graph.cast(graph.add("ReduceProd", sizes, axes=[1], keepdims=0), np.int32)
+    return graph.add("ArgMax", areas, axis=0, keepdims=0)
+
+
+def on_canvas(graph: Graph, image: str, size: str, scaled: str, canvas: tuple[int, int], shrink: str) -> str:
+    """Images (B, H, W, 3) uint8 on their canvas, black beside them, of image (B, h, w, 3) uint8.
+
+    Args:
+        size: (2,) int64, h and w.
+        scaled: (2,) int64, height and width on the canvas.
+        canvas: (H, W).
+        shrink: linear or area, see `src.dataset.resize.resize`.
+    """
+    old, new = (graph.add("Split", pair, np.array([1, 1]), axis=0, outputs=2) for pair in (size, scaled))
+    axes = [(old[axis], new[axis], canvas[axis]) for axis in (0, 1)]
+    if shrink == "linear":
+        return _linear(graph, image, axes)
+    smaller = graph.add("ReduceMax", graph.cast(graph.add("Less", scaled, size), np.int64), keepdims=0)
+    [result] = graph.choose(smaller, [lambda branch: [_linear(branch, image, axes)], lambda branch: [_area(branch, image, axes)]],
+                            [(np.uint8, (None, *canvas, 3))])
+    return result
+
+
+def _linear(graph, image, axes):
+    """cv2.resize with INTER_LINEAR; axes: (side before, side after, side of the canvas) of y and x."""
+    (rows, row_weights), (columns, column_weights) = (_taps(graph, axis) for axis in axes)
+    total = np.int32(LAST_SHIFT // 2)
+    for row, row_weight in zip(rows, row_weights):
+        line = graph.add("Gather", image, row, axis=1)
+        left, right = (graph.add("Mul", graph.cast(graph.add("Gather", line, column, axis=2), np.int32),
+                                 graph.reshape(weight, 1, 1, -1, 1)) for column, weight in zip(columns, column_weights))
+        line = graph.add("Div", graph.add("Add", left, right), np.int32(FIRST_SHIFT))
+        line = graph.add("Div", graph.add("Mul", line, graph.reshape(row_weight, 1, -1, 1, 1)), np.int32(SECOND_SHIFT))
+        total = graph.add("Add", line, total)
+    return graph.cast(graph.add("Div", total, np.int32(LAST_SHIFT)), np.uint8)
+
+
+def _taps(graph, axis):
+    """The two pixels that each place of the canvas is made of, and their weights of UNIT together, or 0 beyond the new side.
+
+    Place i is at (i + 0.5) * old / new - 0.5, between pixels; numerators and denominators are whole numbers here. OpenCV has that
+    number in 32 bits before it takes the fraction.
+
+    Returns:
+        ((length,), (length,)) int64 and ((length,), (length,)) int32.
+    """
+    old, new, length = axis
+    place = np.arange(length)
+    double = graph.add("Mul", new, np.array([2]))
+    # (place + 0.5) * old / new - 0.5 + 1, so that nothing is negative.
+    numerator = graph.add("Add", graph.add("Mul", old, 2 * place + 1), new)
+    whole = graph.add("Div", numerator, double)
+    rest = graph.add("Sub", numerator, graph.add("Mul", whole, double))
+    whole = graph.add("Sub", whole, np.array([1]))
+    base = graph.cast(whole, np.float32)
+    exact = graph.add("Add", base, graph.add("Div", graph.cast(rest, np.float32), graph.cast(double, np.float32)))
+    fraction = graph.add("Sub", exact, base)
+    last = graph.add("Sub", old, np.array([1]))
+    pixels = [graph.add("Max", graph.add("Min", tap, last), np.array([0]))
+              for tap in (whole, graph.add("Add", whole, np.array([1])))]
+    inside = graph.cast(graph.add("Less", place, new), np.float32)
+    shares = graph.add("Sub", np.float32(1), fraction), fraction
+    weights = [graph.cast(graph.add("Round", graph.add("Mul", graph.add("Mul", share, np.float32(UNIT)), inside)), np.int32)
+               for share in shares]
+    return pixels, weights
+
+
+def _area(graph, image, axes):
+    """cv2.resize with INTER_AREA where neither side grows: the mean of what a pixel covers, by differences of running sums.
+
+    OpenCV adds in another order, in 32 bits, so that a mean near a half may be rounded the other way.
+    """
+    values = graph.cast(image, np.int32)
+    for axis, (old, new, length) in zip((1, 2), axes):
+        values = _means(graph, values, axis, old, new, length)
+    doubled = [graph.add("Equal", old, graph.add("Mul", new, np.array([2]))) for old, new, _ in axes]
+    # Of squares of four pixels OpenCV rounds halves up, of all else to even numbers.
+    up = graph.add("Floor", graph.add("Add", values, np.float64(0.5)))
+    return graph.cast(graph.add("Where", graph.add("And", *doubled), up, graph.add("Round", values)), np.uint8)
+
+
+def _means(graph, values, axis, old, new, length):
+    """The mean of `values` between the borders of each place along an axis, float64; 0 beyond the new side."""
+    shape = [-1 if number == axis else 1 for number in range(4)]
+    sums = graph.add("CumSum", values, np.int64(axis), exclusive=1)
+    border = graph.add("Mul", old, np.arange(length + 1))
+    whole = graph.add("Min", graph.add("Div", border, new), graph.add("Sub", old, np.array([1])))
+    rest = graph.add("Sub", border, graph.add("Mul", whole, new))
+    part = graph.reshape(graph.add("Div", graph.cast(rest, np.float64), graph.cast(new, np.float64)), *shape)
+    upto = graph.add("Add", graph.cast(graph.add("Gather", sums, whole, axis=axis), np.float64),
+                     graph.add("Mul", graph.cast(graph.add("Gather", values, whole, axis=axis), np.float64), part))
+    above, below = (graph.add("Gather", upto, np.arange(length) + step, axis=axis) for step in (1, 0))
+    inside = graph.cast(graph.add("Less", np.arange(length), new), np.float64)
+    share = graph.add("Mul", inside, graph.add("Div", graph.cast(new, np.float64), graph.cast(old, np.float64)))
+    return graph.add("Mul", graph.add("Sub", above, below), graph.reshape(share, *shape))

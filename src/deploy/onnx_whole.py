@@ -1,0 +1,107 @@
+"""A detector as one ONNX file that does the whole job: from an image of any size to the detections on it."""
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from src.dataset.resize import scaling_of
+from src.deploy.onnx_detector import network_outputs, outputs_of_image
+from src.deploy.onnx_graph import Graph
+from src.deploy.onnx_resize import fitted_sizes, largest, on_canvas
+from src.evaluation.detections import MIN_SIDE
+from src.models.faster_rcnn import InferenceForward
+
+SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"  # inputs that may be left out
+
+
+def whole_model(forwards: dict[tuple[int, int], InferenceForward], cfg, metadata: dict[str, str]) -> onnx.ModelProto:
+    """The ONNX model of what `src.detector.Predictor.detect` does, for images of any size.
+
+    Its inputs are image (h, w, 3) uint8 RGB, and score_threshold and iou_threshold, (1,) float32, whose defaults are those of
+    cfg.infer. Its outputs are boxes (N, 4) float32 xyxy in pixels of the image, scores (N,) float32 and labels (N,) int64 by
+    falling score. With cfg.batch_size B above 1, image is (B, h, w, 3), and a further output images (N,) int64 says on which of
+    them a detection is, the first image's come first.
+
+    Args:
+        forwards: by canvas (H, W), of plain operators and with one network.
+        cfg: the configuration.
+        metadata: texts that travel with the model.
+
+    Raises:
+        UserError: the backbone is not one of mindcv's ResNets.
+    """
+    graph, batch, canvases = Graph(), cfg.batch_size, tuple(forwards)
+    rows, classes = outputs_of_image(forwards[canvases[0]])
+    image = "image" if batch > 1 else graph.add("Unsqueeze", "image", np.array([0]))
+    size = graph.add("Gather", graph.add("Shape", image), np.array([1, 2]))
+    boxes, scores, scale = _on_best_canvas(graph, forwards, cfg, image, size)
+    place, scores = _best(graph, boxes, scores, (batch, rows, classes), cfg.infer.max_box_num)
+    # Rows of `place`: which image, and which of its pairs of a proposal and a class.
+    number, pair = (graph.reshape(part, -1) for part in graph.add("Split", place, np.array([1, 1]), axis=1, outputs=2))
+    chosen = graph.add("GatherND", graph.reshape(boxes, batch, rows * classes, 4), place)
+    limit, scale = (graph.add("Gather", sides, np.array([1, 0, 1, 0])) for sides in (graph.cast(size, np.float32), scale))
+    chosen = graph.add("Min", graph.add("Max", graph.add("Div", chosen, scale), np.float32(0)), limit)
+    results = {"boxes": (chosen, np.float32, ("N", 4)), "scores": (scores, np.float32, ("N",)),
+               "labels": (graph.add("Mod", pair, np.int64(classes)), np.int64, ("N",))}
+    if batch > 1:
+        results["images"] = number, np.int64, ("N",)
+    for name, (tensor, _, _) in results.items():
+        graph.rename(tensor, name)
+    model = graph.model({"image": (np.uint8, (batch, "h", "w", 3)[batch == 1:])},
+                        {name: (kind, shape) for name, (_, kind, shape) in results.items()},
+                        {SCORE_THRESHOLD: np.array([cfg.infer.conf_threshold], np.float32),
+                         IOU_THRESHOLD: np.array([cfg.infer.nms_threshold], np.float32)})
+    onnx.helper.set_model_props(model, metadata)
+    return model
+
+
+def _on_best_canvas(graph, forwards, cfg, image, size):
+    """Boxes (B, R, K, 4) in pixels of the canvas on which the images become largest, scores (B, R, K), and scale (2,) float32,
+    canvas pixels per pixel of the image along y and x."""
+    transforms, batch, canvases = cfg.data.eval_transforms.item_transforms, cfg.batch_size, tuple(forwards)
+    shrink = next(item["Resize"].get("shrink", "linear") for item in transforms if "Resize" in item)
+    sizes = fitted_sizes(graph, size, canvases, scaling_of(transforms))
+    number = largest(graph, sizes)
+    scaled = graph.add("Gather", sizes, number)
+    valid_size = graph.add("Expand", graph.cast(scaled, np.float32), np.array([batch, 2]))
+
+    def on(canvas):
+        def outputs(branch):
+            placed = branch.reshape(on_canvas(branch, image, size, scaled, canvas, shrink), batch, *canvas, 3)
+            return network_outputs(branch, forwards[canvas], placed, valid_size, (batch, *canvas))
+        return outputs
+
+    shape = (batch, *outputs_of_image(forwards[canvases[0]]))
+    boxes, scores = graph.choose(number, [on(canvas) for canvas in canvases], [(np.float32, (*shape, 4)), (np.float32, shape)])
+    return boxes, scores, graph.add("Div", graph.cast(scaled, np.float32), graph.cast(size, np.float32))
+
+
+def _best(graph, boxes, scores, shape, max_box_num):
+    """What `src.evaluation.detections.select_detections` selects: place (N, 2) int64, image and number of the pair of a proposal
+    and a class among all R * K, and scores (N,).
+
+    Args:
+        boxes: (B, R, K, 4).
+        scores: (B, R, K).
+        shape: (B, R, K).
+        max_box_num: the most detections of an image, or None.
+    """
+    batch, rows, classes = shape
+    low, high = graph.add("Split", boxes, np.array([2, 2]), axis=3, outputs=2)
+    # A NaN coordinate fails the comparison.
+    large = graph.cast(graph.add("GreaterOrEqual", graph.add("Sub", high, low), np.float32(MIN_SIDE)), np.int32)
+    scores = graph.add("Where", graph.add("Equal", graph.add("ReduceMin", large, axes=[3], keepdims=0), np.int32(1)), scores,
+                       np.float32(0))
+    # Each class has boxes of its own, so that what the operator calls images are pairs of an image and a class.
+    by_class = graph.reshape(graph.add("Transpose", scores, perm=[0, 2, 1]), batch * classes, 1, rows)
+    kept = graph.add("NonMaxSuppression", graph.reshape(graph.add("Transpose", boxes, perm=[0, 2, 1, 3]), -1, rows, 4), by_class,
+                     np.array([rows]), IOU_THRESHOLD, SCORE_THRESHOLD)
+    flat = graph.add("ScatterND", np.zeros((batch * classes, 1, rows), np.float32), kept, graph.add("GatherND", by_class, kept))
+    # Back to the order of the proposals: of equal scores the first one comes first.
+    flat = graph.reshape(graph.add("Transpose", graph.reshape(flat, batch, classes, rows), perm=[0, 2, 1]), batch, -1)
+    most = min(max_box_num or rows * classes, rows * classes)
+    best, pairs = graph.add("TopK", flat, np.array([most]), axis=1, outputs=2)
+    there = graph.add("Transpose", graph.add("NonZero", best), perm=[1, 0])
+    numbers, _ = graph.add("Split", there, np.array([1, 1]), axis=1, outputs=2)
+    place = graph.add("Concat", numbers, graph.add("Unsqueeze", graph.add("GatherND", pairs, there), np.array([1])), axis=1)
+    return place, graph.add("GatherND", best, there)

@@ -1,0 +1,87 @@
+"""Scaling inside an ONNX file against OpenCV and src/dataset/resize.py, bit by bit."""
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+
+from src.dataset.resize import Scaling, choose_canvas, fitted_size
+from src.deploy.onnx_graph import Graph
+from src.deploy.onnx_resize import fitted_sizes, largest, on_canvas
+
+
+def session(graph, inputs, outputs):
+    model = graph.model(inputs, outputs).SerializeToString()
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def scaler(canvas, shrink="linear"):
+    """A function of images (B, h, w, 3) and a (height, width) that gives the canvases (B, H, W, 3)."""
+    graph = Graph()
+    size = graph.add("Gather", graph.add("Shape", "image"), np.array([1, 2]))
+    graph.rename(on_canvas(graph, "image", size, "scaled", canvas, shrink), "canvas")
+    run = session(graph, {"image": (np.uint8, ("B", "h", "w", 3)), "scaled": (np.int64, (2,))},
+                  {"canvas": (np.uint8, ("B", *canvas, 3))})
+    return lambda images, scaled: run.run(None, {"image": images, "scaled": np.array(scaled)})[0]
+
+
+def noise(rng, *size):
+    return rng.integers(0, 256, (*size, 3), np.uint8)
+
+
+def expected(images, scaled, canvas, interpolation):
+    """By OpenCV, black beside the scaled images."""
+    out = np.zeros((len(images), *canvas, 3), np.uint8)
+    for place, image in zip(out, images):
+        place[:scaled[0], :scaled[1]] = cv2.resize(image, scaled[::-1], interpolation=interpolation)
+    return out
+
+
+def test_pixels_are_those_of_opencv():
+    """Random sizes, smaller and larger ones and of one pixel, those of half and of the same size, and two images at once."""
+    rng, canvas = np.random.default_rng(0), (96, 128)
+    scale = scaler(canvas)
+    sides = [((2 * 96, 2 * 128), (96, 128)), ((96, 128), (96, 128)), ((1, 1), (96, 96)), ((1, 5), (19, 96)), ((2, 2), (96, 96)),
+             ((3000, 40), (96, 1)), ((4000, 30), (96, 128)), ((7, 4999), (1, 128))]
+    sides += [(tuple(rng.integers(1, 700, 2)), (int(rng.integers(1, 97)), int(rng.integers(1, 129)))) for _ in range(150)]
+    for size, scaled in sides:
+        images = np.stack([noise(rng, *size) for _ in range(2)])
+        wanted = expected(images, scaled, canvas, cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(scale(images, scaled), wanted, f"{size} {scaled}")
+
+
+def test_area_is_that_of_opencv_but_for_the_rounding_of_halves():
+    rng, canvas = np.random.default_rng(1), (64, 80)
+    scale, wrong, count = scaler(canvas, "area"), 0, 0
+    sides = [((128, 160), (64, 80)), ((192, 240), (64, 80)), ((256, 160), (64, 80)), ((100, 80), (64, 80)), ((64, 80), (64, 80))]
+    sides += [((int(rng.integers(h, 700)), int(rng.integers(w, 700))), (h, w))
+              for h, w in rng.integers(1, (65, 81), (60, 2)).tolist()]
+    for size, scaled in sides:
+        image = noise(rng, *size)[None]
+        found, wanted = scale(image, scaled), expected(image, scaled, canvas, cv2.INTER_AREA)
+        difference = np.abs(found.astype(int) - wanted)
+        assert difference.max() <= 1, (size, scaled)
+        wrong, count = wrong + np.count_nonzero(difference), count + difference.size
+    assert wrong < 1e-4 * count
+
+
+def test_area_enlarges_by_linear_interpolation():
+    image = noise(np.random.default_rng(2), 30, 20)[None]
+    wanted = expected(image, (63, 42), (64, 64), cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(scaler((64, 64), "area")(image, (63, 42)), wanted)
+
+
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling(800), Scaling(800, 1333), Scaling(64, 100), Scaling(256, 426)])
+@pytest.mark.parametrize("canvases", [((768, 1280),), ((800, 1344), (1344, 800)), ((256, 448), (448, 256), (320, 320))])
+def test_sizes_and_canvas_are_those_of_the_loader(scaling, canvases):
+    """Among the sizes are those of which 800 / h * h is below 800 in floating point, such as 97, and squares."""
+    graph = Graph()
+    sizes = fitted_sizes(graph, "size", canvases, scaling)
+    graph.rename(sizes, "sizes")
+    graph.rename(largest(graph, sizes), "number")
+    run = session(graph, {"size": (np.int64, (2,))}, {"sizes": (np.int64, (len(canvases), 2)), "number": (np.int64, ())})
+    rng = np.random.default_rng(3)
+    tried = [(97, 97), (161, 200), (480, 640), (1, 3000), (5000, 7), *map(tuple, rng.integers(1, 3000, (200, 2)).tolist())]
+    for size in tried:
+        found, number = run.run(None, {"size": np.array(size)})
+        assert found.tolist() == [list(fitted_size(size, canvas, scaling)) for canvas in canvases], size
+        assert number == choose_canvas(size, canvases, scaling), size

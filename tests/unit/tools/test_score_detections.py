@@ -1,0 +1,56 @@
+"""tools/score_detections.py gives the numbers that an evaluation gives of the same detections."""
+import json
+import sys
+
+import pytest
+
+from src.launch import run
+from tools import score_detections
+
+COCO = {"images": [{"id": 7, "file_name": "a.jpg", "height": 100, "width": 100},
+                   {"id": 9, "file_name": "b.jpg", "height": 100, "width": 100}],
+        "categories": [{"id": 5, "name": "dog"}, {"id": 2, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0},
+                        {"id": 2, "image_id": 9, "category_id": 2, "bbox": [0, 0, 50, 50], "area": 2500, "iscrowd": 0}]}
+
+
+def entry(file, *rows):
+    return {"file": file, "drawing": "", "height": 100, "width": 100, "detections": [
+        {"bbox": box, "category": category, "label": 0, "score": 0.9} for box, category in rows]}
+
+
+@pytest.fixture
+def score(tmp_path, monkeypatch):
+    """A function of the entries that gives the exit status and the numbers."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "coco.json").write_text(json.dumps(COCO))
+
+    def run_tool(entries):
+        (tmp_path / "detections.json").write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        monkeypatch.setattr(sys, "argv", ["score", "coco.json", "detections.json", "--json", "out.json"])
+        status = run(score_detections.main, score_detections.parse_args)
+        return status, json.loads((tmp_path / "out.json").read_text()) if status == 0 else None
+    return run_tool
+
+
+def test_numbers_worked_by_hand(score):
+    """A box of IoU 0.825 counts at 7 of 10 thresholds, so one class has AP 0.7; the other is found exactly."""
+    _, metrics = score([entry("x/a.jpg", ([10, 10, 40, 33], "dog")), entry("y/b.jpg", ([0, 0, 50, 50], "cat"))])
+    assert metrics["per_class"] == {"cat": pytest.approx(1), "dog": pytest.approx(0.7)}
+    assert metrics["images"] == 2 and metrics["AP50"] == pytest.approx(1) and metrics["AP"] == pytest.approx(0.85)
+
+
+def test_images_without_an_entry_do_not_count(score, capsys):
+    _, metrics = score([entry("a.jpg", ([10, 10, 40, 40], "dog"))])
+    assert metrics["images"] == 1 and metrics["AP"] == pytest.approx(1)
+    assert "1 of 2 images of coco.json are not in detections.json and are not scored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("entries", "sentence"), [
+    ([entry("c.jpg")], "c.jpg has detections, but coco.json has no image of that name"),
+    ([entry("a.jpg", ([0, 0, 1, 1], "cow"))], "a.jpg has a detection of the class 'cow', which coco.json does not have"),
+    ("[", "detections.json is no detections.json of infer.py or deploy/detect.py"), ([3], "is no detections.json"),
+    ({"a": 3}, "is no detections.json"), ([{"file": 3, "detections": []}], "is no detections.json")])
+def test_refusals(score, capsys, entries, sentence):
+    assert score(entries)[0] == 1
+    assert sentence in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""COCO's twelve numbers of a detections.json, that of infer.py or of deploy/detect.py: python tools/score_detections.py
+ANNOTATIONS DETECTIONS (--help lists all).
+
+Detect with a low score threshold, such as --conf_threshold 0.05: each detection counts, as in eval.py.
+"""
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.errors import UserError, show
+from src.launch import launch
+
+logger = logging.getLogger("faster_rcnn")
+
+
+def main(args, *_):
+    """Log the numbers, and write them if asked for.
+
+    Raises:
+        UserError: a file cannot be read, or names images or classes that the annotations do not have.
+    """
+    from src.dataset.annotation_file import parse_annotations, read_classes
+    from src.evaluation.coco import score
+    from src.files import prepare_output, whole_file
+
+    if args.json:
+        prepare_output(args.json)
+    coco = parse_annotations(args.annotations)
+    names, category_ids = read_classes(coco["categories"], args.annotations)
+    results, image_ids = result_rows(read_listing(args.detections), coco, dict(zip(names, category_ids)), args.annotations)
+    if len(image_ids) < len(coco["images"]):
+        logger.warning("%d of %d images of %s are not in %s and are not scored", len(coco["images"]) - len(image_ids),
+                       len(coco["images"]), args.annotations, args.detections)
+    metrics = score(coco, results, image_ids, names, category_ids).metrics
+    if args.json:
+        with whole_file(args.json) as temporary:
+            Path(temporary).write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def read_listing(path):
+    """The entries of a detections.json, a list of dicts.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        for entry in entries:
+            for row in entry["detections"]:
+                row["category"], row["bbox"], row["score"]
+            Path(entry["file"])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"{path} is no detections.json of infer.py or deploy/detect.py.") from error
+    return entries
+
+
+def result_rows(entries, coco, categories, path):
+    """The detections in COCO's result format, and the ids of their images, which are told apart by their file names.
+
+    Args:
+        entries: of detections.json.
+        coco: the annotations.
+        categories: {name: category id}.
+        path: of the annotations, for messages.
+    """
+    ids = {Path(image["file_name"]).name: image["id"] for image in coco["images"]}
+    results, image_ids = [], []
+    for entry in entries:
+        name = Path(entry["file"]).name
+        if name not in ids:
+            raise UserError(f"{entry['file']} has detections, but {path} has no image of that name.")
+        image_ids.append(ids[name])
+        for row in entry["detections"]:
+            if row["category"] not in categories:
+                raise UserError(f"{entry['file']} has a detection of the class {show(row['category'])}, which {path} does not "
+                                "have.")
+            results.append({"image_id": ids[name], "category_id": categories[row["category"]], "bbox": row["bbox"],
+                            "score": row["score"]})
+    return results, image_ids
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description="COCO's twelve numbers of a detections.json.", allow_abbrev=False)
+    parser.add_argument("annotations", help="COCO annotation file of the images")
+    parser.add_argument("detections", help="detections.json that infer.py or deploy/detect.py has written")
+    parser.add_argument("--json", default="", help="file to write the numbers to (default: none)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(launch(main, parse_args))
