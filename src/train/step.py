@@ -275,7 +275,8 @@ def build_optimizer(cfg, parameters: list[Parameter]) -> nn.Momentum:
 
 def set_learning_rate(optimizer: nn.Optimizer, rate: float) -> None:
     """Set the rate of the next step."""
-    optimizer.learning_rate.set_data(Tensor(rate, optimizer.learning_rate.dtype))
+    # Not by set_data: without a graph of ours, MindSpore still compiles its optimizers, and these would keep the first rate.
+    ops.assign(optimizer.learning_rate, Tensor(rate, optimizer.learning_rate.dtype))
 
 
 def build_scaler(cfg) -> amp.LossScaler:

@@ -94,10 +94,13 @@ def contents(folder, suffix):
 
 
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
-    """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others."""
+    """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others.
+
+    Operator by operator: how graphs resume is tested with one process.
+    """
     whole, resumed, config = workspace / "whole", workspace / "from_inside", workspace / "one_level.yml"
     config.write_text(yaml.safe_dump({"__BASE__": [str(two_canvases), str(ONE_LEVEL)]}))
-    flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
+    flags = ["--config", config, "--mix", "False", "--ms_mode", "1", "-o", "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
     inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"

@@ -16,16 +16,15 @@ def test_an_unreadable_training_image_is_named_once_and_counted(straight, data_f
     assert output.count("1 of 13 training images could not be read and were skipped") == 1
 
 
-def test_pynative_mode_starts_with_the_losses_of_graph_mode(workspace, run_and_kill):
-    """In fp32: half precision is coarse enough to order proposals, and so to sample RoIs, otherwise."""
+def test_pynative_mode_has_the_losses_of_graph_mode(workspace, run_and_kill):
+    """In fp32: half precision is coarse enough to order proposals, and so to sample RoIs, otherwise. The rate rises meanwhile."""
     starts = []
     for mode in ("0", "1"):
         folder = workspace / f"mode_{mode}"
-        run_and_kill(2, "train.py", folder, "--ms_mode", mode, "--mix", "False")
-        first, second = read_lines(folder)[:2]
-        assert np.isfinite(second["loss"])
-        starts.append(first)
-    assert starts[1] == pytest.approx(starts[0], rel=1e-4)
+        run_and_kill(4, "train.py", folder, "--ms_mode", mode, "--mix", "False")
+        starts.append(read_lines(folder)[:4])
+    for graph, pynative in zip(*starts):
+        assert pynative == pytest.approx(graph, rel=1e-4)
 
 
 def start(run, save_dir, *flags, **settings):

@@ -1,6 +1,7 @@
 """The optimizer of src/train/step.py against momentum steps in NumPy."""
 from types import SimpleNamespace
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -29,8 +30,10 @@ def build(filter_bias_and_bn=True, decay=DECAY):
     return parameters, build_optimizer(cfg, parameters)
 
 
-@pytest.mark.parametrize("filter_bias_and_bn", [True, False])
-def test_two_steps(filter_bias_and_bn):
+@pytest.mark.parametrize(("filter_bias_and_bn", "mode"), [(True, ms.GRAPH_MODE), (True, ms.PYNATIVE_MODE),
+                                                          (False, ms.PYNATIVE_MODE)])
+def test_two_steps(filter_bias_and_bn, mode):
+    ms.set_context(mode=mode)
     parameters, optimizer = build(filter_bias_and_bn)
     rng = np.random.default_rng(1)
     values = [p.asnumpy().astype(np.float64) for p in parameters]
