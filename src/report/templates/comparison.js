@@ -44,19 +44,10 @@ function columnsOf(title, pair) {
 const numberTable = new SortedTable(byId("number-table"), [{title: "number", value: (row) => row.key},
   ...columnsOf("", (row) => detectors.map(({metrics}) => metrics[row.key]))]);
 const classTable = new SortedTable(byId("class-table"), [
-  {title: "class", value: (row) => row.name, click: (row) => chooseClass(row.k)},
+  {title: "class", value: (row) => row.name, click: (row) => gallery.toggleClass(row.k)},
   {title: "boxes", value: (row) => row.boxes, text: (row) => row.boxes.toLocaleString("en")},
   ...columnsOf("AP", (row) => row.classes.map(({ap}) => ap)), ...columnsOf("AP50", (row) => row.classes.map(({ap50}) => ap50)),
   ...columnsOf("F1", (row) => row.f1)]);
-
-function chosenClass() {
-  return Number(byId("class").value);
-}
-
-function chooseClass(k) {
-  byId("class").value = k === chosenClass() ? -1 : k;
-  gallery.choose({category: chosenClass()});
-}
 
 function classRow(k) {
   const scores = detectors.map((detector) => detector.scores(k < 0 ? allClasses : [k]));
@@ -66,12 +57,12 @@ function classRow(k) {
 
 function showNumbers() {
   numberTable.show(Object.keys(detectors[0].metrics).map((key) => ({key})));
-  classTable.show(allClasses.map(classRow), classRow(-1), (row) => row.k === chosenClass());
+  classTable.show(allClasses.map(classRow), classRow(-1), (row) => row.k === gallery.filter.category);
   showErrors();
 }
 
 function showErrors() {
-  const categories = chosenClass() < 0 ? allClasses : [chosenClass()];
+  const categories = gallery.filter.category < 0 ? allClasses : [gallery.filter.category];
   const targets = detectors.map(() => element("div"));
   byId("error-bars").replaceChildren(...detectors.map((_, k) => element("div", {}, element("h3", {}, LETTERS[k]), targets[k])));
   const total = (count) => categories.reduce((all, category) => all + count(category), 0);
@@ -100,7 +91,8 @@ function setThreshold(k, value, show = true) {
 
 // Each detector with its own best score: scores of two detectors are not the same scale.
 function setBest() {
-  detectors.forEach((detector, k) => setThreshold(k, detector.classes.at(chosenClass()).best_score ?? detector.best, false));
+  const {category} = gallery.filter;
+  detectors.forEach((detector, k) => setThreshold(k, detector.classes.at(category).best_score ?? detector.best, false));
   showAll();
 }
 
@@ -117,13 +109,10 @@ function addControls() {
   }});
   options(changes, [["", "better and worse"], ["better", "better in B"], ["worse", "worse in B"]]);
   byId("kind").parentElement.before(element("label", {}, "Images ", changes));
-  options(byId("class"), [[-1, "all classes"], ...data.names.map((name, k) => [k, name])]);
-  byId("class").addEventListener("change", () => gallery.choose({category: chosenClass()}));
   byId("best").addEventListener("click", setBest);
 }
 
 gallery.onChoose = (filter) => {
-  byId("class").value = filter.category;
   showNumbers();
 };
 addControls();

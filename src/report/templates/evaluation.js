@@ -13,7 +13,7 @@ const gallery = new Gallery(data, [detector], data.names, {
 });
 
 const classTable = new SortedTable(byId("class-table"), [
-  {title: "class", value: (row) => row.name, click: (row) => chooseClass(row.k)},
+  {title: "class", value: (row) => row.name, click: (row) => gallery.toggleClass(row.k)},
   {title: "boxes", value: (row) => row.boxes, text: (row) => row.boxes.toLocaleString("en")},
   ...[["AP", "ap"], ["AP50", "ap50"], ["AP75", "ap75"]].map(numberColumn),
   {title: "detections", value: (row) => row.detections, text: (row) => row.detections.toLocaleString("en")},
@@ -23,15 +23,6 @@ const classTable = new SortedTable(byId("class-table"), [
 
 function numberColumn([title, key]) {
   return {title, value: (row) => row[key], text: (row) => fixed(row[key])};
-}
-
-function chosenClass() {
-  return Number(byId("class").value);
-}
-
-function chooseClass(k) {
-  byId("class").value = k === chosenClass() ? -1 : k;
-  gallery.choose({category: chosenClass()});
 }
 
 function setThreshold(value) {
@@ -56,11 +47,12 @@ function showAbout() {
 
 function showClasses() {
   const rows = allClasses.map((k) => ({k, ...detector.classes[k], ...detector.scores([k])}));
-  classTable.show(rows, {k: -1, ...detector.classes.at(-1), ...detector.scores(allClasses)}, (row) => row.k === chosenClass());
+  const all = {k: -1, ...detector.classes.at(-1), ...detector.scores(allClasses)};
+  classTable.show(rows, all, (row) => row.k === gallery.filter.category);
 }
 
 function showCurves() {
-  const chosen = detector.classes.at(chosenClass()), scores = chosen.f1.map((_, k) => k / 100); // at(-1): all classes
+  const chosen = detector.classes.at(gallery.filter.category), scores = chosen.f1.map((_, k) => k / 100); // at(-1): all classes
   const square = {xRange: [0, 1], yRange: [0, 1]};
   const series = [["0.50", chosen.ap50], ["0.75", chosen.ap75]].map(([iou, ap], k) => ({name: `IoU ${iou}: AP ${fixed(ap)}`,
     x: scores, y: chosen.precision ? chosen.precision[k] : scores.map(() => null), colour: "var(--accent)", dashed: k === 1}));
@@ -79,7 +71,7 @@ function sum(categories, count) {
 }
 
 function showErrors() {
-  const categories = chosenClass() < 0 ? allClasses : [chosenClass()];
+  const categories = gallery.filter.category < 0 ? allClasses : [gallery.filter.category];
   const detections = detector.kinds.map((kind, k) => [kind, sum(categories, (category) => detector.detectionsOf(category, k))])
     .filter(([kind]) => kind !== "ignored");
   const outcomes = truth.outcomes.map((kind, k) => [kind, sum(categories, (category) => detector.truthOf(category, k))]);
@@ -117,7 +109,7 @@ function matrixClasses() {
 const worstClasses = matrixClasses();
 
 function showMatrix() {
-  const size = data.names.length + 1, own = chosenClass();
+  const size = data.names.length + 1, own = gallery.filter.category;
   const shown = worstClasses.includes(own) || own < 0 ? worstClasses : [...worstClasses.slice(1), own].sort((a, b) => a - b);
   const places = [...shown, data.names.length], names = [...data.names, "background"];
   const heading = (scope, k) => element("th", {scope, title: names[k]}, names[k]);
@@ -154,7 +146,7 @@ function shareOf(part, whole) {
 
 function showSizes() {
   for (const [target, bins, borders] of [["sides", truth.side, truth.sides], ["ratios", truth.ratio, truth.ratios]]) {
-    const {all, found} = detector.recallBy(bins, borders.length + 1, chosenClass());
+    const {all, found} = detector.recallBy(bins, borders.length + 1, gallery.filter.category);
     const names = [`below ${borders[0]}`, ...borders.map((border, k) => (k + 1 < borders.length ? `${border} to ${borders[k + 1]}`
       : `${border} and more`))];
     barChart(byId(target), [...all].map((count, k) => ({key: k, name: names[k], share: count ? found[k] / count : 0,
@@ -176,16 +168,14 @@ function showAll() {
 }
 
 gallery.onChoose = (filter, before) => {
-  byId("class").value = filter.category;
   if (filter.category !== before.category) showNumbers();
   else {
     showErrors(); // which show what is chosen
     showMatrix();
   }
 };
-options(byId("class"), [[-1, "all classes"], ...data.names.map((name, k) => [k, name])]);
-byId("class").addEventListener("change", () => gallery.choose({category: chosenClass()}));
 byId("score").addEventListener("input", () => setThreshold(Number(byId("score").value)));
-byId("best").addEventListener("click", () => setThreshold(detector.classes.at(chosenClass()).best_score ?? detector.best));
+byId("best").addEventListener("click", () =>
+  setThreshold(detector.classes.at(gallery.filter.category).best_score ?? detector.best));
 showAbout();
 setThreshold(detector.best);

@@ -43,6 +43,8 @@ class Gallery {
   addControls() {
     options(byId("kind"), [["", "all images"], ["error", "images with errors"], ...this.kinds().map((kind) => [kind, kind])]);
     byId("kind").addEventListener("change", () => this.choose({kind: byId("kind").value}));
+    options(byId("class"), [[-1, "all classes"], ...this.names.map((name, k) => [k, name])]);
+    byId("class").addEventListener("change", () => this.choose({category: Number(byId("class").value)}));
     byId("annotations").addEventListener("change", (event) => {
       this.switches.annotations = event.target.checked;
       this.draw();
@@ -75,9 +77,15 @@ class Gallery {
     // A cell has its own classes and kinds.
     this.filter = {...this.filter, ...change.cell ? {category: -1, kind: ""} : {cell: null}, ...change};
     byId("kind").value = this.filter.kind;
+    byId("class").value = this.filter.category;
     this.shown = PAGE;
     this.onChoose?.(this.filter, before);
     this.update();
+  }
+
+  // Choose a class, or all classes where it is the chosen one.
+  toggleClass(k) {
+    this.choose({category: k === this.filter.category ? -1 : k});
   }
 
   // Sort and filter anew, as after a change of the score.
