@@ -79,6 +79,106 @@ void column_sums(Crew& crew, int64_t rows, int64_t columns, const T* x, float* o
   }
 }
 
+// Mean and biased variance of the columns of x (rows, columns): two passes over pieces that stay in the cache, which then meet
+// (Chan, Golub and LeVeque, 1983).
+struct Moments {
+  std::vector<float> mean, variance;
+
+  template <class T>
+  Moments(Crew& crew, int64_t rows, int64_t columns, const T* x) : mean(columns), variance(columns) {
+    const int64_t piece = std::max<int64_t>(kPiece / columns, 16), pieces = ceil_div(rows, piece);
+    std::vector<float> means(pieces * columns, 0.f), squares(pieces * columns, 0.f);
+    crew.share_range(rows, piece, [&](int64_t begin, int64_t end) {
+      float *m = means.data() + begin / piece * columns, *s = squares.data() + begin / piece * columns;
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t c = 0; c < columns; ++c) m[c] += to_float(x[r * columns + c]);
+      }
+      for (int64_t c = 0; c < columns; ++c) m[c] /= end - begin;
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t c = 0; c < columns; ++c) {
+          const float distance = to_float(x[r * columns + c]) - m[c];
+          s[c] += distance * distance;
+        }
+      }
+    });
+    for (int64_t c = 0; c < columns; ++c) {
+      double sum = 0, square = 0;
+      for (int64_t p = 0; p < pieces; ++p) sum += means[p * columns + c] * static_cast<double>(rows_of(p, piece, rows));
+      mean[c] = sum / rows;
+      for (int64_t p = 0; p < pieces; ++p) {
+        const double distance = means[p * columns + c] - sum / rows;
+        square += squares[p * columns + c] + distance * distance * rows_of(p, piece, rows);
+      }
+      variance[c] = square / rows;
+    }
+  }
+
+ private:
+  static int64_t rows_of(int64_t number, int64_t piece, int64_t rows) { return std::min(piece, rows - number * piece); }
+};
+
+// BatchNorm of x (rows, columns), with an addend, unless that is nullptr, and a ReLU.
+template <class T>
+void batch_norm(Crew& crew, int64_t rows, int64_t columns, const T* x, const Moments& moments, float eps, const float* gamma,
+                const float* beta, const T* addend, bool relu, T* out) {
+  std::vector<float> scale(columns);
+  for (int64_t c = 0; c < columns; ++c) scale[c] = gamma[c] / std::sqrt(moments.variance[c] + eps);
+  const float *mean = moments.mean.data(), lowest = relu ? 0.f : -INFINITY;
+  crew.share_range(rows, std::max<int64_t>(kPiece / columns, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const T* from = x + r * columns;
+      T* to = out + r * columns;
+      for (int64_t c = 0; c < columns; ++c) {
+        const float more = addend == nullptr ? 0.f : to_float(addend[r * columns + c]);
+        const float value = (to_float(from[c]) - mean[c]) * scale[c] + beta[c] + more;
+        to[c] = from_float<T>(value < lowest ? lowest : value);
+      }
+    }
+  });
+}
+
+// Gradients of x, gamma and beta of BatchNorm.
+template <class T>
+void batch_norm_gradient(Crew& crew, int64_t rows, int64_t columns, const T* x, const Moments& moments, float eps,
+                         const float* gamma, const T* dout, float* dgamma, float* dbeta, T* dx) {
+  std::vector<float> inverse(columns);
+  for (int64_t c = 0; c < columns; ++c) inverse[c] = 1 / std::sqrt(moments.variance[c] + eps);
+  const float* mean = moments.mean.data();
+  const int64_t piece = std::max<int64_t>(kPiece / columns, 16), pieces = ceil_div(rows, piece);
+  std::vector<float> products(pieces * columns, 0.f), sums(pieces * columns, 0.f);
+  crew.share_range(rows, piece, [&](int64_t begin, int64_t end) {
+    float *product = products.data() + begin / piece * columns, *sum = sums.data() + begin / piece * columns;
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const float gradient = to_float(dout[r * columns + c]);
+        sum[c] += gradient;
+        product[c] += gradient * (to_float(x[r * columns + c]) - mean[c]);
+      }
+    }
+  });
+  std::vector<float> slope(columns), level(columns);
+  for (int64_t c = 0; c < columns; ++c) {
+    double sum = 0, product = 0;
+    for (int64_t p = 0; p < pieces; ++p) {
+      sum += sums[p * columns + c];
+      product += products[p * columns + c];
+    }
+    dbeta[c] = sum;
+    dgamma[c] = product * inverse[c];
+    level[c] = sum / rows;
+    slope[c] = product / rows * inverse[c] * inverse[c];
+  }
+  crew.share_range(rows, piece, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const int64_t i = r * columns + c;
+        const float centred = to_float(dout[i]) - level[c] - (to_float(x[i]) - mean[c]) * slope[c];
+        dx[i] = from_float<T>(gamma[c] * inverse[c] * centred);
+      }
+    }
+  });
+}
+
 // The window of an output cell along one axis, as a range of cells inside.
 struct Window {
   int64_t begin, end;

@@ -12,14 +12,14 @@ from src.models.rpn import PatchOutputs
 
 
 class NotLoweredError(Exception):
-    """A cell that is not known here, or computes something else in training."""
+    """A cell that is not known here."""
 
 
 def whole_first_stage(plain: FirstStage, mixed: bool, training: bool) -> Program:
     """Images (B, 3, H, W) -> what `_pyramid_and_rpn` gives.
 
     Raises:
-        NotLoweredError: the backbone is not made of residual blocks, or its BatchNorm is trained.
+        NotLoweredError: the backbone is not made of residual blocks.
     """
     program, network = Program(mixed, training), plain.network
     x, features = program.add_input(3), []
@@ -59,10 +59,18 @@ def patch_outputs(plain: PatchOutputs, mixed: bool, training: bool) -> Program:
     return program
 
 
-def convolution(conv: nn.Conv2d, norm: nn.Cell | None, mixed: bool) -> Program:
-    """A single convolution, with its BatchNorm's stored statistics, (B, C, H, W) -> (B, K, H', W')."""
+def convolution(conv: nn.Conv2d, mixed: bool) -> Program:
+    """A single convolution, (B, C, H, W) -> (B, K, H', W')."""
     program = Program(mixed, trained=True)
-    program.add_output(program.convolution(program.add_input(conv.in_channels, gradient=True), conv, norm), PLANES)
+    program.add_output(program.convolution(program.add_input(conv.in_channels, gradient=True), conv), PLANES)
+    return program
+
+
+def conv_batch_norm(plain: ConvBatchNorm, mixed: bool, training: bool) -> Program:
+    """`ConvBatchNorm` as a program, in training or with stored statistics."""
+    program = Program(mixed, trained=True)
+    value = _conv_batch_norm(plain, program, program.add_input(plain.conv.in_channels, gradient=True), training)
+    program.add_output(value, PLANES)
     return program
 
 
@@ -100,7 +108,7 @@ def lower(cell: nn.Cell, program: Program, x: int, training: bool) -> int:
 def _conv_batch_norm(cell, program, x, training, **options):
     cell = getattr(cell, "plain", cell)
     if training and cell.norm.use_batch_statistics is not False:
-        raise NotLoweredError("a trained BatchNorm")
+        return program.batch_norm(program.convolution(x, cell.conv), cell.norm, **options)
     return program.convolution(x, cell.conv, cell.norm, **options)
 
 

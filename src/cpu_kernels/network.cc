@@ -58,6 +58,7 @@ Program::Program(const int32_t* data, const int32_t* sizes) {
       step.w = output_size(layer, source.w, layer.kernel_w, layer.left, layer.right, &step.pad_left);
     }
     steps.push_back(step);
+    if (layer.kind == kBatchNorm) statistics += 2;
   }
 }
 
@@ -168,14 +169,16 @@ namespace {
 template <class T>
 class Forward {
  public:
-  Forward(Crew& crew, const Program& program, const float* eps, void** inputs, void** parameters, void** outputs)
-      : crew_(crew), program_(program), eps_(eps), inputs_(inputs), parameters_(parameters), values_(program.steps.size()) {
+  Forward(Crew& crew, const Program& program, const Constants* constants, void** inputs, void** parameters, void** outputs)
+      : crew_(crew), program_(program), constants_(constants), inputs_(inputs), parameters_(parameters),
+        statistics_(outputs - program.statistics), new_statistics_(outputs + program.outputs.size()),
+        values_(program.steps.size()) {
     for (size_t i = 0; i < program.outputs.size(); ++i) {
       const Output& output = program.outputs[i];
       if (is_plain(output)) values_[output.value] = borrow(outputs[i]);
     }
     for (size_t i = 0; i < program.saved.size(); ++i) {
-      values_[program.saved[i]] = borrow(outputs[program.outputs.size() + i]);
+      values_[program.saved[i]] = borrow(new_statistics_[program.statistics + i]);
     }
   }
 
@@ -222,13 +225,14 @@ class Forward {
       case kMaxPool:
         return layers::max_pool(crew_, program_.size(step.source), to, step.pad_top, step.pad_left, value(step.source), out);
       case kSubsample: return layers::subsample(crew_, program_.size(step.source), to, value(step.source), out);
+      case kBatchNorm: return batch_norm(step, to, out);
       default:
         return layers::merge(crew_, program_.size(step.addend), to, step.bilinear, value(step.addend), value(step.source), out);
     }
   }
 
   void convolve(const Step& step, const layers::Size& to, void* out) {
-    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, eps_[step.weight]);
+    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
     const onednn::Epilogue epilogue{!parameters.bias.empty(), step.addend >= 0, step.relu != 0};
     const onednn::DataType type = program_.type, out_type = step.wide ? kF32 : type;
     const onednn::ConvolutionShape shape = program_.shape(step);
@@ -261,6 +265,23 @@ class Forward {
     primitive->run(crew_, arguments);
   }
 
+  // The BatchNorms come in the order of their statistics.
+  void batch_norm(const Step& step, const layers::Size& to, T* out) {
+    const int32_t* parameters = program_.weights[step.weight].parameters;
+    const Constants constants = constants_[step.weight];
+    const T* addend = step.addend >= 0 ? value(step.addend) : nullptr;
+    const layers::Moments moments(crew_, to.rows(), to.c, value(step.source));
+    layers::batch_norm(crew_, to.rows(), to.c, value(step.source), moments, constants.eps, floats(parameters_[parameters[0]]),
+                       floats(parameters_[parameters[1]]), addend, step.relu != 0, out);
+    const auto move = [&](const std::vector<float>& batch, float factor) {
+      const float* moving = floats(*statistics_++);
+      float* moved = floats(*new_statistics_++);
+      for (int64_t c = 0; c < to.c; ++c) moved[c] = moving[c] + constants.momentum * (batch[c] * factor - moving[c]);
+    };
+    move(moments.mean, 1);
+    move(moments.variance, static_cast<float>(to.rows()) / std::max<int64_t>(to.rows() - 1, 1));  // unbiased, as in MindSpore
+  }
+
   void write(const Output& output, float* out) {
     if (is_plain(output)) return;
     const layers::Size size = program_.size(output.value);
@@ -271,23 +292,25 @@ class Forward {
 
   Crew& crew_;
   const Program& program_;
-  const float* eps_;
-  void **inputs_, **parameters_;
+  const Constants* constants_;
+  void **inputs_, **parameters_, **statistics_, **new_statistics_;
   std::vector<Buffer> values_;
 };
 
 }  // namespace
 }  // namespace network
 
-// Program, sizes of the inputs, eps of each weight, inputs, parameters -> outputs, then the saved values.
+// Program, sizes of the inputs, constants of each weight, inputs, parameters, moving statistics -> outputs, new statistics, then
+// the saved values.
 extern "C" int Network(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
   return status_of(__func__, [&] {
     const network::Program program(ints(tensors[0]), ints(tensors[1]));
     void** inputs = tensors + 3;
-    void** outputs = tensors + count - program.outputs.size() - program.saved.size();
+    void** outputs = tensors + count - program.outputs.size() - program.statistics - program.saved.size();
     Crew::run([&](Crew& crew) {
       const auto run = [&](auto example) {
-        network::Forward<decltype(example)> forward(crew, program, floats(tensors[2]), inputs, inputs + program.inputs, outputs);
+        network::Forward<decltype(example)> forward(crew, program, static_cast<const network::Constants*>(tensors[2]), inputs,
+                                                    inputs + program.inputs, outputs);
         forward.run(outputs);
       };
       if (program.type == kBf16) run(Bf16{});

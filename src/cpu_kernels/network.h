@@ -17,16 +17,16 @@
 namespace network {
 
 // Inputs are float planes (B, C, H, W), or rows (M, ...) of the type that the products are computed in.
-enum Kind : int32_t { kFromPlanes, kFromRows, kConvolution, kMaxPool, kSubsample, kMerge };
+enum Kind : int32_t { kFromPlanes, kFromRows, kConvolution, kMaxPool, kSubsample, kMerge, kBatchNorm };
 enum Form : int32_t { kNative, kRows, kPlanes };
 
 // A layer, whose result is the value of the same number.
 struct Layer {
   int32_t kind;
   int32_t source;  // a value, or of the first kinds an input
-  int32_t addend;  // a value that is added to a convolution's result, or the coarse one of a merge; below 0: none
-  int32_t weight;  // of a convolution
-  int32_t relu;    // of a convolution, as its last
+  int32_t addend;  // a value that is added to a convolution's or BatchNorm's result, or the coarse one of a merge; below 0: none
+  int32_t weight;  // of a convolution or BatchNorm
+  int32_t relu;    // of a convolution or BatchNorm, as its last
   int32_t wide;    // whether the result is float
   int32_t kernel_h, kernel_w, stride, dilation, groups;
   int32_t same;  // padding as TensorFlow's SAME, else:
@@ -41,11 +41,16 @@ struct Step : Layer {
 };
 
 // The parameters of a convolution: weight (K, C / groups, h, w) and nothing, a bias (K), or a BatchNorm's gamma, beta, mean and
-// variance (K), which the convolution takes in.
+// variance (K), which the convolution takes in. Those of a BatchNorm with the statistics of the batch: gamma, beta, as kind 1.
 struct Weight {
   int32_t kind;           // 0, 1, 2
   int32_t trainable;
   int32_t parameters[5];  // their numbers; below 0: none
+};
+
+// Of a BatchNorm.
+struct Constants {
+  float eps, momentum;
 };
 
 struct Output {
@@ -62,6 +67,7 @@ struct Program {
   std::vector<Weight> weights;
   std::vector<Output> outputs;
   std::vector<int32_t> saved;  // values that the gradient needs
+  int statistics = 0;          // two for each kBatchNorm
 
   // `sizes` (inputs, 4): shapes of the inputs, filled up with 1.
   Program(const int32_t* data, const int32_t* sizes);

@@ -42,7 +42,7 @@ def _sizes(inputs):
 class KernelFirstStage(nn.Cell):
     """`src.models.faster_rcnn.FirstStage` whose levels, of the same shape, have their channels last in memory.
 
-    With a backbone of residual blocks whose BatchNorm is not trained, it is a single operator; other backbones run as they are.
+    With a backbone of residual blocks it is a single operator; other backbones run as they are.
 
     Args:
         mixed: whether products are of bfloat16; the levels are then, too.
@@ -108,7 +108,7 @@ class KernelConv2d(nn.Cell):
 
     def __init__(self, library: str, conv: nn.Conv2d, mixed: bool):
         super().__init__(auto_prefix=False)
-        self.network = KernelNetwork(library, lowering.convolution(conv, None, mixed))
+        self.network = KernelNetwork(library, lowering.convolution(conv, mixed))
 
     def construct(self, x):
         """See nn.Conv2d."""
@@ -125,14 +125,14 @@ class KernelConvBatchNorm(nn.Cell):
     def __init__(self, library: str, plain: ConvBatchNorm, mixed: bool):
         super().__init__(auto_prefix=False)
         self.plain, self.norm = plain, plain.norm
-        self.conv = KernelConv2d(library, plain.conv, mixed)
-        self.both = KernelNetwork(library, lowering.convolution(plain.conv, plain.norm, mixed))
+        self.batch = KernelNetwork(library, lowering.conv_batch_norm(plain, mixed, training=True))
+        self.stored = KernelNetwork(library, lowering.conv_batch_norm(plain, mixed, training=False))
 
     def construct(self, x):
         """See `ConvBatchNorm`."""
         if self.training and self.norm.use_batch_statistics is not False:
-            return self.norm(self.conv(x))
-        return self.both(x)[0]
+            return self.batch(x)[0]
+        return self.stored(x)[0]
 
 
 class _Run(nn.Cell):
@@ -141,9 +141,11 @@ class _Run(nn.Cell):
     def __init__(self, library, program):
         super().__init__(auto_prefix=False)
         self.program = Tensor(program.numbers(), ms.int32)
-        self.eps = Tensor([weight.eps for weight in program.weights], ms.float32)
+        self.constants = Tensor([[weight.eps, weight.momentum] for weight in program.weights], ms.float32)
+        self.statistics = ParameterTuple(program.statistics)
         self.num_outputs, self.input_gradients = len(program.outputs), program.input_gradients
         self.differentiable = tuple(i for i, output in enumerate(program.outputs) if output[2])
+        self.first_saved = self.num_outputs + len(program.statistics)
         num_inputs = program.num_inputs
         self.first = num_inputs if program.input_gradients else 0  # of the gradients of parameters
         self.forward = ops.Custom(f"{library}:Network", lambda *shapes: tuple(program.result_shapes(shapes[3:3 + num_inputs])),
@@ -153,8 +155,11 @@ class _Run(nn.Cell):
                                    lambda *_: program.gradient_dtypes(), func_type="aot")
 
     def construct(self, sizes, inputs, trained, elsewhere, frozen):
-        """Outputs of the program, and the values that its gradient needs."""
-        return self.forward(self.program, sizes, self.eps, *inputs, *trained, *elsewhere, *frozen)
+        """Outputs of the program, new statistics, and the values that its gradient needs."""
+        results = self.forward(self.program, sizes, self.constants, *inputs, *trained, *elsewhere, *frozen, *self.statistics)
+        for i in range(self.first_saved - self.num_outputs):
+            ops.assign(self.statistics[i], results[self.num_outputs + i])
+        return results
 
     def bprop(self, sizes, inputs, trained, elsewhere, frozen, out, dout):
         """Gradients of the arguments of `construct`."""
@@ -164,7 +169,7 @@ class _Run(nn.Cell):
                 arguments += (ops.zeros(x.shape[:1] + x.shape[2:], ms.bool_),)
         for i in self.differentiable:
             arguments += (dout[i],)
-        found = self.gradient(self.program, sizes, self.eps, *arguments, *trained, *elsewhere, *frozen, *out[self.num_outputs:])
+        found = self.gradient(self.program, sizes, self.constants, *arguments, *trained, *elsewhere, *frozen, *out[self.first_saved:])
         if self.input_gradients:
             dinputs = found[: len(inputs)]
         else:

@@ -12,15 +12,16 @@ namespace {
 template <class T>
 class Backward {
  public:
-  Backward(Crew& crew, const Program& program, const float* eps, void** parameters, void** saved, void** weight_gradients)
-      : crew_(crew), program_(program), eps_(eps), parameters_(parameters), weight_gradients_(weight_gradients),
+  Backward(Crew& crew, const Program& program, const Constants* constants, void** parameters, void** saved,
+           void** weight_gradients)
+      : crew_(crew), program_(program), constants_(constants), parameters_(parameters), weight_gradients_(weight_gradients),
         parts_(program.steps.size()), values_(program.steps.size()), needed_(program.steps.size()) {
     for (size_t i = 0; i < program.saved.size(); ++i) values_[program.saved[i]] = static_cast<const T*>(saved[i]);
     for (size_t i = 0; i < program.steps.size(); ++i) {
       const Step& step = program.steps[i];
       needed_[i] = step.kind < kConvolution ? program.input_gradients : needed_[step.source];
       if (step.addend >= 0) needed_[i] = needed_[i] || needed_[step.addend];
-      if (step.kind == kConvolution) needed_[i] = needed_[i] || program.weights[step.weight].trainable;
+      if (step.weight >= 0) needed_[i] = needed_[i] || program.weights[step.weight].trainable;
     }
   }
 
@@ -82,6 +83,10 @@ class Backward {
                                   part_of<float>(step.source));
         break;
       case kSubsample: layers::subsample_gradient(crew_, from, to, gradient, part_of<T>(step.source)); break;
+      case kBatchNorm:
+        batch_norm_gradient(step, to, gradient, part_of<T>(step.source));
+        if (step.addend >= 0 && needed_[step.addend]) parts_[step.addend].push_back({total_, false});
+        break;
       default:
         if (onwards) parts_[step.source].push_back({total_, false});
         if (needed_[step.addend]) {
@@ -110,13 +115,24 @@ class Backward {
   // Where the gradient of a weight, or of its bias (1), goes: trainable parameters are the first ones.
   float* gradient_of(const Weight& weight, int i) const { return floats(weight_gradients_[weight.parameters[i]]); }
 
-  // A convolution that no output depends on.
+  // A layer that no output depends on.
   void zero_weights(const Step& step) {
-    if (step.kind != kConvolution || !program_.weights[step.weight].trainable) return;
-    const onednn::ConvolutionShape shape = program_.shape(step);
+    if (step.weight < 0 || !program_.weights[step.weight].trainable) return;
     const Weight& weight = program_.weights[step.weight];
-    std::fill_n(gradient_of(weight, 0), shape.k * columns(shape), 0.f);
-    if (weight.kind == 1) std::fill_n(gradient_of(weight, 1), shape.k, 0.f);
+    std::fill_n(gradient_of(weight, 0), step.kind == kBatchNorm ? step.c : step.c * columns(program_.shape(step)), 0.f);
+    if (weight.kind == 1) std::fill_n(gradient_of(weight, 1), step.c, 0.f);
+  }
+
+  void batch_norm_gradient(const Step& step, const layers::Size& to, const T* gradient, T* out) {
+    const Weight& weight = program_.weights[step.weight];
+    const T* x = saved(step.source);
+    const layers::Moments moments(crew_, to.rows(), to.c, x);
+    std::vector<float> dgamma(to.c), dbeta(to.c);
+    layers::batch_norm_gradient(crew_, to.rows(), to.c, x, moments, constants_[step.weight].eps,
+                                floats(parameters_[weight.parameters[0]]), gradient, dgamma.data(), dbeta.data(), out);
+    if (!weight.trainable) return;
+    std::copy(dgamma.begin(), dgamma.end(), gradient_of(weight, 0));
+    std::copy(dbeta.begin(), dbeta.end(), gradient_of(weight, 1));
   }
 
   static int64_t columns(const onednn::ConvolutionShape& s) { return s.c / s.groups * s.kernel_h * s.kernel_w; }
@@ -142,7 +158,7 @@ class Backward {
                              {onednn::kWeightsGradient, layout, packed.get()}});
       onednn::reorder(crew_, layout, packed.get(), Layout::dense(kF32, shape.weight_dims()), out);
     }
-    const Parameters parameters(weight, to.c, parameters_, eps_[step.weight]);
+    const Parameters parameters(weight, to.c, parameters_, constants_[step.weight].eps);
     if (!parameters.scale.empty()) {
       const int64_t width = columns(shape);
       for (int64_t k = 0; k < to.c; ++k) {
@@ -153,7 +169,7 @@ class Backward {
   }
 
   void input_gradient(const Step& step, const layers::Size& to, const T* gradient, T* out) {
-    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, eps_[step.weight]);
+    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
     const onednn::ConvolutionShape shape = program_.shape(step);
     if (program_.is_winograd(step)) {
       const Buffer weight = parameters.scaled(crew_, to.c, columns(shape));
@@ -191,7 +207,7 @@ class Backward {
 
   Crew& crew_;
   const Program& program_;
-  const float* eps_;
+  const Constants* constants_;
   void **parameters_, **weight_gradients_;
   std::vector<std::vector<Part>> parts_;
   std::vector<const T*> values_;
@@ -202,7 +218,7 @@ class Backward {
 }  // namespace
 }  // namespace network
 
-// Program, sizes of the inputs, eps, for each input that has a gradient a tensor that carries its shape, gradients of the
+// Program, sizes of the inputs, constants of each weight, for each input that has a gradient a tensor that carries its shape, gradients of the
 // differentiable outputs, parameters, saved values -> gradients of the inputs where the program asks for them, then of the
 // trainable parameters.
 extern "C" int NetworkGradient(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
@@ -218,8 +234,8 @@ extern "C" int NetworkGradient(int count, void** tensors, int*, int64_t**, const
     void** outputs = tensors + count - gradients;
     Crew::run([&](Crew& crew) {
       const auto run = [&](auto example) {
-        network::Backward<decltype(example)> backward(crew, program, floats(tensors[2]), douts + differentiable,
-                                                      douts + differentiable + parameters,
+        network::Backward<decltype(example)> backward(crew, program, static_cast<const network::Constants*>(tensors[2]),
+                                                      douts + differentiable, douts + differentiable + parameters,
                                                       outputs + (program.input_gradients ? program.inputs : 0));
         backward.run(douts, outputs);
       };

@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import nn
 
 # The numbers of network.h.
-FROM_PLANES, FROM_ROWS, CONVOLUTION, MAX_POOL, SUBSAMPLE, MERGE = range(6)
+FROM_PLANES, FROM_ROWS, CONVOLUTION, MAX_POOL, SUBSAMPLE, MERGE, BATCH_NORM = range(7)
 NATIVE, ROWS, PLANES = range(3)
 BF16, F32 = 2, 3
 
@@ -37,19 +37,24 @@ class Step:
 
 @dataclasses.dataclass
 class Weight:
-    """The parameters of a convolution: weight, or weight and bias, or weight, gamma, beta, mean and variance with eps."""
+    """The parameters of a layer.
+
+    Of a convolution: weight, or weight and bias, or weight, gamma, beta, mean and variance with eps; of a BatchNorm of its own:
+    gamma and beta with eps, and with momentum, the share of a batch in the moving statistics.
+    """
 
     parameters: tuple
     trainable: bool
     eps: float = 0.0
+    momentum: float = 0.0
 
     @property
     def kind(self) -> int:
-        """0 without bias, 1 with one, 2 with a BatchNorm."""
+        """Of a convolution 0 without bias, 1 with one, 2 with stored statistics; 1 of a BatchNorm."""
         return min(len(self.parameters) - 1, 2)
 
     def with_gradient(self) -> tuple:
-        """The parameters that get a gradient: a trainable weight and its bias; those of a BatchNorm are constants."""
+        """The parameters that get a gradient: of stored statistics, gamma and beta are constants."""
         return self.parameters[: 1 + (self.kind == 1)] if self.trainable else ()
 
 
@@ -65,6 +70,7 @@ class Program:
         self.mixed, self.trained = mixed, trained
         self.steps: list[Step] = []
         self.weights: list[Weight] = []
+        self.statistics: list[ms.Parameter] = []  # moving mean and variance of each BATCH_NORM
         self.outputs: list[tuple[int, int, bool]] = []
         self.num_inputs = 0
         self.input_gradients = False
@@ -103,8 +109,16 @@ class Program:
         return self._add(kind=CONVOLUTION, source=x, channels=conv.weight.shape[0], addend=addend,
                          weight=len(self.weights) - 1, relu=relu, wide=wide, **fields)
 
+    def batch_norm(self, x: int, norm: nn.Cell, relu: bool = False, addend: int = -1) -> int:
+        """An nn.BatchNorm2d with the statistics of the batch (arXiv:1502.03167), which also move those that it stores."""
+        trainable = self.trained and norm.gamma.requires_grad
+        self.weights.append(Weight((norm.gamma, norm.beta), trainable, norm.eps, norm.momentum))
+        self.statistics += [norm.moving_mean, norm.moving_variance]
+        return self._add(kind=BATCH_NORM, source=x, channels=self.steps[x].channels, addend=addend,
+                         weight=len(self.weights) - 1, relu=relu)
+
     def relu(self, x: int) -> int:
-        """ReLU of a convolution's result that nothing else reads."""
+        """ReLU of a convolution's or BatchNorm's result that nothing else reads."""
         self.steps[x].relu = True
         return x
 
@@ -133,7 +147,7 @@ class Program:
         return trained, elsewhere, frozen
 
     def saved(self) -> list[int]:
-        """Values that the gradient needs: what trainable convolutions and pooling read, and the results of ReLUs."""
+        """Values that the gradient needs: what trainable convolutions, BatchNorm and pooling read, and the results of ReLUs."""
         needed, saved = self._needed(), set()
         reached = {value for value, _, differentiable in self.outputs if differentiable}
         for number in range(len(self.steps) - 1, -1, -1):
@@ -143,7 +157,7 @@ class Program:
             reached |= {step.source, step.addend}
             if step.relu:
                 saved.add(number)
-            if step.kind == MAX_POOL or step.kind == CONVOLUTION and self.weights[step.weight].trainable:
+            if step.kind in (MAX_POOL, BATCH_NORM) or step.kind == CONVOLUTION and self.weights[step.weight].trainable:
                 saved.add(step.source)
         return sorted(saved)
 
@@ -154,7 +168,7 @@ class Program:
             if step.kind < CONVOLUTION:
                 needed.append(self.input_gradients)
                 continue
-            trainable = step.kind == CONVOLUTION and self.weights[step.weight].trainable
+            trainable = step.weight >= 0 and self.weights[step.weight].trainable
             needed.append(trainable or needed[step.source] or (step.addend >= 0 and needed[step.addend]))
         return needed
 
@@ -191,12 +205,13 @@ class Program:
         return [*numbers, len(saved), *saved]
 
     def result_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Of the outputs, then of the saved values, for inputs of these shapes."""
+        """Of the outputs, of the new statistics, then of the saved values, for inputs of these shapes."""
         sizes, shapes = self.sizes(inputs), []
         for value, form, _ in self.outputs:
             batch, channels, height, width = sizes[value]
             # Those that go on as they are keep the shape by which the detector's cells know them, with channels last in memory.
             shapes.append([batch, height, width, channels] if form == ROWS else [batch, channels, height, width])
+        shapes += [list(parameter.shape) for parameter in self.statistics]
         return [*shapes, *(list(sizes[value]) for value in self.saved())]
 
     @property
@@ -207,7 +222,7 @@ class Program:
     def result_dtypes(self) -> tuple[ms.Type, ...]:
         """As `result_shapes`."""
         outputs = tuple(self.dtype if form == NATIVE else ms.float32 for _, form, _ in self.outputs)
-        return outputs + (self.dtype,) * len(self.saved())
+        return outputs + (ms.float32,) * len(self.statistics) + (self.dtype,) * len(self.saved())
 
     def gradient_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
         """Of the gradients of the inputs, where they have some, and of the trainable parameters.

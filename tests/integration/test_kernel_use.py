@@ -12,6 +12,7 @@ from src.cpu_kernels.library import has_bf16_products
 from src.cpu_kernels.replace import KERNELS, use_kernels
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
+from tests.helpers.kernel_calls import assert_close
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
 
@@ -23,7 +24,6 @@ KERNEL_CELLS = {*KERNELS.values(), networks.KernelFirstStage, networks.KernelBox
 
 
 def configuration(**settings):
-    # With the weights of this seed, rounding turns no ReLU on or off.
     settings = {"device_target": "CPU", "mix": False, "seed": 1, "data.target_size": [64, 96], **settings}
     return load_config(TINY_DETECTOR, [(name, value, "a test") for name, value in settings.items()])
 
@@ -33,7 +33,7 @@ def detector(cfg, training, kernels):
     np.random.seed(1)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS) if training else InferenceForward(network, cfg, CANVAS)
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(3)  # with these weights, rounding turns no ReLU on or off
     for parameter in network.get_parameters():
         if "moving" not in parameter.name:
             noise = rng.normal(0, 0.02, parameter.shape).astype(np.float32)
@@ -65,11 +65,17 @@ def losses_and_gradients(forward):
     return losses.asnumpy(), {p.name: g.asnumpy() for p, g in zip(parameters, gradients)}
 
 
-@pytest.mark.parametrize(("mode", "frozen_bn"), [(ms.GRAPH_MODE, True), (ms.PYNATIVE_MODE, True), (ms.PYNATIVE_MODE, False)])
-def test_training_is_the_same(kernels, mode, frozen_bn):
-    cfg = configuration(**{"backbone.frozen_bn": frozen_bn})
+FROZEN, OTHER = {"backbone.frozen_bn": True}, {"backbone.name": "mobilenet_v2_100"}
+
+
+@pytest.mark.parametrize(("mode", "settings"), [(ms.GRAPH_MODE, {}), (ms.PYNATIVE_MODE, {}), (ms.PYNATIVE_MODE, FROZEN),
+                                                (ms.PYNATIVE_MODE, OTHER)],
+                         ids=["graph", "without a graph", "frozen BatchNorm", "another backbone"])
+def test_training_is_the_same(kernels, mode, settings):
+    """Losses, gradients and the statistics that BatchNorm stores."""
+    cfg = configuration(**settings)
     plain, fast = (detector(cfg, True, use) for use in (False, True))
-    assert kinds(plain) == set() and kinds(fast) == KERNEL_CELLS - (ONE_BY_ONE if frozen_bn else set())
+    assert kinds(plain) == set() and kinds(fast) == KERNEL_CELLS - (set() if settings is OTHER else ONE_BY_ONE)
     assert [p.name for p in fast.network.get_parameters()] == [p.name for p in plain.network.get_parameters()]
     assert [p.name for p in fast.network.trainable_params()] == [p.name for p in plain.network.trainable_params()]
     # Without a graph to compile, the plain one takes a fifth of the time.
@@ -78,10 +84,16 @@ def test_training_is_the_same(kernels, mode, frozen_bn):
     ms.set_context(mode=mode)
     losses, gradients = losses_and_gradients(fast)
     np.testing.assert_allclose(losses, expected, rtol=1e-4)
-    for name, gradient in expected_gradients.items():
-        norm = np.linalg.norm(gradient)
-        assert norm > 0, name
-        assert np.linalg.norm(gradients[name] - gradient) < 1e-4 * norm, name
+    norms = {name: np.linalg.norm(gradient) for name, gradient in expected_gradients.items()}
+    assert min(norms.values()) > 0
+    for name, norm in norms.items():
+        # That of a beta before a convolution and another BatchNorm, as MobileNetV2 has them, is rounding alone.
+        size = max(norms.values()) if settings is OTHER else norm
+        assert np.linalg.norm(gradients[name] - expected_gradients[name]) < 1e-4 * size, name
+    for one, other in zip(fast.network.get_parameters(), plain.network.get_parameters()):
+        if "moving" in one.name:
+            assert (other.asnumpy() == (1 if "variance" in other.name else 0)).all() == (settings is FROZEN)
+            assert_close(one.asnumpy(), other.asnumpy(), 1e-4)
 
 
 def test_training_in_bfloat16(kernels):
@@ -100,12 +112,12 @@ def test_training_in_bfloat16(kernels):
     assert min(cosines.values()) > 0.9 and np.median(list(cosines.values())) > 0.99, cosines
 
 
-@pytest.mark.parametrize("settings", [{}, OLDER_RECIPE, {"backbone.name": "mobilenet_v2_100"}],
+@pytest.mark.parametrize("settings", [{}, OLDER_RECIPE, OTHER],
                          ids=["default", "older recipe", "another backbone"])
 def test_inference_is_the_same_in_both_modes(kernels, settings):
     cfg = configuration(**settings)
     plain, fast = (detector(cfg, False, use) for use in (False, True))
-    assert kinds(fast) == KERNEL_CELLS - OF_TRAINING - (set() if "backbone.name" in settings else ONE_BY_ONE)
+    assert kinds(fast) == KERNEL_CELLS - OF_TRAINING - (set() if settings is OTHER else ONE_BY_ONE)
     results = []
     for mode, forward in ((ms.PYNATIVE_MODE, plain), (ms.PYNATIVE_MODE, fast), (ms.GRAPH_MODE, fast)):
         ms.set_context(mode=mode)

@@ -125,24 +125,61 @@ def test_a_convolution_and_its_gradients(kernels, case, mixed):
     assert mixed == (np.abs(output - definition.output() - bias[:, None, None]).max() > 1e-3)
 
 
+def affine(norm):
+    """gamma, beta, moving mean and moving variance of an nn.BatchNorm2d as float64 (C, 1, 1)."""
+    return (p.asnumpy().astype(np.float64)[:, None, None] for p in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
+
+
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
-def test_stored_statistics_are_taken_in_and_a_trained_batch_norm_is_not(kernels, mode):
+def test_stored_statistics_are_taken_in(kernels, mode):
     conv, norm = nn.Conv2d(5, 6, 3, pad_mode="same"), nn.BatchNorm2d(6, eps=1e-3)
-    plain = drawn(nn.SequentialCell(conv, norm)) and ConvBatchNorm(conv, norm)
-    cell = KernelConvBatchNorm(kernels, plain, mixed=False)
+    drawn(nn.SequentialCell(conv, norm))
+    cell = KernelConvBatchNorm(kernels, ConvBatchNorm(conv, norm), mixed=False)
     x, dout = normal(2, 5, 8, 9), normal(2, 6, 8, 9, seed=2)
-    output = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1)).output()
-    affine = {p.name: p.asnumpy().astype(np.float64)[:, None, None] for p in norm.get_parameters()}
-    mean, variance, gamma, beta = (affine[f"1.{name}"] for name in ("moving_mean", "moving_variance", "gamma", "beta"))
+    definition = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1))
+    gamma, beta, mean, variance = affine(norm)
     scale = gamma / np.sqrt(variance + 1e-3)
     [found], _, [dweight] = run(cell.set_train(False), x, [dout], [conv.weight], mode)
-    assert_close(found, (output - mean) * scale + beta, 1e-5)
-    expected = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1)).gradients(dout * scale)[1]
-    assert_close(dweight, expected, 1e-5)
-    batch = output - output.mean((0, 2, 3), keepdims=True)
-    ms.set_context(mode=mode)
-    found = cell.set_train()(Tensor(x)).asnumpy()
-    assert_close(found, batch / np.sqrt((batch**2).mean((0, 2, 3), keepdims=True) + 1e-3) * gamma + beta, 1e-5)
+    assert_close(found, (definition.output() - mean) * scale + beta, 1e-5)
+    assert_close(dweight, definition.gradients(dout * scale)[1], 1e-5)
+
+
+def batch_norm_gradients(x, dout, gamma, eps):
+    """Of x, gamma and beta, by the chain of derivatives in arXiv:1502.03167, section 3."""
+    axes, number = (0, 2, 3), x.size / x.shape[1]
+    centred = x - x.mean(axes, keepdims=True)
+    variance = (centred**2).mean(axes, keepdims=True)
+    dnormal = dout * gamma
+    dvariance = (dnormal * centred).sum(axes, keepdims=True) * -0.5 * (variance + eps)**-1.5
+    dmean = -(dnormal / np.sqrt(variance + eps)).sum(axes, keepdims=True)
+    dx = dnormal / np.sqrt(variance + eps) + dvariance * 2 * centred / number + dmean / number
+    return dx, (dout * centred / np.sqrt(variance + eps)).sum(axes), dout.sum(axes)
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("channels", "size"), [(6, (8, 9)), (37, (97, 31)), (3, (2, 3))])
+def test_a_trained_batch_norm(kernels, mixed, mode, channels, size):
+    """Many rows are summed in pieces, whose means differ here: each image has its own."""
+    conv, norm = nn.Conv2d(5, channels, 3, pad_mode="same"), nn.BatchNorm2d(channels, eps=1e-3, momentum=0.8)
+    drawn(nn.SequentialCell(conv, norm))
+    conv.weight.set_data(conv.weight / 4)
+    cell = KernelConvBatchNorm(kernels, ConvBatchNorm(conv, norm), mixed).set_train()
+    x, dout = normal(2, 5, *size) + np.float32([3, -2])[:, None, None, None], normal(2, channels, *size, seed=2)
+    definition = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1))
+    convolved = definition.output()
+    gamma, beta, mean, variance = affine(norm)
+    [found], dx, (dweight, dgamma, dbeta) = run(cell, x, [dout], [conv.weight, norm.gamma, norm.beta], mode)
+    batch_mean, batch_variance = (m[:, None, None] for m in (convolved.mean((0, 2, 3)), convolved.var((0, 2, 3))))
+    assert_close(found, (convolved - batch_mean) / np.sqrt(batch_variance + 1e-3) * gamma + beta, TOLERANCE[mixed])
+    dconvolved, expected_dgamma, expected_dbeta = batch_norm_gradients(convolved, dout, gamma, 1e-3)
+    expected_dx, expected_dweight = definition.gradients(dconvolved)
+    for one, other in ((dx, expected_dx), (dweight, expected_dweight), (dgamma, expected_dgamma), (dbeta, expected_dbeta)):
+        assert_close(one, other, TOLERANCE[mixed])
+    *_, moved_mean, moved_variance = affine(norm)
+    number = 2 * size[0] * size[1]
+    assert_close(moved_mean, 0.8 * mean + 0.2 * batch_mean, TOLERANCE[mixed])
+    assert_close(moved_variance, 0.8 * variance + 0.2 * batch_variance * number / (number - 1), TOLERANCE[mixed])
 
 
 def pooled(x, top, left):
@@ -231,9 +268,10 @@ def test_the_pyramid(kernels, mode, mixed):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
-def test_residual_blocks(kernels, block, mixed):
-    """Two blocks: the first with stride 2 and a shortcut of its own."""
+def test_residual_blocks(kernels, block, trained, mixed):
+    """Two blocks, with stored statistics or those of the batch: the first with stride 2 and a shortcut of its own."""
     from mindcv.models import resnet
 
     kind = getattr(resnet, block)
@@ -241,7 +279,7 @@ def test_residual_blocks(kernels, block, mixed):
     shortcut = nn.SequentialCell(nn.Conv2d(6, width, 1, stride=2), nn.BatchNorm2d(width))
     blocks = drawn(nn.SequentialCell(kind(6, 4, stride=2, down_sample=shortcut), kind(width, 4)))
     for _, cell in blocks.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d):
+        if isinstance(cell, nn.BatchNorm2d) and not trained:
             cell.use_batch_statistics = cell.gamma.requires_grad = cell.beta.requires_grad = False
     chain = fold_batch_norm(list(blocks))
     program = Program(mixed, trained=True)
@@ -306,8 +344,7 @@ def test_weights_kept_from_call_to_call_are_made_anew_when_they_change(kernels, 
     ms.set_context(mode=ms.GRAPH_MODE)
 
     def check():
-        affine = {p.name: p.asnumpy().astype(np.float64)[:, None, None] for p in norm.get_parameters()}
-        mean, variance, gamma, beta = (affine[f"1.{name}"] for name in ("moving_mean", "moving_variance", "gamma", "beta"))
+        gamma, beta, mean, variance = affine(norm)
         output = Definition(x, conv.weight.asnumpy(), 1, (1, 1, 1, 1)).output()
         expected = (output - mean) * gamma / np.sqrt(variance + norm.eps) + beta
         assert_close(network(Tensor(x))[0].asnumpy(), expected, TOLERANCE[mixed])
