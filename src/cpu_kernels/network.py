@@ -169,7 +169,8 @@ class _Run(nn.Cell):
                 arguments += (ops.zeros(x.shape[:1] + x.shape[2:], ms.bool_),)
         for i in self.differentiable:
             arguments += (dout[i],)
-        found = self.gradient(self.program, sizes, self.constants, *arguments, *trained, *elsewhere, *frozen, *out[self.first_saved:])
+        found = self.gradient(self.program, sizes, self.constants, *arguments, *trained, *elsewhere, *frozen,
+                              *out[self.first_saved:])
         if self.input_gradients:
             dinputs = found[: len(inputs)]
         else:

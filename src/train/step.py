@@ -14,7 +14,7 @@ from src.distributed import Group
 from src.models.faster_rcnn import FasterRCNN, TrainingForward
 from src.models.precision import can_overflow
 from src.train.all_reduce import build_all_reduce
-from src.train.clipping import ClipByGlobalNorm
+from src.train.clipping import ClipByGlobalNorm, sum_of
 from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
 
@@ -37,12 +37,7 @@ class Reduce(nn.Cell):
     def construct(self, *gradients):
         if self.all_reduce is not None:
             gradients = self.all_reduce(gradients)
-        return gradients + (ops.stack(self.map(_sum, gradients)),) if self.sums else gradients
-
-
-def _sum(tensor):
-    # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
-    return tensor.reshape(tensor.shape[0], -1).sum(1).sum()
+        return gradients + (ops.stack(self.map(sum_of, gradients)),) if self.sums else gradients
 
 
 class LossAndGradients(nn.Cell):

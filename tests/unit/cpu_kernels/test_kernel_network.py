@@ -127,7 +127,8 @@ def test_a_convolution_and_its_gradients(kernels, case, mixed):
 
 def affine(norm):
     """gamma, beta, moving mean and moving variance of an nn.BatchNorm2d as float64 (C, 1, 1)."""
-    return (p.asnumpy().astype(np.float64)[:, None, None] for p in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
+    return (parameter.asnumpy().astype(np.float64)[:, None, None]
+            for parameter in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
