@@ -75,7 +75,7 @@ def images_with(case, now, kind=None, category=None):
 def first_panel(page):
     """As counts_of, on the first image of the gallery, once it is drawn."""
     page("document.getElementById('figures').scrollIntoView()")
-    page.wait("document.querySelector('#figures figure .panels')")
+    page.wait("document.querySelector('#figures figure:first-child .panels')")
     return counts_of(page, "#figures figure:first-child")
 
 

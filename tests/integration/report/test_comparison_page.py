@@ -87,7 +87,7 @@ def test_each_detector_has_its_own_score(page, evaluations):
 def test_detections_of_both_can_be_switched(page):
     def sides():
         page("document.getElementById('figures').scrollIntoView()")
-        page.wait("document.querySelector('#figures figure .panels')")
+        page.wait("document.querySelector('#figures figure:first-child .panels')")
         found = [counts_of(page, f"#figures figure:first-child svg:nth-child({k})") for k in (1, 2)]
         return [sorted({truth for truth, _ in side}) for side in found]
     assert sides() == [[False, True], [False, True]]
