@@ -5,6 +5,7 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.cpu_kernels import lowering
+from src.cpu_kernels.custom import custom_operator
 from src.cpu_kernels.program import Program
 from src.models.faster_rcnn import FirstStage
 from src.models.residual import ConvBatchNorm
@@ -148,11 +149,12 @@ class _Run(nn.Cell):
         self.first_saved = self.num_outputs + len(program.statistics)
         num_inputs = program.num_inputs
         self.first = num_inputs if program.input_gradients else 0  # of the gradients of parameters
-        self.forward = ops.Custom(f"{library}:Network", lambda *shapes: tuple(program.result_shapes(shapes[3:3 + num_inputs])),
-                                  lambda *_: program.result_dtypes(), func_type="aot")
-        self.gradient = ops.Custom(f"{library}:NetworkGradient",
-                                   lambda *shapes: tuple(program.gradient_shapes(shapes[3:3 + num_inputs])),
-                                   lambda *_: program.gradient_dtypes(), func_type="aot")
+        self.forward = custom_operator(library, "Network",
+                                       lambda *shapes: tuple(program.result_shapes(shapes[3:3 + num_inputs])),
+                                       lambda *_: program.result_dtypes())
+        self.gradient = custom_operator(library, "NetworkGradient",
+                                        lambda *shapes: tuple(program.gradient_shapes(shapes[3:3 + num_inputs])),
+                                        lambda *_: program.gradient_dtypes())
 
     def construct(self, sizes, inputs, trained, elsewhere, frozen):
         """Outputs of the program, new statistics, and the values that its gradient needs."""

@@ -7,13 +7,9 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from src.cpu_kernels.custom import custom_operator
 from src.models.patches import inside_level, side_by_side
 from src.models.roi_align import RoIAlign
-
-
-def _custom(library, name, shape, dtype=lambda *_: ms.float32, bprop=None):
-    """The operator of an entry point; shape and dtype are functions of the shapes and types of its inputs."""
-    return ops.Custom(f"{library}:{name}", shape, dtype, func_type="aot", bprop=bprop)
 
 
 class KernelMatcher(nn.Cell):
@@ -21,9 +17,9 @@ class KernelMatcher(nn.Cell):
 
     def __init__(self, library: str, _):
         super().__init__()
-        self.match = _custom(library, "Match",
-                             lambda candidates, boxes, mask: ([boxes[0], candidates[1]],) * 3,
-                             lambda candidates, boxes, mask: (ms.float32, ms.int32, ms.bool_))
+        self.match = custom_operator(library, "Match",
+                                     lambda candidates, boxes, mask: ([boxes[0], candidates[1]],) * 3,
+                                     lambda candidates, boxes, mask: (ms.float32, ms.int32, ms.bool_))
 
     def construct(self, candidates, boxes, mask):
         """See `Matcher`; it has no gradient, and none is needed."""
@@ -55,9 +51,9 @@ class KernelRoIAlignPair(nn.Cell):
         self.geometries = _geometry(plain), _geometry(other)
         self.pool = _pool_operator(library, plain.resolution)
         self.other_pool = _pool_operator(library, other.resolution)
-        self.gradient = _custom(library, "RoIAlignGrad",
-                                lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
-                                lambda *inputs: inputs[8:])
+        self.gradient = custom_operator(library, "RoIAlignGrad",
+                                        lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
+                                        lambda *inputs: inputs[8:])
 
     # The levels come last: PyNative mode misreads gradients whose first element is a tuple.
     def construct(self, boxes, level, other_boxes, other_level, levels):
@@ -82,8 +78,9 @@ def _geometry(pool):
 
 
 def _pool_operator(library, side):
-    return _custom(library, "RoIAlign", lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
-                   lambda boxes, level, geometry, *levels: levels[0])
+    return custom_operator(library, "RoIAlign",
+                           lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
+                           lambda boxes, level, geometry, *levels: levels[0])
 
 
 # One sample a bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
@@ -129,7 +126,8 @@ class KernelPreprocess(nn.Cell):
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
         self.table, self.channels, self.pad_first = Tensor(plain.table()), Tensor(plain.channels, ms.int32), plain.pad_first
-        self.preprocess = _custom(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]])
+        self.preprocess = custom_operator(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]],
+                                          lambda *_: ms.float32)
 
     def construct(self, image, valid_size):
         """See `Preprocess`."""
@@ -144,7 +142,7 @@ class KernelNMS(nn.Cell):
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
         self.threshold = Tensor([plain.threshold], ms.float32)
-        self.nms = _custom(library, "NMS", lambda boxes, *_: boxes[:2], lambda *_: ms.bool_)
+        self.nms = custom_operator(library, "NMS", lambda boxes, *_: boxes[:2], lambda *_: ms.bool_)
 
     def construct(self, boxes, ends):
         """See `BatchedNMS`."""

@@ -15,16 +15,10 @@ def entry_point(path, name, inputs, outputs, shapes=None):
     return getattr(ctypes.CDLL(path), name)(len(arrays), pointers, ranks, size_pointers, dtypes, None, None)
 
 
-def with_gradients(function, weight, *arrays, graph=True):
-    """What a cell or function gives, and the gradients by `arrays` of that times `weight`, as arrays.
-
-    Args:
-        graph: in graph mode. The plain cells that a kernel is compared with need no graph, whose compilation takes seconds.
-    """
+def with_gradients(function, weight, *arrays):
+    """What a cell or function gives, and the gradients by `arrays` of that times `weight`, as arrays."""
     import mindspore as ms
     from mindspore import Tensor
-
-    ms.set_context(mode=ms.GRAPH_MODE if graph else ms.PYNATIVE_MODE)
 
     def weighted(*tensors):
         output = function(*tensors)

@@ -1,4 +1,4 @@
-"""Graph mode on the CPU."""
+"""The mode, and what is skipped."""
 import mindspore as ms
 import pytest
 
@@ -6,9 +6,10 @@ from src.cpu_kernels.library import has_bf16_products
 
 
 @pytest.fixture(autouse=True)
-def _graph_mode_on_cpu():
+def _operator_by_operator():
+    """PyNative mode on the CPU, which needs no compilation; integration/test_kernel_use.py has the kernels in graphs."""
     ms.set_device("CPU")
-    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
 
 
 @pytest.fixture(autouse=True)

@@ -68,7 +68,7 @@ def drawn(cell, seed=0):
     return cell
 
 
-def run(cell, x, douts, parameters, mode=ms.GRAPH_MODE):
+def run(cell, x, douts, parameters, mode=ms.PYNATIVE_MODE):
     """Outputs of a cell of one input, and the gradients of x and of the parameters for these gradients of the outputs."""
     ms.set_context(mode=mode)
 
@@ -123,6 +123,19 @@ def test_a_convolution_and_its_gradients(kernels, case, mixed):
     assert_close(dweight, expected_dweight, TOLERANCE[mixed])
     assert_close(dbias, dout.sum((0, 2, 3), dtype=np.float64), TOLERANCE[mixed])
     assert mixed == (np.abs(output - definition.output() - bias[:, None, None]).max() > 1e-3)
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
+@pytest.mark.parametrize("strides", [(1, 2), (2, 1)])
+def test_convolutions_that_differ_in_their_stride_alone(kernels, strides, mode):
+    x, dout = normal(2, 5, 8, 9), normal(2, 4, 8, 9, seed=2)
+    for stride in strides:
+        conv = drawn(nn.Conv2d(5, 4, 3, stride=stride, pad_mode="pad", padding=1))
+        definition = Definition(x, conv.weight.asnumpy(), stride, (1, 1, 1, 1))
+        own = dout[:, :, ::stride, ::stride]
+        [output], dx, [dweight] = run(KernelConv2d(kernels, conv, mixed=False), x, [own], [conv.weight], mode)
+        for found, expected in zip((output, dx, dweight), (definition.output(), *definition.gradients(own))):
+            assert_close(found, expected, 1e-5)
 
 
 def affine(norm):
@@ -227,9 +240,7 @@ def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
     parameters = plain.trainable_params()
     cell = KernelNetwork(kernels, program)
 
-    def gradients(function, mode):
-        ms.set_context(mode=mode)
-
+    def gradients(function):
         def weighted(*tensors):
             outputs, total = function(*tensors), 0.0
             for i, output in enumerate(outputs):
@@ -245,7 +256,7 @@ def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
     def kernel(*tensors):
         return cell(*(tensor.astype(ms.bfloat16) if narrow else tensor for tensor in tensors))
 
-    found, expected = gradients(kernel, ms.GRAPH_MODE), gradients(lambda *tensors: plain(tensors), ms.PYNATIVE_MODE)
+    found, expected = gradients(kernel), gradients(lambda *tensors: plain(tensors))
     assert len(found) == len(program.outputs) + len(inputs) + len(parameters)
     for one, other in zip(found, expected):
         assert other.any()

@@ -116,8 +116,8 @@ def test_pool_and_its_gradient(kernels, case):
     level = np.int32(np.arange(batch * number) % len(sizes) if only is None else np.full(batch * number, only))
     dout = rng.normal(size=(batch * number, channels, resolution, resolution)).astype(np.float32)
     plain = RoIAlign(*geometry)
-    results = [with_gradients(OfLevels(cell, boxes, level, channels_last=cell is not plain), dout, *levels,
-                              graph=cell is not plain) for cell in (plain, FirstOfPair(kernels, plain))]
+    results = [with_gradients(OfLevels(cell, boxes, level, channels_last=cell is not plain), dout, *levels)
+               for cell in (plain, FirstOfPair(kernels, plain))]
     alone = OfLevels(KernelRoIAlign(kernels, plain), boxes, level, channels_last=True)(*map(Tensor, levels))
     np.testing.assert_array_equal(alone.asnumpy(), results[1][0])
     expected, expected_gradients = expected_pool(levels, boxes, level, *geometry, dout)
@@ -144,8 +144,8 @@ def test_patches_and_their_gradient(kernels, channels, batch):
     padded = [np.pad(feature, ((0, 0), (0, 0), (1, 1), (1, 1))) for feature in levels]
     expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
     (plain, plain_gradients), (found, gradients) = (
-        with_gradients(OfLevels(cell, level, y, x, channels_last=graph), dout, *levels, graph=graph)
-        for cell, graph in ((ExtractPatches(), False), (PatchesOf(KernelTrainingFeatures(kernels, features)), True)))
+        with_gradients(OfLevels(cell, level, y, x, channels_last=last), dout, *levels)
+        for cell, last in ((ExtractPatches(), False), (PatchesOf(KernelTrainingFeatures(kernels, features)), True)))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(plain, expected)
     for one, other, feature in zip(gradients, plain_gradients, padded):
@@ -180,7 +180,7 @@ def test_training_features_and_their_gradient(kernels):
     dout = rng.normal(size=2 * 9 * 5 * 9 + 2 * 5 * 3 * 21).astype(np.float32)
     (expected, expected_gradients), (found, gradients) = (
         with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x)), channels_last=cell is not plain), dout,
-                       *levels, graph=cell is not plain)
+                       *levels)
         for cell in (plain, KernelTrainingFeatures(kernels, plain)))
     assert_close(found, expected, 1e-5)
     for one, other in zip(gradients, expected_gradients):

@@ -59,6 +59,7 @@ def assert_weights(layer, weight, bias):
     np.testing.assert_allclose(layer.bias.asnumpy(), bias, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize(("scaler", "value"), [("static", 256.0), ("dynamic", 1024.0), ("none", 256.0)])
 def test_two_steps_equal_numpy(scaler, value):
     layer, scaler_object, step = build(scaler, value)
@@ -131,6 +132,7 @@ EIGHT = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 TARGETS = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
 
 
+@pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize("max_norm", [False, 0.5])
 @pytest.mark.parametrize("accumulate_steps", [1, 2, 4])
 def test_micro_batches_train_as_one_batch_of_all_their_rows(accumulate_steps, max_norm):
