@@ -34,12 +34,12 @@ def obs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(obs, compiled):
+def run(obs):
     """A function that runs a script on a machine, a folder, with flags and -o settings, and gives its output."""
     def run_on(machine, script, *flags, status=0, launcher=(sys.executable,), moxing=True, **settings):
         machine.mkdir(exist_ok=True)
         config = machine / "tiny.yml"
-        config.write_text(yaml.safe_dump({"__BASE__": str(TINY_DETECTOR), "enable_modelarts": True, "compile_cache": compiled,
+        config.write_text(yaml.safe_dump({"__BASE__": str(TINY_DETECTOR), "enable_modelarts": True, "ms_mode": 1,
                                           "data": {"draw_shapes": None}}))
         words = [*launcher, script, "--config", config, "--save_dir", machine / "out", "--data_dir",
                  machine / "data", *flags, "-o", "keep_checkpoint_max=2", *(f"{key}={value}" for key, value in settings.items())]

@@ -26,13 +26,16 @@ def workspace(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def config(workspace, compiled):
-    """The tiny detector, with the learning rate of two ranks."""
+def config(workspace):
+    """The tiny detector, with the learning rate of two ranks, operator by operator, which needs no compilation.
+
+    The few steps of 2 images in test_parallel_training.py have graphs.
+    """
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)
     settings = {
         "__BASE__": str(TINY_DETECTOR),
-        "compile_cache": compiled,
+        "ms_mode": 1,
         "data": {"dataset_dir": str(folder), "draw_shapes": SHAPES},
         "lr": {"base_batch_size": 4},
     }

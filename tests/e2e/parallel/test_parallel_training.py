@@ -14,18 +14,18 @@ from tests.helpers.paths import ONE_LEVEL
 TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 
 
-@pytest.fixture(scope="module", params=[(TWO, 10, (1, 2, 1), (2, 1, 1)), (ONE, 3, (1, 8, 1), (1, 2, 4), (2, 1, 4))],
+@pytest.fixture(scope="module", params=[(0, TWO, 10, (1, 2, 1), (2, 1, 1)), (1, ONE, 3, (1, 8, 1), (1, 2, 4), (2, 1, 4))],
                 ids=["2 images", "8 images"])
 def few_steps(run, workspace, two_canvases, request):
-    """First gradients and last weights of steps of the same images: by (processes, batch_size, accumulate_steps).
+    """First gradients and last weights of steps of the same images: by (processes, batch_size, accumulate_steps), 2 in graphs.
 
     With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other.
     Three are as many epochs of 8 of the 9 images: later, roundings of 1e-8 grow a hundredfold, as after any such change.
     """
-    canvases, steps, *runs = request.param
+    mode, canvases, steps, *runs = request.param
     exact = workspace / "exact.yml"
     exact.write_text(yaml.safe_dump({
-        "__BASE__": str(two_canvases), "backbone": {"frozen_bn": True}, "data": {"target_size": canvases},
+        "__BASE__": str(two_canvases), "ms_mode": mode, "backbone": {"frozen_bn": True}, "data": {"target_size": canvases},
         "rpn_head": {"rpn_label_assignment": {"use_random": False}}, "bbox_head": {"bbox_assigner": {"use_random": False}}}))
     results = []
     for ranks, batch_size, accumulate_steps in runs:
@@ -94,13 +94,10 @@ def contents(folder, suffix):
 
 
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
-    """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others.
-
-    Operator by operator: how graphs resume is tested with one process.
-    """
+    """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others."""
     whole, resumed, config = workspace / "whole", workspace / "from_inside", workspace / "one_level.yml"
     config.write_text(yaml.safe_dump({"__BASE__": [str(two_canvases), str(ONE_LEVEL)]}))
-    flags = ["--config", config, "--mix", "False", "--ms_mode", "1", "-o", "epochs=2", "save_interval_steps=1"]
+    flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=1"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
     inside = "FasterRCNN_det_resnet18_epoch2_step1_rank0.ckpt"
