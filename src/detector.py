@@ -7,6 +7,7 @@ import os
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
+from mindspore.nn.utils import no_init_parameters
 
 from src.checkpoint import Checkpoint, load_weights, read_checkpoint
 from src.checkpoint_file import read_checkpoint_file
@@ -72,7 +73,8 @@ def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
         UserError: the checkpoint cannot be read or does not fit the configuration.
     """
     checkpoint = read_checkpoint(cfg.checkpoint_path)
-    network = build_detector(cfg, checkpoint.num_classes, pretrained=False)
+    with no_init_parameters():  # drawing them takes a second
+        network = build_detector(cfg, checkpoint.num_classes, pretrained=False)
     load_weights(network, checkpoint)
     return network, checkpoint
 
