@@ -34,7 +34,7 @@ SMALL = {
     "tools/benchmark.py": "backbone.name=det_resnet18 backbone.in_channels=null --height 64 --width 64 --steps 1",
 }
 # Operator by operator: a graph for two images takes longer to compile than to use. Those with --mix True keep theirs.
-WITHOUT_A_GRAPH = re.compile(r"python eval\.py .*--mix False")
+WITHOUT_A_GRAPH = re.compile(r"python (eval|infer|train)\.py .*--mix False")
 # Program -> the flag or the pattern that gives its most important file.
 WRITES = {
     "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "detections.json",
