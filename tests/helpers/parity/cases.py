@@ -4,14 +4,14 @@ import numpy as np
 # name -> classes, salt of the weights, canvas (height, width), boxes and classes of each image. With the weights of some other
 # salts, a loss differs by as much as a single proposal adds to it: one lies on a threshold, and rounding decides.
 CASES = {
-    "one_class": (1, 3, (384, 512), [
+    "one_class": (1, 3, (192, 256), [
         # At all four borders, and one within another.
-        ([[0, 0, 120, 90], [300, 284, 512, 384], [100, 100, 260, 300], [140, 150, 200, 210]], [0, 0, 0, 0])]),
-    "eighty_classes": (80, 6, (256, 256), [
+        ([[0, 0, 60, 45], [150, 142, 256, 192], [50, 50, 130, 150], [70, 75, 100, 105]], [0, 0, 0, 0])]),
+    "eighty_classes": (80, 6, (128, 128), [
         ([], []),
         # Smaller than a pixel; two identical boxes; the whole image.
-        ([[100.25, 60.5, 100.75, 60.9], [30, 40, 110, 170], [30, 40, 110, 170], [0, 0, 256, 256],
-          [12.5, 200, 80, 256], [150, 20, 240.5, 110.25]], [5, 79, 3, 0, 17, 42])]),
+        ([[50.25, 30.5, 50.75, 30.9], [15, 20, 55, 85], [15, 20, 55, 85], [0, 0, 128, 128],
+          [6.5, 100, 40, 128], [75, 10, 120.5, 55.25]], [5, 79, 3, 0, 17, 42])]),
 }
 
 LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and rounding grows as much
