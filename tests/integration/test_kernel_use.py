@@ -100,6 +100,7 @@ def test_training_in_bfloat16(kernels):
     """Losses and gradients are those of float32 up to the rounding of its products."""
     if not has_bf16_products():
         pytest.skip("the processor has no products of bfloat16")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     (losses, gradients), (expected, expected_gradients) = (
         losses_and_gradients(detector(configuration(mix=mix, **{"backbone.frozen_bn": True}), True, True))
         for mix in (True, False))
