@@ -218,9 +218,9 @@ class Backward {
 }  // namespace
 }  // namespace network
 
-// Program, sizes of the inputs, constants of each weight, for each input that has a gradient a tensor that carries its shape, gradients of the
-// differentiable outputs, parameters, saved values -> gradients of the inputs where the program asks for them, then of the
-// trainable parameters.
+// Program, sizes of the inputs, constants of each weight, for each input that has a gradient a tensor that carries its shape,
+// gradients of the differentiable outputs, parameters, saved values -> gradients of the inputs where the program asks for them,
+// then of the trainable parameters.
 extern "C" int NetworkGradient(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
   return status_of(__func__, [&] {
     const network::Program program(ints(tensors[0]), ints(tensors[1]));
