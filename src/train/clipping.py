@@ -8,7 +8,7 @@ from mindspore import Tensor, nn, ops
 class ClipByGlobalNorm(nn.Cell):
     """Gradients times max_norm / max(norm, max_norm), with the norm of all of them together.
 
-    MindSpore's own ops.clip_by_global_norm, which it no longer recommends, takes longer, and longer to compile.
+    MindSpore's own ops.clip_by_global_norm, which it no longer recommends, takes longer to run and to compile.
 
     Args:
         max_norm: above 0.

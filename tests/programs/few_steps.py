@@ -9,7 +9,6 @@ from src.launch import launch
 def main(args, group, _):
     import numpy as np
 
-    from src.compile_cache import training_graphs, use_compile_cache
     from src.config import load_config, with_settings
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
@@ -28,8 +27,6 @@ def main(args, group, _):
     step = TrainStep(network, cfg, len(dataset.names), group)
     broadcast_parameters(group, step.parameters())
     loader = TrainLoader(dataset, cfg, group.rank, group.size)
-    graphs = training_graphs(loader.canvas_order(), [], cfg.accumulate_steps)
-    use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
     results, batches = {}, loader.batches()
     for index in range(int(steps)):
         micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
