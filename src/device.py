@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import re
@@ -40,6 +41,8 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     Raises:
         UserError: the device is not there, MindSpore was built without it, or a setting does not work on it.
     """
+    # MindSpore collects garbage before each compilation. What has been imported will never be any.
+    gc.freeze()
     device: str = cfg.device_target
     if device == "auto":
         device, reason = find_device()

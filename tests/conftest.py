@@ -1,4 +1,5 @@
 """What all tests share."""
+import gc
 import logging
 import sys
 
@@ -39,9 +40,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_operator_after_the_other():
-    """As `src.device.set_up_device` has it on the CPU."""
+    """As `src.device.set_up_device` has it on the CPU, without garbage collections among what is imported."""
     import mindspore as ms
     ms.runtime.launch_blocking()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

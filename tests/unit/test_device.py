@@ -1,4 +1,5 @@
 """Choosing a device and setting it up, with MindSpore's answers as they were seen without a device, or made up."""
+import gc
 import logging
 import os
 from types import SimpleNamespace
@@ -94,6 +95,12 @@ def test_jit_level_is_that_of_the_setting(monkeypatch, level):
     monkeypatch.setattr(ms, "set_context", lambda **settings: given.append(settings))
     set_up_device(with_settings(Config(), {"device_target": "CPU", "jit_level": level}), SingleProcess())
     assert [settings["jit_config"] for settings in given if "jit_config" in settings] == [{"jit_level": level}] * bool(level)
+
+
+def test_what_is_imported_is_left_out_of_the_collections_of_garbage_before_compilations():
+    gc.unfreeze()
+    set_up_device(with_settings(Config(), {"device_target": "CPU"}), SingleProcess())
+    assert id(ms) not in map(id, gc.get_objects()) and gc.get_freeze_count() > 100_000
 
 
 class Group(SingleProcess):

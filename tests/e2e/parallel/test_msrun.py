@@ -2,10 +2,10 @@
 import json
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
-import pytest
 
 from src.checkpoint import read_checkpoint
 from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun, wait_for, wait_for_end
@@ -14,15 +14,13 @@ from tests.helpers.paths import ROOT
 NAME = "FasterRCNN_det_resnet18"
 
 
-@pytest.fixture
-def start(tmp_path):
-    """A function that starts a program as two processes of msrun; -> the launcher, and the file of its output."""
-    def start_msrun(*words):
-        log = tmp_path / "output.log"
-        with open(log, "w") as output:
-            return psutil.Popen(msrun(2, tmp_path / "logs", *words), cwd=ROOT, env=MSRUN_ENVIRONMENT, stdout=output,
-                                stderr=subprocess.STDOUT), log
-    return start_msrun
+def start(save_dir, *words):
+    """Start a program that writes to `save_dir` as two processes of msrun; -> the launcher, and the file of its output."""
+    log = save_dir / "output.log"
+    save_dir.mkdir(exist_ok=True)
+    with open(log, "w") as output:
+        return psutil.Popen(msrun(2, save_dir / "logs", *words, "--save_dir", save_dir), cwd=ROOT, env=MSRUN_ENVIRONMENT,
+                            stdout=output, stderr=subprocess.STDOUT), log
 
 
 def ranks_and_scheduler(program):
@@ -30,8 +28,8 @@ def ranks_and_scheduler(program):
     return [process for process in program.children() if process.cmdline()[:2] == ["python", "train.py"]]
 
 
-def test_training_gives_the_weights_that_it_gives_under_mpirun(start, config, trained, tmp_path):
-    program, log = start("train.py", "--config", config, "--save_dir", tmp_path, "--run_eval", "True", "-o", "epochs=1")
+def test_training_gives_the_weights_that_it_gives_under_mpirun(config, trained, tmp_path):
+    program, log = start(tmp_path, "train.py", "--config", config, "--run_eval", "True", "-o", "epochs=1")
     assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
     found, expected = (read_checkpoint(str(folder / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt"))
                        for folder in (tmp_path, trained[1]))
@@ -44,18 +42,17 @@ def test_training_gives_the_weights_that_it_gives_under_mpirun(start, config, tr
     assert log.read_text().count("epoch 1/1 step 1/2") == 1
 
 
-def test_an_evaluation_writes_the_results_file_of_one_process(start, config, trained, alone, tmp_path):
-    program, log = start("eval.py", "--config", config, "--save_dir", tmp_path, "--checkpoint_path",
+def test_an_evaluation_writes_the_results_file_of_one_process(config, trained, alone, tmp_path):
+    program, log = start(tmp_path, "eval.py", "--config", config, "--checkpoint_path",
                          trained[1] / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt")
     assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
     found, expected = ((folder / "bbox_results.json").read_text() for folder in (tmp_path / "eval", alone[1]))
     assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 30
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_signal_ends_all_processes(start, config, tmp_path, number):
-    """SIGTERM, to all that run the script, lets them save; SIGKILL hits rank 1 alone."""
-    program, log = start("train.py", "--config", config, "--save_dir", tmp_path, "-o", "epochs=1000", "keep_checkpoint_max=1")
+def kill_while_training(config, folder, number):
+    """Send SIGTERM to all that run the script, which lets them save, or SIGKILL to rank 1 alone: all must end."""
+    program, log = start(folder, "train.py", "--config", config, "-o", "epochs=1000", "keep_checkpoint_max=1")
     wait_for("epoch 1/1000 step 2/2", program, log)
     family, script = program.children(recursive=True), ranks_and_scheduler(program)
     roles = [(process.environ()["MS_ROLE"], process.environ().get("MS_NODE_ID")) for process in script]
@@ -64,7 +61,15 @@ def test_a_signal_ends_all_processes(start, config, tmp_path, number):
         if number == signal.SIGTERM or rank == "1":
             process.send_signal(number)
     assert wait_for_end(program, family) != 0
-    if number == signal.SIGTERM:
-        saved = [line.split(" saved ")[1] for line in log.read_text().splitlines() if " saved " in line]
-        done = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
-        assert read_checkpoint(saved[-1]).progress["global_step"] == done
+    return log.read_text()
+
+
+def test_a_signal_ends_all_processes(config, tmp_path):
+    """Two runs side by side, as each waits most of the time for the end of a process."""
+    numbers = (signal.SIGTERM, signal.SIGKILL)
+    folders = [tmp_path / number.name for number in numbers]
+    with ThreadPoolExecutor() as pool:
+        log, _ = pool.map(kill_while_training, [config] * 2, folders, numbers)
+    saved = [line.split(" saved ")[1] for line in log.splitlines() if " saved " in line]
+    done = json.loads((folders[0] / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
+    assert read_checkpoint(saved[-1]).progress["global_step"] == done

@@ -1,6 +1,7 @@
 """src/train/step.py with a network of one layer, whose gradient is known."""
 from types import SimpleNamespace
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
@@ -132,10 +133,11 @@ EIGHT = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 TARGETS = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
 
 
-@pytest.mark.usefixtures("graph_mode")
-@pytest.mark.parametrize("max_norm", [False, 0.5])
-@pytest.mark.parametrize("accumulate_steps", [1, 2, 4])
-def test_micro_batches_train_as_one_batch_of_all_their_rows(accumulate_steps, max_norm):
+@pytest.mark.parametrize(("accumulate_steps", "max_norm", "mode"), [
+    (1, False, ms.PYNATIVE_MODE), (1, 0.5, ms.GRAPH_MODE), (2, False, ms.GRAPH_MODE), (2, 0.5, ms.PYNATIVE_MODE),
+    (4, False, ms.PYNATIVE_MODE), (4, 0.5, ms.PYNATIVE_MODE)])
+def test_micro_batches_train_as_one_batch_of_all_their_rows(accumulate_steps, max_norm, mode):
+    ms.set_context(mode=mode)
     layer, scaler, step = build(max_norm=max_norm, accumulate_steps=accumulate_steps)
     weight, bias, speed = WEIGHT.astype(np.float64), BIAS.astype(np.float64), [0, 0]
     for _ in range(5):
