@@ -44,7 +44,7 @@ def score(paths, cfg, group):
     from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
-    from src.detector import Predictor, build_detector
+    from src.detector import Predictor, build_empty_detector
     from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
     from src.report.evaluation_report import write_evaluation_report
@@ -55,7 +55,7 @@ def score(paths, cfg, group):
     trained = group.broadcast(read_checkpoint(paths[0]).class_names if cfg.data.unite_classes and group.rank == 0 else None)
     dataset = open_validation_set(cfg, group, trained)
     fonts = find_fonts(dataset.names, cfg.font)
-    network = build_detector(cfg, len(dataset.names), pretrained=False)
+    network = build_empty_detector(cfg, len(dataset.names))
     loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
     use_compile_cache(cfg, inference_graphs(loader.canvas_order()), len(dataset.names))
     scores = {}

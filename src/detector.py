@@ -46,6 +46,12 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
     return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix and cfg.device_target != "CPU" else network
 
 
+def build_empty_detector(cfg, num_classes: int) -> FasterRCNN:
+    """As `build_detector`, without values for the weights, which all must be given some: drawing them takes a second."""
+    with no_init_parameters():
+        return build_detector(cfg, num_classes, pretrained=False)
+
+
 def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
     """What the setting `backbone.pretrained` says, True or False, or {name: array} of the file that it names.
 
@@ -73,8 +79,7 @@ def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
         UserError: the checkpoint cannot be read or does not fit the configuration.
     """
     checkpoint = read_checkpoint(cfg.checkpoint_path)
-    with no_init_parameters():  # drawing them takes a second
-        network = build_detector(cfg, checkpoint.num_classes, pretrained=False)
+    network = build_empty_detector(cfg, checkpoint.num_classes)
     load_weights(network, checkpoint)
     return network, checkpoint
 

@@ -94,7 +94,7 @@ def broadcast_parameters(group: Group, parameters: list[Parameter]) -> None:
     """Give all processes the values that rank 0 has."""
     if group.size == 1:
         return
-    arrays = group.broadcast([parameter.asnumpy() for parameter in parameters])
+    arrays = group.broadcast([parameter.asnumpy() for parameter in parameters] if group.rank == 0 else None)
     if group.rank > 0:
         for parameter, array in zip(parameters, arrays):
             parameter.set_data(Tensor(array))
