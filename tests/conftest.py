@@ -44,6 +44,8 @@ def one_operator_after_the_other():
     import mindspore as ms
     ms.runtime.launch_blocking()
     gc.freeze()
+    yield
+    gc.unfreeze()  # cells that were there when a test set the device up must end before MindSpore's modules
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from tests.helpers.paths import ONE_LEVEL
 TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 
 
-@pytest.fixture(scope="module", params=[(0, TWO, 10, (1, 2, 1), (2, 1, 1)), (1, ONE, 3, (1, 8, 1), (1, 2, 4), (2, 1, 4))],
+@pytest.fixture(scope="module", params=[(0, TWO, 5, (1, 2, 1), (2, 1, 1)), (1, ONE, 3, (1, 8, 1), (1, 2, 4), (2, 1, 4))],
                 ids=["2 images", "8 images"])
 def few_steps(run, workspace, two_canvases, request):
     """First gradients and last weights of steps of the same images: by (processes, batch_size, accumulate_steps), 2 in graphs.
 
-    With frozen BatchNorm, and without random sampling. Ten steps are two epochs of 4 steps on one canvas and 1 on the other.
+    With frozen BatchNorm, and without random sampling. Five steps are an epoch of 4 steps on one canvas and 1 on the other.
     Three are as many epochs of 8 of the 9 images: later, roundings of 1e-8 grow a hundredfold, as after any such change.
     """
     mode, canvases, steps, *runs = request.param
