@@ -39,8 +39,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_operator_after_the_other():
-    """As `src.device.set_up_device` has it on the CPU, without garbage collections among what is imported."""
+def as_set_up_device_has_it():
+    """One operator after the other, and no collection of garbage among what is imported."""
     import mindspore as ms
     ms.runtime.launch_blocking()
     gc.freeze()
