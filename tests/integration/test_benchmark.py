@@ -1,7 +1,5 @@
 """tools/benchmark.py: what it measures, prints and writes."""
 import json
-import subprocess
-import sys
 
 import cv2
 import mindspore as ms
@@ -14,7 +12,8 @@ from src.dataset.shapes import ensure_shapes
 from src.detector import Predictor, load_detector
 from src.distributed import SingleProcess
 from src.train.step import TrainStep
-from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.scripts import run_script
 from tests.helpers.tiny_networks import tiny_config, tiny_network
 from tools import benchmark
 from tools.benchmarking.breakdown import PARTS
@@ -30,7 +29,7 @@ def run_benchmark():
     def run(*flags):
         words = ["tools/benchmark.py", "--config", "tests/tiny_detector.yml", "--device_target", "CPU", "--height", 64,
                  "--width", 64, "--batch", 1, "--steps", 1, *flags]
-        return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=200)
+        return run_script(*words)
     return run
 
 

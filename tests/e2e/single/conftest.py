@@ -1,8 +1,6 @@
 """A tiny detector and a tiny data set, trained by the command line once for all tests of this folder."""
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -11,8 +9,9 @@ import yaml
 
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
-from tests.helpers.paths import ONE_LEVEL, ROOT, TINY_DETECTOR
+from tests.helpers.paths import ONE_LEVEL, TINY_DETECTOR
 from tests.helpers.run_files import wait_until
+from tests.helpers.scripts import run_script, start_script
 
 SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
 DAMAGED = "000005.jpg"  # of the 13 training images: a batch of 2 makes 6 steps an epoch
@@ -77,10 +76,10 @@ def command(config):
     A flag --config takes the place of the configuration.
     """
     def build(script, save_dir, *flags, **settings):
-        words = [sys.executable, script, *([] if "--config" in flags else ["--config", config]), "--save_dir", save_dir, *flags]
+        words = [script, *([] if "--config" in flags else ["--config", config]), "--save_dir", save_dir, *flags]
         if settings:
             words += ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
-        return [str(word) for word in words]
+        return words
     return build
 
 
@@ -88,8 +87,7 @@ def command(config):
 def run(command):
     """A function like `command` that runs the command to its end and returns its standard output."""
     def run_to_end(script, save_dir, *flags, status=0, **settings):
-        done = subprocess.run(command(script, save_dir, *flags, **settings), cwd=ROOT, capture_output=True, text=True,
-                              timeout=600)
+        done = run_script(*command(script, save_dir, *flags, **settings))
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stderr if status else done.stdout
     return run_to_end
@@ -103,9 +101,7 @@ def run_and_kill(command):
     """
     def start_and_kill(last_step, script, save_dir, *flags, **settings):
         log = Path(f"{save_dir}.log")
-        with open(log, "w") as output:
-            program = psutil.Popen(command(script, save_dir, *flags, **settings), cwd=ROOT, stdout=output,
-                                   stderr=subprocess.STDOUT)
+        program = start_script(log, *command(script, save_dir, *flags, **settings))
         try:
             wait_for_step(program, Path(save_dir) / "metrics.jsonl", last_step, log)
             workers = program.children(recursive=True)
@@ -133,9 +129,7 @@ def start(command):
 
     def start_one(script, save_dir, *flags, **settings):
         log = Path(f"{save_dir}.{len(started)}.log")
-        with open(log, "w") as output:
-            program = psutil.Popen(command(script, save_dir, *flags, **settings), cwd=ROOT, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+        program = start_script(log, *command(script, save_dir, *flags, **settings))
         started.append(program)
         return program, log
 

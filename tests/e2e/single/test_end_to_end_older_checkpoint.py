@@ -1,12 +1,10 @@
 """Checkpoints of the older MindSpore implementation in the scripts: fine-tuning with other classes, and evaluation."""
-import subprocess
-import sys
-
 import numpy as np
 
 from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
-from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.run_files import checkpoint, read_json, read_lines
+from tests.helpers.scripts import run_script
 
 EPOCHS = 6
 
@@ -28,8 +26,8 @@ def test_fine_tuning_with_three_classes_from_eighty(workspace, run, three_classe
 
 def test_a_trained_detector_scores_the_same_under_the_older_names(workspace, run, straight):
     path = workspace / "as_older.ckpt"
-    done = subprocess.run([sys.executable, "tools/export_mindspore_models.py", checkpoint(straight[0], "epoch4_rank0"), path,
-                           "--config", TINY_DETECTOR], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = run_script("tools/export_mindspore_models.py", checkpoint(straight[0], "epoch4_rank0"), path,
+                      "--config", TINY_DETECTOR)
     assert done.returncode == 0, done.stderr
     output = run("eval.py", workspace / "as_older", "--checkpoint_path", path)
     assert output.count("is a checkpoint of the older MindSpore implementation") == 1

@@ -12,6 +12,7 @@ from src.config.command_line import parse_train_args
 from src.dataset.shapes import ensure_shapes
 from src.detector import build_detector
 from src.run_folder import lock_folder
+from tests.helpers.scripts import run_script
 from tests.helpers.sentences import QUICK_START, ROOT, SCRIPTS, assert_says, sentence_of
 
 TINY = str(ROOT / "tests" / "tiny_detector.yml")
@@ -163,8 +164,7 @@ def test_a_folder_for_graphs_that_cannot_be_made(refused, tmp_path):
 
 def test_a_canvas_that_is_no_multiple_of_32_is_rounded_up_and_said():
     """By a process, on which nothing else follows: the data set is missing."""
-    done = subprocess.run([sys.executable, "train.py", "--config", TINY, "--save_dir", "/proc/out", "-o",
-                           "data.target_size=[60,100]"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = run_script("train.py", "--config", TINY, "--save_dir", "/proc/out", "-o", "data.target_size=[60,100]")
     assert done.returncode == 1
     said = done.stdout + done.stderr
     assert "-o data.target_size: data.target_size [60, 100] rounded up to [64, 128], multiples of 32" in said

@@ -19,6 +19,7 @@ from src.errors import UserError
 from src.models.faster_rcnn import InferenceForward
 from src.models.precision import to_mixed_precision
 from tests.helpers.paths import ROOT
+from tests.helpers.scripts import run_script
 from tests.helpers.small_detector import OLDER_RECIPE
 from tests.helpers.tiny_networks import NUM_CLASSES, TINY_DETECTOR, tiny_config, tiny_inputs, tiny_network
 
@@ -38,12 +39,6 @@ boxes, scores = session.run(["boxes", "scores"], dict(inputs))
 assert not any(name.split(".")[0] in ("mindspore", "src") for name in sys.modules)
 np.savez(sys.argv[3], boxes=boxes, scores=scores)
 """
-
-
-def run(*words, status=0):
-    done = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stderr if status else done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +70,11 @@ def predicted(network, cfg, image, valid_size):
     ("ONNX", False, LOAD_ONNX, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
     pytest.param("MINDIR", True, LOAD_MINDIR, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
 def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load, canvases, names):
-    text = run("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix, "--checkpoint_path", checkpoint,
-               "--file_format", file_format, "--raw", True, "--output", tmp_path / f"detector.{file_format.lower()}",
-               "-o", f"data.target_size={canvases}")
+    done = run_script("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix,
+                      "--checkpoint_path", checkpoint, "--file_format", file_format, "--raw", True,
+                      "--output", tmp_path / f"detector.{file_format.lower()}", "-o", f"data.target_size={canvases}")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
     assert text.count("compared with the network on drawn images: boxes differ by") == len(names)
     assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in text
     assert sorted(p.name for p in tmp_path.iterdir()) == names
@@ -85,7 +82,8 @@ def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_fo
     assert path.stat().st_mode & 0o777 == 0o644
     image, valid_size = tiny_inputs(1)
     np.savez(tmp_path / "in.npz", image=image, valid_size=valid_size)
-    run("-c", load, path, tmp_path / "in.npz", tmp_path / "out.npz")
+    subprocess.run([sys.executable, "-c", load, path, tmp_path / "in.npz", tmp_path / "out.npz"], cwd=ROOT, check=True,
+                   timeout=600)
     found, cfg = np.load(tmp_path / "out.npz"), tiny_config(mix=mix)
     boxes, scores = predicted(tiny_network(cfg), cfg, image, valid_size)
     np.testing.assert_allclose(found["boxes"], boxes, rtol=0, atol=0.1 if mix else 1e-3)

@@ -1,13 +1,12 @@
 """A tiny detector of the command line, trained for some steps, and what eval.py and infer.py find with it."""
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.scripts import run_script
 
 SHAPES = {"train_images": 8, "val_images": 4, "height": 64, "width": 64, "seed": 0}
 
@@ -40,8 +39,7 @@ def config(workspace, shapes, compiled):
 def run(config):
     """A function of a script, flags and the expected status that runs it to its end: (standard output, standard error)."""
     def run_to_end(script, *flags, status=0):
-        words = [sys.executable, script, "--config", config, *flags]
-        done = subprocess.run(list(map(str, words)), cwd=ROOT, capture_output=True, text=True, timeout=300)
+        done = run_script(script, "--config", config, *flags)
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout, done.stderr
     return run_to_end

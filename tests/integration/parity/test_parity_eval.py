@@ -1,7 +1,5 @@
 """eval.py on a converted checkpoint writes torchvision's detections."""
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -9,7 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.helpers.parity.comparison import share_of_equal_detections
-from tests.helpers.parity.drawn_detector import CONFIG, ROOT, drawn_network, torchvision_config, torchvision_state
+from tests.helpers.parity.drawn_detector import CONFIG, drawn_network, torchvision_config, torchvision_state
+from tests.helpers.scripts import run_script
 
 CATEGORY_IDS = [7, 2, 30]  # of the classes by label once sorted: 2, 7, 30
 
@@ -42,7 +41,7 @@ def results(folder):
                     ["eval.py", "--config", CONFIG, "--device_target", "CPU", "--ms_mode", "1", "--save_dir", folder / "output",
                      "--checkpoint_path", folder / "converted.ckpt",
                      "-o", f"data.dataset_dir={folder}", "data.target_size=[320,416]"]):
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=600)
+        done = run_script(*command)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads((folder / "output" / "eval" / "bbox_results.json").read_text())
 

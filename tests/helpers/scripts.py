@@ -1,0 +1,77 @@
+"""The scripts of the project, each run in a process of its own that has imported MindSpore before it starts.
+
+That import takes half of the time of a short run: one process, Python's fork server, does it for all runs and duplicates itself
+for each. The tests of tests/e2e/docs and tests/e2e/parallel start the scripts from nothing, as users do.
+"""
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from tests.helpers.paths import ROOT
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["tests.helpers.preloaded"])
+
+
+class Script(psutil.Process):
+    """A running script, with the methods of subprocess.Popen that tests use."""
+
+    def __init__(self, words, output, errors):
+        self.process = FORKS.Process(target=run_in_this_process, args=([str(word) for word in words], str(output), str(errors)))
+        self.process.start()
+        super().__init__(self.process.pid)
+
+    def poll(self):
+        return self.process.exitcode
+
+    def wait(self, timeout=None):
+        """The exit status; that of a script which a signal ends is negative.
+
+        Raises:
+            TimeoutError: it runs still after so many seconds.
+        """
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise TimeoutError(f"{self.cmdline()} runs still after {timeout} s")
+        return self.process.exitcode
+
+
+def run_in_this_process(words, output, errors):
+    """Run a script of the project's folder, the first of the words, as the leader of a group of processes."""
+    os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # Python's default: its child is told to use the fork server, too
+    os.chdir(ROOT)
+    for path, stream in ((output, 1), (errors, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    sys.argv = words
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def start_script(log, *words):
+    """Start a script and its arguments; the file `log` gets both of its streams."""
+    Path(log).write_text("")
+    return Script(words, log, log)
+
+
+def run_script(*words):
+    """Run a script and its arguments to the end -> subprocess.CompletedProcess with texts.
+
+    Raises:
+        TimeoutError: it runs still after ten minutes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "stdout"), Path(folder, "stderr")
+        script = Script(words, output, errors)
+        try:
+            status = script.wait(600)
+        finally:
+            if script.poll() is None:
+                script.kill()
+        return subprocess.CompletedProcess(words, status, output.read_text(), errors.read_text())
