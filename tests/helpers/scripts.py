@@ -1,7 +1,7 @@
 """The scripts of the project, each run in a process of its own that has imported MindSpore before it starts.
 
 That import takes half of the time of a short run: one process, Python's fork server, does it for all runs and duplicates itself
-for each. The tests of tests/e2e/docs and tests/e2e/parallel start the scripts from nothing, as users do.
+for each. The commands in tests/e2e/docs, and runs of several processes, start the scripts from nothing, as users do.
 """
 import multiprocessing
 import os

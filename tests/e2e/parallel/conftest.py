@@ -2,7 +2,6 @@
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 import yaml
@@ -11,6 +10,7 @@ from src.dataset.shapes import ensure_shapes
 from tests.helpers.launching import MPIRUN, launch
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
 from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.scripts import run_script
 
 SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
 
@@ -59,14 +59,15 @@ def two_canvases(workspace, config):
 def run():
     """A function that runs a Python program as several processes to their end and returns what they print.
 
-    It gives a single process for 1.
+    For 1 there is no mpirun.
     """
     def run_to_end(ranks, *words, status=0):
-        command = launch(ranks, *words) if ranks > 1 else [sys.executable, *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
-                              env={**os.environ, "PYTHONPATH": str(ROOT)})
-        assert (done.returncode == 0) == (status == 0), done.stdout[-6000:]
-        return done.stdout
+        done = run_script(*words) if ranks == 1 else subprocess.run(
+            launch(ranks, *words), cwd=ROOT, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PYTHONPATH": str(ROOT)})
+        output = done.stdout + done.stderr
+        assert (done.returncode == 0) == (status == 0), output[-6000:]
+        return output
     return run_to_end
 
 
