@@ -60,17 +60,17 @@ def start_script(log, *words):
     return Script(words, log, log)
 
 
-def run_script(*words):
+def run_script(*words, timeout=600):
     """Run a script and its arguments to the end -> subprocess.CompletedProcess with texts.
 
     Raises:
-        TimeoutError: it runs still after ten minutes.
+        TimeoutError: it runs still after so many seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "stdout"), Path(folder, "stderr")
         script = Script(words, output, errors)
         try:
-            status = script.wait(600)
+            status = script.wait(timeout)
         finally:
             if script.poll() is None:
                 script.kill()

@@ -29,7 +29,7 @@ def run_benchmark():
     def run(*flags):
         words = ["tools/benchmark.py", "--config", "tests/tiny_detector.yml", "--device_target", "CPU", "--height", 64,
                  "--width", 64, "--batch", 1, "--steps", 1, *flags]
-        return run_script(*words)
+        return run_script(*words, timeout=200)
     return run
 
 

@@ -62,7 +62,7 @@ def run():
     For 1 there is no mpirun.
     """
     def run_to_end(ranks, *words, status=0):
-        done = run_script(*words) if ranks == 1 else subprocess.run(
+        done = run_script(*words, timeout=300) if ranks == 1 else subprocess.run(
             launch(ranks, *words), cwd=ROOT, capture_output=True, text=True, timeout=300,
             env={**os.environ, "PYTHONPATH": str(ROOT)})
         output = done.stdout + done.stderr

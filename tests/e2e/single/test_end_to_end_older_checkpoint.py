@@ -27,7 +27,7 @@ def test_fine_tuning_with_three_classes_from_eighty(workspace, run, three_classe
 def test_a_trained_detector_scores_the_same_under_the_older_names(workspace, run, straight):
     path = workspace / "as_older.ckpt"
     done = run_script("tools/export_mindspore_models.py", checkpoint(straight[0], "epoch4_rank0"), path,
-                      "--config", TINY_DETECTOR)
+                      "--config", TINY_DETECTOR, timeout=300)
     assert done.returncode == 0, done.stderr
     output = run("eval.py", workspace / "as_older", "--checkpoint_path", path)
     assert output.count("is a checkpoint of the older MindSpore implementation") == 1

@@ -164,7 +164,7 @@ def test_a_folder_for_graphs_that_cannot_be_made(refused, tmp_path):
 
 def test_a_canvas_that_is_no_multiple_of_32_is_rounded_up_and_said():
     """By a process, on which nothing else follows: the data set is missing."""
-    done = run_script("train.py", "--config", TINY, "--save_dir", "/proc/out", "-o", "data.target_size=[60,100]")
+    done = run_script("train.py", "--config", TINY, "--save_dir", "/proc/out", "-o", "data.target_size=[60,100]", timeout=60)
     assert done.returncode == 1
     said = done.stdout + done.stderr
     assert "-o data.target_size: data.target_size [60, 100] rounded up to [64, 128], multiples of 32" in said

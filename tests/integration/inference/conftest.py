@@ -39,7 +39,7 @@ def config(workspace, shapes, compiled):
 def run(config):
     """A function of a script, flags and the expected status that runs it to its end: (standard output, standard error)."""
     def run_to_end(script, *flags, status=0):
-        done = run_script(script, "--config", config, *flags)
+        done = run_script(script, "--config", config, *flags, timeout=300)
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout, done.stderr
     return run_to_end
