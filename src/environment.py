@@ -1,4 +1,6 @@
-"""Environment variables that packages such as MindSpore read while they are imported; a value that the user has set stays."""
+"""What must be set before MindSpore is imported: environment variables, of which a value that the user has set stays,
+processors, and garbage collection."""
+import gc
 import os
 
 # A larger image is refused: decoded, a pixel takes 3 bytes, and a file of some kilobytes may claim gigabytes. OpenCV's own
@@ -25,7 +27,10 @@ DEFAULTS = {
 
 
 def set_environment() -> None:
-    """Set the variables, and give this process all processors that mpirun has; call it before MindSpore is imported."""
+    """Set the variables, let Python collect garbage less often, and give this process all processors that mpirun has; call it
+    before MindSpore is imported."""
+    # At Python's 700, 430 collections, which find nothing, take a tenth of the time that imports take.
+    gc.set_threshold(10_000)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     # mpirun may have bound this process to one processor, for which MindSpore would start one thread. `set_up_device` gives
