@@ -30,6 +30,8 @@ def draw_curves(save_dir: str) -> None:
     lines = _read(os.path.join(save_dir, "metrics.jsonl"), "global_step")
     evaluations = _read(os.path.join(save_dir, "evaluations.jsonl"), "epoch")
     figure = new_figure(9, 10)
+    figure.set_layout_engine(None)  # to find the margins that the numbers need would take as long as to draw
+    figure.subplots_adjust(left=0.1, right=0.985, bottom=0.055, top=0.955, hspace=0.14)
     loss, rate, score = figure.subplots(3, sharex=True, height_ratios=(3, 1.5, 2))
     _draw_training(loss, rate, lines)
     _draw_scores(score, evaluations)
