@@ -9,6 +9,8 @@ set_environment()
 sys.argv = [str(ROOT / "train.py")]
 sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in ("", str(ROOT)))]
 
-import cv2  # noqa: E402, F401
 import matplotlib.figure  # noqa: E402, F401
-import mindspore  # noqa: E402, F401
+
+import src.config.command_line  # noqa: E402, F401
+import src.detector  # noqa: E402, F401 with MindSpore, mindcv and OpenCV
+import src.train.evaluator  # noqa: E402, F401

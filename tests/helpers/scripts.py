@@ -1,7 +1,7 @@
 """The scripts of the project, each run in a process of its own that has imported MindSpore before it starts.
 
 That import takes half of the time of a short run: one process, Python's fork server, does it for all runs and duplicates itself
-for each. The commands in tests/e2e/docs, and runs of several processes, start the scripts from nothing, as users do.
+for each. Runs of several processes, the quick start and those of ModelArts start the scripts from nothing, as users do.
 """
 import multiprocessing
 import os
@@ -22,8 +22,9 @@ FORKS.set_forkserver_preload(["tests.helpers.preloaded"])
 class Script(psutil.Process):
     """A running script, with the methods of subprocess.Popen that tests use."""
 
-    def __init__(self, words, output, errors):
-        self.process = FORKS.Process(target=run_in_this_process, args=([str(word) for word in words], str(output), str(errors)))
+    def __init__(self, words, output, errors, folder=ROOT):
+        self.process = FORKS.Process(target=run_in_this_process,
+                                     args=([str(word) for word in words], str(output), str(errors), str(folder)))
         self.process.start()
         super().__init__(self.process.pid)
 
@@ -42,11 +43,12 @@ class Script(psutil.Process):
         return self.process.exitcode
 
 
-def run_in_this_process(words, output, errors):
-    """Run a script of the project's folder, the first of the words, as the leader of a group of processes."""
+def run_in_this_process(words, output, errors, folder):
+    """Run a script in a folder, its path there the first of the words, as the leader of a group of processes."""
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # Python's default: its child is told to use the fork server, too
-    os.chdir(ROOT)
+    os.chdir(folder)
+    sys.path[0] = str(Path(words[0]).resolve().parent)  # as `python script.py` has it
     for path, stream in ((output, 1), (errors, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     sys.argv = words
@@ -60,15 +62,15 @@ def start_script(log, *words):
     return Script(words, log, log)
 
 
-def run_script(*words, timeout=600):
-    """Run a script and its arguments to the end -> subprocess.CompletedProcess with texts.
+def run_script(*words, timeout=600, folder=ROOT):
+    """Run a script and its arguments in a folder to the end -> subprocess.CompletedProcess with texts.
 
     Raises:
         TimeoutError: it runs still after so many seconds.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        output, errors = Path(folder, "stdout"), Path(folder, "stderr")
-        script = Script(words, output, errors)
+    with tempfile.TemporaryDirectory() as streams:
+        output, errors = Path(streams, "stdout"), Path(streams, "stderr")
+        script = Script(words, output, errors, folder)
         try:
             status = script.wait(timeout)
         finally:
