@@ -4,6 +4,7 @@ Here with the kernels for CPUs, where a compiler can build them; in test_parity_
 """
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -22,6 +23,7 @@ def computed(name):
     num_classes, salt, size, _ = CASES[name]
     cfg = torchvision_config(*size, [*SAMPLE_ALL, ("device_target", "CPU")])
     network = drawn_network(cfg, num_classes, salt)
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # a graph for each case would take longer to compile than to use
     images = images_of(name)
     boxes, scores = Predictor(network, cfg)(Tensor(images), Tensor(np.float32([size] * len(images))))
     infer = cfg.infer
