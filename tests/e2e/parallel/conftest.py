@@ -12,7 +12,7 @@ from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 from tests.helpers.scripts import run_script
 
-SHAPES = {"train_images": 9, "val_images": 37, "height": 64, "width": 64, "seed": 0}
+SHAPES = {"train_images": 9, "val_images": 13, "height": 64, "width": 64, "seed": 0}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def workspace(tmp_path_factory):
 def config(workspace):
     """The tiny detector, with the learning rate of two ranks, operator by operator, which needs no compilation.
 
-    The few steps of 2 images in test_parallel_training.py have graphs.
+    Two steps in test_parallel_training.py have graphs.
     """
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)

@@ -47,7 +47,7 @@ def test_an_evaluation_writes_the_results_file_of_one_process(config, trained, a
                          trained[1] / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt")
     assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
     found, expected = ((folder / "bbox_results.json").read_text() for folder in (tmp_path / "eval", alone[1]))
-    assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 30
+    assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 10
 
 
 def kill_while_training(config, folder, number):
