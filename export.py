@@ -31,6 +31,8 @@ def main(cfg, group, _):
         UserError: what the user can mend, see `src.launch.run`.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    import mindspore as ms
+
     from src.deploy.sample_inputs import sample_images
     from src.detector import class_names
     from src.device import set_up_device
@@ -48,6 +50,10 @@ def main(cfg, group, _):
             raise UserError("mix_dtype bfloat16: MindSpore has no such convolution on the CPU, on which the file is checked; "
                             "give -o mix_dtype=float16, or --mix False.")
         to_mixed_precision(network)
+    if not asked.mix:
+        # The network that the file is compared with runs operator by operator: on a few images, its graph would take longer to
+        # compile than to run. Half precision keeps the graph, without which roundings order proposals otherwise.
+        ms.set_context(mode=ms.PYNATIVE_MODE)
     if is_whole(cfg):
         export_whole(cfg, network, class_names(cfg.data, checkpoint), images)
     else:
@@ -65,7 +71,6 @@ def export_whole(cfg, network, names, images):
     Raises:
         UserError: it finds something else, or cannot be written.
     """
-    from src.compile_cache import inference_graphs, use_compile_cache
     from src.config import with_settings
     from src.deploy import whole_file as whole
     from src.detector import Predictor
@@ -74,7 +79,6 @@ def export_whole(cfg, network, names, images):
     with written(cfg.output), whole_file(cfg.output) as temporary:
         whole.write(temporary, network, cfg, names)
         # Predictor puts the kernels into the network, of which the file has plain operators.
-        use_compile_cache(cfg, inference_graphs(cfg.data.canvases), len(names))
         detector, batches = whole.FileDetector(temporary, cfg.batch_size), whole.of_several_sizes(images, cfg.batch_size)
         predictor, threshold = Predictor(network, cfg), cfg.infer.conf_threshold
         result = whole.compare(detector, predictor, batches)

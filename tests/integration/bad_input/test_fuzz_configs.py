@@ -1,5 +1,6 @@
 """Random damage to the shipped configurations: either a configuration that can be written and read again, or one sentence."""
 import contextlib
+import copy
 import io
 import warnings
 
@@ -56,7 +57,7 @@ def folder(tmp_path_factory):
 @given(data=st.data())
 def test_random_values_and_structure(data, folder):
     number = data.draw(st.integers(0, len(PLAIN) - 1))
-    content = data.draw(spoilt(lambda: yaml.safe_load(yaml.safe_dump(PLAIN[number]))))
+    content = data.draw(spoilt(lambda: copy.deepcopy(PLAIN[number])))
     path = folder / "faster_rcnn" / "fuzz.yml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     outcome(path, load_config, folder)
