@@ -48,7 +48,7 @@ def run_in_this_process(words, output, errors, folder):
     os.setsid()
     multiprocessing.set_start_method(None, force=True)  # Python's default: its child is told to use the fork server, too
     os.chdir(folder)
-    sys.path[0] = str(Path(words[0]).resolve().parent)  # as `python script.py` has it
+    sys.path.insert(0, str(Path(words[0]).resolve().parent))  # as `python script.py` does
     for path, stream in ((output, 1), (errors, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     sys.argv = words

@@ -1,7 +1,4 @@
 """Which graphs are taken up. That a run on them has the bits of one without is tested in e2e/single/test_end_to_end_resume.py."""
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,15 +6,14 @@ import pytest
 from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
 from src.config import Config, with_settings
 from src.errors import UserError
-from tests.helpers.paths import ROOT
+from tests.helpers.scripts import run_script
 
 CANVASES = [(64, 96), (96, 64)]
 
 
 def products(*words):
     """What tests/programs/scale_one.py prints for its arguments."""
-    done = subprocess.run([sys.executable, "tests/programs/scale_one.py", *map(str, words)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = run_script("tests/programs/scale_one.py", *words, timeout=120)
     assert done.returncode == 0, done.stderr
     return [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("product ")]
 
