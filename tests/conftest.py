@@ -1,6 +1,7 @@
 """What all tests share."""
 import gc
 import logging
+import os
 import sys
 
 import pytest
@@ -14,6 +15,9 @@ set_environment()  # before MindSpore is imported
 
 # Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
+# Folders whose tests use all processors: commands as users start them, and the threads of the CPU kernels.
+ON_ALL_PROCESSORS = tuple(str(ROOT / "tests" / folder) for folder in ("e2e/docs", "unit/cpu_kernels"))
+PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def pytest_collection_modifyitems(items):
@@ -36,6 +40,19 @@ class SharingScheduling(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return SharingScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """With -n, each process of pytest, and what it starts, keeps to one processor, but for ON_ALL_PROCESSORS.
+
+    On images this small, MindSpore's threads wait for each other in loops, and take the processors from the other tests.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and PROCESSORS:
+        own = {PROCESSORS[int(worker[len("gw"):]) % len(PROCESSORS)]}
+        os.sched_setaffinity(0, PROCESSORS if str(item.path).startswith(ON_ALL_PROCESSORS) else own)
+    return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""The scripts of the project, each run in a process of its own that has imported MindSpore before it starts.
+"""The scripts of the project, each run in a process of its own that has imported what it needs before it starts.
 
 That import takes half of the time of a short run: one process, Python's fork server, does it for all runs and duplicates itself
 for each. Runs of several processes, the quick start and those of ModelArts start the scripts from nothing, as users do.
@@ -23,8 +23,9 @@ class Script(psutil.Process):
     """A running script, with the methods of subprocess.Popen that tests use."""
 
     def __init__(self, words, output, errors, folder=ROOT):
-        self.process = FORKS.Process(target=run_in_this_process,
-                                     args=([str(word) for word in words], str(output), str(errors), str(folder)))
+        processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # which a child would inherit
+        self.process = FORKS.Process(target=run_in_this_process, args=(
+            [str(word) for word in words], str(output), str(errors), str(folder), processors))
         self.process.start()
         super().__init__(self.process.pid)
 
@@ -43,9 +44,11 @@ class Script(psutil.Process):
         return self.process.exitcode
 
 
-def run_in_this_process(words, output, errors, folder):
+def run_in_this_process(words, output, errors, folder, processors):
     """Run a script in a folder, its path there the first of the words, as the leader of a group of processes."""
     os.setsid()
+    if processors:
+        os.sched_setaffinity(0, processors)
     multiprocessing.set_start_method(None, force=True)  # Python's default: its child is told to use the fork server, too
     os.chdir(folder)
     sys.path.insert(0, str(Path(words[0]).resolve().parent))  # as `python script.py` does
