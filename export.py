@@ -31,8 +31,7 @@ def main(cfg, group, _):
         UserError: what the user can mend, see `src.launch.run`.
     """
     # Imported here, as MindSpore reads the environment that `launch` has prepared.
-    import mindspore as ms
-
+    from src.config import with_settings
     from src.deploy.sample_inputs import sample_images
     from src.detector import class_names
     from src.device import set_up_device
@@ -42,7 +41,9 @@ def main(cfg, group, _):
         raise UserError("export.py is one process; start it without mpirun or msrun.")
     writer = prepare(cfg)
     images = sample_images(cfg.image, 1 if is_whole(cfg) else cfg.batch_size)
-    asked, cfg = cfg, set_up_device(cfg, group)
+    # The network that the file is compared with runs operator by operator: on a few images, its graph would take longer to
+    # compile than to run. Half precision keeps the graph, without which roundings order proposals otherwise.
+    asked, cfg = cfg, set_up_device(with_settings(cfg, {"ms_mode": 0 if cfg.mix else 1}), group)
     network, checkpoint = open_network(cfg)
     if asked.mix and cfg.device_target == "CPU":
         # The file has MindSpore's operators in the precision asked for, whatever the CPU's kernels compute in.
@@ -50,10 +51,6 @@ def main(cfg, group, _):
             raise UserError("mix_dtype bfloat16: MindSpore has no such convolution on the CPU, on which the file is checked; "
                             "give -o mix_dtype=float16, or --mix False.")
         to_mixed_precision(network)
-    if not asked.mix:
-        # The network that the file is compared with runs operator by operator: on a few images, its graph would take longer to
-        # compile than to run. Half precision keeps the graph, without which roundings order proposals otherwise.
-        ms.set_context(mode=ms.PYNATIVE_MODE)
     if is_whole(cfg):
         export_whole(cfg, network, class_names(cfg.data, checkpoint), images)
     else:
