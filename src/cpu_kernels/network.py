@@ -8,6 +8,7 @@ from src.cpu_kernels import lowering
 from src.cpu_kernels.custom import custom_operator
 from src.cpu_kernels.program import Program
 from src.models.faster_rcnn import FirstStage
+from src.models.operators import ASSIGN
 from src.models.residual import ConvBatchNorm
 from src.models.roi_head import BoxHead
 from src.models.rpn import PatchOutputs
@@ -147,6 +148,7 @@ class _Run(nn.Cell):
         self.num_outputs, self.input_gradients = len(program.outputs), program.input_gradients
         self.differentiable = tuple(i for i, output in enumerate(program.outputs) if output[2])
         self.first_saved = self.num_outputs + len(program.statistics)
+        self.map = ops.HyperMap()
         num_inputs = program.num_inputs
         self.first = num_inputs if program.input_gradients else 0  # of the gradients of parameters
         self.forward = custom_operator(library, "Network",
@@ -159,8 +161,8 @@ class _Run(nn.Cell):
     def construct(self, sizes, inputs, trained, elsewhere, frozen):
         """Outputs of the program, new statistics, and the values that its gradient needs."""
         results = self.forward(self.program, sizes, self.constants, *inputs, *trained, *elsewhere, *frozen, *self.statistics)
-        for i in range(self.first_saved - self.num_outputs):
-            ops.assign(self.statistics[i], results[self.num_outputs + i])
+        if self.first_saved > self.num_outputs:
+            self.map(ASSIGN, self.statistics, results[self.num_outputs: self.first_saved])
         return results
 
     def bprop(self, sizes, inputs, trained, elsewhere, frozen, out, dout):

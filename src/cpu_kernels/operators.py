@@ -99,10 +99,10 @@ class KernelTrainingFeatures(nn.Cell):
         """See `TrainingFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
         # Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S).
-        left, top = x.astype(ms.float32) - 1.5, y.astype(ms.float32) - 1.5
+        left, top = ops.cast(x, ms.float32) - 1.5, ops.cast(y, ms.float32) - 1.5
         patch_boxes = ops.stack((left, top, left + 3, top + 3), 2)
         pooled, patches = self.pools(boxes, roi_level, patch_boxes, level.reshape(-1), levels)
-        return pooled, _side_by_side(patches.astype(ms.float32), levels, level, y, x)
+        return pooled, _side_by_side(ops.cast(patches, ms.float32), levels, level, y, x)
 
 
 def _side_by_side(patches, levels, level, y, x):

@@ -6,6 +6,8 @@ import math
 import mindspore as ms
 from mindspore import Tensor, ops
 
+from src.models.operators import HALVES
+
 # The exponential of a larger size delta exceeds any image: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
 MAX_SIZE_DELTA = math.log(1000.0 / 16)
 # Keeps the logarithm finite for boxes without area, which only padding has.
@@ -14,9 +16,9 @@ MIN_SIDE = 1e-6
 
 def area(boxes: Tensor) -> Tensor:
     """Areas (...,) in square pixels of xyxy boxes (..., 4); 0 where x2 < x1 or y2 < y1."""
-    width = ops.relu(boxes[..., 2] - boxes[..., 0])
-    height = ops.relu(boxes[..., 3] - boxes[..., 1])
-    return width * height
+    start, end = HALVES(boxes)
+    width, height = HALVES(ops.relu(end - start))
+    return (width * height).squeeze(-1)
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
@@ -39,8 +41,9 @@ def _overlap(boxes, others, axis, shape):
 
 def _centre_and_size(boxes):
     """Centres (..., 2), x before y, and sizes (..., 2), width before height."""
-    size = boxes[..., 2:] - boxes[..., :2]
-    return boxes[..., :2] + 0.5 * size, size
+    start, end = HALVES(boxes)
+    size = end - start
+    return start + 0.5 * size, size
 
 
 def encode(boxes: Tensor, reference: Tensor, weights: tuple) -> Tensor:
@@ -65,8 +68,9 @@ def decode(deltas: Tensor, reference: Tensor, weights: tuple) -> Tensor:
     Size deltas are clamped to log(1000 / 16), so that no box overflows.
     """
     centre, size = _centre_and_size(reference)
-    centre = deltas[..., :2] / Tensor(weights[:2], ms.float32) * size + centre
-    size = _exp(ops.clamp(deltas[..., 2:] / Tensor(weights[2:], ms.float32), max=MAX_SIZE_DELTA)) * size
+    shift, growth = HALVES(deltas)
+    centre = shift / Tensor(weights[:2], ms.float32) * size + centre
+    size = _exp(ops.clamp(growth / Tensor(weights[2:], ms.float32), max=MAX_SIZE_DELTA)) * size
     return ops.concat((centre - 0.5 * size, centre + 0.5 * size), -1)
 
 
@@ -77,8 +81,8 @@ def _exp(x):
 
 def clip(boxes: Tensor, size: Tensor) -> Tensor:
     """Boxes (B, N, 4) xyxy clipped to their image, of which size (B, 2) holds height and width in pixels."""
-    width_and_height = ops.concat((size[:, 1:], size[:, :1]), 1)
-    limit = ops.concat((width_and_height, width_and_height), 1).expand_dims(1)
+    height, width = HALVES(size)
+    limit = ops.concat((width, height, width, height), 1).expand_dims(1)
     return ops.minimum(ops.maximum(boxes, ops.zeros_like(boxes)), limit)
 
 

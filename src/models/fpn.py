@@ -50,12 +50,12 @@ class FPN(nn.Cell):
     def construct(self, features):
         """features: tuple of (B, C_i, H_i, W_i), finest first; returns a tuple of (B, out_channels, H_i, W_i) float32."""
         top = len(features) - 1
-        merged = self.lateral[top](features[top]).astype(ms.float32)
-        levels = (self.output[top](merged).astype(ms.float32),)
+        merged = ops.cast(self.lateral[top](features[top]), ms.float32)
+        levels = (ops.cast(self.output[top](merged), ms.float32),)
         for i in range(top - 1, -1, -1):
-            lateral = self.lateral[i](features[i]).astype(ms.float32)
+            lateral = ops.cast(self.lateral[i](features[i]), ms.float32)
             merged = lateral + self.upsample(merged, lateral.shape[2:])
-            levels = (self.output[i](merged).astype(ms.float32),) + levels
+            levels = (ops.cast(self.output[i](merged), ms.float32),) + levels
         for _ in range(self.extra_levels):
             levels = levels + (self.subsample(levels[-1]),)
         return levels

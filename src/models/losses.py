@@ -3,19 +3,21 @@ from __future__ import annotations
 
 from mindspore import Tensor, ops
 
+from src.models.operators import SUM
+
 
 def binary_cross_entropy_sum(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Sum over all elements of weight * BCE(sigmoid(logits), target); all (B, S) float32."""
     # log(1 + exp(-|x|)) never overflows.
     loss = ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
-    return (loss * weight).sum()
+    return SUM(loss * weight)
 
 
 def cross_entropy_sum(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """Sum over rows of weight * CE(softmax(logits), label); logits (M, C) float32, label (M,) int32, weight (M,) float32."""
     log_probability = ops.log_softmax(logits, -1)
     picked = ops.gather_elements(log_probability, 1, label.expand_dims(1)).squeeze(1)
-    return -(picked * weight).sum()
+    return -SUM(picked * weight)
 
 
 def smooth_l1_sum(difference: Tensor, beta: float, weight: Tensor) -> Tensor:
@@ -30,4 +32,4 @@ def smooth_l1_sum(difference: Tensor, beta: float, weight: Tensor) -> Tensor:
     # The quadratic part of min(|d|, beta) plus the linear rest: the same function without a branch.
     near = ops.minimum(size, beta)
     loss = 0.5 * near * near / beta + (size - near)
-    return (loss.sum(-1) * weight).sum()
+    return SUM(SUM(loss, -1) * weight)

@@ -1,9 +1,11 @@
 """Assigning anchors and proposals to ground-truth boxes, and sampling those that the losses are computed on."""
 from __future__ import annotations
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import pairwise_iou
+from src.models.operators import TOP_K
 
 
 class Matcher(nn.Cell):
@@ -26,7 +28,7 @@ class Matcher(nn.Cell):
             is_best: (B, N) bool, whether some box is overlapped by no candidate more than by this one. Ties count, IoU 0
                 does not.
         """
-        iou = pairwise_iou(candidates, boxes) * mask.expand_dims(1).astype(boxes.dtype)
+        iou = pairwise_iou(candidates, boxes) * ops.cast(mask.expand_dims(1), boxes.dtype)
         overlap, index = ops.max(iou, axis=2)
         best_of_box = ops.maximum(iou.max(axis=1, keepdims=True), 1e-12)
         is_best = ops.logical_and(iou >= best_of_box, mask.expand_dims(1)).any(axis=2)
@@ -56,11 +58,17 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
     nothing = -ops.ones_like(priority)
     positive_priority = ops.select(positive, priority, nothing)
     # The largest priority that is left out.
-    left_out = ops.topk(positive_priority, min(max_positive, candidates - 1) + 1)[0][:, -1:]
+    left_out = TOP_K(positive_priority, _smaller(max_positive + 1, candidates))[0][:, -1:]
     if max_positive >= candidates:
         left_out = -ops.ones_like(left_out)
     kept_positive = ops.logical_and(positive, positive_priority > left_out)
     key = ops.select(negative, priority, nothing)
     key = ops.select(kept_positive, priority + candidates, key)
-    value, index = ops.topk(key, min(number, candidates))
+    value, index = TOP_K(key, _smaller(number, candidates))
     return index, value >= candidates, value >= 0
+
+
+@ms.constexpr
+def _smaller(number, other):
+    # A graph would compile Python's min as it does operators.
+    return min(number, other)

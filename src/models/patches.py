@@ -37,4 +37,4 @@ def side_by_side(patches: Tensor, batch: int) -> Tensor:
 
 def inside_level(position: Tensor, limit: Tensor) -> Tensor:
     """1 where positions (M, 3) are in [0, limit), limit (M, 1), and 0 elsewhere: (M, 3) float32."""
-    return ops.logical_and(position >= 0, position < limit).astype(ms.float32)
+    return ops.cast(ops.logical_and(position >= 0, position < limit), ms.float32)

@@ -45,7 +45,7 @@ class Preprocess(nn.Cell):
             image: (B, H, W, 3) uint8 RGB, black outside the unpadded area.
             valid_size: (B, 2) float32, height and width of the unpadded area.
         """
-        pixels = image.astype(ms.float32).transpose(0, 3, 1, 2)
+        pixels = ops.cast(image, ms.float32).transpose(0, 3, 1, 2)
         if self.channels[0] != 0:
             # Not by a slice of negative step, which not every device computes itself.
             pixels = ops.concat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), 1)
@@ -53,6 +53,6 @@ class Preprocess(nn.Cell):
         if self.pad_first:
             return values
         height, width = image.shape[1:3]
-        inside_y = (ops.arange(height).reshape(1, height, 1) < valid_size[:, 0].reshape(-1, 1, 1)).astype(ms.float32)
-        inside_x = (ops.arange(width).reshape(1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1)).astype(ms.float32)
+        inside_y = ops.cast(ops.arange(height).reshape(1, height, 1) < valid_size[:, 0].reshape(-1, 1, 1), ms.float32)
+        inside_x = ops.cast(ops.arange(width).reshape(1, 1, width) < valid_size[:, 1].reshape(-1, 1, 1), ms.float32)
         return values * ops.bmm(inside_y, inside_x).expand_dims(1)

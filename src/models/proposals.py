@@ -6,6 +6,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import clip, decode, gather_rows
+from src.models.operators import HALVES, TOP_K
 from src.models.rpn import UNIT_WEIGHTS
 
 # Score of a rejected box, below every logit.
@@ -36,7 +37,7 @@ class BatchedNMS(nn.Cell):
             first = 0
             for end in ends:
                 # Ranks instead of scores: the operator sorts again, and may change the order of equal scores.
-                ranks = ops.arange(end - first, 0, -1).astype(boxes.dtype).expand_dims(1)
+                ranks = ops.cast(ops.arange(end - first, 0, -1), boxes.dtype).expand_dims(1)
                 _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
                 # The operator has no gradient, and none is needed.
                 kept += (ops.stop_gradient(keep),)
@@ -68,7 +69,6 @@ class ProposalGenerator(nn.Cell):
         self.first_of_level = Tensor(np.repeat(firsts[:-1], kept), ms.int32)
         self.ends = tuple(np.cumsum(kept).tolist())
         self.number = min(cfg.post_nms_top_n, self.ends[-1])
-        self.topk = ops.TopK()
         self.suppress = BatchedNMS(cfg.nms_thresh)
         self.suppress_jointly = None if cfg.joint_nms_thresh is None else BatchedNMS(cfg.joint_nms_thresh)
         # (1, 2) float32: height and width that all boxes are clipped to, or None where each image has its own.
@@ -78,15 +78,15 @@ class ProposalGenerator(nn.Cell):
         """Scores (B, n) and index (B, n) of the best anchors of each level by falling score."""
         scores, index = (), ()
         for first, end, kept in self.levels:
-            level_scores, level_index = self.topk(logits[:, first:end], kept)
+            level_scores, level_index = TOP_K(logits[:, first:end], kept)
             scores, index = scores + (level_scores,), index + (level_index,)
         return ops.concat(scores, 1), ops.concat(index, 1) + self.first_of_level
 
     def _boxes(self, deltas, anchors, limit):
         """Boxes (B, n, 4) decoded from their anchors and clipped, and whether each is large enough, (B, n) bool."""
         boxes = clip(decode(deltas, anchors, UNIT_WEIGHTS), limit)
-        sides = boxes[..., 2:] - boxes[..., :2]
-        return boxes, (sides >= self.min_size).all(-1)
+        start, end = HALVES(boxes)
+        return boxes, (end - start >= self.min_size).all(-1)
 
     def construct(self, anchors, logits, deltas, valid_size):
         """Returns proposals (B, R, 4) float32 xyxy pixels by falling score, and which of them are valid, (B, R) bool.
@@ -106,11 +106,11 @@ class ProposalGenerator(nn.Cell):
         scores, index = self._best_of_levels(logits)
         boxes, large = self._boxes(gather_rows(deltas, index), ops.gather(anchors, index, 0), limit)
         # A box that is too small must not suppress others: multiplied by 0 it overlaps none.
-        boxes = boxes * large.astype(boxes.dtype).expand_dims(2)
+        boxes = boxes * ops.cast(large, boxes.dtype).expand_dims(2)
         kept = ops.logical_and(self.suppress(boxes, self.ends), large)
-        scores, best = self.topk(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
+        scores, best = TOP_K(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)
         valid = scores > REJECTED
-        boxes = gather_rows(boxes, best) * valid.astype(boxes.dtype).expand_dims(2)
+        boxes = gather_rows(boxes, best) * ops.cast(valid, boxes.dtype).expand_dims(2)
         if self.suppress_jointly is not None:
             valid = ops.logical_and(self.suppress_jointly(boxes, (self.number,)), valid)
         return boxes, valid

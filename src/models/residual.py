@@ -46,8 +46,8 @@ class FunctionalConv2d(nn.Cell):
 
     def construct(self, x, weight, bias):
         """Input x (B, C, H, W), weight (K, C, h, w), bias (K,) -> (B, K, H', W') float32."""
-        convolved = self.conv2d(x.astype(self.compute_dtype), weight.astype(self.compute_dtype))
-        return ops.bias_add(convolved.astype(ms.float32), bias)
+        convolved = self.conv2d(ops.cast(x, self.compute_dtype), ops.cast(weight, self.compute_dtype))
+        return ops.bias_add(ops.cast(convolved, ms.float32), bias)
 
 
 class ConvBatchNorm(nn.Cell):

@@ -6,6 +6,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import MIN_SIDE, area
+from src.models.operators import HALVES
 
 # An RoI of 224 x 224 pixels, the size of an ImageNet image, is pooled from P4, whose stride is 16.
 CANONICAL_SIZE = 224
@@ -37,7 +38,7 @@ class MultiScaleRoIAlign(nn.Cell):
         """
         size = ops.maximum(ops.sqrt(area(rois)), MIN_SIDE)
         level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
-        return ops.clamp(level, 0, self.num_levels - 1).astype(ms.int32)
+        return ops.cast(ops.clamp(level, 0, self.num_levels - 1), ms.int32)
 
     def construct(self, levels, rois):
         """Returns (B * R, C, resolution, resolution) float32.
@@ -100,13 +101,13 @@ class RoIAlign(_Pooling):
         length = ops.maximum(end - start, self.smallest_side)
         position = start.expand_dims(1) + length.expand_dims(1) * self.steps
         limit = limit.expand_dims(1)
-        inside = ops.logical_and(position >= -1, position <= limit).astype(position.dtype)
+        inside = ops.cast(ops.logical_and(position >= -1, position <= limit), position.dtype)
         position = ops.minimum(ops.maximum(position, 0), limit - 1)
         low = ops.floor(position)
         high = ops.minimum(low + 1, limit - 1)
         upper_weight = position - low
         weight = ops.stack((1 - upper_weight, upper_weight), -1) * inside.expand_dims(2) / self.samples
-        index = ops.stack((low, high), -1).astype(ms.int32)
+        index = ops.cast(ops.stack((low, high), -1), ms.int32)
         shape = (-1, self.resolution, 2 * self.samples)
         return index.reshape(shape), weight.reshape(shape)
 
@@ -122,8 +123,8 @@ class RoIAlign(_Pooling):
         rows, height, width, first_row = flatten_levels(levels, level.reshape(batch, number))
         channels = rows.shape[1]
         cells = boxes.reshape(-1, 4) - self.shift
-        y, y_weight = self._axis(cells[:, 1], cells[:, 3], height.astype(ms.float32))
-        x, x_weight = self._axis(cells[:, 0], cells[:, 2], width.astype(ms.float32))
+        y, y_weight = self._axis(cells[:, 1], cells[:, 3], ops.cast(height, ms.float32))
+        x, x_weight = self._axis(cells[:, 0], cells[:, 2], ops.cast(width, ms.float32))
 
         # (M, bins y, bins x, samples y, samples x)
         y = (y * width.reshape(-1, 1, 1) + first_row.reshape(-1, 1, 1)).expand_dims(2).expand_dims(4)
@@ -157,9 +158,9 @@ class OperatorRoIAlign(_Pooling):
     def construct(self, levels, boxes, level):
         """See `RoIAlign`."""
         batch, number = boxes.shape[:2]
-        image = ops.arange(batch).astype(boxes.dtype).reshape(-1, 1, 1).broadcast_to((batch, number, 1))
-        start = boxes[..., :2] - self.shift
-        end = ops.maximum(boxes[..., 2:] - self.shift, start + self.smallest_side)
+        image = ops.cast(ops.arange(batch), boxes.dtype).reshape(-1, 1, 1).broadcast_to((batch, number, 1))
+        start, end = HALVES(boxes - self.shift)
+        end = ops.maximum(end, start + self.smallest_side)
         rois = ops.concat((image, start, end - 1), 2).reshape(-1, 5)
         pooled = self.operator(levels[0], rois)
         for i in range(1, len(levels)):
@@ -192,5 +193,5 @@ def flatten_levels(levels: tuple, level: Tensor) -> tuple[Tensor, Tensor, Tensor
     rows += (ops.zeros((1, rows[0].shape[1]), rows[0].dtype),)
     level = level.reshape(-1)
     height, width = ops.gather(Tensor(heights, ms.int32), level, 0), ops.gather(Tensor(widths, ms.int32), level, 0)
-    image = ops.arange(0, batch * number).astype(ms.int32) // number
+    image = ops.cast(ops.arange(0, batch * number), ms.int32) // number
     return ops.concat(rows, 0), height, width, ops.gather(Tensor(firsts, ms.int32), level, 0) + image * height * width

@@ -8,6 +8,7 @@ from mindspore.common.initializer import HeUniform, Normal
 from src.models.boxes import clip, decode, encode, gather_rows
 from src.models.losses import cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
+from src.models.operators import SUM
 
 
 class BoxHead(nn.Cell):
@@ -32,7 +33,7 @@ class BoxHead(nn.Cell):
         hidden = ops.relu(self.fc1(pooled.reshape(pooled.shape[0], -1)))
         hidden = ops.relu(self.fc2(hidden))
         logits, deltas = self.classes(hidden), self.deltas(hidden)
-        return logits.astype(ms.float32), deltas.astype(ms.float32).reshape(pooled.shape[0], -1, 4)
+        return ops.cast(logits, ms.float32), ops.cast(deltas, ms.float32).reshape(pooled.shape[0], -1, 4)
 
 
 class RoISampler(nn.Cell):
@@ -110,9 +111,9 @@ class RoILoss(nn.Cell):
             label: see there.
             is_sampled: see there.
         """
-        label, sampled_weight = label.reshape(-1), is_sampled.reshape(-1).astype(ms.float32)
+        label, sampled_weight = label.reshape(-1), ops.cast(is_sampled.reshape(-1), ms.float32)
         is_positive = ops.logical_and(label < self.num_classes, is_sampled.reshape(-1))
-        count = ops.maximum(sampled_weight.sum(), 1.0)
+        count = ops.maximum(SUM(sampled_weight), 1.0)
         classification = cross_entropy_sum(logits, label, sampled_weight)
 
         rois, target_boxes = rois.reshape(-1, 4), target_boxes.reshape(-1, 4)
@@ -121,7 +122,7 @@ class RoILoss(nn.Cell):
         own_class = ops.minimum(label, self.num_classes - 1)
         # Background rows take the deltas of the last class, with weight 0.
         own_deltas = gather_rows(deltas, own_class.expand_dims(1)).squeeze(1)
-        box = smooth_l1_sum(own_deltas - target, self.beta, is_positive.astype(ms.float32))
+        box = smooth_l1_sum(own_deltas - target, self.beta, ops.cast(is_positive, ms.float32))
         return classification / count, box / count
 
 
@@ -153,4 +154,4 @@ class RoIPredictor(nn.Cell):
         boxes = decode(deltas.reshape(batch, number, -1, 4), proposals.expand_dims(2), self.bbox_weights)
         if self.clipped:
             boxes = clip(boxes.reshape(batch, -1, 4), valid_size).reshape(boxes.shape)
-        return boxes, scores * valid.astype(scores.dtype).expand_dims(2)
+        return boxes, scores * ops.cast(valid, scores.dtype).expand_dims(2)

@@ -8,6 +8,7 @@ from mindspore.common.initializer import Normal
 from src.models.boxes import encode, gather_rows
 from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
+from src.models.operators import SUM
 
 # The RPN's deltas are not scaled, as those of the box head are.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -49,8 +50,8 @@ class RPNHead(nn.Cell):
         for level in levels:
             hidden = ops.relu(self.conv(level))
             batch = level.shape[0]
-            logits += (self.objectness(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1),)
-            deltas += (self.deltas(hidden).astype(ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
+            logits += (ops.cast(self.objectness(hidden), ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1),)
+            deltas += (ops.cast(self.deltas(hidden), ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
     def locate_anchors(self, index, levels):
@@ -60,7 +61,7 @@ class RPNHead(nn.Cell):
             height, width = feature.shape[2:]
             widths, firsts = widths + (width,), firsts + (count,)
             count += height * width * self.num_anchors
-        level = (index.expand_dims(2) >= Tensor(firsts, ms.int32)).astype(ms.int32).sum(2).astype(ms.int32) - 1
+        level = SUM(ops.cast(index.expand_dims(2) >= Tensor(firsts, ms.int32), ms.int32), 2) - 1
         cell = (index - ops.gather(Tensor(firsts, ms.int32), level, 0)) // self.num_anchors
         width = ops.gather(Tensor(widths, ms.int32), level, 0)
         y = cell // width
@@ -111,7 +112,7 @@ class PatchOutputs(nn.Cell):
         """patches (B, C, 3, 3 * S) float32 -> logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32."""
         hidden = ops.relu(self.patch_conv(patches))
         logits, deltas = self.objectness(hidden), self.deltas(hidden)
-        return logits.astype(ms.float32).transpose(0, 2, 3, 1), deltas.astype(ms.float32).transpose(0, 2, 3, 1)
+        return ops.cast(logits, ms.float32).transpose(0, 2, 3, 1), ops.cast(deltas, ms.float32).transpose(0, 2, 3, 1)
 
 
 class AnchorSampler(nn.Cell):
@@ -181,8 +182,8 @@ class RPNLoss(nn.Cell):
             is_positive: see there.
             is_sampled: see there.
         """
-        positive_weight, sampled_weight = is_positive.astype(ms.float32), is_sampled.astype(ms.float32)
-        count = ops.maximum(sampled_weight.sum(), 1.0)
+        positive_weight, sampled_weight = ops.cast(is_positive, ms.float32), ops.cast(is_sampled, ms.float32)
+        count = ops.maximum(SUM(sampled_weight), 1.0)
         objectness = binary_cross_entropy_sum(logits, positive_weight, sampled_weight)
         box = smooth_l1_sum(deltas - target, self.beta, positive_weight)
         return objectness / count, box / count

@@ -4,6 +4,8 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from src.models.operators import RESHAPE, SQUARE, SUM
+
 
 class ClipByGlobalNorm(nn.Cell):
     """Gradients times max_norm / max(norm, max_norm), with the norm of all of them together.
@@ -23,10 +25,6 @@ class ClipByGlobalNorm(nn.Cell):
         """Returns a tuple of tensors of the shapes of the tuple `gradients`."""
         norm = ops.sqrt(self.add(self.map(_square_sum, gradients)))
         return self.map(ops.partial(ops.mul, self.max_norm / ops.maximum(norm, self.max_norm)), gradients)
-
-
-# Built once: the functions of the same names are compiled, with their checks of types, for each gradient.
-SQUARE, SUM, RESHAPE = ops.Square(), ops.ReduceSum(), ops.Reshape()
 
 
 def sum_of(tensor: Tensor) -> Tensor:
