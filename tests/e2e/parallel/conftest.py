@@ -12,7 +12,7 @@ from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 from tests.helpers.scripts import run_script
 
-SHAPES = {"train_images": 9, "val_images": 13, "height": 64, "width": 64, "seed": 0}
+SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed": 0}
 
 
 @pytest.fixture(scope="session")

@@ -47,13 +47,14 @@ def test_an_evaluation_writes_the_results_file_of_one_process(config, trained, a
                          trained[1] / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt")
     assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
     found, expected = ((folder / "bbox_results.json").read_text() for folder in (tmp_path / "eval", alone[1]))
-    assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 10
+    assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 5
 
 
-def kill_while_training(config, folder, number):
-    """Send SIGTERM to all that run the script, which lets them save, or SIGKILL to rank 1 alone: all must end."""
+def kill_while_training(config, folder, number, sign):
+    """Send SIGTERM to all that run the script, which lets them save, or SIGKILL to rank 1 alone, when the output has the sign:
+    all must end."""
     program, log = start(folder, "train.py", "--config", config, "-o", "epochs=1000", "keep_checkpoint_max=1")
-    wait_for("epoch 1/1000 step 2/2", program, log)
+    wait_for(sign, program, log)
     family, script = program.children(recursive=True), ranks_and_scheduler(program)
     roles = [(process.environ()["MS_ROLE"], process.environ().get("MS_NODE_ID")) for process in script]
     assert sorted(roles) == [("MS_SCHED", None), ("MS_WORKER", "0"), ("MS_WORKER", "1")]
@@ -69,7 +70,7 @@ def test_a_signal_ends_all_processes(config, tmp_path):
     numbers = (signal.SIGTERM, signal.SIGKILL)
     folders = [tmp_path / number.name for number in numbers]
     with ThreadPoolExecutor() as pool:
-        log, _ = pool.map(kill_while_training, [config] * 2, folders, numbers)
+        log, _ = pool.map(kill_while_training, [config] * 2, folders, numbers, ("epoch 1/1000 step 2/2", "9 training images"))
     saved = [line.split(" saved ")[1] for line in log.splitlines() if " saved " in line]
     done = json.loads((folders[0] / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
     assert read_checkpoint(saved[-1]).progress["global_step"] == done

@@ -10,8 +10,6 @@ from src.dataset.shapes import ensure_shapes
 from tests.helpers.paths import ONE_LEVEL
 from tests.helpers.run_files import checkpoint, wait_until
 
-MAX_GROWTH = 1.05
-
 
 @pytest.fixture(scope="module")
 def many_images(workspace):
@@ -31,8 +29,11 @@ def peaks(program):
     return found
 
 
-def assert_flat(program, log, done, first, warm, end, processes):
-    """Compare the peaks while `done()`, steps or images, goes from `first` to `warm` with those from there to `end`."""
+def assert_flat(program, log, done, first, warm, end, processes, growth):
+    """Compare the peaks while `done()`, steps or images, goes from `first` to `warm` with those from there to `end`.
+
+    These may be larger by the factor `growth`.
+    """
     program.cpu_affinity(program.cpu_affinity()[:1])  # on images this small, threads that wait for each other take the time
     wait_until(lambda: done() >= first, program, log, pause=0.05)
     peaks(program)
@@ -42,19 +43,20 @@ def assert_flat(program, log, done, first, warm, end, processes):
     assert len(before) >= processes
     wait_until(lambda: done() >= end, program, log, pause=0.05)
     after = peaks(program)
-    assert len(after) == len(before) and max(np.divide(after, before)) < MAX_GROWTH, (before, after)
+    assert len(after) == len(before) and max(np.divide(after, before)) < growth, (before, after)
 
 
 @pytest.mark.slow
-def test_two_thousand_training_steps(start, workspace, config, many_images):
+def test_a_thousand_training_steps(start, workspace, config, many_images):
     folder, quick = workspace / "many_steps", workspace / "one_level.yml"
     quick.write_text(yaml.safe_dump({"__BASE__": [str(config), str(ONE_LEVEL)]}))
     program, log = start("train.py", folder, "--config", quick, "--mix", "False", "--num_workers", "2", "--batch_size", "1",
                          "--log_interval", "50",
                          data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
-                         backbone__frozen=True, epochs=12)
+                         backbone__frozen=True, epochs=7)
     # 200 steps make an epoch, whose end writes a checkpoint.
-    assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, first=150, warm=350, end=2300, processes=1)
+    assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, first=150, warm=350, end=1350, processes=1,
+                growth=1.02)
 
 
 @pytest.mark.slow
@@ -69,4 +71,4 @@ def test_two_thousand_evaluated_images(start, uninterrupted, workspace, many_ima
         reported = re.findall(r"evaluated (\d+) of 2000", log.read_text())
         return int(reported[-1]) if reported else 0
 
-    assert_flat(program, log, done, first=100, warm=300, end=1900, processes=3)
+    assert_flat(program, log, done, first=100, warm=300, end=1900, processes=3, growth=1.05)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -317,20 +318,28 @@ for batch in TrainLoader(load_coco({path!r}, {folder!r}), cfg).batches():
 """
 
 
-@needs_workers
-@pytest.mark.parametrize(("then", "status"), [("sys.exit(0)", 0), ("raise KeyError('x')", 1), ("time.sleep(99)", -9)])
-def test_no_process_is_left_behind_however_the_program_ends(write_images, then, status):
-    path, folder = write_images(6)
-    root = str(ROOT)
-    script = SCRIPT.format(root=root, path=path, folder=folder, then=then)
+def end_with_workers(path, folder, then, status):
+    """Run SCRIPT, with `then` after the first batch, to its end: it must have that status and leave no process behind."""
+    script = SCRIPT.format(root=str(ROOT), path=path, folder=folder, then=then)
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as program:
         children = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
         assert len(children) >= 2
         if status == -9:
             program.kill()
-        assert program.wait(timeout=30) == status
+        assert program.wait(timeout=60) == status
         if status == 0:
             assert program.stderr.read() == ""
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
+
+
+@needs_workers
+def test_no_process_is_left_behind_however_the_program_ends(write_images):
+    """Three programs side by side, as each waits for its workers most of the time."""
+    path, folder = write_images(6)
+    with ThreadPoolExecutor() as pool:
+        ends = [pool.submit(end_with_workers, path, folder, then, status)
+                for then, status in (("sys.exit(0)", 0), ("raise KeyError('x')", 1), ("time.sleep(99)", -9))]
+    for end in ends:
+        end.result()

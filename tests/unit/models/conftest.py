@@ -1,17 +1,8 @@
-"""The device, and a cell that runs a function in a compiled graph."""
+"""The device, and functions on arrays."""
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
-
-
-class _Graph(nn.Cell):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def construct(self, *arguments):
-        return self.function(*arguments)
+from mindspore import Tensor
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +18,10 @@ def graph_mode(operator_by_operator):
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
-@pytest.fixture
-def in_graph(graph_mode):
-    """A function that runs `function`, a plain function or a cell, on arrays in graph mode and returns arrays."""
-    def run(function, *arrays):
-        cell = function if isinstance(function, nn.Cell) else _Graph(function)
-        outputs = cell(*(Tensor(np.asarray(array)) for array in arrays))
+@pytest.fixture(scope="session")
+def computed():
+    """A function that runs `function`, of tensors or a cell, on arrays, and returns arrays."""
+    def compute(function, *arrays):
+        outputs = function(*(Tensor(np.asarray(array)) for array in arrays))
         return tuple(o.asnumpy() for o in outputs) if isinstance(outputs, tuple) else outputs.asnumpy()
-    return run
+    return compute

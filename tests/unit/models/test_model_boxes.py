@@ -31,11 +31,11 @@ def test_iou_worked_values():
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_iou_equals_plain_loops(in_graph, batch):
+def test_iou_equals_plain_loops(computed, batch):
     rng = np.random.default_rng(0)
     boxes, others = random_boxes(rng, batch, 7), random_boxes(rng, 2, 5)
     expected = [[[iou_of_two(box, other) for other in others[b]] for box in boxes[b % batch]] for b in range(2)]
-    np.testing.assert_allclose(in_graph(pairwise_iou, boxes, others), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(computed(pairwise_iou, boxes, others), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_iou_of_boxes_without_area_is_zero():
@@ -57,7 +57,7 @@ def test_decode_worked_values():
     np.testing.assert_allclose(boxes.asnumpy(), [2, 12, 42, 52], rtol=1e-5)
 
 
-def test_decode_undoes_encode(in_graph):
+def test_decode_undoes_encode(computed):
     rng = np.random.default_rng(1)
     boxes, reference = random_boxes(rng, 2, 30), random_boxes(rng, 2, 30)
 
@@ -65,7 +65,7 @@ def test_decode_undoes_encode(in_graph):
         weights = (10.0, 10.0, 5.0, 5.0)
         return decode(encode(boxes, reference, weights), reference, weights)
 
-    np.testing.assert_allclose(in_graph(there_and_back, boxes, reference), boxes, atol=1e-3)
+    np.testing.assert_allclose(computed(there_and_back, boxes, reference), boxes, atol=1e-3)
 
 
 def test_decode_clamps_size_deltas_only():
@@ -98,7 +98,7 @@ def test_clip_cuts_each_image_at_its_own_border():
     np.testing.assert_array_equal(found, [[[0, 0, 200, 100], [10, 20, 30, 40]], [[0, 0, 15, 35], [10, 20, 15, 35]]])
 
 
-def test_gather_rows_stays_within_each_image(in_graph):
+def test_gather_rows_stays_within_each_image(computed):
     table = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
     index = np.int32([[4, 0, 0], [1, 4, 2]])
-    np.testing.assert_array_equal(in_graph(gather_rows, table, index), [table[0][index[0]], table[1][index[1]]])
+    np.testing.assert_array_equal(computed(gather_rows, table, index), [table[0][index[0]], table[1][index[1]]])

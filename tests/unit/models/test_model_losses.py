@@ -20,13 +20,13 @@ def softmax(x):
     return powers / powers.sum(1, keepdims=True)
 
 
-def test_binary_cross_entropy(in_graph):
+def test_binary_cross_entropy(computed):
     rng = np.random.default_rng(0)
     logits, weight = rng.normal(0, 4, (3, 7)).astype(np.float32), rng.random((3, 7)).astype(np.float32)
     target = (rng.random((3, 7)) < 0.5).astype(np.float32)
     chance = sigmoid(logits.astype(np.float64))
     expected = -(weight * (target * np.log(chance) + (1 - target) * np.log(1 - chance))).sum()
-    np.testing.assert_allclose(in_graph(binary_cross_entropy_sum, logits, target, weight), expected, rtol=1e-5)
+    np.testing.assert_allclose(computed(binary_cross_entropy_sum, logits, target, weight), expected, rtol=1e-5)
     np.testing.assert_allclose(gradient(binary_cross_entropy_sum, logits, target, weight), weight * (chance - target),
                                rtol=1e-4, atol=1e-6)
 
@@ -39,13 +39,13 @@ def test_binary_cross_entropy_at_extreme_logits():
     np.testing.assert_allclose(gradient(binary_cross_entropy_sum, logits, target, weight), [[0, 0, 1, -1]], atol=1e-6)
 
 
-def test_cross_entropy(in_graph):
+def test_cross_entropy(computed):
     rng = np.random.default_rng(1)
     logits, weight = rng.normal(0, 3, (6, 4)).astype(np.float32), rng.random(6).astype(np.float32)
     label = np.int32([0, 3, 2, 1, 3, 0])
     chance = softmax(logits.astype(np.float64))
     expected = -(weight * np.log(chance[np.arange(6), label])).sum()
-    np.testing.assert_allclose(in_graph(cross_entropy_sum, logits, label, weight), expected, rtol=1e-5)
+    np.testing.assert_allclose(computed(cross_entropy_sum, logits, label, weight), expected, rtol=1e-5)
     np.testing.assert_allclose(gradient(cross_entropy_sum, logits, label, weight),
                                weight[:, None] * (chance - np.eye(4)[label]), rtol=1e-4, atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_smooth_l1_worked_values():
     assert smooth_l1_sum(difference, 2.0, Tensor(np.float32([0]))).asnumpy() == 0
 
 
-def test_smooth_l1_and_its_gradient(in_graph):
+def test_smooth_l1_and_its_gradient(computed):
     rng = np.random.default_rng(2)
     beta = 1 / 9
     difference = (rng.normal(0, 0.2, (2, 5, 4))).astype(np.float32)
@@ -76,6 +76,6 @@ def test_smooth_l1_and_its_gradient(in_graph):
 
     exact = difference.astype(np.float64)
     expected = np.where(np.abs(exact) < beta, 0.5 * exact**2 / beta, np.abs(exact) - beta / 2)
-    np.testing.assert_allclose(in_graph(loss, difference, weight), (expected.sum(-1) * weight).sum(), rtol=1e-5)
+    np.testing.assert_allclose(computed(loss, difference, weight), (expected.sum(-1) * weight).sum(), rtol=1e-5)
     slope = np.clip(exact / beta, -1, 1) * weight[..., None]
     np.testing.assert_allclose(gradient(loss, difference, weight), slope, rtol=1e-4, atol=1e-6)

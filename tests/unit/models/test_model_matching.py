@@ -6,8 +6,8 @@ from mindspore import Tensor
 from src.models.matcher import Matcher, subsample
 
 
-def run_match(in_graph, candidates, boxes, mask):
-    return in_graph(Matcher(), np.float32(candidates), np.float32(boxes), np.array(mask))
+def run_match(computed, candidates, boxes, mask):
+    return computed(Matcher(), np.float32(candidates), np.float32(boxes), np.array(mask))
 
 
 def run_sample(positive, negative, priority, number, max_positive):
@@ -19,41 +19,41 @@ def run_sample(positive, negative, priority, number, max_positive):
     return chosen, index, is_positive, is_sampled
 
 
-def test_match_overlap_index_and_best(in_graph):
+def test_match_overlap_index_and_best(computed):
     boxes = [[[0, 0, 10, 10], [100, 0, 110, 10], [0, 50, 10, 60]]]
     candidates = [[[0, 0, 10, 8], [0, 0, 10, 5], [100, 0, 110, 2], [200, 200, 210, 210]]]
-    overlap, index, is_best = run_match(in_graph, candidates, boxes, [[True, True, True]])
+    overlap, index, is_best = run_match(computed, candidates, boxes, [[True, True, True]])
     np.testing.assert_allclose(overlap, [[0.8, 0.5, 0.2, 0]], rtol=1e-6)
     np.testing.assert_array_equal(index[0, :3], [0, 0, 1])
     # Nothing overlaps the third box, and overlap 0 does not count.
     np.testing.assert_array_equal(is_best, [[True, False, True, False]])
 
 
-def test_match_shares_candidates_and_ignores_masked_boxes(in_graph):
+def test_match_shares_candidates_and_ignores_masked_boxes(computed):
     candidates = [[[0, 0, 10, 10], [20, 0, 30, 10], [21, 0, 31, 10]]]
     boxes = [[[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]]]
-    overlap, index, is_best = run_match(in_graph, candidates, boxes, [[True, True], [False, True], [False, False]])
+    overlap, index, is_best = run_match(computed, candidates, boxes, [[True, True], [False, True], [False, False]])
     np.testing.assert_allclose(overlap, [[1, 1, 90 / 110], [0, 1, 90 / 110], [0, 0, 0]], rtol=1e-6)
     np.testing.assert_array_equal(index[:2, 1:], [[1, 1], [1, 1]])
     np.testing.assert_array_equal(is_best, [[True, True, False], [False, True, False], [False, False, False]])
 
 
-def test_equally_good_candidates_are_all_best(in_graph):
+def test_equally_good_candidates_are_all_best(computed):
     candidates = [[[0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10]]]
     boxes = [[[2.5, 0, 12.5, 10], [0, 100, 10, 110]]]
-    _, _, is_best = run_match(in_graph, candidates, boxes, [[True, True]])
+    _, _, is_best = run_match(computed, candidates, boxes, [[True, True]])
     np.testing.assert_array_equal(is_best, [[True, True, True]])
 
 
-def test_a_candidate_can_be_best_of_a_box_that_is_not_its_own_best(in_graph):
+def test_a_candidate_can_be_best_of_a_box_that_is_not_its_own_best(computed):
     # The only candidate near both boxes: it overlaps the first one more, and yet is the best of the second.
-    overlap, index, is_best = run_match(in_graph, [[[0, 0, 10, 10]]], [[[0, 0, 10, 9], [0, 9, 10, 19]]], [[True, True]])
+    overlap, index, is_best = run_match(computed, [[[0, 0, 10, 10]]], [[[0, 0, 10, 9], [0, 9, 10, 19]]], [[True, True]])
     np.testing.assert_allclose(overlap, [[0.9]], rtol=1e-6)
     assert index[0, 0] == 0
     assert is_best[0, 0]
 
 
-def test_sample_takes_the_highest_priorities_within_the_caps(in_graph):
+def test_sample_takes_the_highest_priorities_within_the_caps(computed):
     positive = [[True, True, True, True, False, False, False, False, False]]
     negative = [[False, False, False, False, True, True, True, True, False]]
     priority = np.float32([[1, 8, 0, 5, 3, 7, 2, 4, 6]])
@@ -61,7 +61,7 @@ def test_sample_takes_the_highest_priorities_within_the_caps(in_graph):
     def five(positive, negative, priority):
         return subsample(positive, negative, priority, 5, 2)
 
-    index, is_positive, is_sampled = in_graph(five, np.array(positive), np.array(negative), priority)
+    index, is_positive, is_sampled = computed(five, np.array(positive), np.array(negative), priority)
     assert index.shape == (1, 5)
     assert set(index[0, :2]) == {1, 3}
     assert set(index[0, 2:]) == {4, 5, 7}

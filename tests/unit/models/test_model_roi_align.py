@@ -64,7 +64,6 @@ def pool(cell, levels, rois):
     return cell(tuple(Tensor(level) for level in levels), Tensor(rois)).asnumpy()
 
 
-@pytest.mark.usefixtures("graph_mode")
 @pytest.mark.parametrize(("aligned", "resolution", "samples"), [(True, 7, 2), (False, 3, 1)])
 def test_equals_plain_loops(aligned, resolution, samples):
     levels = pyramid(np.random.default_rng(0), 2, 3)

@@ -47,10 +47,10 @@ def test_sampler_labels_and_targets():
     assert set(second) == {tuple(box) for box in PROPOSALS[1][:6]}
 
 
-def test_sampler_adds_the_boxes(in_graph):
+def test_sampler_adds_the_boxes(computed):
     priority = np.tile(np.arange(9, dtype=np.float32), (2, 1))
     sampler = RoISampler(settings(rois_per_batch=4, fg_fraction=0.5), True, NUM_CLASSES)
-    rois, targets, label, sampled = in_graph(sampler, PROPOSALS, VALID, BOXES, LABELS, MASK, priority)
+    rois, targets, label, sampled = computed(sampler, PROPOSALS, VALID, BOXES, LABELS, MASK, priority)
     # The added boxes come last and thus have the highest priority; padded ones are never sampled.
     np.testing.assert_array_equal(rois[0, :2], BOXES[0, ::-1])
     np.testing.assert_array_equal(targets[0, :2], BOXES[0, ::-1])
@@ -76,7 +76,7 @@ def deltas_to(box, roi):
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.25])
-def test_losses_equal_plain_loops(in_graph, beta):
+def test_losses_equal_plain_loops(computed, beta):
     rng = np.random.default_rng(0)
     number = 5
     start = rng.uniform(0, 40, (2, 2, number, 2))
@@ -99,7 +99,7 @@ def test_losses_equal_plain_loops(in_graph, beta):
         if own < NUM_CLASSES:
             distance = np.abs(deltas[row, own] - deltas_to(targets[image, slot], rois[image, slot]))
             box_loss += np.where(distance < beta, 0.5 * distance**2 / beta, distance - beta / 2).sum()
-    found = in_graph(RoILoss(NUM_CLASSES, WEIGHTS, beta), logits, deltas, rois, targets, label, sampled)
+    found = computed(RoILoss(NUM_CLASSES, WEIGHTS, beta), logits, deltas, rois, targets, label, sampled)
     np.testing.assert_allclose(found, (classification / 8, box_loss / 8), rtol=1e-5)
 
 
@@ -111,20 +111,20 @@ def test_losses_of_an_empty_sample_are_zero():
     assert [loss.asnumpy() for loss in losses] == [0, 0]
 
 
-def test_predictor(in_graph):
+def test_predictor(computed):
     proposals = np.float32([[[10, 20, 30, 60], [0, 0, 0, 0]], [[10, 20, 30, 60], [40, 40, 60, 60]]])
     valid = np.array([[True, False], [True, True]])
     sizes = np.float32([[55, 40], [200, 300]])
     logits = np.log(np.float32([[1, 2, 5], [1, 1, 1], [3, 6, 1], [2, 2, 6]]))
     deltas = np.zeros((4, 2, 4), np.float32)
     deltas[:, 1] = 10 * 0.1, -10 * 0.25, 5 * np.log(2), 0  # twice as wide, 2 right and 10 up from a height of 40
-    boxes, scores = in_graph(RoIPredictor(WEIGHTS), logits, deltas, proposals, valid, sizes)
+    boxes, scores = computed(RoIPredictor(WEIGHTS), logits, deltas, proposals, valid, sizes)
     np.testing.assert_allclose(scores, [[[1 / 8, 2 / 8], [0, 0]], [[0.3, 0.6], [0.2, 0.2]]], rtol=1e-5)
     # Unclipped, the first is (2, 10, 42, 50) for the second class.
     np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 55], [2, 10, 40, 50]], rtol=1e-5)
     np.testing.assert_allclose(boxes[1], [[[10, 20, 30, 60], [2, 10, 42, 50]], [[40, 40, 60, 60], [32, 35, 72, 55]]],
                                rtol=1e-5)
-    boxes, unclipped_scores = in_graph(RoIPredictor(WEIGHTS, clipped=False), logits, deltas, proposals, valid, sizes)
+    boxes, unclipped_scores = computed(RoIPredictor(WEIGHTS, clipped=False), logits, deltas, proposals, valid, sizes)
     np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 60], [2, 10, 42, 50]], rtol=1e-5)
     np.testing.assert_array_equal(unclipped_scores, scores)
 

@@ -95,9 +95,9 @@ def test_the_labels_that_the_loss_is_tested_with():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_losses_equal_plain_loops(in_graph, seed):
+def test_losses_equal_plain_loops(computed, seed):
     logits, deltas, priority = random_input(seed)
-    found = in_graph(DenseLoss(), ANCHORS, logits, deltas, BOXES, MASK, priority)
+    found = computed(DenseLoss(), ANCHORS, logits, deltas, BOXES, MASK, priority)
     expected = expected_losses(logits, deltas, priority)
     assert expected[2] == 18
     np.testing.assert_allclose(found, expected[:2], rtol=1e-5)
@@ -170,7 +170,7 @@ class SingleAnchors(nn.Cell):
         return self.single(index, self.patches(levels, *self.head.locate_anchors(index, levels)))
 
 
-def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
+def test_single_anchors_have_the_outputs_of_the_dense_head(computed):
     rng = np.random.default_rng(5)
     head = RPNHead(4, 6, 3)
     for parameter in head.get_parameters():
@@ -180,7 +180,7 @@ def test_single_anchors_have_the_outputs_of_the_dense_head(in_graph):
     num_anchors = 3 * (35 + 6 + 3 + 1)
     index = np.stack([rng.permutation(num_anchors), rng.integers(0, num_anchors, num_anchors)]).astype(np.int32)
     logits, deltas = (o.asnumpy() for o in head(tuple(Tensor(level) for level in levels)))
-    single_logits, single_deltas = in_graph(SingleAnchors(head), index, *levels)
+    single_logits, single_deltas = computed(SingleAnchors(head), index, *levels)
     np.testing.assert_allclose(single_logits, np.take_along_axis(logits, index, 1), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(single_deltas, np.take_along_axis(deltas, index[..., None], 1), rtol=1e-4, atol=1e-4)
 

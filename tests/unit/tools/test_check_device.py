@@ -62,9 +62,9 @@ def test_a_child_that_hangs_is_ended_and_its_log_says_where(tmp_path):
 
 
 def test_progress_gives_a_child_more_time(tmp_path):
-    text = f"import time\nfor _ in range(6):\n    time.sleep(0.5)\n    open({str(tmp_path / 'lines')!r}, 'a').write('line')"
-    ending = run_program(text, tmp_path, limit=2, watched=tmp_path / "lines")
-    assert not ending.failure and 0.5 <= ending.first_s < ending.seconds
+    text = f"import time\nfor _ in range(8):\n    time.sleep(0.2)\n    open({str(tmp_path / 'lines')!r}, 'a').write('line')"
+    ending = run_program(text, tmp_path, limit=1, watched=tmp_path / "lines")
+    assert not ending.failure and 0.2 <= ending.first_s < ending.seconds
 
 
 def test_parts_go_on_after_one_that_fails(tmp_path, child):
