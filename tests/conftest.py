@@ -15,8 +15,7 @@ set_environment()  # before MindSpore is imported
 
 # Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
-# Folders whose tests use all processors: commands as users start them, and the threads of the CPU kernels.
-ON_ALL_PROCESSORS = tuple(str(ROOT / "tests" / folder) for folder in ("e2e/docs", "unit/cpu_kernels"))
+ON_ALL_PROCESSORS = str(ROOT / "tests/unit/cpu_kernels")  # whose tests look at threads
 PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
