@@ -64,7 +64,7 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     if device == "CPU":
         if cfg.optimizer.nesterov:
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
-        _keep_freed_memory()
+        keep_freed_memory()
         # Operators outside of graphs pass through three threads that wait for each other in loops, on processors that the
         # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time.
         ms.runtime.launch_blocking()
@@ -122,7 +122,7 @@ def _precision_on_cpu(cfg):
     return with_settings(cfg, {"mix": False})
 
 
-def _keep_freed_memory():
+def keep_freed_memory():
     """Tell glibc to keep freed memory for the next tensor instead of giving it back to the system.
 
     MindSpore allocates its CPU tensors anew in every step. glibc gives blocks above 32 MB back when they are freed, and the

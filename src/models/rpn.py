@@ -61,7 +61,8 @@ class RPNHead(nn.Cell):
             height, width = feature.shape[2:]
             widths, firsts = widths + (width,), firsts + (count,)
             count += height * width * self.num_anchors
-        level = SUM(ops.cast(index.expand_dims(2) >= Tensor(firsts, ms.int32), ms.int32), 2) - 1
+        begun = ops.cast(index.expand_dims(2) >= Tensor(firsts, ms.int32), ms.float32)
+        level = ops.cast(SUM(begun, 2), ms.int32) - 1
         cell = (index - ops.gather(Tensor(firsts, ms.int32), level, 0)) // self.num_anchors
         width = ops.gather(Tensor(widths, ms.int32), level, 0)
         y = cell // width

@@ -71,7 +71,7 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
     start = tmp_path / "overflowing.ckpt"
     write_overflowing(start, len(CLASSES))
     message = run(first, "train.py", *urls, *OVERFLOWING_SCALE, "--resume_ckpt", start, status=1, epochs=40,
-                  save_interval_steps=1, log_interval=1)
+                  log_interval=1)
     assert "error: 21 steps in a row had gradients that are not finite" in message
     # All is there, up to the line of the step that failed, and no checkpoint that the machine has removed.
     there = files_of(obs / "bucket" / "out")

@@ -59,7 +59,7 @@ def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
 def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
     """A limit to the size of files stands in for the disk."""
     folder = workspace / "full_for_a_while"
-    program, log = start("train.py", folder, "--mix", "False", epochs=3, save_interval_steps=1)
+    program, log = start("train.py", folder, "--mix", "False", epochs=3, save_interval_steps=2)
     wait_until(lambda: "saved" in log.read_text(), program, log)
     process = psutil.Process(program.pid)
     process.rlimit(psutil.RLIMIT_FSIZE, (50_000_000, resource.RLIM_INFINITY))

@@ -7,8 +7,8 @@ import pytest
 
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines, wait_until
 
-# The ends of ten lives: at any time up to its third step, while the run trains, and while it writes a checkpoint.
-MOMENTS = ["anywhere"] * 3 + ["training"] * 3 + ["writing"] * 4
+# The ends of eight lives: at any time up to its third step, while the run trains, and while it writes a checkpoint.
+MOMENTS = ["anywhere"] * 2 + ["training"] * 2 + ["writing"] * 4
 FLAGS = ["--mix", "False", "--resume_ckpt", "auto"]
 WHOLE = {"epochs": 6, "keep_checkpoint_max": 3}
 
@@ -52,7 +52,7 @@ def live_and_die(moment, rng, folder, start, flags):
 
 
 @pytest.mark.slow
-def test_ten_kills(workspace, start, run, two_canvases):
+def test_eight_kills(workspace, start, run, two_canvases):
     """A run with micro-batches, two canvases and augmentation, killed as MOMENTS says in a random order."""
     folder, whole, flags = workspace / "killed", workspace / "not_killed", ["--config", two_canvases]
     run("train.py", whole, *flags, **WHOLE)

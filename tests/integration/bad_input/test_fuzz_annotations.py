@@ -99,7 +99,7 @@ def finish(action):
     return status == 0
 
 
-@fuzz(400)
+@fuzz(200)
 @given(data=st.data())
 def test_random_structure(data, good, data_folder):
     content = data.draw(spoilt(lambda: json.loads(good[0])))
@@ -109,7 +109,7 @@ def test_random_structure(data, good, data_folder):
 BYTES = [b"9" * 5000, b"1e999", b"NaN", b"-Infinity", b"[" * 2000, b'{"a":' * 2000, b"\\ud800", b"\\u0000", b"\xef\xbb\xbf"]
 
 
-@fuzz(300)
+@fuzz(150)
 @given(data=st.data())
 def test_random_bytes(data, good, data_folder):
     content = bytearray(good[0].encode())
@@ -154,7 +154,7 @@ def parts(draw, text, folder):
 def test_random_lists_of_files(good, data_folder):
     passed = []
 
-    @fuzz(300)
+    @fuzz(150)
     @given(data=st.data())
     def draw_and_use(data):
         files = data.draw(parts(good[0], data_folder))

@@ -65,7 +65,7 @@ def test_tensors_that_are_not_what_they_say(kind, shape, size, folder):
         read_checkpoint_file(path)
 
 
-@fuzz(400)
+@fuzz(200)
 @given(data=st.data())
 def test_random_bytes(data, whole, folder):
     content = bytearray(whole)

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@fuzz(400)
+@fuzz(200)
 @given(data=st.data())
 def test_random_values_and_structure(data, folder):
     number = data.draw(st.integers(0, len(PLAIN) - 1))
@@ -63,7 +63,7 @@ def test_random_values_and_structure(data, folder):
     outcome(path, load_config, folder)
 
 
-@fuzz(500)
+@fuzz(250)
 @given(data=st.data())
 def test_random_text(data, folder):
     source = data.draw(st.sampled_from(SHIPPED))

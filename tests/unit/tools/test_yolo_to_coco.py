@@ -404,7 +404,7 @@ LINES = st.one_of(st.lists(WORDS, max_size=9).map(" ".join),
                   st.lists(st.floats(0, 1), min_size=4, max_size=10).map(lambda row: " ".join(map(str, (1, *row)))))
 
 
-@fuzz(300)
+@fuzz(150)
 @given(content=st.one_of(st.binary(max_size=60), st.lists(LINES, max_size=4).map(
     lambda lines: "\n".join(lines).encode("utf-8", "surrogatepass"))))
 def test_any_label_file_ends_in_boxes_inside_the_image_or_one_sentence(folder, run_tool, content):
