@@ -9,7 +9,8 @@ from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intac
 
 # The ends of eight lives: at any time up to its third step, while the run trains, and while it writes a checkpoint.
 MOMENTS = ["anywhere"] * 2 + ["training"] * 2 + ["writing"] * 4
-FLAGS = ["--mix", "False", "--resume_ckpt", "auto"]
+RESUME = ["--resume_ckpt", "auto"]
+FLAGS = ["--mix", "False", *RESUME]
 WHOLE = {"epochs": 6, "keep_checkpoint_max": 3}
 
 
@@ -56,7 +57,7 @@ def test_eight_kills(workspace, start, run, two_canvases):
     """A run with micro-batches, two canvases and augmentation, killed as MOMENTS says in a random order."""
     folder, whole, flags = workspace / "killed", workspace / "not_killed", ["--config", two_canvases]
     run("train.py", whole, *flags, **WHOLE)
-    flags += ["--resume_ckpt", "auto"]
+    flags += RESUME
     rng = random.Random(5)
     cut_off = sum(live_and_die(moment, rng, folder, start, flags) for moment in rng.sample(MOMENTS, len(MOMENTS)))
     assert cut_off >= 3  # checkpoints that were being written

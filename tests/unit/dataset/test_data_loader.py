@@ -327,7 +327,7 @@ def end_with_workers(path, folder, then, status):
         assert len(children) >= 2
         if status == -9:
             program.kill()
-        assert program.wait(timeout=60) == status
+        assert program.wait(timeout=30) == status
         if status == 0:
             assert program.stderr.read() == ""
     _, alive = psutil.wait_procs(children, timeout=10)
