@@ -2,8 +2,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,8 +13,9 @@ from src.dataset.shapes import ensure_shapes
 from src.distributed import SingleProcess
 from src.errors import UserError
 from src.modelarts import Uploads
-from tests.helpers.launching import MPIRUN, launch
-from tests.helpers.paths import ROOT, TINY_DETECTOR
+from tests.helpers.launching import MPIRUN
+from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.ranks import run_ranks
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
 STAND_IN = Path(__file__).resolve().parent / "stand_in"
@@ -36,18 +35,17 @@ def obs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(obs):
     """A function that runs a script on a machine, a folder, with flags and -o settings, and gives its output."""
-    def run_on(machine, script, *flags, status=0, launcher=(sys.executable,), moxing=True, **settings):
+    def run_on(machine, script, *flags, status=0, ranks=1, moxing=True, **settings):
         machine.mkdir(exist_ok=True)
         config = machine / "tiny.yml"
         config.write_text(yaml.safe_dump({"__BASE__": str(TINY_DETECTOR), "enable_modelarts": True, "ms_mode": 1,
                                           "data": {"draw_shapes": None}}))
-        words = [*launcher, script, "--config", config, "--save_dir", machine / "out", "--data_dir",
-                 machine / "data", *flags, "-o", "keep_checkpoint_max=2", *(f"{key}={value}" for key, value in settings.items())]
-        env = {**os.environ, "STAND_IN_OBS": str(obs), "PYTHONPATH": str(STAND_IN) if moxing else ""}
-        done = subprocess.run([str(word) for word in words], cwd=ROOT, env=env, text=True, timeout=300,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert done.returncode == status, done.stdout[-4000:]
-        return done.stdout
+        words = [script, "--config", config, "--save_dir", machine / "out", "--data_dir", machine / "data", *flags,
+                 "-o", "keep_checkpoint_max=2", *(f"{key}={value}" for key, value in settings.items())]
+        done = run_ranks(ranks, *words, environment={"STAND_IN_OBS": str(obs), "PYTHONPATH": str(STAND_IN) if moxing else ""})
+        output = done.stdout + done.stderr
+        assert done.returncode == status, output[-4000:]
+        return output
     return run_on
 
 
@@ -98,7 +96,7 @@ def test_two_processes_copy_once(obs, run, tmp_path):
     (obs / "calls.txt").unlink(missing_ok=True)
     machine = tmp_path / "machine"
     output = run(machine, "train.py", "--data_url", "obs://bucket/shapes", "--train_url", "obs://bucket/two", epochs=1,
-                 launcher=launch(2))
+                 ranks=2)
     assert output.count("copying obs://bucket/shapes to") == 1 and "8 training images" in output
     lines = [line.split() for line in (obs / "calls.txt").read_text().splitlines()]
     assert sum(words[1] == "copy_parallel" for words in lines) == 1

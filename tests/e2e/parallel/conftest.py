@@ -1,16 +1,14 @@
 """mpirun, a tiny data set and a tiny detector."""
-import os
 import shutil
-import subprocess
 
 import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.launching import MPIRUN, launch
+from tests.helpers.launching import MPIRUN
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
-from tests.helpers.paths import ROOT, TINY_DETECTOR
-from tests.helpers.scripts import run_script
+from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.ranks import run_ranks
 
 SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed": 0}
 
@@ -57,16 +55,11 @@ def two_canvases(workspace, config):
 
 @pytest.fixture(scope="session")
 def run():
-    """A function that runs a Python program as several processes to their end and returns what they print.
-
-    For 1 there is no mpirun.
-    """
-    def run_to_end(ranks, *words, status=0):
-        done = run_script(*words, timeout=300) if ranks == 1 else subprocess.run(
-            launch(ranks, *words), cwd=ROOT, capture_output=True, text=True, timeout=300,
-            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    """A function that runs a Python program on so many ranks to their end and returns what they print."""
+    def run_to_end(ranks, *words):
+        done = run_ranks(ranks, *words)
         output = done.stdout + done.stderr
-        assert (done.returncode == 0) == (status == 0), output[-6000:]
+        assert done.returncode == 0, output[-6000:]
         return output
     return run_to_end
 

@@ -2,8 +2,6 @@
 import logging
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -11,10 +9,9 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from src.cpu_kernels.library import FLAGS, FOLDER, has_bf16_products, library
+from src.cpu_kernels.library import has_bf16_products, library
 from src.cpu_kernels.program import BF16, PLANES, Program
 from tests.helpers.kernel_calls import entry_point
-from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -106,34 +103,6 @@ def test_onednn_that_is_opened_again_serves_what_was_computed_before(kernels):
     assert results[0] == results[1]
 
 
-LIMITED = """
-import os
-from src.cpu_kernels.library import has_bf16_products
-print(has_bf16_products())
-"""
-
-
-@pytest.mark.parametrize(("limit", "same"), [("AVX2", True), ("AVX512_CORE", False)])
-def test_a_limit_of_instructions_that_is_the_users_holds(kernels, limit, same):
-    """AVX2 is the one that the program itself sets for MindSpore's convolutions."""
-    done = subprocess.run([sys.executable, "-c", LIMITED], cwd=ROOT, capture_output=True, text=True, timeout=60,
-                          env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit})
-    assert done.stdout.split()[-1] == str(same and has_bf16_products()), done.stderr
-
-
-def test_compiles_without_warnings(kernels, tmp_path):
-    """Every header compiles by itself, too."""
-    flags = [flag for flag in FLAGS if flag != "-O3"] + ["-fsyntax-only", "-Wall", "-Wextra"]
-    includes = tmp_path / "headers.cc"
-    compiler = os.environ.get("CXX", "g++")
-    for header in sorted(FOLDER.glob("*.h")):
-        includes.write_text(f'#include "{header}"\n#include "{header}"\n')
-        done = subprocess.run([compiler, *flags, str(includes)], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, ""), header
-    done = subprocess.run([compiler, *flags, *map(str, FOLDER.glob("*.cc"))], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def network_call(mixed, channels, normal):
     """Two convolutions and their gradients: first the forward pass, then the backward pass on values of its own."""
     convolutions = nn.Conv2d(channels, 140, 3, pad_mode="same", has_bias=True), nn.Conv2d(140, 33, 1, has_bias=True)
@@ -212,25 +181,3 @@ def test_lack_of_memory_is_a_status(kernels, capfd):
     assert entry_point(kernels, "Match", [nothing] * 3, [nothing] * 3, shapes) != 0
     [line] = capfd.readouterr().err.splitlines()
     assert "kernel Match failed" in line
-
-
-WITHOUT_THREADS = """
-import resource, sys
-import numpy as np
-from tests.helpers.kernel_calls import entry_point
-boxes, mask = np.float32([[[0, 0, 2, 2]] * 3000]), np.ones((1, 1), bool)
-outputs = [np.zeros((1, 3000), dtype) for dtype in (np.float32, np.int32, bool)]
-arguments = sys.argv[1], "Match", (boxes, boxes[:, :1].copy(), mask), outputs
-with open("/proc/self/statm") as file:
-    used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 2**22,) * 2)  # less than the stack of a thread
-assert entry_point(*arguments) == 0
-assert outputs[0].all() and outputs[2].all()
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of a process")
-def test_works_where_no_thread_can_be_started(kernels):
-    done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS, kernels], cwd=ROOT, capture_output=True, text=True,
-                          timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")

@@ -2,15 +2,11 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import psutil
 import pytest
 
 from src.dataset import loader as loader_module
@@ -18,7 +14,6 @@ from src.dataset.annotations import load_coco
 from src.dataset.batching import epoch_order
 from src.dataset.loader import Batch, EvalLoader, TrainLoader
 from src.errors import UserError
-from tests.helpers.paths import ROOT
 
 AUGMENTED = ({"RandomFlip": {"prob": 0.5}}, {"RandomHSV": {"hgain": 0.2, "sgain": 0.5, "vgain": 0.5}},
              {"RandomVerticalFlip": {"prob": 0.5}}, {"RandomRotate90": {"prob": 0.5}},
@@ -281,65 +276,3 @@ def test_threads_end_when_the_consumer_stops_early(write_images, make_cfg, monke
     count = len(reading)
     time.sleep(0.3)
     assert len(reading) == count and 0 < count < 1000
-
-
-# MindSpore starts no more workers than there are processors.
-needs_workers = pytest.mark.skipif(os.cpu_count() < 2, reason="with one processor there are no worker processes")
-
-
-def worker_processes():
-    return [process for process in psutil.Process().children(recursive=True)
-            if process.status() != psutil.STATUS_ZOMBIE]
-
-
-@needs_workers
-def test_worker_processes_end_when_the_consumer_stops_early(write_images, make_cfg):
-    before = len(worker_processes())
-    stream = TrainLoader(load_coco(*write_images(6)), make_cfg(epochs=100, num_workers=2, max_rowsize=8)).batches()
-    next(stream)
-    assert len(worker_processes()) >= before + 2
-    stream.close()
-    assert len(worker_processes()) == before
-
-
-SCRIPT = """
-import sys, time
-sys.path.insert(0, {root!r})
-from types import SimpleNamespace as N
-import psutil
-from src.dataset.annotations import load_coco
-from src.dataset.loader import TrainLoader
-transforms = N(item_transforms=[{{"Resize": {{}}}}, {{"LabelsPadding": {{"padding_size": 4, "padding_value": -1}}}}])
-cfg = N(seed=1, batch_size=2, accumulate_steps=1, epochs=500, num_workers=2, prefetch_size=4, max_rowsize=8,
-        data=N(canvases=((32, 32),), train_transforms=transforms, keep_empty_images=False, repeat_threshold=0.0))
-for batch in TrainLoader(load_coco({path!r}, {folder!r}), cfg).batches():
-    print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)
-    {then}
-"""
-
-
-def end_with_workers(path, folder, then, status):
-    """Run SCRIPT, with `then` after the first batch, to its end: it must have that status and leave no process behind."""
-    script = SCRIPT.format(root=str(ROOT), path=path, folder=folder, then=then)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as program:
-        children = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
-        assert len(children) >= 2
-        if status == -9:
-            program.kill()
-        assert program.wait(timeout=30) == status
-        if status == 0:
-            assert program.stderr.read() == ""
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive
-
-
-@needs_workers
-def test_no_process_is_left_behind_however_the_program_ends(write_images):
-    """Three programs side by side, as each waits for its workers most of the time."""
-    path, folder = write_images(6)
-    with ThreadPoolExecutor() as pool:
-        ends = [pool.submit(end_with_workers, path, folder, then, status)
-                for then, status in (("sys.exit(0)", 0), ("raise KeyError('x')", 1), ("time.sleep(99)", -9))]
-    for end in ends:
-        end.result()

@@ -1,62 +1,14 @@
-"""src/models/faster_rcnn.py and src/detector.py: the parts together, on a canvas of 64 x 96."""
+"""src/detector.py: what a detector is built with."""
 import numpy as np
 import pytest
-from mindspore import Tensor
 
 from src.detector import build_detector
-from src.distributed import SingleProcess
 from src.errors import UserError
-from src.models.faster_rcnn import TrainingForward
-from src.train.all_reduce import AllReduce
-from src.train.overflow import OverflowCheck
-from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
-from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
+from tests.helpers.small_detector import NUM_CLASSES, small_config
 
 
 def values(network):
-    return {p.name: p.asnumpy().copy() for p in network.get_parameters()}
-
-
-def untrained():
-    """A network with a frozen stem and first stage, its TrainingForward and a training step of that."""
-    cfg = small_config(frozen_2stage=True)
-    network = build_detector(cfg, NUM_CLASSES)
-    forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
-    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
-    set_learning_rate(optimizer, 0.02)
-    return network, forward, GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce(),
-                                          OverflowCheck(SingleProcess(), "CPU"))
-
-
-def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
-    network, forward, step = untrained()
-    assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
-    before, history = values(network), []
-    for _ in range(4):
-        losses, applied = step(CANVAS, [small_batch()])
-        assert applied
-        assert losses.shape == (5,)
-        np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)
-        history.append(losses)
-    # Untrained: log 2 an anchor, log (K + 1) a RoI, as all logits are close to 0.
-    np.testing.assert_allclose(history[0][[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
-    assert history[-1][0] < 0.9 * history[0][0]
-    for name, value in values(network).items():
-        frozen = name.startswith(tuple(f"backbone.stages.{part}." for part in ("conv1", "bn1", "layer1")))
-        assert np.array_equal(value, before[name]) == frozen, name
-
-
-def test_a_batch_without_any_box_is_background():
-    """All anchors and RoIs are negative: log 2 and log (K + 1) before training, less after it, and no box loss."""
-    network, _, step = untrained()
-    image, valid_size, boxes, labels, mask, *priorities = small_batch()
-    empty = [image, valid_size, boxes, labels, Tensor(np.zeros(mask.shape, bool)), *priorities]
-    first, *_, last = [step(CANVAS, [empty]) for _ in range(3)]
-    assert first[1] and last[1]
-    np.testing.assert_allclose(first[0][[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
-    np.testing.assert_array_equal([first[0][[2, 4]], last[0][[2, 4]]], np.zeros((2, 2)))
-    assert (last[0][[1, 3]] < first[0][[1, 3]]).all()
-    assert all(np.isfinite(value).all() for value in values(network).values())
+    return {p.name: p.asnumpy() for p in network.get_parameters()}
 
 
 def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
