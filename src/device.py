@@ -60,20 +60,24 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     ms.set_context(mode=ms.GRAPH_MODE if cfg.ms_mode == 0 else ms.PYNATIVE_MODE)
     if cfg.jit_level:
         ms.set_context(jit_config={"jit_level": cfg.jit_level})
-    group.connect(device)
     if device == "CPU":
         if cfg.optimizer.nesterov:
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         keep_freed_memory()
         # Operators outside of graphs pass through three threads that wait for each other in loops, on processors that the
-        # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time.
+        # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time. It has
+        # no effect after the first operator, with which the processes of msrun connect.
         ms.runtime.launch_blocking()
+        group.connect(device)
         logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
         _share_processors(group)
         cfg = _precision_on_cpu(cfg)
-    elif group.size > 1:
-        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=group.size)
+    else:
+        group.connect(device)
+        if group.size > 1:
+            ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,
+                                         device_num=group.size)
     return cfg
 
 
