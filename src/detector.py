@@ -48,7 +48,11 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
 
 def build_empty_detector(cfg, num_classes: int) -> FasterRCNN:
     """As `build_detector`, without values for the weights, which all must be given some: drawing them takes a second."""
-    with no_init_parameters():
+    try:
+        with no_init_parameters():
+            return build_detector(cfg, num_classes, pretrained=False)
+    except RuntimeError:
+        # Some of mindcv's networks, ConvNeXt among them, compute with their weights while they are built.
         return build_detector(cfg, num_classes, pretrained=False)
 
 

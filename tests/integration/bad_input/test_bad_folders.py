@@ -123,7 +123,7 @@ def test_nesterov_on_the_cpu(refused):
 
 def test_backbones_that_are_none(refused):
     assert_says(refused("train.py", backbone__name="det_resnet51"), ["mindcv has no model 'resnet51'", "did you mean resnet"])
-    assert_says(refused("train.py", backbone__name="vit_b_32_224"), ["backbone.name"])
+    assert_says(refused("train.py", backbone__name="pit_ti"), ["backbone.name"])
     assert_says(refused("train.py", backbone__in_channels="[1, 2, 3, 4]"), ["backbone.in_channels is [1, 2, 3, 4], but"])
 
 

@@ -2,6 +2,8 @@
 import logging
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -12,6 +14,7 @@ from mindspore import nn
 from src.cpu_kernels.library import has_bf16_products, library
 from src.cpu_kernels.program import BF16, PLANES, Program
 from tests.helpers.kernel_calls import entry_point
+from tests.helpers.paths import ROOT
 
 
 @pytest.fixture
@@ -181,3 +184,26 @@ def test_lack_of_memory_is_a_status(kernels, capfd):
     assert entry_point(kernels, "Match", [nothing] * 3, [nothing] * 3, shapes) != 0
     [line] = capfd.readouterr().err.splitlines()
     assert "kernel Match failed" in line
+
+
+WITHOUT_THREADS = """
+import resource, sys
+import numpy as np
+from tests.helpers.kernel_calls import entry_point
+from tests.helpers.paths import ROOT
+boxes, mask = np.float32([[[0, 0, 2, 2]] * 3000]), np.ones((1, 1), bool)
+outputs = [np.zeros((1, 3000), dtype) for dtype in (np.float32, np.int32, bool)]
+arguments = sys.argv[1], "Match", (boxes, boxes[:, :1].copy(), mask), outputs
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**22,) * 2)  # less than the stack of a thread
+assert entry_point(*arguments) == 0
+assert outputs[0].all() and outputs[2].all()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the memory of a process")
+def test_works_where_no_thread_can_be_started(kernels):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS, kernels], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 
-from src.detector import build_detector
+from src.checkpoint import write_checkpoint
+from src.config import with_settings
+from src.detector import build_detector, load_detector
 from src.errors import UserError
 from tests.helpers.small_detector import NUM_CLASSES, small_config
 
@@ -17,6 +19,18 @@ def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
         build_detector(cfg, NUM_CLASSES)
     expected = values(build_detector(small_config(), NUM_CLASSES))
     found = values(build_detector(cfg, NUM_CLASSES, pretrained=False))
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name])
+
+
+@pytest.mark.parametrize("name", ["det_resnet18", "convnextv2_atto"])
+def test_a_loaded_detector_has_the_weights_of_its_checkpoint(tmp_path, name):
+    """Also where the backbone computes with the weights that it is built with, as ConvNeXt does."""
+    cfg = with_settings(small_config(name=name), {"checkpoint_path": str(tmp_path / "a.ckpt"), "device_target": "CPU"})
+    network = build_detector(with_settings(cfg, {"seed": 5}), NUM_CLASSES)
+    write_checkpoint(cfg.checkpoint_path, {p.name: p for p in network.get_parameters()})
+    expected, found = values(network), values(load_detector(cfg)[0])
     assert found.keys() == expected.keys()
     for name, value in found.items():
         np.testing.assert_array_equal(value, expected[name])
