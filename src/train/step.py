@@ -46,21 +46,20 @@ class LossAndGradients(nn.Cell):
     Args:
         forward: cell whose output's first element is the loss.
         weights: the parameters that are trained.
-        scaler: mindspore.amp's.
+        loss_scale: a parameter, of mindspore.amp's scaler, see Update.
         reduce: `Reduce`, or None. In this graph, gradients are reduced while others are still computed.
     """
 
-    def __init__(self, forward, weights, scaler, reduce):
+    def __init__(self, forward, weights, loss_scale, reduce):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.scaler = scaler
-        self.loss_scale = scaler.scale_value  # a parameter that no cell has is not set in a graph of the compile cache
+        self.loss_scale = loss_scale
         self.reduce = reduce
         self.value_and_grad = ops.value_and_grad(self.scaled_loss, None, weights, has_aux=True)
 
     def scaled_loss(self, *batch):
         losses = self.forward(*batch)
-        return self.scaler.scale(losses[0]), losses
+        return losses[0] * self.loss_scale, losses
 
     def construct(self, *batch):
         (_, losses), gradients = self.value_and_grad(*batch)
@@ -92,22 +91,24 @@ def _scaled_sum(factor, tensor, other):
 class Update(nn.Cell):
     """Scaled gradients -> changed weights.
 
+    The scaler's own methods compile graphs where none is around them, and these may take the scale of a scaler that is gone.
+
     Args:
         optimizer: MindSpore optimizer.
-        scaler: mindspore.amp's.
+        loss_scale: a parameter, of mindspore.amp's scaler.
         max_norm: largest global norm of the gradients, or False.
     """
 
-    def __init__(self, optimizer, scaler, max_norm):
+    def __init__(self, optimizer, loss_scale, max_norm):
         super().__init__(auto_prefix=False)
         self.optimizer = optimizer
-        self.scaler = scaler
-        self.loss_scale = scaler.scale_value  # see LossAndGradients
+        self.loss_scale = loss_scale
+        self.map, self.inverse = ops.HyperMap(), ops.Reciprocal()
         self.clip = ClipByGlobalNorm(max_norm) if max_norm else None
 
     # One argument a gradient: a tuple would be a constant of the graph, which would be compiled anew at every step.
     def construct(self, *gradients):
-        gradients = self.scaler.unscale(gradients)
+        gradients = self.map(ops.partial(ops.mul, self.inverse(self.loss_scale)), gradients)
         if self.clip is not None:
             gradients = self.clip(gradients)
         return self.optimizer(gradients)
@@ -137,9 +138,9 @@ class GradientStep:
         self.num_gradients = len(optimizer.parameters)
         self.accumulate, self.reduce = Accumulate(), Reduce(all_reduce.in_graph, check.by_sums)
         reduce = self.reduce if accumulate_steps == 1 else None
-        self.gradients = {canvas: LossAndGradients(forward, optimizer.parameters, scaler, reduce).set_train()
+        self.gradients = {canvas: LossAndGradients(forward, optimizer.parameters, scaler.scale_value, reduce).set_train()
                           for canvas, forward in forwards.items()}
-        self.update = Update(optimizer, scaler, max_norm).set_train()
+        self.update = Update(optimizer, scaler.scale_value, max_norm).set_train()
 
     def __call__(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple[np.ndarray, bool]:
         """Make a step of the inputs of the canvas's `forward` for each of `accumulate_steps` micro-batches.
