@@ -65,8 +65,8 @@ def set_up_device(cfg: Config, group: Group) -> Config:
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         keep_freed_memory()
         # Operators outside of graphs pass through three threads that wait for each other in loops, on processors that the
-        # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time. It has
-        # no effect after the first operator, with which the processes of msrun connect.
+        # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time. After
+        # the first operator, by which the processes of msrun connect, it would change nothing.
         ms.runtime.launch_blocking()
         group.connect(device)
         logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
