@@ -61,23 +61,17 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     if cfg.jit_level:
         ms.set_context(jit_config={"jit_level": cfg.jit_level})
     if device == "CPU":
+        prepare_cpu()
+    group.connect(device)
+    if device == "CPU":
         if cfg.optimizer.nesterov:
             raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
-        keep_freed_memory()
-        # Operators outside of graphs pass through three threads that wait for each other in loops, on processors that the
-        # computing needs: without them, steps of small images in PyNative mode take a quarter of the processor's time. After
-        # the first operator, by which the processes of msrun connect, it would change nothing.
-        ms.runtime.launch_blocking()
-        group.connect(device)
         logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
         _share_processors(group)
         cfg = _precision_on_cpu(cfg)
-    else:
-        group.connect(device)
-        if group.size > 1:
-            ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True,
-                                         device_num=group.size)
+    elif group.size > 1:
+        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=group.size)
     return cfg
 
 
@@ -126,7 +120,18 @@ def _precision_on_cpu(cfg):
     return with_settings(cfg, {"mix": False})
 
 
-def keep_freed_memory():
+def prepare_cpu() -> None:
+    """Keep freed memory, and run operators outside of graphs one after the other.
+
+    MindSpore sends such operators through three threads that wait for each other in loops, on processors that the computing
+    needs: without them, steps of small images in PyNative mode take a quarter of the processor's time. To be called before the
+    first operator, by which the processes of msrun connect: later it changes nothing.
+    """
+    _keep_freed_memory()
+    ms.runtime.launch_blocking()
+
+
+def _keep_freed_memory():
     """Tell glibc to keep freed memory for the next tensor instead of giving it back to the system.
 
     MindSpore allocates its CPU tensors anew in every step. glibc gives blocks above 32 MB back when they are freed, and the

@@ -57,11 +57,8 @@ def pytest_runtest_protocol(item):
 @pytest.fixture(scope="session", autouse=True)
 def as_set_up_device_has_it():
     """One operator after the other, freed memory is kept, and no collection of garbage among what is imported."""
-    import mindspore as ms
-
-    from src.device import keep_freed_memory
-    ms.runtime.launch_blocking()
-    keep_freed_memory()
+    from src.device import prepare_cpu
+    prepare_cpu()
     gc.freeze()
     yield
     gc.unfreeze()  # cells that were there when a test set the device up must end before MindSpore's modules

@@ -190,7 +190,6 @@ WITHOUT_THREADS = """
 import resource, sys
 import numpy as np
 from tests.helpers.kernel_calls import entry_point
-from tests.helpers.paths import ROOT
 boxes, mask = np.float32([[[0, 0, 2, 2]] * 3000]), np.ones((1, 1), bool)
 outputs = [np.zeros((1, 3000), dtype) for dtype in (np.float32, np.int32, bool)]
 arguments = sys.argv[1], "Match", (boxes, boxes[:, :1].copy(), mask), outputs

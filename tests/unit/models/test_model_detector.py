@@ -13,15 +13,19 @@ def values(network):
     return {p.name: p.asnumpy() for p in network.get_parameters()}
 
 
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
 def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
     cfg = small_config(pretrained="nowhere.ckpt")
     with pytest.raises(UserError, match=r"there is no file 'nowhere\.ckpt'"):
         build_detector(cfg, NUM_CLASSES)
     expected = values(build_detector(small_config(), NUM_CLASSES))
     found = values(build_detector(cfg, NUM_CLASSES, pretrained=False))
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        np.testing.assert_array_equal(value, expected[name])
+    assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["det_resnet18", "convnextv2_atto"])
@@ -31,9 +35,7 @@ def test_a_loaded_detector_has_the_weights_of_its_checkpoint(tmp_path, name):
     network = build_detector(with_settings(cfg, {"seed": 5}), NUM_CLASSES)
     write_checkpoint(cfg.checkpoint_path, {p.name: p for p in network.get_parameters()})
     expected, found = values(network), values(load_detector(cfg)[0])
-    assert found.keys() == expected.keys()
-    for name, value in found.items():
-        np.testing.assert_array_equal(value, expected[name])
+    assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
