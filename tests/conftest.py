@@ -1,7 +1,6 @@
 """What all tests share."""
 import gc
 import logging
-import os
 import sys
 
 import pytest
@@ -10,13 +9,12 @@ from xdist.scheduler import LoadScopeScheduling
 from src.environment import set_environment
 from src.launch import run
 from tests.helpers.paths import ROOT
+from tests.helpers.scripts import end_started
 
 set_environment()  # before MindSpore is imported
 
 # Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
-ON_ALL_PROCESSORS = str(ROOT / "tests/unit/cpu_kernels")  # whose tests look at threads
-PROCESSORS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def pytest_collection_modifyitems(items):
@@ -41,19 +39,6 @@ def pytest_xdist_make_scheduler(config, log):
     return SharingScheduling(config, log)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """With -n, each process of pytest, and what it starts, keeps to one processor, but for ON_ALL_PROCESSORS.
-
-    On images this small, MindSpore's threads wait for each other in loops, and take the processors from the other tests.
-    """
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and PROCESSORS:
-        own = {PROCESSORS[int(worker[len("gw"):]) % len(PROCESSORS)]}
-        os.sched_setaffinity(0, PROCESSORS if str(item.path).startswith(ON_ALL_PROCESSORS) else own)
-    return (yield)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def as_set_up_device_has_it():
     """One operator after the other, freed memory is kept, and no collection of garbage among what is imported."""
@@ -72,6 +57,13 @@ def own_logging():
     yield
     logger.handlers, logger.propagate, level = before
     logger.setLevel(level)  # which also forgets what the logger has found out with the other level
+
+
+@pytest.fixture(autouse=True)
+def no_script_outlives_its_test():
+    """End what a test that fails has left running."""
+    yield
+    end_started()
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 """How several processes are started."""
-import os
 import shutil
 import socket
 import sys
@@ -8,11 +7,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.helpers.scripts import USER_ENVIRONMENT
+
 PATIENCE = 30  # seconds until all processes of a run must have ended
 BESIDE_PYTHON = Path(sys.executable).parent
 MPIRUN = str(BESIDE_PYTHON / "mpirun") if (BESIDE_PYTHON / "mpirun").exists() else shutil.which("mpirun")
 # msrun starts the first `python` of PATH.
-MSRUN_ENVIRONMENT = {**os.environ, "PATH": f"{BESIDE_PYTHON}:{os.environ['PATH']}"}
+MSRUN_ENVIRONMENT = {**USER_ENVIRONMENT, "PATH": f"{BESIDE_PYTHON}:{USER_ENVIRONMENT['PATH']}"}
 
 
 def launch(ranks, *words):

@@ -1,43 +1,31 @@
-"""Scripts on several ranks of mpirun, each in a process that has imported what it needs, see tests/helpers/scripts.py.
-
-mpirun starts a small program for each rank, which sends the environment of its rank to this process and waits: the copy that
-runs the script is the rank for MPI. As mpirun cannot end a copy, this is for ranks that come to their end by themselves.
-"""
-import os
+"""Scripts on several ranks of mpirun."""
 import subprocess
-import tempfile
-import threading
-from multiprocessing.connection import Listener
 
-from tests.helpers.launching import PATIENCE, launch
+import psutil
+
+from tests.helpers.launching import launch
 from tests.helpers.paths import ROOT
-from tests.helpers.scripts import run_script
+from tests.helpers.scripts import STARTED, USER_ENVIRONMENT, end, run_script
 
 
-def run_ranks(ranks, *words, environment=()):
-    """Run a script and its arguments on so many ranks to the end -> subprocess.CompletedProcess with the output of all of them.
+def run_ranks(ranks, *words, environment=(), timeout=330):
+    """Run a script and its arguments on so many ranks to the end -> subprocess.CompletedProcess with the output of all ranks.
 
-    A single rank has no mpirun.
+    A single rank is started without mpirun.
 
     Args:
         environment: dict of variables, as `Script` takes it.
     """
     if ranks == 1:
-        return run_script(*words, environment=environment)
-    outputs = []
-
-    def run_rank():
-        with listener.accept() as rank:
-            done = run_script(*words, timeout=300, environment={**rank.recv(), **dict(environment)})
-            outputs.append(done.stdout + done.stderr)
-            rank.send(done.returncode)
-
-    with tempfile.TemporaryDirectory() as folder, Listener(os.path.join(folder, "socket")) as listener:
-        threads = [threading.Thread(target=run_rank, daemon=True) for _ in range(ranks)]
-        for thread in threads:
-            thread.start()
-        done = subprocess.run(launch(ranks, ROOT / "tests/programs/rank.py", listener.address), stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=330)
-        for thread in threads:
-            thread.join(PATIENCE)
-    return subprocess.CompletedProcess(words, done.returncode, done.stdout + "".join(outputs), "")
+        return run_script(*words, timeout=timeout, environment=environment)
+    variables = {"PYTHONPATH": str(ROOT)} if str(words[0]).startswith("tests/") else {}
+    program = psutil.Popen(launch(ranks, *words), cwd=ROOT, env={**USER_ENVIRONMENT, **variables, **dict(environment)},
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                           start_new_session=True)
+    STARTED.append(program)
+    try:
+        output, _ = program.communicate(timeout=timeout)
+    finally:
+        if program.poll() is None:
+            end(program)
+    return subprocess.CompletedProcess(words, program.returncode, output, "")

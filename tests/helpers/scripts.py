@@ -1,11 +1,5 @@
-"""The scripts of the project, each run in a process of its own that has imported what it needs before it starts.
-
-That import takes half of the time of a short run: one process, Python's fork server, does it for all runs and duplicates itself
-for each. The quick start, msrun, and runs on several ranks of which one fails start the scripts from nothing, as users do.
-"""
-import multiprocessing
+"""The scripts of the project, started in new processes as a user starts them."""
 import os
-import runpy
 import subprocess
 import sys
 import tempfile
@@ -13,77 +7,67 @@ from pathlib import Path
 
 import psutil
 
+from src.environment import DEFAULTS
 from tests.helpers.paths import ROOT
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.helpers.preloaded"])
+# The environment of a user: tests/conftest.py has set the variables that the scripts set themselves.
+USER_ENVIRONMENT = {name: value for name, value in os.environ.items() if DEFAULTS.get(name) != value}
+STARTED = []  # scripts that tests have started and that may still run
 
 
-class Script(psutil.Process):
-    """A running script, with the methods of subprocess.Popen that tests use.
+class Script(psutil.Popen):
+    """A running script, the leader of a session of its own, with the methods of subprocess.Popen and psutil.Process.
 
     Args:
         words: the script's path and its arguments.
-        output: path of the file that gets its standard output.
+        output: path of the file to which its standard output is appended.
         errors: the same for standard error.
-        folder: where it runs.
-        environment: dict of variables that it has beside those of the tests, or with other values.
+        folder: working directory.
+        environment: dict of variables that are added to those of the user. Programs of the tests also get PYTHONPATH.
     """
 
     def __init__(self, words, output, errors, folder=ROOT, environment=()):
-        processors = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # which a child would inherit
-        self.process = FORKS.Process(target=run_in_this_process, args=(
-            [str(word) for word in words], str(output), str(errors), str(folder), dict(environment), processors))
-        self.process.start()
-        super().__init__(self.process.pid)
-
-    def poll(self):
-        return self.process.exitcode
-
-    def wait(self, timeout=None):
-        """The exit status; that of a script which a signal ends is negative.
-
-        Raises:
-            TimeoutError: it runs still after so many seconds.
-        """
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            raise TimeoutError(f"{self.cmdline()} runs still after {timeout} s")
-        return self.process.exitcode
+        words = [str(word) for word in words]
+        variables = {"PYTHONPATH": str(ROOT)} if words[0].startswith("tests/") else {}
+        with open(output, "a") as stdout, open(errors, "a") as stderr:
+            super().__init__([sys.executable, *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
+                             env={**USER_ENVIRONMENT, **variables, **dict(environment)}, start_new_session=True)
+        STARTED.append(self)
 
 
-def run_in_this_process(words, output, errors, folder, environment, processors):
-    """Run a script in a folder, its path there the first of the words, as the leader of a group of processes."""
-    os.setsid()
-    if processors:
-        os.sched_setaffinity(0, processors)
-    multiprocessing.set_start_method(None, force=True)  # Python's default: its child is told to use the fork server, too
-    os.environ.update(environment)
-    os.chdir(folder)
-    # As `python script.py` does.
-    sys.path[:0] = [str(Path(words[0]).resolve().parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    for path, stream in ((output, 1), (errors, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-    sys.argv = words
-    sys.stdout = os.fdopen(1, "w", closefd=False)
+def end(process):
+    """Kill a process (psutil.Process) and its descendants, if they still run."""
     try:
-        runpy.run_path(words[0], run_name="__main__")
-    finally:
-        if "mpi4py.MPI" in sys.modules:
-            sys.modules["mpi4py.MPI"].Finalize()  # which mpi4py leaves to the end of Python, that a copy does not come to
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = [process]
+    for member in family:
+        try:
+            member.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(family, timeout=30)
 
 
-def start_script(log, *words):
+def end_started():
+    """End the scripts that tests have started, with all of their descendants, if they still run."""
+    while STARTED:
+        script = STARTED.pop()
+        if script.poll() is None:
+            end(script)
+
+
+def start_script(log, *words, environment=()):
     """Start a script and its arguments; the file `log` gets both of its streams."""
     Path(log).write_text("")
-    return Script(words, log, log)
+    return Script(words, log, log, environment=environment)
 
 
 def run_script(*words, timeout=600, folder=ROOT, environment=()):
     """Run a script and its arguments, as `Script` does, to the end -> subprocess.CompletedProcess with texts.
 
     Raises:
-        TimeoutError: it runs still after so many seconds.
+        psutil.TimeoutExpired: it still runs after so many seconds. It is killed with its descendants.
     """
     with tempfile.TemporaryDirectory() as streams:
         output, errors = Path(streams, "stdout"), Path(streams, "stderr")
@@ -92,5 +76,5 @@ def run_script(*words, timeout=600, folder=ROOT, environment=()):
             status = script.wait(timeout)
         finally:
             if script.poll() is None:
-                script.kill()
+                end(script)
         return subprocess.CompletedProcess(words, status, output.read_text(), errors.read_text())
