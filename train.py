@@ -42,7 +42,7 @@ def train(cfg, run, stop):
     from src.models.precision import can_overflow
     from src.train.divergence import DivergenceGuard
     from src.train.evaluator import Evaluator
-    from src.train.loop import check_saved, evaluate_if_due, stop_if_asked, timed_steps
+    from src.train.loop import evaluate_if_due, stop_if_asked, timed_steps
     from src.train.metrics import Metrics
     from src.train.profiling import profiled
     from src.train.resume import find_checkpoint, restore, seed_of
@@ -59,17 +59,19 @@ def train(cfg, run, stop):
     logger.info("%d training images, %d classes", len(loader.records), len(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)
 
-    network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0)
+    network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0 and not checkpoint)
     step = TrainStep(network, cfg, len(dataset.names), group)
     state = TrainState(cfg.seed)
     restore(checkpoint, run, step, state, schedule, dataset.names)
+    source = checkpoint.path if checkpoint else ""
     del checkpoint  # hundreds of megabytes
     saver = Saver(run, step, state, schedule, dataset.names)
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
-    guard = DivergenceGuard(can_overflow(cfg), loader.records)
+    guard = DivergenceGuard(can_overflow(cfg), loader.records, saver)
     graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
                              evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)
     use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
+    saver.begin(source)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():
@@ -81,7 +83,7 @@ def train(cfg, run, stop):
             losses, applied = profiled_step(batches, rate, state.global_step)
             state.advance(applied)
             metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.take_seconds()})
-            guard.check(state.global_step, losses[0], applied, rate, [image for batch in batches for image in batch.image_id])
+            guard.check(losses[0], rate, [image for batch in batches for image in batch.image_id])
             with metrics.pause():
                 if schedule.ends_epoch(state.global_step):
                     average_statistics(group, network)
@@ -92,9 +94,10 @@ def train(cfg, run, stop):
                 stop_if_asked(stop, saver)
         if evaluator is None:
             metrics.draw_curves()
-    if loader.unreadable:
-        logger.warning("%d of %d training images could not be read and were skipped", len(loader.unreadable), len(loader.records))
-    check_saved(saver)
+        if loader.unreadable:
+            logger.warning("%d of %d training images could not be read and were skipped", len(loader.unreadable),
+                           len(loader.records))
+        guard.check_end()
 
 
 if __name__ == "__main__":

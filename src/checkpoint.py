@@ -13,7 +13,7 @@ from mindspore import Tensor, nn
 from src.checkpoint_file import is_intact, read_checkpoint_file
 from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
 from src.errors import UserError, is_plain
-from src.files import flush_to_disk, whole_file
+from src.files import UNSUPPORTED, whole_file
 from src.models.parameter_names import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
@@ -110,7 +110,7 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
     """Write tensors, and numbers or texts `values`, by their names.
 
     The file gets its name when it is complete, on the disk and found to agree with its checksum, so that a crash or a full
-    disk leaves the previous one as it was.
+    disk leaves the previous one as it was. Its permissions follow the umask.
 
     Args:
         path: of the file.
@@ -120,15 +120,22 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
 
     Raises:
         OSError: it could not be written.
+        UserError: a tensor has values that are not finite.
     """
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor.asnumpy()).all():
+            raise UserError(f"{path} is not written, as {name} has values that are not finite")
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     with whole_file(path) as temporary:
-        ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
-        os.chmod(temporary, 0o644)  # MindSpore makes it readable for its owner alone
-        flush_to_disk(temporary)
+        os.umask(umask := os.umask(0o077))
+        try:  # MindSpore's last call makes the file readable for its owner alone
+            ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
+            os.chmod(temporary, 0o666 & ~umask)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED or not os.path.exists(temporary):
+                raise
         if checksum and not is_intact(temporary):
             raise OSError(f"what the disk gives back of {path} is not what was written")
-    logger.info("saved %s", path)
 
 
 def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: bool = False,

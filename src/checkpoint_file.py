@@ -37,7 +37,7 @@ def read_checkpoint_file(path: str) -> CheckpointContents:
     """Read and check a checkpoint file.
 
     Raises:
-        ValueError: it is no checkpoint, a tensor's type is unknown, or its data do not have the size of its shape.
+        ValueError: it is no checkpoint, a tensor's type is unknown, its data do not fit its shape, or are not finite.
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
@@ -57,6 +57,8 @@ def read_checkpoint_file(path: str) -> CheckpointContents:
             texts[name] = content.decode("utf-32-le")
         else:
             arrays[name] = _array(tensors[-1], content)
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{name} has values that are not finite")
     if not arrays:
         raise ValueError("a checkpoint without a tensor")
     return CheckpointContents(arrays, texts, is_intact)

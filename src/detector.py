@@ -71,7 +71,7 @@ def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
     try:
         arrays = read_checkpoint_file(setting).arrays
     except (ValueError, OSError) as error:
-        raise UserError(f"backbone.pretrained: {setting} is not a MindSpore checkpoint.") from error
+        raise UserError(f"backbone.pretrained: {setting} is not a MindSpore checkpoint ({error}).") from error
     arrays = from_mindspore_models(arrays, setting)
     return {name[len(BACKBONE):] if name.startswith(BACKBONE) else name: array for name, array in arrays.items()}
 

@@ -33,6 +33,9 @@ def set_environment() -> None:
     gc.set_threshold(10_000)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # A user without HOME and without an entry in the list of users would get a folder called ~.
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/nonexistent"
     # mpirun may have bound this process to one processor, for which MindSpore would start one thread. `set_up_device` gives
     # each process its share later.
     if os.environ.get("OMPI_COMM_WORLD_SIZE") and hasattr(os, "sched_setaffinity"):

@@ -1,5 +1,6 @@
 """Output files and folders."""
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -7,6 +8,7 @@ import os
 from src.errors import UserError
 
 PARTIAL = ".partial_"  # how the names of unfinished files begin
+UNSUPPORTED = {errno.EINVAL, errno.EPERM, errno.ENOTSUP}  # what calls fail with that a file system does not have
 
 
 @contextlib.contextmanager
@@ -33,6 +35,9 @@ def flush_to_disk(path):
     descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED or not os.path.isdir(path):
+            raise
     finally:
         os.close(descriptor)
 
@@ -40,7 +45,8 @@ def flush_to_disk(path):
 def remove_partial(folder, stem=""):
     """Remove the unfinished files of a folder whose final names begin with `stem`, as a killed process leaves them."""
     for path in glob.glob(os.path.join(glob.escape(folder), PARTIAL + glob.escape(stem) + "*")):
-        os.remove(path)
+        with contextlib.suppress(OSError):  # it stays where it is a folder, or another user's
+            os.remove(path)
 
 
 @contextlib.contextmanager

@@ -50,12 +50,10 @@ def download_checkpoint(cfg) -> str:
     return target
 
 
-def download_outputs(cfg) -> bool:
-    """With resume_ckpt `auto`, copy to save_dir what an earlier machine uploaded to train_url; -> whether there was something."""
-    if not (cfg.enable_modelarts and cfg.resume_ckpt == AUTO) or not _storage().exists(cfg.train_url):
-        return False
-    _copy(_storage().copy_parallel, cfg.train_url, make_folder(cfg.save_dir))
-    return True
+def download_outputs(cfg) -> None:
+    """With resume_ckpt `auto`, copy to save_dir what an earlier machine uploaded to train_url, if there is something."""
+    if cfg.enable_modelarts and cfg.resume_ckpt == AUTO and _storage().exists(cfg.train_url):
+        _copy(_storage().copy_parallel, cfg.train_url, make_folder(cfg.save_dir))
 
 
 class Uploads:

@@ -8,6 +8,7 @@ import re
 import socket
 from typing import IO
 
+from src.checkpoint import read_checkpoint
 from src.distributed import Group
 from src.errors import UserError
 from src.files import lock_file, make_folder, remove_partial
@@ -42,9 +43,7 @@ class RunFolder:
         with contextlib.ExitStack() as stack:
             if self.group.rank == 0:
                 stack.enter_context(lock_folder(self.path))
-                if download_outputs(self._cfg):
-                    for path in self.checkpoints():
-                        os.utime(path, (0, 0))  # the order of copying says nothing about their ages: their names do
+                download_outputs(self._cfg)
                 remove_partial(make_folder(self.checkpoint_folder))
             self._uploads = stack.enter_context(Uploads(self._cfg, self.group))
             self._exit = stack.pop_all()
@@ -64,22 +63,39 @@ class RunFolder:
     def _checkpoint(self, suffix):
         return os.path.join(self.checkpoint_folder, f"{self._name}_{suffix}.ckpt")
 
+    def _position(self, path):
+        """Complete epochs and steps of the next one, by the name of a checkpoint; None for other names."""
+        match = re.fullmatch(rf"{re.escape(self._name)}_epoch(\d+)(?:_step(\d+))?_rank0\.ckpt", os.path.basename(path))
+        return match and (int(match[1]) - bool(match[2]), int(match[2] or 0))
+
     def checkpoints(self) -> list[str]:
-        """The paths of the checkpoints of epochs and steps, the newest first."""
-        pattern = re.compile(rf"{re.escape(self._name)}_epoch(\d+)(?:_step(\d+))?_rank0\.ckpt")
-        found = []
-        for entry in os.scandir(self.checkpoint_folder) if os.path.isdir(self.checkpoint_folder) else ():
-            if match := pattern.fullmatch(entry.name):
-                epoch, step = int(match[1]), int(match[2] or 0)
-                # Files that were copied together may have one time.
-                found.append((entry.stat().st_mtime_ns, epoch - (step > 0), step, entry.path))
-        return [path for *_, path in sorted(found, reverse=True)]
+        """The paths of the checkpoints of epochs and steps, the latest step first, whatever the times of the files."""
+        names = os.listdir(self.checkpoint_folder) if os.path.isdir(self.checkpoint_folder) else []
+        names = sorted(filter(self._position, names), key=self._position, reverse=True)
+        return [os.path.join(self.checkpoint_folder, name) for name in names]
 
     def remove_old_checkpoints(self) -> None:
-        """Remove all but the cfg.keep_checkpoint_max newest checkpoints, on rank 0; the best one stays besides."""
+        """Remove all but the cfg.keep_checkpoint_max latest checkpoints, on rank 0; the best one stays besides."""
         for path in self.checkpoints()[self._cfg.keep_checkpoint_max:] if self.group.rank == 0 else ():
-            os.remove(path)
-            logger.info("removed %s (keep_checkpoint_max is %d)", path, self._cfg.keep_checkpoint_max)
+            try:
+                os.remove(path)
+                logger.info("removed %s (keep_checkpoint_max is %d)", path, self._cfg.keep_checkpoint_max)
+            except OSError as error:  # a folder, or another user's
+                logger.warning("%s is beyond keep_checkpoint_max, but cannot be removed (%s)", path, error.strerror)
+
+    def move_later_checkpoints(self, source: str, epoch: int, step: int) -> None:
+        """Move checkpoints of later steps than the start, after `epoch` epochs and `step` steps, into the subfolder `superseded`;
+        the checkpoint `source` that is resumed stays, whatever number its step has with another batch size."""
+        paths = [path for path in self.checkpoints() if self._position(path) > (epoch, step)]
+        if source in paths and epoch + step:
+            paths.remove(source)
+        with contextlib.suppress(UserError):  # there is none, or it is damaged
+            paths += [self.best_checkpoint] * (read_checkpoint(self.best_checkpoint).progress.get("epoch", 0) > epoch)
+        for path in paths:
+            os.renames(path, os.path.join(self.checkpoint_folder, "superseded", os.path.basename(path)))
+        if paths:
+            logger.warning("training starts after epoch %d and %d steps: checkpoints of later steps are moved into the subfolder "
+                           "superseded: %s", epoch, step, ", ".join(paths))
 
     def upload(self) -> None:
         """Upload what has been written since the last time, on ModelArts."""

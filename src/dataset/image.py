@@ -44,22 +44,29 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     Raises:
         UnreadableImageError: with the reason.
     """
+    data = check_image(path, size)
+    image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION if size else 0)
+    turned = image if size in (None, image.shape[:2]) else _decode(data)
+    if size not in (None, turned.shape[:2]):
+        raise _wrong_size(image.shape, size)
+    return turned
+
+
+def check_image(path: str, size: tuple[int, int] | None = None) -> bytes:
+    """Check an image file without decoding it; see `read_image`. Returns its content."""
     data = _read_file(path)
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
     stored = _checked_header(data)
     if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
         raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
                                    "are decoded")
-    if size is None:
-        return _decode(data)
-    if stored in (None, size, size[::-1]):
-        image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION)
-        stored = image.shape[:2]
-        if stored != size:
-            image = _decode(data)
-        if image.shape[:2] == size:
-            return image
-    raise UnreadableImageError(f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {size[0]}x{size[1]}")
+    if stored and size and stored not in (size, size[::-1]):
+        raise _wrong_size(stored, size)
+    return data
+
+
+def _wrong_size(stored, size):
+    return UnreadableImageError(f"is {stored[0]}x{stored[1]} (height x width), but the annotation file says {size[0]}x{size[1]}")
 
 
 def _read_file(path):

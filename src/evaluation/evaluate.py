@@ -22,6 +22,7 @@ from src.progress_bar import progress_bar
 logger = logging.getLogger("faster_rcnn")
 
 PROGRESS_SECONDS = 10.0
+MEND = "mend it, or leave such images out of the evaluation with --skip_bad_images True."
 
 
 def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
@@ -85,8 +86,7 @@ def _detect(predict, loader, dataset, cfg, bar):
         if unreadable and not cfg.skip_bad_images:
             path = next(record.path for record in dataset.records if record.image_id == unreadable[0])
             reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log it
-            raise UserError(f"Image {path}: {reason}; mend it, or leave such images out of the evaluation with "
-                            "--skip_bad_images True.")
+            raise UserError(f"Image {path}: {reason}; {MEND}")
         boxes, scores = predict(batch.image, batch.valid_size)
         for row in np.flatnonzero(readable):
             image_id = int(batch.image_id[row])

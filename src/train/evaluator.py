@@ -4,11 +4,12 @@ from __future__ import annotations
 import logging
 import os
 
+from src.dataset.image import UnreadableImageError, check_image
 from src.dataset.loader import EvalLoader
 from src.dataset.splits import TrainingSet, open_validation_set
 from src.detector import Predictor
 from src.errors import UserError
-from src.evaluation.evaluate import evaluate, write_results
+from src.evaluation.evaluate import MEND, evaluate, write_results
 from src.models.faster_rcnn import FasterRCNN
 from src.report.evaluation_report import write_evaluation_report
 from src.run_folder import RunFolder
@@ -25,7 +26,7 @@ class Evaluator:
     The subfolder `eval` of the run gets the results. A signal ends an evaluation: it is done again when the run goes on.
 
     Raises:
-        UserError: the validation set cannot be opened, or has other classes; cfg.font is no font.
+        UserError: the validation set cannot be opened, or has other classes; cfg.font is no font; an image cannot be read.
     """
 
     def __init__(self, cfg, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
@@ -34,6 +35,11 @@ class Evaluator:
         if self.dataset.names != train_set.names:
             raise UserError(f"{self.dataset.annotation_path} has the classes {self.dataset.names}, but "
                             f"{train_set.annotation_path} has {train_set.names}; both must list the same categories.")
+        for record in () if cfg.skip_bad_images else self.dataset.records[run.group.rank::run.group.size]:
+            try:
+                check_image(record.path, (record.height, record.width))
+            except UnreadableImageError as error:
+                raise UserError(f"Image {record.path}: {error}; {MEND}") from error
         self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
         self.predictor = Predictor(network, cfg)
         self.fonts = find_fonts(self.dataset.names, cfg.font)

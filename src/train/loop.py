@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 from src.dataset.loader import Batch, TrainLoader
-from src.errors import UserError
 from src.signals import Stopped, StopSignals
 from src.train.evaluator import Evaluator
 from src.train.metrics import Metrics
@@ -38,11 +37,12 @@ def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics)
     scores = evaluator.evaluate(f"epoch {epoch} of {saver.run.path}")
     if scores is not None:  # on rank 0
         metrics.add_evaluation(scores)
-    is_best = state.add_evaluation(epoch, group.broadcast(scores and scores["AP"]))
-    # Once more: a run that goes on from here must know that this is done, and what the best AP is.
-    saver.save()
-    if is_best:
-        saver.save_best()
+    before = dict(vars(state))
+    # The best checkpoint comes first: a run that is killed in between, or that cannot write it, evaluates again when resumed.
+    if state.add_evaluation(epoch, group.broadcast(scores and scores["AP"])) and not saver.save_best():
+        vars(state).update(before)
+    else:
+        saver.save()
     metrics.draw_curves()
 
 
@@ -67,13 +67,3 @@ def stop_if_asked(stop: StopSignals, saver: Saver) -> None:
         if saver.saved_step != saver.state.global_step:
             saver.save()
         raise Stopped(status)
-
-
-def check_saved(saver: Saver) -> None:
-    """Check at the end of a run that its last checkpoint is on the disk.
-
-    Raises:
-        UserError: it could not be written.
-    """
-    if saver.failure:
-        raise UserError(f"training is done, but {saver.failure}; make room and go on with --resume_ckpt auto.")

@@ -3,11 +3,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import dataclass
 
 import numpy as np
+from mindspore import Tensor
 
 from src.checkpoint import CLASS_NAMES, write_checkpoint
+from src.errors import UserError
+from src.files import PARTIAL, writing_into
 from src.run_folder import RunFolder
 from src.train.schedule import Schedule
 from src.train.statistics import gather_statistics
@@ -28,6 +32,7 @@ class TrainState:
         best_ap: of the evaluations so far, a number of 32 bits as it is in checkpoints.
         best_epoch: number of the epoch that had it; 0 where it is not known.
         not_better: evaluations since then.
+        skipped_in_a_row: the last steps of this process, if they were skipped.
     """
     seed: int
     global_step: int = 0
@@ -36,11 +41,13 @@ class TrainState:
     best_ap: float = -1.0
     best_epoch: int = 0
     not_better: int = 0
+    skipped_in_a_row: int = 0
 
     def advance(self, applied: bool) -> None:
         """Count a step; `applied`: whether it changed the weights."""
         self.global_step += 1
         self.skipped_steps += not applied
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
 
     def add_evaluation(self, epoch: int, ap: float) -> bool:
         """Count an evaluation after `epoch` epochs; -> whether its AP is better than all before."""
@@ -78,40 +85,69 @@ class Saver:
     Attributes:
         saved_step: state.global_step of the last checkpoint, or None.
         failure: on rank 0, why the last checkpoint could not be written, or None.
+        good_start: path of the last checkpoint that no skipped step came right before.
     """
 
     def __init__(self, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule, class_names: list[str]):
         self.run, self.step, self.state, self.schedule, self.class_names = run, step, state, schedule, class_names
         self.saved_step: int | None = None
         self.failure: str | None = None
+        self.good_start = "the beginning"
+
+    def begin(self, source: str) -> None:
+        """Move checkpoints of later steps than the start away, and check that one can be written.
+
+        Args:
+            source: path of the checkpoint that training starts from, or "".
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        self.good_start = source or self.good_start
+        if self.run.group.rank == 0:
+            with writing_into(self.run.checkpoint_folder, "checkpoints"):
+                self.run.move_later_checkpoints(source, *self.schedule.position(self.state.global_step))
+                probe = os.path.join(self.run.checkpoint_folder, PARTIAL + "probe.ckpt")
+                write_checkpoint(probe, {"probe": Tensor([0.0])})
+                os.remove(probe)
 
     def save(self) -> None:
         """Write a checkpoint of the state, and remove those beyond the newest; all ranks call this together.
 
-        If it cannot be written, the log says so, and all earlier ones stay.
+        If it cannot be written, the log says so, and all earlier ones stay. They also stay after a skipped step: the run may have
+        diverged.
+
+        Raises:
+            UserError: a weight, momentum or statistic is not finite.
         """
-        if self._write(self.run.checkpoint(*self.schedule.position(self.state.global_step))):
-            self.run.remove_old_checkpoints()
+        path = self.run.checkpoint(*self.schedule.position(self.state.global_step))
+        if self._write(path):
+            self.failure = None
+            if not self.state.skipped_in_a_row:
+                self.good_start = path
+                self.run.remove_old_checkpoints()
         self.run.upload()
 
-    def save_best(self) -> None:
-        """Write the state's checkpoint also as the best one; all ranks call this together."""
-        self._write(self.run.best_checkpoint)
-        self.run.upload()
+    def save_best(self) -> bool:
+        """Write the state's checkpoint as the best one, and return whether it was written; all ranks call this together."""
+        return self._write(self.run.best_checkpoint)
 
     def _write(self, path):
         """-> whether it was written, which all ranks wait for: any of them may end the run next."""
-        group = self.run.group
+        group, written = self.run.group, True
         statistics = gather_statistics(group, self.step.network)
         self.saved_step = self.state.global_step
         if group.rank == 0:
             tensors = {parameter.name: parameter for parameter in self.step.parameters()}
             values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(),
                       CLASS_NAMES: json.dumps(self.class_names)}
-            self.failure = None
             try:
+                os.makedirs(self.run.checkpoint_folder, exist_ok=True)
                 write_checkpoint(path, {**tensors, **statistics}, values)
+                logger.info("saved %s", path)
             except OSError as error:
-                self.failure = f"{path} could not be written ({error.strerror or error})"
+                written, self.failure = False, f"{path} could not be written ({error.strerror or error})"
                 logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)
-        return group.broadcast(self.failure is None)
+            except UserError as error:
+                raise UserError(f"{error}; start again from {self.good_start} with a smaller lr_init.") from error
+        return group.broadcast(written)

@@ -17,6 +17,7 @@ from src.train.all_reduce import build_all_reduce
 from src.train.clipping import ClipByGlobalNorm, sum_of
 from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
+from src.train.statistics import moving_statistics
 
 
 class Reduce(nn.Cell):
@@ -128,10 +129,11 @@ class GradientStep:
         all_reduce: see `src.train.all_reduce`.
         check: whether the step counts, see `src.train.overflow`.
         accumulate_steps: micro-batches of a step.
+        statistics: parameters that a forward pass changes: a skipped step restores them.
     """
 
-    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce, check, accumulate_steps=1):
-        self.scaler = scaler
+    def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce, check, accumulate_steps=1, statistics=()):
+        self.scaler, self.statistics = scaler, statistics
         self.all_reduce = all_reduce
         self.check = check
         self.accumulate_steps = accumulate_steps
@@ -148,6 +150,7 @@ class GradientStep:
         Returns:
             The mean of what `forward` gives for them; whether the weights changed: not where any of them overflowed.
         """
+        before = [parameter.asnumpy().copy() for parameter in self.statistics]
         self.check.start()
         losses, *tensors = self.all_reduce.on_host(self.means(canvas, micro_batches))
         gradients, sums = tensors[:self.num_gradients], tensors[self.num_gradients:]
@@ -156,6 +159,9 @@ class GradientStep:
         if applied:
             with stored_graph("update"):
                 self.update(*gradients)
+        else:
+            for parameter, value in zip(self.statistics, before):
+                parameter.set_data(Tensor(value))
         return losses.asnumpy().copy(), applied  # those of the next step may come to the same place
 
     def means(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -203,7 +209,8 @@ class TrainStep:
         self.scaler = build_scaler(cfg)
         self.all_reduce = build_all_reduce(group, cfg.device_target, self.optimizer.parameters)
         self.gradient_step = GradientStep(self.forwards, self.optimizer, self.scaler, cfg.clip_grads, self.all_reduce,
-                                          OverflowCheck(group, cfg.device_target), cfg.accumulate_steps)
+                                          OverflowCheck(group, cfg.device_target), cfg.accumulate_steps,
+                                          moving_statistics(network))
         self._sampling = SamplingPriorities(cfg, group.rank)
 
     def __call__(self, micro_batches: Sequence[Batch], learning_rate: float, index: int) -> tuple[np.ndarray, bool]:

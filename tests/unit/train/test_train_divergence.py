@@ -1,5 +1,6 @@
 """src/train/divergence.py: when a run is stopped, and what is said."""
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,36 +8,67 @@ import pytest
 from src.dataset.annotations import Record
 from src.errors import UserError
 from src.train.divergence import DivergenceGuard
+from src.train.saver import Saver, TrainState
+from tests.helpers.runs import run_folder, schedule
 
 RECORDS = [Record(image_id, f"images/{image_id}.jpg", 10, 10, np.zeros((0, 4)), np.zeros(0)) for image_id in (4, 7, 139, 285)]
 
 
+def guard_of(folder, can_overflow, dynamic=False):
+    """The guard of a new run, with a loss scale that adapts if `dynamic`."""
+    step = SimpleNamespace(loss_scale_state=lambda: {"loss_scale_counter": 0} if dynamic else {})
+    return DivergenceGuard(can_overflow, RECORDS, Saver(run_folder(folder), step, TrainState(0), schedule(100), ["a"]))
+
+
+def check(guard, loss, applied, rate=0.01, images=(7,)):
+    guard.saver.state.advance(applied)
+    guard.check(loss, rate, images)
+
+
 def skip(guard, steps, loss=1.0):
-    for step in range(steps):
-        guard.check(step + 1, loss, False, 0.01, [7])
+    for _ in range(steps):
+        check(guard, loss, False)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_stops_a_run_in_fp32(loss):
+def test_a_loss_that_is_not_finite_stops_a_run_in_fp32(tmp_path, loss):
+    guard = guard_of(tmp_path, False)
+    guard.saver.state.global_step, guard.saver.good_start = 11, "a.ckpt"
     with pytest.raises(UserError) as error:
-        DivergenceGuard(False, RECORDS).check(12, loss, False, 0.0125, [139, 285])
+        check(guard, loss, False, 0.0125, [139, 285])
     sentence = str(error.value)
     assert f"the loss is {loss} at step 12, with learning rate 0.0125 and the images images/139.jpg, images/285.jpg;" in sentence
-    assert "\n" not in sentence
+    assert sentence.endswith(" start again from a.ckpt with a smaller lr_init.") and "\n" not in sentence
 
 
-def test_in_mixed_precision_it_is_a_skipped_step():
-    guard = DivergenceGuard(True, RECORDS)
+def test_in_mixed_precision_it_is_a_skipped_step(tmp_path):
+    guard = guard_of(tmp_path, True)
     skip(guard, 20, math.nan)
     with pytest.raises(UserError, match=r"21 steps in a row .* at step 21, with learning rate 0.01 and the images images/4.jpg;"):
-        guard.check(21, math.nan, False, 0.01, [4])
+        check(guard, math.nan, False, 0.01, [4])
+
+
+@pytest.mark.parametrize(("can_overflow", "dynamic", "loss", "skipped", "is_error"), [
+    (False, False, 1.0, 0, False), (False, False, 1.0, 1, True),  # fp32: nothing makes the next step better
+    (True, False, 1.0, 1, False), (True, False, 1.0, 2, True),    # fp16: one overflow is normal
+    (True, True, 1.0, 15, False), (False, True, 1.0, 15, False),  # the scale is still on its way down
+    (True, True, math.nan, 1, True), (True, False, math.inf, 1, True)])
+def test_a_run_that_ends_with_skipped_steps(tmp_path, can_overflow, dynamic, loss, skipped, is_error):
+    guard = guard_of(tmp_path, can_overflow, dynamic)
+    check(guard, 1.0, True)
+    skip(guard, skipped, loss)
+    if is_error:
+        with pytest.raises(UserError, match=rf"its last {skipped} steps were skipped.*; start again from the beginning with"):
+            guard.check_end()
+    else:
+        guard.check_end()
 
 
 @pytest.mark.parametrize("mix", [True, False])
-def test_a_step_that_counts_ends_the_row(mix):
-    guard = DivergenceGuard(mix, RECORDS)
+def test_a_step_that_counts_ends_the_row(tmp_path, mix):
+    guard = guard_of(tmp_path, mix)
     skip(guard, 20)
-    guard.check(21, 1.0, True, 0.01, [7])
+    check(guard, 1.0, True)
     skip(guard, 20)
     with pytest.raises(UserError, match="21 steps in a row"):
         skip(guard, 1)
