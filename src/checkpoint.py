@@ -113,9 +113,6 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
     disk leaves the previous one as it was. Its permissions follow the umask.
 
     Args:
-        path: of the file.
-        tensors: name -> tensor.
-        values: name -> number or text.
         checksum: whether the file ends with one, which not every program that reads MindSpore's checkpoints knows.
 
     Raises:

@@ -75,7 +75,7 @@ class RunFolder:
         return [os.path.join(self.checkpoint_folder, name) for name in names]
 
     def remove_old_checkpoints(self) -> None:
-        """Remove all but the cfg.keep_checkpoint_max latest checkpoints, on rank 0; the best one stays besides."""
+        """Remove all but the cfg.keep_checkpoint_max latest checkpoints, on rank 0; the best one stays as well."""
         for path in self.checkpoints()[self._cfg.keep_checkpoint_max:] if self.group.rank == 0 else ():
             try:
                 os.remove(path)
@@ -86,9 +86,8 @@ class RunFolder:
     def move_later_checkpoints(self, source: str, epoch: int, step: int) -> None:
         """Move checkpoints of later steps than the start, after `epoch` epochs and `step` steps, into the subfolder `superseded`;
         the checkpoint `source` that is resumed stays, whatever number its step has with another batch size."""
-        paths = [path for path in self.checkpoints() if self._position(path) > (epoch, step)]
-        if source in paths and epoch + step:
-            paths.remove(source)
+        stays = source if epoch + step else ""
+        paths = [path for path in self.checkpoints() if self._position(path) > (epoch, step) and path != stays]
         with contextlib.suppress(UserError):  # there is none, or it is damaged
             paths += [self.best_checkpoint] * (read_checkpoint(self.best_checkpoint).progress.get("epoch", 0) > epoch)
         for path in paths:

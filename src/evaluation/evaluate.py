@@ -22,7 +22,7 @@ from src.progress_bar import progress_bar
 logger = logging.getLogger("faster_rcnn")
 
 PROGRESS_SECONDS = 10.0
-MEND = "mend it, or leave such images out of the evaluation with --skip_bad_images True."
+MEND = "fix it, or leave such images out of the evaluation with --skip_bad_images True."
 
 
 def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,

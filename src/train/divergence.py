@@ -44,11 +44,8 @@ class DivergenceGuard:
                         f"start again from {self.saver.good_start} with a smaller ms_loss_scaler_value or lr_init.")
 
     def check_end(self) -> None:
-        """Check, after the last step, that the run has not diverged, and that its last checkpoint is on the disk.
-
-        Raises:
-            UserError: the checkpoint could not be written, or the last steps were skipped, and not for a too large loss scale.
-        """
+        """After the last step, raise a UserError if the last checkpoint could not be written, or if the last steps were skipped
+        and a loss scale that was too large does not explain it."""
         if self.saver.failure:
             raise UserError(f"training is done, but {self.saver.failure}; make room and go on with --resume_ckpt auto.")
         skipped, adapts = self.saver.state.skipped_in_a_row, "loss_scale_counter" in self.saver.step.loss_scale_state()

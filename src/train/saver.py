@@ -7,7 +7,6 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
-from mindspore import Tensor
 
 from src.checkpoint import CLASS_NAMES, write_checkpoint
 from src.errors import UserError
@@ -95,30 +94,21 @@ class Saver:
         self.good_start = "the beginning"
 
     def begin(self, source: str) -> None:
-        """Move checkpoints of later steps than the start away, and check that one can be written.
-
-        Args:
-            source: path of the checkpoint that training starts from, or "".
-
-        Raises:
-            UserError: the folder cannot be written to.
-        """
+        """Move checkpoints of later steps than the start away, and raise a UserError if no checkpoint can be written; `source` is
+        the path of the checkpoint that training starts from, or ""."""
         self.good_start = source or self.good_start
         if self.run.group.rank == 0:
             with writing_into(self.run.checkpoint_folder, "checkpoints"):
                 self.run.move_later_checkpoints(source, *self.schedule.position(self.state.global_step))
                 probe = os.path.join(self.run.checkpoint_folder, PARTIAL + "probe.ckpt")
-                write_checkpoint(probe, {"probe": Tensor([0.0])})
+                write_checkpoint(probe, {}, {"probe": 0.0})
                 os.remove(probe)
 
     def save(self) -> None:
         """Write a checkpoint of the state, and remove those beyond the newest; all ranks call this together.
 
-        If it cannot be written, the log says so, and all earlier ones stay. They also stay after a skipped step: the run may have
-        diverged.
-
-        Raises:
-            UserError: a weight, momentum or statistic is not finite.
+        If it cannot be written, the log says so, and all earlier ones stay, as they do after a skipped step: the run may have
+        diverged. A weight, momentum or statistic that is not finite raises a UserError.
         """
         path = self.run.checkpoint(*self.schedule.position(self.state.global_step))
         if self._write(path):

@@ -1,10 +1,12 @@
 """Runs that go wrong stop, and leave their last checkpoint as it was."""
 import re
+import shutil
 
+import numpy as np
 import pytest
 
 from src.dataset.drawing import CLASSES
-from tests.helpers.run_files import checkpoint, contents, read_lines
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_lines
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
 
@@ -29,6 +31,30 @@ def test_a_loss_that_is_not_finite_ends_the_run(run, first_epoch):
     assert read_lines(first_epoch)[-1]["global_step"] == int(found[2])
     after = contents(path)
     assert all((after[name] == before[name]).all() for name in before)
+
+
+def test_a_run_that_ends_in_skipped_steps_fails_and_keeps_its_last_good_checkpoint(run, workspace, first_epoch):
+    """With this rate the variances of BatchNorm become infinite in epoch 2, while the loss stays finite; then all is skipped."""
+    folder = shutil.copytree(first_epoch, workspace / "skipped_at_the_end")
+    good = checkpoint(folder, "epoch1_rank0")
+    flags = ["--mix", "False", "--ms_mode", "1"]
+    message = run("train.py", folder, *flags, "--resume_ckpt", "auto", "--lr_init", "5", status=1, clip_grads=False, epochs=4,
+                  keep_checkpoint_max=2)
+    found = re.fullmatch(r"error: training is done, but its last (\d+) steps were skipped, as the loss or the gradients were not "
+                         r"finite; start again from (.*) with a smaller ms_loss_scaler_value or lr_init.",
+                         message.splitlines()[-1])
+    assert found and 12 <= int(found[1]) <= 20 and found[2] == good, message
+    last = [checkpoint(folder, f"epoch{epoch}_rank0") for epoch in (2, 3, 4)]
+    assert all(np.isfinite(array).all() for path in last for array in contents(path).values())
+    for path in last[1:]:
+        assert_same_checkpoint(path, last[0], but={"epoch", "global_step", "skipped_steps"})
+
+    output = run("train.py", folder, *flags, "--resume_ckpt", found[2], epochs=2)
+    assert f"superseded: {', '.join(reversed(last))}" in output and " step 6/6 " in output and " skipped 0 " in output
+    checkpoints = folder / "checkpoint"
+    names = [[path.name[len("FasterRCNN_det_resnet18_"):] for path in sorted(place.glob("*.ckpt"))]
+             for place in (checkpoints, checkpoints / "superseded")]
+    assert names == [[f"epoch{epoch}_rank0.ckpt" for epoch in epochs] for epochs in ((1, 2), (2, 3, 4))]
 
 
 def test_gradients_that_always_overflow_end_the_run(run, workspace):

@@ -119,7 +119,7 @@ def test_an_unreadable_image_ends_the_evaluation(workspace, run, straight, damag
     folder, image = damaged
     path = checkpoint(straight[0], "epoch1_rank0")
     error = run("eval.py", workspace / "refused", "--checkpoint_path", path, status=1, data__val_img_dir=folder)
-    assert error == (f"error: Image {image}: the file is truncated; mend it, or leave such images out of the "
+    assert error == (f"error: Image {image}: the file is truncated; fix it, or leave such images out of the "
                      "evaluation with --skip_bad_images True.\n")
     assert not (workspace / "refused" / "eval" / "metrics.json").exists()
 

@@ -56,6 +56,18 @@ def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
     assert_same_checkpoint(path, checkpoint(uninterrupted, "epoch2_rank0"))
 
 
+def test_a_disk_that_is_full_at_the_start(disk, run):
+    """Before the first step: the disk has room for the log, and none for a checkpoint."""
+    folder = disk(1) / "out"
+    os.makedirs(folder / "checkpoint")
+    (folder / "report.html").write_text("")
+    fill(folder)
+    message = run("train.py", folder, "--mix", "False", "--ms_mode", "1", status=1, epochs=1)
+    assert message.splitlines()[-1] == (f"error: checkpoints could not be written into {folder}/checkpoint (No space left on "
+                                        "device); make room on the disk.")
+    assert os.listdir(folder / "checkpoint") == []
+
+
 def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
     """A limit to the size of files stands in for the disk."""
     folder = workspace / "full_for_a_while"

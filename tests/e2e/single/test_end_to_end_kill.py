@@ -1,71 +1,101 @@
 """A run that is killed again and again ends with the weights of one that was not."""
+import contextlib
+import json
 import os
 import random
+import signal
 import time
 
 import pytest
 
-from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines, wait_until
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, is_intact, read_lines, wait_until
 
-# The ends of eight lives: at any time up to its third step, while the run trains, and while it writes a checkpoint.
-MOMENTS = ["anywhere"] * 2 + ["training"] * 2 + ["writing"] * 4
+# The ends of ten lives: at any time up to its third step, after a step, and while it writes a checkpoint.
+MOMENTS = ["anywhere"] * 2 + ["training"] * 3 + ["writing"] * 5
 RESUME = ["--resume_ckpt", "auto"]
 FLAGS = ["--mix", "False", *RESUME]
 WHOLE = {"epochs": 6, "keep_checkpoint_max": 3}
 
 
-def partial_files(folder):
-    return list((folder / "checkpoint").glob(".partial_*"))
+def unfinished(folder):
+    """The unfinished checkpoints of a run, by their final names; the test file that a run writes at its start is none."""
+    return list((folder / "checkpoint").glob(".partial_FasterRCNN_det_*"))
 
 
 def wait_for(moment, rng, folder, program, log):
-    """Return at a random time of the kind that `moment` says."""
+    """Return at a random time of the kind that `moment` says; while a checkpoint is written the program is stopped there."""
     if moment == "anywhere":
         end = time.monotonic() + rng.uniform(0, 10)
         wait_until(lambda: time.monotonic() > end or log.read_text().count(" INFO epoch ") >= 3, program, log)
     elif moment == "training":
-        steps = rng.randint(2, 3)
+        steps = rng.randint(1, 3)
         wait_until(lambda: log.read_text().count(" INFO epoch ") >= steps, program, log)
-        time.sleep(rng.uniform(0, 0.3))
     else:
-        complete = rng.randint(0, 2)
-        wait_until(lambda: log.read_text().count(" INFO saved ") >= complete, program, log, pause=0.001)
-        wait_until(lambda: partial_files(folder), program, log, pause=0.001)
-        time.sleep(rng.uniform(0, 0.1))
+        size = rng.uniform(0, 90e6)  # of 91 MB
+        while not any(path.stat().st_size >= size for path in unfinished(folder)):
+            program.send_signal(signal.SIGCONT)
+            with contextlib.suppress(FileNotFoundError):  # it was complete before the program was stopped
+                wait_until(lambda: any(path.stat().st_size >= size for path in unfinished(folder)), program, log, pause=0.001)
+            program.send_signal(signal.SIGSTOP)
 
 
 def live_and_die(moment, rng, folder, start, flags):
-    """Go on from the newest checkpoint, if there is one, and be killed; returns whether that cut off a checkpoint."""
-    for path in partial_files(folder):
-        path.unlink()  # of the life before
+    """Go on from the newest checkpoint, if there is one, and be killed."""
     resumable = any((folder / "checkpoint").glob("*.ckpt"))
+    left = set(unfinished(folder))
     program, log = start("train.py", folder, *flags, **WHOLE, save_interval_steps=1)
+    wait_until(lambda: not left.intersection(unfinished(folder)), program, log)  # of the life before
     wait_for(moment, rng, folder, program, log)
     assert program.poll() is None, log.read_text()[-4000:]
     program.kill()
     program.wait()
     assert all(is_intact(path) for path in (folder / "checkpoint").glob("*.ckpt"))
     output = log.read_text()
-    assert "passed over" not in output and "error" not in output
+    assert "passed over" not in output and "error" not in output and "superseded" not in output
     if moment != "anywhere":
         assert ("resuming after" if resumable else "no checkpoint in") in output
-    return len(partial_files(folder)) > 0
+    assert unfinished(folder) or moment != "writing"
 
 
 @pytest.mark.slow
-def test_eight_kills(workspace, start, run, two_canvases):
+def test_ten_kills(workspace, start, run, two_canvases):
     """A run with micro-batches, two canvases and augmentation, killed as MOMENTS says in a random order."""
     folder, whole, flags = workspace / "killed", workspace / "not_killed", ["--config", two_canvases]
     run("train.py", whole, *flags, **WHOLE)
     flags += RESUME
     rng = random.Random(5)
-    cut_off = sum(live_and_die(moment, rng, folder, start, flags) for moment in rng.sample(MOMENTS, len(MOMENTS)))
-    assert cut_off >= 3  # checkpoints that were being written
+    for moment in rng.sample(MOMENTS, len(MOMENTS)):
+        live_and_die(moment, rng, folder, start, flags)
     assert "resuming after" in run("train.py", folder, *flags, **WHOLE)
     assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(whole, "epoch6_rank0"))
     assert read_lines(folder) == read_lines(whole)
     names = [path.name for path in (folder / "checkpoint").iterdir()]
     assert len(names) == 3 and all(name.endswith(".ckpt") for name in names)
+
+
+@pytest.mark.parametrize("obstacle", ["kill", "folder"])
+def test_the_best_checkpoint_is_there_or_the_epoch_is_evaluated_again(workspace, start, run, obstacle):
+    """A run is killed while it writes the best checkpoint, or cannot write it because a folder has its name."""
+    folder = workspace / f"best_{obstacle}"
+    best, flags = checkpoint(folder, "best"), ["--mix", "False", "--run_eval", "True"]
+    if obstacle == "folder":
+        os.makedirs(best)
+        message = run("train.py", folder, *flags, status=1, epochs=1)
+        assert f"error: training is done, but {best} could not be written (Is a directory)" in message
+        os.rmdir(best)
+    else:
+        program, log = start("train.py", folder, *flags, epochs=1)
+        wait_until(lambda: any(path.name.startswith(".partial_FasterRCNN_det_resnet18_best") for path in unfinished(folder)),
+                   program, log, pause=0.001)
+        program.kill()
+        program.wait()
+    assert contents(checkpoint(folder, "epoch1_rank0"))["evaluated"] == 0
+    output = run("train.py", folder, *flags, *RESUME, epochs=1)
+    assert "evaluated 6 of 6 images" in output
+    assert contents(best)["evaluated"] == 1
+    assert_same_checkpoint(best, checkpoint(folder, "epoch1_rank0"))
+    lines = [json.loads(line)["epoch"] for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    assert lines == [1]
 
 
 def flip_a_bit(path):

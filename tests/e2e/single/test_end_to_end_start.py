@@ -28,9 +28,12 @@ def test_pynative_mode_has_the_losses_of_graph_mode(workspace, run_and_kill):
 
 
 def start(run, save_dir, *flags, **settings):
-    """Take one step of a vanishing learning rate with all images, in fp32; returns the output and the checkpoint."""
+    """Take one step of a vanishing learning rate with all images, in fp32; returns the output and the checkpoint.
+
+    The configuration names a file of backbone weights that does not exist: the checkpoint has them.
+    """
     output = run("train.py", save_dir, "--ms_mode", "1", "--mix", "False", "--batch_size", "13", "--lr_init", "1e-12",
-                 *flags, epochs=1, ms_loss_scaler="none", **settings)
+                 *flags, epochs=1, ms_loss_scaler="none", backbone__pretrained="gone.ckpt", **settings)
     [line] = read_lines(save_dir)
     assert line["global_step"] == 1 and line["skipped_steps"] == 0 and line["loss_scale"] == 1
     assert np.isfinite(line["loss"])

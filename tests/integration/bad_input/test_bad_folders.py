@@ -143,6 +143,27 @@ def test_other_classes_for_validation_than_for_training(refused, data_folder, tm
     assert str(path) in sentence and "disc" in sentence and "circle" in sentence and "instances_train2017" in sentence
 
 
+@pytest.mark.parametrize("damage", ["truncated", "missing", "of another size"])
+def test_a_validation_image_that_cannot_be_read_is_found_before_training(refused, data_folder, tmp_path, damage):
+    folder = shutil.copytree(data_folder, tmp_path / "damaged")
+    [path] = (folder / "val2017").iterdir()
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif damage == "missing":
+        path.rename(folder / "val2017" / "another.jpg")
+    else:
+        shutil.copy(data_folder / "train2017" / "000001.jpg", path)
+        annotations = folder / "annotations" / "instances_val2017.json"
+        annotations.write_text(annotations.read_text().replace('"height": 64', '"height": 63'))
+    if damage == "missing":  # of the only image
+        assert_says(refused("train.py", "--run_eval", "True", data__dataset_dir=folder), "None of the first 1 images")
+        return
+    sentence = refused("train.py", "--run_eval", "True", data__dataset_dir=folder)
+    assert_says(sentence, [f"Image {path}: ", "--skip_bad_images True",
+                           {"truncated": "the file is truncated", "of another size": "the annotation file says 63x64"}[damage]])
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
 def test_a_file_in_the_place_of_the_results_folder(refused, tmp_path):
     path = tmp_path / "file"
     path.write_text("")

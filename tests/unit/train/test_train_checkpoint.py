@@ -1,6 +1,9 @@
 """src/checkpoint.py, saver.py and resume.py: what is saved comes back, and what does not fit is refused."""
 import logging
 import os
+import shutil
+import subprocess
+import sys
 import zlib
 from types import SimpleNamespace
 
@@ -15,6 +18,7 @@ from src.errors import UserError
 from src.train.resume import find_checkpoint, restore, seed_of
 from src.train.saver import Saver, TrainState
 from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import run_folder, schedule, settings
 
 
@@ -245,8 +249,10 @@ def test_a_missing_momentum(path):
 def resume(path, network, optimizer, state, steps_per_epoch=20, kind="static", **changes):
     """Restore the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
     changes = {"resume_ckpt": path, **changes}
-    run, step = run_folder(os.path.dirname(path), **changes), SmallStep(network, optimizer, kind)
-    found = find_checkpoint(settings(os.path.dirname(path), **changes), run)
+    changes = {"save_dir": os.path.dirname(path), **changes}
+    run, step = run_folder(**changes), SmallStep(network, optimizer, kind)
+    found = find_checkpoint(settings(**changes), run)
+    del changes["save_dir"]
     restore(found, run, step, state, schedule(steps_per_epoch, **changes), ["a", "b", "c"])
     return step
 
@@ -355,9 +361,10 @@ def test_the_newest_checkpoint_of_other_classes_is_refused(tmp_path):
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    """On a clock that runs backwards."""
     network, optimizer = build(0)
     for step in (20, 27, 40, 47, 60, 67):
-        save(tmp_path, network, optimizer, TrainState(9, step))
+        os.utime(save(tmp_path, network, optimizer, TrainState(9, step)), (1e9 - step, 1e9 - step))
     names = [os.path.basename(path)[len("net_b_"):-len("_rank0.ckpt")] for path in run_folder(tmp_path).checkpoints()]
     assert names == ["epoch4_step7", "epoch3", "epoch3_step7", "epoch2", "epoch2_step7"]
 
@@ -393,3 +400,157 @@ def test_files_without_a_checksum_are_read(path):
     assert not is_intact(path)
     stored = read_checkpoint(path)
     assert "conv.weight" in stored.weights and not stored.has_checksum
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["norm.moving_variance", "moments.norm.gamma", "box_head.fc.weight"])
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path, path, log, name, value):
+    network, optimizer = build(0)
+    good = save(tmp_path, network, optimizer, TrainState(9, 20))
+    [parameter] = [p for p in [*network.get_parameters(), *optimizer.moments] if p.name == name]
+    array = parameter.asnumpy().copy()
+    array.flat[-1] = value
+    parameter.set_data(Tensor(array))
+    with run_folder(tmp_path, keep_checkpoint_max=1) as run:
+        saver = Saver(run, SmallStep(network, optimizer), TrainState(9, 40), schedule(20), ["a", "b", "c"])
+        saver.begin(good)
+        sentence = refusal(saver.save)
+    bad = run.checkpoint(2)
+    assert sentence == (f"{bad} is not written, as {name} has values that are not finite; start again from {good} with a smaller "
+                        "lr_init.")
+    assert run.checkpoints() == [good]
+
+    # As an earlier version wrote it.
+    entries = [{"name": p.name, "data": p} for p in [*network.get_parameters(), *optimizer.moments]]
+    ms.save_checkpoint(entries, bad, append_dict=at_epoch(2), crc_check=True)
+    sentence = refusal(read_checkpoint, bad)
+    assert bad in sentence and f"{name} has values that are not finite" in sentence
+    state = TrainState(9)
+    resume(str(tmp_path / "x"), *build(1), state, resume_ckpt="auto", save_dir=str(tmp_path))
+    assert state.global_step == 20 and f"passed over: {bad}" in log()
+
+
+@pytest.mark.parametrize(("epoch", "step", "moved"), [
+    (0, 0, ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0", "best"]),
+    (1, 6, ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0"]),
+    (1, 7, ["epoch2_rank0", "epoch10_rank0"]), (2, 1, ["epoch10_rank0"]), (10, 0, [])])
+def test_checkpoints_of_later_steps_are_moved_away(tmp_path, log, epoch, step, moved):
+    """The best one is of epoch 1. An earlier file of the same name is replaced."""
+    network, optimizer = build(0)
+    folder = tmp_path / "checkpoint"
+    names = ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0", "best"]
+    (folder / "superseded").mkdir(parents=True)
+    (folder / "superseded" / "net_b_epoch10_rank0.ckpt").write_text("of an earlier run")
+    for name in names:
+        save_checkpoint(str(folder / f"net_b_{name}.ckpt"), network, optimizer, at_epoch(1))
+    run_folder(tmp_path).move_later_checkpoints("", epoch, step)
+    left = {path.name for path in folder.glob("*.ckpt")}
+    assert left == {f"net_b_{name}.ckpt" for name in names if name not in moved}
+    assert {path.name for path in (folder / "superseded").iterdir() if path.stat().st_size > 100} == {
+        f"net_b_{name}.ckpt" for name in moved}
+    lines = [line for line in log().splitlines() if "superseded" in line]
+    assert len(lines) == bool(moved) and all(f"net_b_{name}.ckpt" in lines[0] for name in moved)
+
+
+def test_a_resumed_checkpoint_stays_whatever_its_number_is_with_another_batch_size(tmp_path):
+    path = save(tmp_path, *build(0), TrainState(9, 67))
+    run = run_folder(tmp_path)
+    run.move_later_checkpoints(path, 3, 3)
+    assert run.checkpoints() == [path]
+    run.move_later_checkpoints(path, 0, 0)  # its weights start another run
+    assert run.checkpoints() == []
+
+
+def test_a_failure_lasts_until_a_checkpoint_of_the_run_is_written(tmp_path):
+    network, optimizer = build(0)
+    with run_folder(tmp_path) as run:
+        saver = Saver(run, SmallStep(network, optimizer), TrainState(9, 20), schedule(20), ["a", "b", "c"])
+        os.mkdir(run.checkpoint(1))
+        saver.save()
+        assert saver.failure == f"{run.checkpoint(1)} could not be written (Is a directory)"
+        assert saver.save_best() and saver.failure
+        os.rmdir(run.checkpoint(1))
+        saver.save()
+        assert saver.failure is None
+        # A best checkpoint that could not be written is also a failure.
+        os.remove(run.best_checkpoint)
+        os.mkdir(run.best_checkpoint)
+        assert not saver.save_best() and run.best_checkpoint in saver.failure
+
+
+def test_the_folder_is_made_again(tmp_path):
+    with run_folder(tmp_path) as run:
+        saver = Saver(run, SmallStep(*build(0)), TrainState(9, 20), schedule(20), ["a", "b", "c"])
+        saver.begin("")
+        assert os.listdir(run.checkpoint_folder) == []
+        os.rmdir(run.checkpoint_folder)
+        saver.save()
+        assert run.checkpoints() == [run.checkpoint(1)] and saver.failure is None
+
+
+def test_what_stands_in_the_place_of_a_checkpoint(tmp_path, log):
+    """A folder and a link to nothing are passed over, and a folder stays, as another user's file does."""
+    path = save(tmp_path, *build(0), TrainState(9, 20))
+    run = run_folder(tmp_path, keep_checkpoint_max=1)
+    os.symlink(tmp_path / "gone", run.checkpoint(2))
+    os.mkdir(run.checkpoint(3))
+    os.mkdir(os.path.join(run.checkpoint_folder, ".partial_folder"))
+    state = TrainState(9)
+    resume(str(tmp_path / "x"), *build(1), state, resume_ckpt="auto", save_dir=str(tmp_path))
+    assert state.global_step == 20
+    assert all(f"passed over: there is no checkpoint '{run.checkpoint(epoch)}'" in log() for epoch in (2, 3))
+    with run:
+        os.mkdir(run.checkpoint(0))
+        run.remove_old_checkpoints()
+    assert run.checkpoints() == [run.checkpoint(3), run.checkpoint(0)] and not os.path.exists(path)
+    assert f"{run.checkpoint(0)} is beyond keep_checkpoint_max, but cannot be removed (Is a directory)" in log()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_the_umask_decides_who_reads_a_checkpoint(path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_checkpoint(path, *build(0), at_epoch(1))
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert os.stat(path).st_mode & 0o777 == mode
+
+
+# What a file system without modes, and without fsync of folders, answers; errno 1 is EPERM, 22 EINVAL.
+SMALL_FILE_SYSTEM = """
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+extern "C" int chmod(const char*, mode_t) { errno = EPERM; return -1; }
+extern "C" int fchmodat(int, const char*, mode_t, int) { errno = EPERM; return -1; }
+extern "C" int fsync(int descriptor) {
+    struct stat status;
+    if (fstat(descriptor, &status) == 0 && S_ISDIR(status.st_mode)) { errno = EINVAL; return -1; }
+    return syscall(SYS_fsync, descriptor);
+}
+"""
+WRITE = """
+import os, sys
+from mindspore import Tensor
+from src.checkpoint import read_checkpoint, write_checkpoint
+try:
+    os.chmod(".", 0o700)
+    sys.exit("chmod works")
+except PermissionError:
+    write_checkpoint(sys.argv[1], {"fc.weight": Tensor([1.0, 2.0])})
+assert read_checkpoint(sys.argv[1]).weights["fc.weight"].tolist() == [1, 2]
+"""
+
+
+def test_a_file_system_without_modes_and_without_fsync_of_folders(path, tmp_path):
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++")
+    (tmp_path / "shim.cc").write_text(SMALL_FILE_SYSTEM)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.cc"], check=True)
+    done = subprocess.run([sys.executable, "-c", WRITE, path], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "LD_PRELOAD": str(tmp_path / "shim.so"), "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["a.ckpt", "shim.cc", "shim.so"]

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from src.distributed import SingleProcess
 from src.train.all_reduce import AllReduce
 from src.train.overflow import OverflowCheck
+from src.train.statistics import moving_statistics
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
 WEIGHT = np.float32([[0.5, -1.0, 2.0]])
@@ -29,6 +30,17 @@ class Forward(nn.Cell):
     def construct(self, x, y):
         loss = ((self.layer(x) - y) ** 2).mean()
         return ops.stack((loss, ops.sqrt(loss)))
+
+
+class NormalisedForward(nn.Cell):
+    """A batch of images (2, 3, 1, 2) -> the mean of a BatchNorm of theirs times 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def construct(self, x, factor):
+        return ops.stack(((self.norm(x) * factor).mean(), factor))
 
 
 def build(scaler="static", value=256.0, max_norm=False, accumulate_steps=1, device_target="CPU", group=None):
@@ -233,3 +245,34 @@ def test_gradients_are_summed_on_the_cpu_alone():
     for device_target, sums in (("CPU", 1), ("Ascend", 0)):
         step = build(device_target=device_target)[2]
         assert [tensor.shape for tensor in step.means(CANVAS, [(Tensor(X), Tensor(Y))])] == [(2,), (1, 3), (1,), (2,)][:3 + sums]
+
+
+@pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
+def test_a_skipped_step_leaves_the_running_statistics(mode):
+    """Of two micro-batches the second one overflows; a good step then moves them by a tenth of the way, twice."""
+    ms.set_context(mode=mode)
+    forward = NormalisedForward()
+    cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
+    optimizer = build_optimizer(cfg, forward.trainable_params())
+    scaler = build_scaler(SimpleNamespace(ms_loss_scaler="static", ms_loss_scaler_value=256.0, mix=False))
+    statistics = moving_statistics(forward)
+    check = OverflowCheck(SingleProcess(), "CPU")
+    step = GradientStep({CANVAS: forward}, optimizer, scaler, False, AllReduce(), check, 2, statistics)
+    x = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
+    before = [parameter.asnumpy().copy() for parameter in forward.get_parameters()]
+    for bad in (np.inf, np.nan):
+        _, applied = step(CANVAS, [(Tensor(x), Tensor(np.float32(factor))) for factor in (1, bad)])
+        assert not applied
+        for parameter, value in zip(forward.get_parameters(), before):
+            np.testing.assert_array_equal(parameter.asnumpy(), value)
+    assert step(CANVAS, [(Tensor(x), Tensor(np.float32(1)))] * 2)[1]
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), ddof=1)
+    np.testing.assert_allclose(statistics[0].asnumpy(), 0.19 * mean, rtol=1e-5)
+    np.testing.assert_allclose(statistics[1].asnumpy(), 0.81 + 0.19 * variance, rtol=1e-5)
+
+
+def test_the_statistics_that_training_moves():
+    network = nn.SequentialCell(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.SyncBatchNorm(2),
+                                nn.BatchNorm2d(2, use_batch_statistics=False))
+    assert [parameter.name for parameter in moving_statistics(network)] == [
+        f"{layer}.{name}" for layer in (0, 2) for name in ("moving_mean", "moving_variance")]
