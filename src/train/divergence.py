@@ -22,7 +22,6 @@ class DivergenceGuard:
 
     def __init__(self, can_overflow: bool, records: list[Record], saver: Saver):
         self.can_overflow, self.records, self.saver = can_overflow, records, saver
-        self.loss = 0.0
 
     def check(self, loss: float, learning_rate: float, image_ids: Iterable[int]) -> None:
         """Check the step that the state of `saver` has just counted.

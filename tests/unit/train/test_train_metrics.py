@@ -92,6 +92,12 @@ def test_resuming_continues_the_file_and_a_new_run_starts_anew(tmp_path, clock):
     assert [line["global_step"] for line in train(tmp_path, range(5), clock)] == [3, 5]
 
 
+def test_the_first_line_after_a_resume_has_the_mean_of_the_steps_since(tmp_path, clock):
+    """The interval of steps 7 to 9 is resumed after step 7: the losses of steps 8 and 9 are 80 and 90."""
+    lines = train(tmp_path, range(7, 10), clock, start_step=7)
+    assert [(line["global_step"], line["loss"]) for line in lines] == [(9, 85), (10, 100)]
+
+
 def test_a_loss_that_is_no_number_is_null(tmp_path, clock):
     metrics, state = start(tmp_path, log_interval=1)
     with metrics:
