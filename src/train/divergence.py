@@ -43,11 +43,11 @@ class DivergenceGuard:
                         f"start again from {self.saver.good_start} with a smaller ms_loss_scaler_value or lr_init.")
 
     def check_end(self) -> None:
-        """After the last step, raise a UserError if the last checkpoint could not be written, or if the last steps were skipped
-        and a loss scale that was too large does not explain it."""
+        """After the last step, raise a UserError if the last checkpoint could not be written, or if the last steps were skipped.
+        A single overflow with a finite loss is normal for a loss scale."""
         if self.saver.failure:
             raise UserError(f"training is done, but {self.saver.failure}; make room and go on with --resume_ckpt auto.")
-        skipped, adapts = self.saver.state.skipped_in_a_row, "loss_scale_counter" in self.saver.step.loss_scale_state()
-        if skipped and not (math.isfinite(self.loss) and (adapts or self.can_overflow and skipped == 1)):
+        skipped = self.saver.state.skipped_in_a_row
+        if skipped > 1 or skipped and not math.isfinite(self.loss):
             raise UserError(f"training is done, but its last {skipped} steps were skipped, as the loss or the gradients were not "
                             f"finite; start again from {self.saver.good_start} with a smaller ms_loss_scaler_value or lr_init.")
