@@ -1,4 +1,4 @@
-"""src/environment.py, in a process of its own."""
+"""src/environment.py, in a new process."""
 import os
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-# Another user may not be able to read Python's own files, so all that is needed is imported before.
+# Everything is imported first: another user may not be able to read the files of Python.
 HOME = """
 import os, pwd
 from src.environment import set_environment
