@@ -6,6 +6,7 @@ import random
 import signal
 import time
 
+import psutil
 import pytest
 
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, is_intact, read_lines, wait_until
@@ -32,11 +33,14 @@ def wait_for(moment, rng, folder, program, log):
         wait_until(lambda: log.read_text().count(" INFO epoch ") >= steps, program, log)
     else:
         size = rng.uniform(0, 90e6)  # of 91 MB
-        while not any(path.stat().st_size >= size for path in unfinished(folder)):
-            program.send_signal(signal.SIGCONT)
-            with contextlib.suppress(FileNotFoundError):  # it was complete before the program was stopped
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # it has just become complete
                 wait_until(lambda: any(path.stat().st_size >= size for path in unfinished(folder)), program, log, pause=0.001)
             program.send_signal(signal.SIGSTOP)
+            wait_until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_STOPPED, program, log)
+            if unfinished(folder):
+                return
+            program.send_signal(signal.SIGCONT)
 
 
 def live_and_die(moment, rng, folder, start, flags):
