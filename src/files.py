@@ -3,7 +3,10 @@ import contextlib
 import errno
 import fcntl
 import glob
+import hashlib
+import logging
 import os
+from pathlib import Path
 
 from src.errors import UserError
 
@@ -73,17 +76,24 @@ def prepare_output(path):
     make_folder(os.path.dirname(path) or os.curdir, f"give {path} another path")
 
 
-def make_folder(path, advice="choose another --save_dir"):
+def make_folder(path, advice="choose another --save_dir", private=False):
     """Create the folder `path` unless it is there, and return it.
 
     Args:
         advice: what to do where that fails.
+        private: it must belong to this user, and no other user may write to it, because programs load code from it.
 
     Raises:
-        UserError: it cannot be created or written to.
+        UserError: it cannot be created or written to, or another user owns a private one.
     """
+    if private and path.startswith("~"):
+        raise UserError(f"cannot create the folder {path} (this user has no home directory); {advice}.")
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(path, 0o700 if private else 0o777, exist_ok=True)
+        if private and os.stat(path).st_uid != os.geteuid():
+            raise UserError(f"the folder {path} belongs to another user; {advice}.")
+        if private and os.stat(path).st_mode & 0o022:
+            os.chmod(path, 0o700)
     except OSError as error:
         raise UserError(f"cannot create the folder {path} ({error.strerror}); {advice}.") from error
     if not os.access(path, os.W_OK):
@@ -107,3 +117,29 @@ def lock_file(file, wait=False):
     except OSError:  # a file system without locks
         return True
     return True
+
+
+@contextlib.contextmanager
+def verified_files(folder, pattern="*"):
+    """A block for one process at a time; before it, files in `folder` are removed that an earlier block has not left as they are.
+
+    They are damaged, or a killed process or another user wrote them. Files whose names do not match `pattern` are left alone.
+    """
+    with open(os.path.join(folder, "lock"), "ab+", buffering=0) as lock:
+        lock_file(lock, wait=True)
+        lock.seek(0)
+        expected = os.fsdecode(lock.read()).splitlines()
+        for path, line in _digests(folder, pattern).items():
+            if line not in expected or path.stat().st_uid != os.geteuid():
+                logging.getLogger("faster_rcnn").warning("removed %s: it is damaged or incomplete", path)
+                path.unlink()
+        yield
+        if (lines := list(_digests(folder, pattern).values())) != expected:
+            with contextlib.suppress(OSError):  # if the disk is full, the next block removes the files
+                lock.truncate(0)
+                lock.write(os.fsencode("\n".join(lines)))
+
+
+def _digests(folder, pattern):
+    paths = sorted(path for path in Path(folder).rglob(pattern) if path.is_file() and path.name != "lock")
+    return {path: f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}" for path in paths}

@@ -1,7 +1,6 @@
 """The C++ kernels in this folder, compiled for this machine's processor on first use, and the oneDNN that they call."""
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -17,6 +16,8 @@ from pathlib import Path
 import mindspore
 
 from src.environment import DEFAULTS
+from src.errors import UserError
+from src.files import make_folder, verified_files, whole_file
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -28,21 +29,18 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
 def library() -> str | None:
     """Path of the shared library, or None where it cannot be built or has no oneDNN to call, with the reason in the log.
 
-    It is kept in $XDG_CACHE_HOME/faster_rcnn (default ~/.cache/faster_rcnn) under a name that depends on the sources, the
-    compiler, its flags and the processor. The compiler is $CXX, or g++.
+    It is kept in $XDG_CACHE_HOME/faster_rcnn (default ~/.cache/faster_rcnn) under a name that depends on the sources, flags,
+    processor and compiler. The compiler is $CXX, or g++; without one, the library of any compiler is used. A build deletes the
+    libraries that were not used for 30 days, because machines with other processors may use the same folder.
     """
-    compiler = shlex.split(os.environ.get("CXX") or "g++")
-    if shutil.which(compiler[0]) is None:
-        logger.info("no C++ compiler %s: the CPU kernels are replaced by MindSpore's operators, which take longer", compiler[0])
-        return None
+    folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "faster_rcnn")
     try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")) / "faster_rcnn"
-        cache.mkdir(parents=True, exist_ok=True)
-        path = cache / f"kernels-{_key(compiler)}.so"
-        if not path.exists():
-            _build(compiler, path)
-        _open_onednn(path, cache)
-    except (OSError, subprocess.CalledProcessError) as error:
+        # MindSpore opens the real path. Another path could load the library twice, and oneDNN would be opened for one copy only.
+        cache = os.path.realpath(make_folder(folder, "set XDG_CACHE_HOME to another folder", private=True))
+        with verified_files(cache, "kernels-*-*.so"):
+            path = _find_or_build(Path(cache))
+        _open_onednn(path)
+    except (OSError, UserError, AttributeError, subprocess.CalledProcessError) as error:
         logger.warning("the CPU kernels cannot be used (%s): MindSpore's operators take their place, which take longer",
                        _reason(error))
         return None
@@ -55,17 +53,14 @@ def has_bf16_products() -> bool:
     return path is not None and bool(ctypes.CDLL(path).HasBf16Products())
 
 
-def _open_onednn(path, cache):
-    """Let the kernels open MindSpore's oneDNN: a copy of it, as its limit of instructions, which MindSpore's own convolutions
-    need, holds for all that a library computes."""
+def _open_onednn(path):
+    """Let the kernels open a copy of MindSpore's oneDNN in memory. The limit of instructions that MindSpore's convolutions need
+    applies to everything that a library computes."""
     found = sorted((Path(mindspore.__file__).parent / "lib").glob("libdnnl.so*"))
     if not found:
         raise OSError("this MindSpore has no oneDNN")
-    original = found[0].stat()
-    copy = cache / f"onednn-{original.st_size}-{original.st_mtime_ns}.so"
-    if not copy.exists():
-        with _replacing(copy) as temporary:
-            shutil.copyfile(found[0], temporary)
+    # Python builds for older systems (conda, uv) lack os.memfd_create. 1: other programs do not get the file.
+    copy = shutil.copyfile(found[0], f"/proc/self/fd/{ctypes.CDLL(None).memfd_create(b'onednn', 1)}")
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     reason = ctypes.create_string_buffer(500)
     # A limit other than this program's own is the user's.
@@ -79,12 +74,27 @@ def _reason(error):
     return next((line for line in lines if "error" in line), lines[0])
 
 
-def _key(compiler):
-    parts = [path.read_bytes() for path in (*sorted(FOLDER.glob("*.cc")), *sorted(FOLDER.glob("*.h")))]
-    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, text=True).stdout
-    # The same home may serve machines with other processors.
-    parts += [version.encode(), " ".join(FLAGS).encode(), _processor().encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+def _find_or_build(cache):
+    compiler = shlex.split(os.environ.get("CXX") or "g++")
+    parts = [path.read_bytes() for path in sorted(FOLDER.glob("*.[ch]*"))]
+    key = hashlib.sha256(b"\0".join([*parts, " ".join(FLAGS).encode(), _processor().encode()])).hexdigest()[:20]
+    path = next(cache.glob(f"kernels-{key}-*.so"), None)
+    if shutil.which(compiler[0]):
+        version = subprocess.run([*compiler, "--version"], capture_output=True, check=True, text=True).stdout
+        path = cache / f"kernels-{key}-{hashlib.sha256(version.encode()).hexdigest()[:8]}.so"
+    elif path is None:
+        raise OSError(f"no C++ compiler {compiler[0]}")
+    if not path.exists():
+        logger.info("compiling the CPU kernels, once: %s", path)
+        with tempfile.TemporaryDirectory() as scratch, whole_file(path) as temporary:
+            command = [*compiler, *FLAGS, "-o", f"{scratch}/kernels.so", *map(str, sorted(FOLDER.glob("*.cc")))]
+            subprocess.run(command, capture_output=True, check=True, text=True)
+            shutil.copyfile(f"{scratch}/kernels.so", temporary)
+        for old in cache.glob("*.so"):
+            if path.stat().st_mtime - old.stat().st_mtime > 30 * 24 * 3600:
+                old.unlink()
+    os.utime(path)
+    return path
 
 
 def _processor():
@@ -94,22 +104,3 @@ def _processor():
     except OSError:
         return platform.processor() + platform.machine()
     return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}))
-
-
-def _build(compiler, path):
-    logger.info("compiling the CPU kernels, once: %s", path)
-    with _replacing(path) as temporary:
-        command = [*compiler, *FLAGS, "-o", temporary, *map(str, sorted(FOLDER.glob("*.cc")))]
-        subprocess.run(command, capture_output=True, check=True, text=True)
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """A temporary file, as several processes may write at once, which takes the place of `path` when it is complete."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".so")
-    os.close(handle)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)

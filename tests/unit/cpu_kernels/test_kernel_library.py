@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import mindspore as ms
@@ -32,7 +34,7 @@ def build(monkeypatch, tmp_path, caplog):
     library.cache_clear()
 
 
-def fake_compiler(folder, action):
+def fake_compiler(folder, action='while [ "$1" != -o ]; do shift; done; echo library > "$2"'):
     """A compiler that knows its version; otherwise it notes the call and does `action`."""
     path = folder / "fake"
     path.write_text(f'#!/bin/sh\ncase "$*" in --version) echo fake 1.0; exit;; esac\necho call >> {folder}/calls\n{action}\n')
@@ -47,35 +49,168 @@ def opened(monkeypatch):
 
 
 def test_is_built_once(build, opened, tmp_path):
-    compiler = fake_compiler(tmp_path, ":")
+    compiler = fake_compiler(tmp_path)
     path, log = build(compiler)
     assert Path(path).parent == tmp_path / "cache" / "faster_rcnn"
     assert [level for level, _ in log] == ["INFO"]
     assert build(compiler) == (path, [])
     assert (tmp_path / "calls").read_text() == "call\n"
-    assert os.listdir(Path(path).parent) == [Path(path).name]
+    assert sorted(os.listdir(Path(path).parent)) == [Path(path).name, "lock"]
     # Another compiler, another library.
     compiler.write_text(compiler.read_text().replace("1.0", "1.1"))
     assert build(compiler)[0] not in (path, None)
 
 
 @pytest.mark.parametrize(("compiler", "level", "reason"), [
-    ("/nonexistent", "INFO", "no C++ compiler /nonexistent"), ("false", "WARNING", "'false'"),
-    ("fails", "WARNING", "match.cc:1: no such luck")])
+    ("/nonexistent", "WARNING", "no C++ compiler /nonexistent"), ("false", "WARNING", "'false'"),
+    ("fails", "WARNING", "match.cc:1: no such luck"), ("true", "WARNING", "No such file")])
 def test_without_a_compiler_that_works(build, tmp_path, compiler, level, reason):
     if compiler == "fails":
         compiler = fake_compiler(tmp_path, "echo 'match.cc:1: no such luck' >&2; exit 1")
     path, log = build(compiler)
     assert path is None
     assert log[-1][0] == level and reason in log[-1][1]
-    assert [file for _, _, files in os.walk(tmp_path / "cache") for file in files] == []
+    assert [file for _, _, files in os.walk(tmp_path / "cache") for file in files] == ["lock"]
 
 
 def test_cache_that_cannot_be_written(build, tmp_path):
     (tmp_path / "file").touch()
-    path, [(level, message)] = build(fake_compiler(tmp_path, ":"), cache=tmp_path / "file" / "cache")
+    path, [(level, message)] = build(fake_compiler(tmp_path), cache=tmp_path / "file" / "cache")
     assert path is None
     assert level == "WARNING" and "Not a directory" in message
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def give_away(path):
+    os.chown(path, 54321, -1)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty, pytest.param(give_away, marks=needs_root)])
+def test_a_damaged_library_is_built_again(build, opened, tmp_path, damage):
+    compiler = fake_compiler(tmp_path)
+    path = Path(build(compiler)[0])
+    damage(path)
+    again, log = build(compiler)
+    assert again == str(path) and path.read_text() == "library\n" and path.stat().st_uid == os.geteuid()
+    assert [level for level, _ in log] == ["WARNING", "INFO"] and f"removed {path}" in log[0][1]
+    assert build(compiler) == (again, [])
+
+
+def test_without_a_compiler_an_earlier_library_is_used(build, opened, tmp_path, monkeypatch):
+    path, _ = build(fake_compiler(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build("") == (path, [])
+    truncate(Path(path))
+    found, log = build("")
+    assert found is None and f"removed {path}" in log[0][1] and "no C++ compiler g++" in log[1][1] and len(log) == 2
+
+
+def test_libraries_that_nobody_uses_are_deleted(build, opened, tmp_path, monkeypatch):
+    """Libraries of older sources, and files of earlier versions of this program. The library of another processor stays."""
+    compiler, paths = fake_compiler(tmp_path), []
+    for processor in ("old", "other", "this"):
+        monkeypatch.setattr("src.cpu_kernels.library._processor", lambda name=processor: name)
+        if processor == "this":
+            month = 30 * 24 * 3600
+            for path, age in zip(paths, (month + 3600, month - 3600)):
+                os.utime(path, (time.time() - age,) * 2)
+            for name in ("onednn-1-2.so", "kernels-1.so"):  # of earlier versions
+                (paths[0].parent / name).write_text("")
+            os.utime(paths[0].parent / "onednn-1-2.so", (0, 0))
+        paths.append(Path(build(compiler)[0]))
+    assert sorted(paths[0].parent.glob("*.so")) == sorted([*paths[1:], paths[0].parent / "kernels-1.so"])
+    assert time.time() - paths[2].stat().st_mtime < 3600
+    # Use makes a library young.
+    os.utime(paths[2], (0, 0))
+    build(compiler)
+    assert time.time() - paths[2].stat().st_mtime < 3600
+
+
+def test_other_users_cannot_write_to_the_cache(build, opened, tmp_path):
+    compiler, cache = fake_compiler(tmp_path), tmp_path / "cache" / "faster_rcnn"
+    umask = os.umask(0)
+    try:
+        path, _ = build(compiler)
+    finally:
+        os.umask(umask)
+    assert cache.stat().st_mode & 0o777 == 0o700
+    cache.chmod(0o775)
+    assert build(compiler) == (path, [])
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+@needs_root
+def test_the_cache_of_another_user_is_not_used(build, opened, tmp_path):
+    compiler, cache = fake_compiler(tmp_path), tmp_path / "cache" / "faster_rcnn"
+    build(compiler)
+    give_away(cache)
+    path, [(level, message)] = build(compiler)
+    assert path is None and level == "WARNING" and f"{cache} belongs to another user; set XDG_CACHE_HOME" in message
+
+
+def cold(*words, **options):
+    """A new process of Python, as users start it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    return subprocess.Popen([sys.executable, *map(str, words)], env=environment, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, **options)
+
+
+@needs_root
+def test_a_user_without_home():
+    """A program of user 54321, who is not in /etc/passwd, in a folder that this user can write to."""
+    program = ("import logging, os; logging.basicConfig(); del os.environ['HOME']; os.environ.pop('XDG_CACHE_HOME', 0); "
+               "from src.cpu_kernels.library import library; os.setuid(54321); print(library())")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 54321, -1)
+        output, errors = cold("-c", program, cwd=folder).communicate(timeout=120)
+        assert os.listdir(folder) == []
+    assert output == "None\n" and "this user has no home directory); set XDG_CACHE_HOME" in errors
+
+
+def test_a_process_on_a_damaged_library_does_not_crash(kernels, tmp_path):
+    copying = fake_compiler(tmp_path, f'while [ "$1" != -o ]; do shift; done; cp {kernels} "$2"')
+    environment = {"CXX": str(copying), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        process = cold(ROOT / "tests/programs/convolve.py", folder, 1, env=environment)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        path, total = output.split()
+        assert float(total) == 4 * 8 * 16 * 16
+        os.truncate(path, 3 * 4096)  # a whole page that is mapped and missing
+    assert (tmp_path / "calls").read_text() == "call\n" * 2
+
+
+def test_of_processes_at_once_one_compiles(kernels, tmp_path):
+    """The path has a symbolic link, which MindSpore resolves. If the second process replaced the library, the first process
+    would load the new file next to the old one, and crash, because oneDNN is not opened for the new file."""
+    slow = fake_compiler(tmp_path, f'while [ "$1" != -o ]; do shift; done; sleep 2; cp {kernels} "$2"')
+    for name in ("cache", "ready"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    environment = {"CXX": str(slow), "XDG_CACHE_HOME": str(tmp_path / "link")}
+    processes = [cold(ROOT / "tests/programs/convolve.py", tmp_path / "ready", 2, env=environment) for _ in range(2)]
+    found = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], found
+    assert found[0][0] == found[1][0] and found[0][0].startswith(f"{tmp_path}/cache/faster_rcnn/kernels-")
+    assert (tmp_path / "calls").read_text() == "call\n"
 
 
 @pytest.mark.parametrize(("files", "reason"), [
