@@ -17,7 +17,7 @@ import mindspore as ms
 from src.cpu_kernels.library import library
 from src.distributed import program_digest
 from src.errors import UserError
-from src.files import lock_file, make_folder
+from src.files import make_folder, verified_files
 
 # Settings that no graph depends on, as pydantic leaves them out.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
@@ -28,8 +28,6 @@ WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "early_stop", "accumulate_steps"), True),  # the last one decides which graphs there are, not what is in them
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
              "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
-
-LOCK = "lock"  # name of a file in the folder
 
 _to_come = []  # names of the graphs that are still to be loaded or stored
 
@@ -79,10 +77,11 @@ def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: in
                         "leave the key out.")
     # A graph names the file of its kernels. MindSpore compiles anew, and overwrites, what another script has stored, and it keeps
     # the graphs of msrun's processes apart by their numbers.
-    place = library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID")
+    place = library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID"), os.geteuid()
     parts = [program_digest(), place, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-    ms.set_context(compile_cache_path=make_folder(os.path.join(os.path.expanduser(cfg.compile_cache), key)))
+    folder = os.path.join(os.path.expanduser(cfg.compile_cache), key)
+    ms.set_context(compile_cache_path=make_folder(folder, "choose another --compile_cache", private=True))
     _to_come[:] = graphs
 
 
@@ -99,8 +98,7 @@ def stored_graph(name: str) -> Iterator[None]:
         yield
         return
     del _to_come[0]
-    with open(os.path.join(ms.get_context("compile_cache_path"), LOCK), "w") as file:
-        lock_file(file, wait=True)
+    with verified_files(ms.get_context("compile_cache_path")):
         ms.set_context(enable_compile_cache=True)
         try:
             yield

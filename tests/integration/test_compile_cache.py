@@ -1,6 +1,8 @@
 """Which graphs are taken up. That a run on them has the bits of one without is tested in e2e/single/test_end_to_end_resume.py."""
+import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
@@ -26,6 +28,39 @@ def test_graphs_are_taken_up_by_their_names(tmp_path):
     # Before its turn it is compiled.
     assert products(tmp_path, "inference=17", "gradients=11", "update=13") == [17, 2, 3]
     assert products(tmp_path, "gradients=11", "update=13", "inference=17") == [2, 3, 5]
+
+
+def change_the_factor(graph, lock):
+    """From 2 to 8."""
+    content = graph.read_bytes()
+    assert content.count(np.float32(2).tobytes()) == 1
+    graph.chmod(0o600)
+    graph.write_bytes(content.replace(np.float32(2).tobytes(), np.float32(8).tobytes()))
+
+
+def end_before_the_digests(graph, lock):
+    lock.write_bytes(lock.read_bytes()[:40])
+
+
+@pytest.mark.parametrize("damage", [change_the_factor, end_before_the_digests])
+def test_damaged_graphs_are_compiled_again(tmp_path, damage):
+    """With the numbers that the program computes without stored graphs, and the next process loads these graphs."""
+    assert products(tmp_path, "gradients=2", "update=3") == [2, 3]
+    [graph], [lock] = tmp_path.glob("*/*/*/compile_cache_0.mindir"), tmp_path.glob("*/lock")
+    damage(graph, lock)
+    assert products(tmp_path, "gradients=11", "update=13")[0] == 11
+    assert products(tmp_path, "gradients=17", "update=19") == [11, 13]
+    assert lock.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a folder")
+def test_graphs_of_another_user_are_refused(tmp_path):
+    cfg = with_settings(Config(), {"device_target": "CPU", "compile_cache": str(tmp_path)})
+    use_compile_cache(cfg, inference_graphs(CANVASES), 3)
+    [folder] = tmp_path.iterdir()
+    os.chown(folder, 54321, -1)
+    with pytest.raises(UserError, match=f"^the folder {folder} belongs to another user; choose another --compile_cache"):
+        use_compile_cache(cfg, inference_graphs(CANVASES), 3)
 
 
 def test_of_processes_at_once_one_compiles(tmp_path):
