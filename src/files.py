@@ -86,8 +86,6 @@ def make_folder(path, advice="choose another --save_dir", private=False):
     Raises:
         UserError: it cannot be created or written to, or another user owns a private one.
     """
-    if private and path.startswith("~"):
-        raise UserError(f"cannot create the folder {path} (this user has no home directory); {advice}.")
     try:
         os.makedirs(path, 0o700 if private else 0o777, exist_ok=True)
         if private and os.stat(path).st_uid != os.geteuid():

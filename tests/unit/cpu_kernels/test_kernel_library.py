@@ -175,12 +175,13 @@ def cold(*words, **options):
 def test_a_user_without_home():
     """A program of user 54321, who is not in /etc/passwd, in a folder that this user can write to."""
     program = ("import logging, os; logging.basicConfig(); del os.environ['HOME']; os.environ.pop('XDG_CACHE_HOME', 0); "
-               "from src.cpu_kernels.library import library; os.setuid(54321); print(library())")
+               "from src.cpu_kernels.library import library; from src.environment import set_environment; "
+               "os.setuid(54321); set_environment(); print(library())")
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, 54321, -1)
         output, errors = cold("-c", program, cwd=folder).communicate(timeout=120)
         assert os.listdir(folder) == []
-    assert output == "None\n" and "this user has no home directory); set XDG_CACHE_HOME" in errors
+    assert output == "None\n" and "/nonexistent/.cache" in errors and "set XDG_CACHE_HOME" in errors
 
 
 def test_a_process_on_a_damaged_library_does_not_crash(kernels, tmp_path):
