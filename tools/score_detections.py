@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -61,7 +62,7 @@ def read_listing(path):
 
 
 def result_rows(entries, coco, categories, path):
-    """The detections in COCO's result format, and the ids of their images, which are told apart by their file names.
+    """The detections in COCO's result format, and the ids of their images, whose file_name is the end of the entry's path.
 
     Args:
         entries: of detections.json.
@@ -69,20 +70,27 @@ def result_rows(entries, coco, categories, path):
         categories: {name: category id}.
         path: of the annotations, for messages.
     """
-    ids = {Path(image["file_name"]).name: image["id"] for image in coco["images"]}
-    results, image_ids = [], []
+    ids, results, files = defaultdict(list), [], {}
+    for image in coco["images"]:
+        ids[Path(image["file_name"]).parts].append(image["id"])
     for entry in entries:
-        name = Path(entry["file"]).name
-        if name not in ids:
-            raise UserError(f"{entry['file']} has detections, but {path} has no image of that name.")
-        image_ids.append(ids[name])
+        parts = Path(entry["file"]).parts
+        # The longest end counts: of 1.jpg and cam1/1.jpg, the second one belongs to val/cam1/1.jpg.
+        found = next((ids[parts[start:]] for start in range(len(parts)) if parts[start:] in ids), [])
+        if len(found) != 1:
+            raise UserError(f"{entry['file']} has detections, but {path} has {len(found) or 'no'} images whose file_name is the "
+                            "end of that path; detect on the image folder of these annotations.")
+        [image_id] = found
+        if image_id in files:
+            raise UserError(f"{files[image_id]} and {entry['file']} are the same image of {path}; detect on each image once.")
+        files[image_id] = entry["file"]
         for row in entry["detections"]:
             if row["category"] not in categories:
                 raise UserError(f"{entry['file']} has a detection of the class {show(row['category'])}, which {path} does not "
                                 "have.")
-            results.append({"image_id": ids[name], "category_id": categories[row["category"]], "bbox": row["bbox"],
+            results.append({"image_id": image_id, "category_id": categories[row["category"]], "bbox": row["bbox"],
                             "score": row["score"]})
-    return results, image_ids
+    return results, list(files)
 
 
 def parse_args():

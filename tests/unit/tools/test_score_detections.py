@@ -23,9 +23,9 @@ def entry(file, *rows):
 def score(tmp_path, monkeypatch):
     """A function of the entries that gives the exit status and the numbers."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "coco.json").write_text(json.dumps(COCO))
 
-    def run_tool(entries):
+    def run_tool(entries, coco=COCO):
+        (tmp_path / "coco.json").write_text(json.dumps(coco))
         (tmp_path / "detections.json").write_text(entries if isinstance(entries, str) else json.dumps(entries))
         monkeypatch.setattr(sys, "argv", ["score", "coco.json", "detections.json", "--json", "out.json"])
         status = run(score_detections.main, score_detections.parse_args)
@@ -47,10 +47,39 @@ def test_images_without_an_entry_do_not_count(score, capsys):
 
 
 @pytest.mark.parametrize(("entries", "sentence"), [
-    ([entry("c.jpg")], "c.jpg has detections, but coco.json has no image of that name"),
+    ([entry("c.jpg")], "c.jpg has detections, but coco.json has no images whose file_name is the end of that path"),
     ([entry("a.jpg", ([0, 0, 1, 1], "cow"))], "a.jpg has a detection of the class 'cow', which coco.json does not have"),
     ("[", "detections.json is no detections.json of infer.py or deploy/detect.py"), ([3], "is no detections.json"),
     ({"a": 3}, "is no detections.json"), ([{"file": 3, "detections": []}], "is no detections.json")])
 def test_refusals(score, capsys, entries, sentence):
     assert score(entries)[0] == 1
     assert sentence in capsys.readouterr().err
+
+
+def with_file_names(*names):
+    return {**COCO, "images": [{**image, "file_name": name} for image, name in zip(COCO["images"], names)]}
+
+
+DOG, CAT = ([10, 10, 40, 40], "dog"), ([0, 0, 50, 50], "cat")
+
+
+@pytest.mark.parametrize(("names", "files"), [
+    (("cam1/1.jpg", "cam2/1.jpg"), ("/data/val/cam1/1.jpg", "/data/val/cam2/1.jpg")),
+    (("cam1/1.jpg", "cam2/1.jpg"), ("cam1/1.jpg", "val/cam2/1.jpg")),
+    (("cam1/1.jpg", "1.jpg"), ("val/cam1/1.jpg", "val/1.jpg")),  # the file_name with more folders in common
+    (("./cam1/1.jpg", "val/2.jpg"), ("./cam1/1.jpg", "/data/val//2.jpg"))])
+def test_images_of_one_name_in_several_folders(score, names, files):
+    """Each image has one object, which is found exactly; each object has another class."""
+    _, metrics = score([entry(files[1], CAT), entry(files[0], DOG)], with_file_names(*names))
+    assert metrics["images"] == 2 and metrics["per_class"] == {"cat": pytest.approx(1), "dog": pytest.approx(1)}
+
+
+@pytest.mark.parametrize(("names", "files", "sentence"), [
+    (("cam1/1.jpg", "cam2/1.jpg"), ["1.jpg"], "1.jpg has detections, but coco.json has no images whose file_name is the end of"),
+    (("cam1/1.jpg", "cam2/2.jpg"), ["cam2/1.jpg"], "cam2/1.jpg has detections, but coco.json has no images whose file_name is"),
+    (("1.jpg", "2.jpg"), ["cam1/1.jpg", "cam2/1.jpg"], "cam1/1.jpg and cam2/1.jpg are the same image of coco.json"),
+    (("1.jpg", "1.jpg"), ["1.jpg"], "1.jpg has detections, but coco.json has 2 images whose file_name is the end of that path")])
+def test_ambiguous_names_are_errors(score, capsys, names, files, sentence):
+    assert score([entry(file, DOG) for file in files], with_file_names(*names))[0] == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert sentence in line
