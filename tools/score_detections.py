@@ -62,7 +62,7 @@ def read_listing(path):
 
 
 def result_rows(entries, coco, categories, path):
-    """The detections in COCO's result format, and the ids of their images, whose file_name is the end of the entry's path.
+    """The detections in COCO's result format, and the ids of their images, whose file_name is the longest end of the path.
 
     Args:
         entries: of detections.json.
@@ -70,27 +70,23 @@ def result_rows(entries, coco, categories, path):
         categories: {name: category id}.
         path: of the annotations, for messages.
     """
-    ids, results, files = defaultdict(list), [], {}
+    ids, results, image_ids = defaultdict(list), [], []
     for image in coco["images"]:
         ids[Path(image["file_name"]).parts].append(image["id"])
     for entry in entries:
         parts = Path(entry["file"]).parts
-        # The longest end counts: of 1.jpg and cam1/1.jpg, the second one belongs to val/cam1/1.jpg.
         found = next((ids[parts[start:]] for start in range(len(parts)) if parts[start:] in ids), [])
-        if len(found) != 1:
-            raise UserError(f"{entry['file']} has detections, but {path} has {len(found) or 'no'} images whose file_name is the "
-                            "end of that path; detect on the image folder of these annotations.")
-        [image_id] = found
-        if image_id in files:
-            raise UserError(f"{files[image_id]} and {entry['file']} are the same image of {path}; detect on each image once.")
-        files[image_id] = entry["file"]
+        if len(found) != 1 or found[0] in image_ids:
+            raise UserError(f"{entry['file']} must be listed once, and its path must end with the file_name of exactly one image "
+                            f"of {path}; detect on the folder of these images.")
+        image_ids += found
         for row in entry["detections"]:
             if row["category"] not in categories:
                 raise UserError(f"{entry['file']} has a detection of the class {show(row['category'])}, which {path} does not "
                                 "have.")
-            results.append({"image_id": image_id, "category_id": categories[row["category"]], "bbox": row["bbox"],
+            results.append({"image_id": found[0], "category_id": categories[row["category"]], "bbox": row["bbox"],
                             "score": row["score"]})
-    return results, list(files)
+    return results, image_ids
 
 
 def parse_args():
