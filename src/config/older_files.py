@@ -29,6 +29,7 @@ def older_values(cfg: Config) -> dict[str, Any]:
                  "clip_to": "canvas"}
     return {
         **{f"data.{split}_transforms.Resize.shrink": "area" for split in ("train", "eval")},
+        **{f"data.{split}_transforms.Resize.exact_factor": True for split in ("train", "eval")},
         **{f"data.{split}_transforms.NormalizeImage.pad_first": True for split in ("train", "eval")},
         **{f"rpn_head.{use}_proposal.{name}": value for use in ("train", "test") for name, value in proposals.items()},
         "rpn_head.smooth_l1_beta": 1.0,
@@ -50,7 +51,7 @@ def differences(cfg: Config) -> list[tuple[str, Any, Any]]:
     for split in ("train_transforms", "eval_transforms"):  # lists of transforms become sections
         steps = settings["data"][split]["item_transforms"]
         settings["data"][split] = {name: parameters for step in steps for name, parameters in step.items()}
-        settings["data"][split].setdefault("Resize", {"shrink": "linear"})  # as ScaleJitter, in its place, does it
+        settings["data"][split].setdefault("Resize", {"shrink": "linear", "exact_factor": False})  # as ScaleJitter
     pairs = [(name, value, reduce(dict.__getitem__, name.split("."), settings)) for name, value in older_values(cfg).items()]
     return [(name, value, here) for name, value, here in pairs if value != here]
 

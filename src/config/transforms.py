@@ -77,6 +77,7 @@ class Resize(Section):
     keep_ratio: Literal[True] = setting(True, "height and width are scaled alike")
     shrink: Literal["linear", "area"] = setting("linear", "how an image becomes smaller: linear interpolation, or area, the mean "
                                                 "of the pixels that fall into one")
+    exact_factor: bool = setting(False, "scale both axes by the unrounded factor; False: each by the ratio of its whole pixels")
     shortest: Optional[Side] = setting(None, "shortest side of the scaled image, in pixels, where longest and the canvas allow "
                                        "it, rounded as in torchvision; None: as large as the canvas allows")
     longest: Optional[Side] = setting(None, "longest side that shortest may lead to; None: only the canvas sets a limit")
@@ -85,6 +86,8 @@ class Resize(Section):
     def _check_sides(self) -> "Resize":
         if self.longest is not None and (self.shortest is None or self.longest < self.shortest):
             raise ValueError(f"has longest {self.longest}, which goes with a shortest of at most that, not {self.shortest}")
+        if self.exact_factor and self.shortest is not None:
+            raise ValueError("has exact_factor and shortest, which scales as torchvision does; remove one of them")
         return self
 
 

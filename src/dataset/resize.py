@@ -19,6 +19,8 @@ class Scaling(NamedTuple):
     """
     shortest: float | None = None
     longest: float | None = None
+    exact_factor: bool = False
+    shrink: str = "linear"
 
 
 FIT = Scaling()
@@ -29,7 +31,7 @@ def scaling_of(item_transforms: list[dict]) -> Scaling:
     steps = {name: parameters for item in item_transforms for name, parameters in item.items()}
     if "ScaleJitter" in steps:
         return Scaling(max(steps["ScaleJitter"]["shortest"]), steps["ScaleJitter"]["longest"])
-    return Scaling(steps["Resize"].get("shortest"), steps["Resize"].get("longest"))
+    return Scaling(**{name: value for name, value in steps["Resize"].items() if name in Scaling._fields})
 
 
 def scaled_size(size: tuple[int, int], shortest: float, longest: float | None) -> tuple[int, int]:
@@ -59,15 +61,19 @@ def choose_canvas(size: tuple[int, int], canvases: tuple[tuple[int, int], ...], 
     return max(range(len(canvases)), key=lambda number: math.prod(fitted_size(size, canvases[number], scaling)))
 
 
-def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT, shrink: str = "linear") -> Sample:
+def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT) -> Sample:
     """Scale image and boxes by one factor to the `fitted_size` on the canvas (H, W, 3) uint8.
 
     Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own
     top-left part, which saves a copy; an image that fits already is given back as it is. Images are enlarged by linear
-    interpolation, and made smaller as `shrink` says: `linear`, or `area`, the mean of the pixels that fall into one.
+    interpolation, and made smaller as `scaling.shrink` says: `linear`, or `area`, the mean of the pixels that fall into one.
+    With `scaling.exact_factor`, pixels and boxes are scaled by min(H / h, W / w) along both axes, as cv2.resize(fx=, fy=) does,
+    unless this leaves no whole pixel. Boxes end at the rounded sides.
     """
-    height, width = fitted_size(_size(sample.image), _size(canvas), scaling)
-    return _scale_to(sample, canvas[:height, :width], shrink)
+    size, limits = _size(sample.image), _size(canvas)
+    height, width = fitted_size(size, limits, scaling)
+    factor = scaling.exact_factor * min(limits[0] / size[0], limits[1] / size[1])
+    return _scale_to(sample, canvas[:height, :width], scaling.shrink, factor if factor * min(size) > 0.5 else 0)
 
 
 def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: list[int], sampling: str, longest: int | None,
@@ -101,17 +107,17 @@ def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: l
     return cropped
 
 
-def _scale_to(sample: Sample, place: np.ndarray, shrink: str = "linear") -> Sample:
-    """Scale image and boxes to the size of `place` (h, w, 3) uint8, which the new image is, unless nothing is to be done."""
+def _scale_to(sample: Sample, place: np.ndarray, shrink: str = "linear", factor: float = 0) -> Sample:
+    """Scale image and boxes by `factor` (0: by the ratio of each axis) into `place` (h, w, 3) uint8, unless it has their size."""
     image = sample.image
     (old_height, old_width), (height, width) = _size(image), _size(place)
     if (height, width) != (old_height, old_width):
         smaller = height < old_height or width < old_width
         interpolation = cv2.INTER_AREA if smaller and shrink == "area" else cv2.INTER_LINEAR
-        cv2.resize(image, (width, height), dst=place, interpolation=interpolation)
-        image = place
-    scale = np.array([height / old_height, width / old_width], dtype=np.float32)
-    return sample._replace(image=image, boxes=sample.boxes * scale[[1, 0, 1, 0]], scale=scale)
+        image = cv2.resize(image, None if factor else (width, height), place, factor, factor, interpolation)
+    scale = np.array([factor or height / old_height, factor or width / old_width], dtype=np.float32)
+    boxes = np.minimum(sample.boxes * scale[[1, 0, 1, 0]], np.array([width, height] * 2, np.float32))
+    return sample._replace(image=image, boxes=boxes, scale=scale)
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:

@@ -31,7 +31,7 @@ def apply(item_transforms: list[dict], sample: Sample, rng: Generator, canvas: n
         elif name == "ScaleJitter":
             sample = scale_jitter(sample, rng, canvas, **parameters)
         elif name == "Resize":
-            sample = resize(sample, canvas, scaling_of([item]), parameters.get("shrink", "linear"))
+            sample = resize(sample, canvas, scaling_of([item]))
     image = sample.image
     height, width = image.shape[:2]
     if not np.may_share_memory(image, canvas):

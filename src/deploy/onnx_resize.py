@@ -48,27 +48,26 @@ def largest(graph: Graph, sizes: str) -> str:
     return graph.add("ArgMax", areas, axis=0, keepdims=0)
 
 
-def on_canvas(graph: Graph, image: str, size: str, scaled: str, canvas: tuple[int, int], shrink: str) -> str:
+def on_canvas(graph: Graph, image: str, sides: tuple[str, str, str, str], canvas: tuple[int, int], shrink: str) -> str:
     """Images (B, H, W, 3) uint8 on their canvas, black beside them, of image (B, h, w, 3) uint8.
 
     Args:
-        size: (2,) int64, h and w.
-        scaled: (2,) int64, height and width on the canvas.
+        sides: (2,) int64 each, for y and x: the size h and w, height and width on the canvas, and two lengths before and after
+            scaling, whose ratio is the factor.
         canvas: (H, W).
         shrink: linear or area, see `src.dataset.resize.resize`.
     """
-    old, new = (graph.add("Split", pair, np.array([1, 1]), axis=0, outputs=2) for pair in (size, scaled))
-    axes = [(old[axis], new[axis], canvas[axis]) for axis in (0, 1)]
+    axes = list(zip(*(graph.add("Split", pair, np.array([1, 1]), axis=0, outputs=2) for pair in sides), canvas))
     if shrink == "linear":
         return _linear(graph, image, axes)
-    smaller = graph.add("ReduceMax", graph.cast(graph.add("Less", scaled, size), np.int64), keepdims=0)
+    smaller = graph.add("ReduceMax", graph.cast(graph.add("Less", sides[1], sides[0]), np.int64), keepdims=0)
     [result] = graph.choose(smaller, [lambda branch: [_linear(branch, image, axes)], lambda branch: [_area(branch, image, axes)]],
                             [(np.uint8, (None, *canvas, 3))])
     return result
 
 
 def _linear(graph, image, axes):
-    """cv2.resize with INTER_LINEAR; axes: (side before, side after, side of the canvas) of y and x."""
+    """cv2.resize with INTER_LINEAR; axes: (size, scaled, before, after, side of the canvas) of y and x."""
     (rows, row_weights), (columns, column_weights) = (_taps(graph, axis) for axis in axes)
     total = np.int32(LAST_SHIFT // 2)
     for row, row_weight in zip(rows, row_weights):
@@ -84,17 +83,17 @@ def _linear(graph, image, axes):
 def _taps(graph, axis):
     """The two pixels that each place of the canvas is made of, and their weights of UNIT together, or 0 beyond the new side.
 
-    Place i is at (i + 0.5) * old / new - 0.5, between pixels; numerators and denominators are whole numbers here. OpenCV has that
-    number in 32 bits before it takes the fraction.
+    Place i is at (i + 0.5) * before / after - 0.5, between pixels; numerators and denominators are whole numbers here.
+    OpenCV has that number in 32 bits before it takes the fraction.
 
     Returns:
         ((length,), (length,)) int64 and ((length,), (length,)) int32.
     """
-    old, new, length = axis
+    old, new, before, after, length = axis
     place = np.arange(length)
-    double = graph.add("Mul", new, np.array([2]))
-    # (place + 0.5) * old / new - 0.5 + 1, so that nothing is negative.
-    numerator = graph.add("Add", graph.add("Mul", old, 2 * place + 1), new)
+    double = graph.add("Mul", after, np.array([2]))
+    # (place + 0.5) * before / after - 0.5 + 1, so that nothing is negative.
+    numerator = graph.add("Add", graph.add("Mul", before, 2 * place + 1), after)
     whole = graph.add("Div", numerator, double)
     rest = graph.add("Sub", numerator, graph.add("Mul", whole, double))
     whole = graph.add("Sub", whole, np.array([1]))
@@ -117,25 +116,27 @@ def _area(graph, image, axes):
     OpenCV adds in another order, in 32 bits, so that a mean near a half may be rounded the other way.
     """
     values = graph.cast(image, np.int32)
-    for axis, (old, new, length) in zip((1, 2), axes):
-        values = _means(graph, values, axis, old, new, length)
-    doubled = [graph.add("Equal", old, graph.add("Mul", new, np.array([2]))) for old, new, _ in axes]
+    for number, axis in zip((1, 2), axes):
+        values = _means(graph, values, number, *axis)
+    doubled = [graph.add("Equal", before, graph.add("Mul", after, np.array([2]))) for _, _, before, after, _ in axes]
     # Of squares of four pixels OpenCV rounds halves up, of all else to even numbers.
     up = graph.add("Floor", graph.add("Add", values, np.float64(0.5)))
     return graph.cast(graph.add("Where", graph.add("And", *doubled), up, graph.add("Round", values)), np.uint8)
 
 
-def _means(graph, values, axis, old, new, length):
+def _means(graph, values, axis, old, new, before, after, length):
     """The mean of `values` between the borders of each place along an axis, float64; 0 beyond the new side."""
     shape = [-1 if number == axis else 1 for number in range(4)]
     sums = graph.add("CumSum", values, np.int64(axis), exclusive=1)
-    border = graph.add("Mul", old, np.arange(length + 1))
-    whole = graph.add("Min", graph.add("Div", border, new), graph.add("Sub", old, np.array([1])))
-    rest = graph.add("Sub", border, graph.add("Mul", whole, new))
-    part = graph.reshape(graph.add("Div", graph.cast(rest, np.float64), graph.cast(new, np.float64)), *shape)
+    border = graph.add("Min", graph.add("Mul", before, np.arange(length + 1)), graph.add("Mul", old, after))
+    whole = graph.add("Min", graph.add("Div", border, after), graph.add("Sub", old, np.array([1])))
+    rest = graph.add("Sub", border, graph.add("Mul", whole, after))
+    part = graph.reshape(graph.add("Div", graph.cast(rest, np.float64), graph.cast(after, np.float64)), *shape)
     upto = graph.add("Add", graph.cast(graph.add("Gather", sums, whole, axis=axis), np.float64),
                      graph.add("Mul", graph.cast(graph.add("Gather", values, whole, axis=axis), np.float64), part))
     above, below = (graph.add("Gather", upto, np.arange(length) + step, axis=axis) for step in (1, 0))
     inside = graph.cast(graph.add("Less", np.arange(length), new), np.float64)
-    share = graph.add("Mul", inside, graph.add("Div", graph.cast(new, np.float64), graph.cast(old, np.float64)))
+    covered = graph.add("Sub", *(graph.add("Gather", border, np.arange(length) + step) for step in (1, 0)))
+    covered = graph.cast(graph.add("Max", covered, np.array([1])), np.float64)
+    share = graph.add("Mul", inside, graph.add("Div", graph.cast(after, np.float64), covered))
     return graph.add("Mul", graph.add("Sub", above, below), graph.reshape(share, *shape))

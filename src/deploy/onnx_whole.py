@@ -59,21 +59,27 @@ def _on_best_canvas(graph, forwards, cfg, image, size):
     """Boxes (B, R, K, 4) in pixels of the canvas on which the images become largest, scores (B, R, K), and scale (2,) float32,
     canvas pixels per pixel of the image along y and x."""
     transforms, batch, canvases = cfg.data.eval_transforms.item_transforms, cfg.batch_size, tuple(forwards)
-    shrink = next(item["Resize"].get("shrink", "linear") for item in transforms if "Resize" in item)
-    sizes = fitted_sizes(graph, size, canvases, scaling_of(transforms))
+    scaling = scaling_of(transforms)
+    sizes = fitted_sizes(graph, size, canvases, scaling)
     number = largest(graph, sizes)
     scaled = graph.add("Gather", sizes, number)
+    sides = size, scaled, size, scaled
+    if scaling.exact_factor:  # of the axis that fills the canvas
+        limits = graph.add("Gather", np.array(canvases), number)
+        shares = graph.add("Div", graph.cast(size, np.float32), graph.cast(limits, np.float32))
+        axis = graph.add("Expand", graph.add("ArgMax", shares, axis=0), np.array([2]))
+        sides = size, scaled, graph.add("Gather", size, axis), graph.add("Gather", limits, axis)
     valid_size = graph.add("Expand", graph.cast(scaled, np.float32), np.array([batch, 2]))
 
     def on(canvas):
         def outputs(branch):
-            placed = branch.reshape(on_canvas(branch, image, size, scaled, canvas, shrink), batch, *canvas, 3)
+            placed = branch.reshape(on_canvas(branch, image, sides, canvas, scaling.shrink), batch, *canvas, 3)
             return network_outputs(branch, forwards[canvas], placed, valid_size, (batch, *canvas))
         return outputs
 
     shape = (batch, *outputs_of_image(forwards[canvases[0]]))
     boxes, scores = graph.choose(number, [on(canvas) for canvas in canvases], [(np.float32, (*shape, 4)), (np.float32, shape)])
-    return boxes, scores, graph.add("Div", graph.cast(scaled, np.float32), graph.cast(size, np.float32))
+    return boxes, scores, graph.add("Div", graph.cast(sides[3], np.float32), graph.cast(sides[2], np.float32))
 
 
 def _best(graph, boxes, scores, shape, max_box_num):

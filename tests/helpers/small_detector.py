@@ -9,7 +9,8 @@ CANVAS = (64, 96)
 NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
 PROPOSALS, PADDED = 40, 3
 # What faster_rcnn_resnet50_fpn_1x_mindspore_models.yml changes in a graph, with a threshold that few proposals are enough for.
-STEPS = [{"Resize": {}}, {"NormalizeImage": {"pad_first": True}}, {"TransposeImage": {}}, {"LabelsPadding": {}}]
+STEPS = [{"Resize": {"exact_factor": True}}, {"NormalizeImage": {"pad_first": True}}, {"TransposeImage": {}},
+         {"LabelsPadding": {}}]
 OLDER_RECIPE = {
     "data.train_transforms.item_transforms": STEPS, "data.eval_transforms.item_transforms": STEPS,
     **{f"rpn_head.{use}_proposal.{name}": value for use in ("train", "test")

@@ -84,8 +84,8 @@ YAML = {
     "classes that are no texts": ("data: {names: [1, 2]}", "data.names[0] must be text, not 1; put text"),
     "a class twice": ("data: {names: [a, a]}", "must not name a class twice"),
     "a transform without parameters' mapping": ("data: {eval_transforms: {item_transforms: [{Resize: 3}]}}",
-                                                "Resize must be a section with the keys keep_ratio, shrink, shortest, "
-                                                "longest, not 3"),
+                                                "Resize must be a section with the keys keep_ratio, shrink, exact_factor, "
+                                                "shortest, longest, not 3"),
     "a setting that only the program sets": ("config_file: x", "unknown key 'config_file'"),
 }
 

@@ -19,6 +19,7 @@ from tests.helpers.tiny_networks import tiny_config, tiny_network
 
 SIZES = [(48, 64), (64, 64), (480, 640), (641, 480), (9, 7), (33, 250), (1, 1)]
 RESIZE = [{"Resize": {"shortest": 60, "longest": 100}}, {"NormalizeImage": {}}, {"TransposeImage": {}}, {"LabelsPadding": {}}]
+EXACT = {"data__eval_transforms__item_transforms": [{"Resize": {"exact_factor": True}}, *RESIZE[1:]]}
 
 
 def one_image(**settings):
@@ -52,7 +53,8 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("settings", [
     {}, {"data__target_size": [[64, 64], [32, 96], [96, 32]], "infer__max_box_num": None},
     {"data__target_size": [[64, 128], [128, 64]], "data__eval_transforms__item_transforms": RESIZE, "infer__max_box_num": 20,
-     "infer__nms_threshold": 0.2}, OLDER_RECIPE], ids=["one canvas", "three canvases", "shortest side", "older recipe"])
+     "infer__nms_threshold": 0.2}, OLDER_RECIPE, {"data__target_size": [[64, 96], [96, 64]], **EXACT}],
+    ids=["one canvas", "three canvases", "shortest side", "older recipe", "exact factor on two canvases"])
 def test_detections_are_those_of_infer(tmp_path, settings):
     cfg = one_image(infer__conf_threshold=0.1, **settings)
     detect, predictor = built(tmp_path / "a.onnx", cfg)
@@ -82,9 +84,10 @@ def test_batches_have_images_of_one_size(tmp_path):
     assert numbers.dtype == np.int64 and (np.diff(numbers) >= 0).all() and set(numbers) == {0, 1, 2}
 
 
-def test_openvino_finds_the_same(tmp_path):
+@pytest.mark.parametrize("settings", [{}, EXACT], ids=["ratio of each axis", "exact factor"])
+def test_openvino_finds_the_same(tmp_path, settings):
     openvino = pytest.importorskip("openvino")
-    cfg = one_image(infer__conf_threshold=0.1, data__target_size=[[64, 64], [32, 96]])
+    cfg = one_image(infer__conf_threshold=0.1, data__target_size=[[64, 64], [32, 96]], **settings)
     _, predictor = built(tmp_path / "a.onnx", cfg)
     model = openvino.Core().compile_model(str(tmp_path / "a.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for image in images():

@@ -1,16 +1,20 @@
 """With its configuration and weights, this project computes what the older MindSpore implementation computed.
 
-mindspore_models_320x416.npz holds what that one gave, in fp32 on a CPU, for the two photographs in the folder bccd.
+mindspore_models_320x416.npz holds its results, in fp32 on a CPU, for the two photographs in the folder bccd, and
+mindspore_models_384x512.npz its results for the images in bccd_uneven: a part of 450x319 pixels of the first photograph, and a
+part of the second one enlarged to 1000x615. The scaled sides of these images are rounded.
 """
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import mindspore as ms
 import numpy as np
 import pytest
 
 from src.config import load_config
+from src.dataset.image import read_image
 from src.dataset.loader import EvalLoader
 from src.dataset.splits import open_validation_set
 from src.detector import Predictor, load_detector
@@ -39,11 +43,33 @@ def older():
 def ours(older, tmp_path_factory):
     """What this project computes, operator by operator: all that comes before the detections by the plain operators, and these
     by the kernels for CPUs, where a compiler can build them."""
+    return compute(older, HERE / "bccd", tmp_path_factory.mktemp("older"))
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """What the older implementation computes for images whose sides on the canvas are rounded, name -> array."""
+    with np.load(HERE / "mindspore_models_384x512.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def ours_uneven(uneven, tmp_path_factory):
+    """What this project computes for the same images."""
+    return compute(uneven, HERE / "bccd_uneven", tmp_path_factory.mktemp("uneven"))
+
+
+def compute(older, data, folder):
+    """What this project computes for the validation set in `data`, with the weights and the canvas of `older`.
+
+    Args:
+        folder: to write the checkpoint into.
+    """
     ms.set_device("CPU")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     weights = drawn_weights(older_shapes("resnet50", int(older["num_classes"])))
-    checkpoint = write(tmp_path_factory.mktemp("older") / "older.ckpt", weights)
-    settings = {"data.dataset_dir": str(HERE / "bccd"), "data.target_size": older["size"].tolist(), "batch_size": 2,
+    checkpoint = write(folder / "older.ckpt", weights)
+    settings = {"data.dataset_dir": str(data), "data.target_size": older["size"].tolist(), "batch_size": 2,
                 "device_target": "CPU", "mix": False, "checkpoint_path": checkpoint}
     cfg = load_config(CONFIG, [(key, value, "test") for key, value in settings.items()])
     network, _ = load_detector(cfg)
@@ -67,6 +93,21 @@ def ours(older, tmp_path_factory):
 def test_input(ours, older, image):
     assert ours.files[image] == older[f"file_{image}"]
     np.testing.assert_allclose(ours.image[image, :, ::16, ::16], older[f"input_{image}"], rtol=0, atol=1e-5)
+
+
+@IMAGES
+def test_input_of_uneven_sides(ours_uneven, uneven, image):
+    """Also against OpenCV on every pixel: one factor for both axes, black padding, then mean and deviation."""
+    found = ours_uneven.image[image]
+    assert ours_uneven.files[image] == uneven[f"file_{image}"]
+    np.testing.assert_allclose(found[:, ::16, ::16], uneven[f"input_{image}"], rtol=0, atol=1e-6)
+    pixels = read_image(HERE / "bccd_uneven" / "val2017" / ours_uneven.files[image])
+    factor = min(384 / pixels.shape[0], 512 / pixels.shape[1])
+    scaled = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    canvas = np.zeros((384, 512, 3))
+    canvas[:scaled.shape[0], :scaled.shape[1]] = scaled
+    expected = (canvas / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("level", range(5))
@@ -108,6 +149,16 @@ def columns(results, image_id, least):
 
 @pytest.mark.parametrize("image_id", [100001, 100002])
 def test_detections(ours, older, image_id):
+    assert_same_detections(ours, older, image_id)
+
+
+@pytest.mark.parametrize("image_id", [1, 2])
+def test_detections_of_uneven_sides(ours_uneven, uneven, image_id):
+    assert_same_detections(ours_uneven, uneven, image_id)
+
+
+def assert_same_detections(ours, older, image_id):
+    """At least 99% of the rows of each side have an equal one on the other side."""
     results, tolerances = json.loads(str(older["results"])), {"overlap": 0.99, "pixels": 0.1, "score": 1e-3}
     for one, other in ((ours.results, results), (results, ours.results)):
         expected = columns(other, image_id, LOW)

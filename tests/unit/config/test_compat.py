@@ -38,7 +38,7 @@ def test_old_file(write):
     assert cfg.num_workers == 6 and cfg.data.target_size == [640, 960] and cfg.lr.warmup_ratio == 1.0
     train = cfg.data.train_transforms.item_transforms
     assert train[:2] == [{"RandomFlip": {"prob": 0.25}}, {"Resize": {
-        "keep_ratio": True, "shrink": "linear", "shortest": None, "longest": None}}]
+        "keep_ratio": True, "shrink": "linear", "exact_factor": False, "shortest": None, "longest": None}}]
     assert train[3] == {"TransposeImage": {"hwc2chw": True, "bgr2rgb": False}}
     assert cfg.data.eval_transforms.item_transforms[1]["NormalizeImage"]["norm_type"] == "none"
     new_names = load_config(write("new.yml", yaml.safe_dump(config_to_dict(cfg))))

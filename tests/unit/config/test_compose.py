@@ -13,7 +13,7 @@ from src.config.messages import setting_names
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
-RESIZE = {"keep_ratio": True, "shrink": "linear", "shortest": None, "longest": None}
+RESIZE = {"keep_ratio": True, "shrink": "linear", "exact_factor": False, "shortest": None, "longest": None}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 SHIPPED = sorted((ROOT / "config").rglob("*.yml"))

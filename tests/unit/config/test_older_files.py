@@ -51,8 +51,8 @@ def test_table(said, write):
 def test_what_is_set_as_it_was_there_is_not_said(said, write):
     path = write("older.yml", OLDER)
     rows = [row.split() for row in said(path)[2:-1]]
-    steps = [{"Resize": {"shrink": "area"}}, {"NormalizeImage": {"pad_first": True}}, {"TransposeImage": {}},
-             {"LabelsPadding": {}}]
+    steps = [{"Resize": {"shrink": "area", "exact_factor": True}}, {"NormalizeImage": {"pad_first": True}},
+             {"TransposeImage": {}}, {"LabelsPadding": {}}]
     overrides = [(name, yaml.safe_load(value), "-o") for name, value, _ in rows if "_transforms" not in name]
     overrides += [(f"data.{split}_transforms.item_transforms", steps, "-o") for split in ("train", "eval")]
     assert said(path, overrides) == []

@@ -8,7 +8,7 @@ import yaml
 from src.config import config_to_dict, load_config, with_settings
 from tests.helpers.paths import ROOT
 
-RESIZE = {"keep_ratio": True, "shrink": "linear", "shortest": None, "longest": None}
+RESIZE = {"keep_ratio": True, "shrink": "linear", "exact_factor": False, "shortest": None, "longest": None}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 STEPS = "[{Resize: {keep_ratio: True}}, NormalizeImage: {}, TransposeImage: {}, LabelsPadding: {}]"
 
@@ -76,6 +76,7 @@ def test_a_library_that_is_not_installed(refusal, monkeypatch):
     ("[NormalizeImage: {is_scale: False, std: [1, 1, 1]}]", "is_scale False and needs its own mean in 0..255"),
     ("[Resize: {keep_ratio: False}]", "Resize.keep_ratio must be True, not False"),
     ("[Resize: {shrink: cubic}]", "Resize.shrink must be 'linear' or 'area', not 'cubic'"),
+    ("[Resize: {exact_factor: True, shortest: 800}]", "Resize has exact_factor and shortest, which scales as torchvision does"),
     ("[TransposeImage: {hwc2chw: False}]", "TransposeImage.hwc2chw must be True, not False"),
     ("[LabelsPadding: {padding_value: 0}]", "LabelsPadding.padding_value must be -1, not 0"),
     ("[LabelsPadding: {padding_size: 0}]", "LabelsPadding.padding_size must be at least 1, not 0"),

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from src.dataset.augmentation import random_flip, random_hsv
-from src.dataset.resize import resize
+from src.dataset.resize import Scaling, resize
 from src.dataset.sample import Sample
 from src.dataset.transforms import apply, pad_boxes
 
@@ -94,12 +94,40 @@ def test_resize_is_bilinear_between_pixel_centres():
 def test_shrinking_by_area_takes_the_mean_of_the_pixels():
     image = np.random.default_rng(5).integers(0, 256, (12, 24, 3), dtype=np.uint8)
     sample = sample_of(image, [[3, 6, 24, 12]])
-    scaled = resize(sample, blank(4, 10), shrink="area")
+    scaled = resize(sample, blank(4, 10), Scaling(shrink="area"))
     means = image.reshape(4, 3, 8, 3, 3).mean((1, 3))
     np.testing.assert_allclose(scaled.image, means, rtol=0, atol=0.5)
     np.testing.assert_array_equal(scaled.boxes, [[1, 2, 8, 4]])
     # At a third, samples fall on pixel centres.
     np.testing.assert_array_equal(resize(sample, blank(4, 10)).image, image[1::3, 1::3])
+
+
+@pytest.mark.parametrize("shrink", ["area", "linear"])
+def test_exact_factor_is_cv2_resize_with_fx_and_fy(shrink):
+    """Halves of a pixel are rounded to even sides. A line that keeps no whole pixel is scaled by the ratio of each axis."""
+    rng = np.random.default_rng(7)
+    sizes = [(319, 450), (615, 1000), (1000, 615), (768, 1025), (768, 1024), (192, 256), (383, 512), (384, 511), (384, 512)]
+    sizes += [tuple(map(int, rng.integers(1, 900, 2))) for _ in range(60)]
+    for size in sizes:
+        factor = min(384 / size[0], 512 / size[1])
+        if factor * min(size) <= 0.5:
+            continue
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        boxes = np.array([[0, 0, size[1], size[0]], [0, 0, size[1] / 2, size[0] / 2]], np.float32)
+        canvas = blank(384, 512)
+        valid, scaled = apply([{"Resize": {"shrink": shrink, "exact_factor": True}}], sample_of(image, boxes), rng, canvas)
+        interpolation = cv2.INTER_AREA if factor < 1 and shrink == "area" else cv2.INTER_LINEAR
+        wanted = cv2.resize(image, None, fx=factor, fy=factor, interpolation=interpolation)
+        height, width = wanted.shape[:2]
+        np.testing.assert_array_equal(valid, (height, width))
+        np.testing.assert_array_equal(canvas[:height, :width], wanted, f"{size}")
+        assert not canvas[height:].any() and not canvas[:, width:].any()
+        np.testing.assert_array_equal(scaled.scale, np.float32([factor, factor]))
+        ends = np.minimum(boxes * np.float32(factor), np.float32([width, height, width, height]))
+        np.testing.assert_allclose(scaled.boxes, ends, rtol=1e-6)
+    line = resize(sample_of(rng.integers(0, 256, (1, 2000, 3), dtype=np.uint8), []), blank(384, 512), Scaling(exact_factor=True))
+    assert line.image.shape == (1, 512, 3)
+    np.testing.assert_allclose(line.scale, [1, 0.256])
 
 
 def test_the_list_says_how_images_become_smaller_and_they_are_enlarged_linearly():

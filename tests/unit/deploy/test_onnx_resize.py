@@ -15,13 +15,18 @@ def session(graph, inputs, outputs):
 
 
 def scaler(canvas, shrink="linear"):
-    """A function of images (B, h, w, 3) and a (height, width) that gives the canvases (B, H, W, 3)."""
+    """A function of images (B, h, w, 3), a (height, width) and the factor's denominator and numerator, by default the sizes, that
+    returns the canvases (B, H, W, 3)."""
     graph = Graph()
     size = graph.add("Gather", graph.add("Shape", "image"), np.array([1, 2]))
-    graph.rename(on_canvas(graph, "image", size, "scaled", canvas, shrink), "canvas")
-    run = session(graph, {"image": (np.uint8, ("B", "h", "w", 3)), "scaled": (np.int64, (2,))},
-                  {"canvas": (np.uint8, ("B", *canvas, 3))})
-    return lambda images, scaled: run.run(None, {"image": images, "scaled": np.array(scaled)})[0]
+    graph.rename(on_canvas(graph, "image", (size, "scaled", "before", "after"), canvas, shrink), "canvas")
+    sides = dict.fromkeys(("scaled", "before", "after"), (np.int64, (2,)))
+    run = session(graph, {"image": (np.uint8, ("B", "h", "w", 3)), **sides}, {"canvas": (np.uint8, ("B", *canvas, 3))})
+
+    def scale(images, scaled, before=None, after=None):
+        return run.run(None, {"image": images, "scaled": np.array(scaled), "before": np.array(before or images.shape[1:3]),
+                              "after": np.array(after or scaled)})[0]
+    return scale
 
 
 def noise(rng, *size):
@@ -62,6 +67,34 @@ def test_area_is_that_of_opencv_but_for_the_rounding_of_halves():
         assert difference.max() <= 1, (size, scaled)
         wrong, count = wrong + np.count_nonzero(difference), count + difference.size
     assert wrong < 1e-4 * count
+
+
+@pytest.mark.parametrize("shrink", ["linear", "area"])
+def test_one_factor_for_both_axes_is_that_of_opencv(shrink):
+    """As cv2.resize(fx=, fy=): the factor is W / w or H / h, whichever is smaller, and sides are rounded afterwards. Only halves
+    may be rounded the other way: with area, and in the last line of odd sides that are halved."""
+    rng, canvas = np.random.default_rng(4), (48, 64)
+    scale, wrong, count = scaler(canvas, shrink), 0, 0
+    sizes = [(96, 127), (95, 128), (97, 130), (48, 63), (319, 450), (615, 1000), (144, 191), (24, 31), (1, 1)]
+    sizes += [tuple(map(int, rng.integers(1, 400, 2))) for _ in range(120)]
+    for size in sizes:
+        factor = min(48 / size[0], 64 / size[1])
+        if factor * min(size) <= 0.5:
+            continue
+        image = noise(rng, *size)[None]
+        interpolation = cv2.INTER_AREA if factor < 1 and shrink == "area" else cv2.INTER_LINEAR
+        scaled = cv2.resize(image[0], None, fx=factor, fy=factor, interpolation=interpolation)
+        wanted = np.zeros((1, *canvas, 3), np.uint8)
+        wanted[0, :scaled.shape[0], :scaled.shape[1]] = scaled
+        axis = int(size[0] * 64 < size[1] * 48)
+        found = scale(image, scaled.shape[:2], (size[axis],) * 2, (canvas[axis],) * 2)
+        difference = np.abs(found.astype(int) - wanted)
+        assert difference.max() <= (factor == 0.5 or shrink == "area"), size
+        if factor == 0.5:
+            assert not difference[:, :47, :63].any()
+        else:
+            wrong, count = wrong + np.count_nonzero(difference), count + difference.size
+    assert wrong <= 1e-4 * count * (shrink == "area")
 
 
 def test_area_enlarges_by_linear_interpolation():
