@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from functools import reduce
 from pathlib import Path
@@ -20,15 +21,19 @@ DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "config" / "faster_rcnn" 
 COMMON_FLAGS = ("device_target", "mix", "seed", "ms_mode", "batch_size", "num_workers", "save_dir", "compile_cache",
                 "skip_bad_images", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir")
 TRAIN_FLAGS = (*COMMON_FLAGS, "resume_ckpt", "lr_init", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval",
-               "tensorboard", "run_profiler")
-EVAL_FLAGS = (*COMMON_FLAGS, "checkpoint_path")
-INFER_FLAGS = ("device_target", "mix", "ms_mode", "compile_cache", "checkpoint_path", "image", "save_dir", "infer.conf_threshold")
+               "tensorboard", "run_profiler", "eval_parallel")
+EVAL_FLAGS = (*COMMON_FLAGS, "checkpoint_path", "eval_parallel", "run_profilor")
+INFER_FLAGS = ("device_target", "mix", "seed", "ms_mode", "compile_cache", "checkpoint_path", "image", "save_dir",
+               "infer.conf_threshold")
 # What infer.py uses whatever the YAML file says: that is about evaluations, which want every detection that may count.
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
 EXPORT_FLAGS = ("device_target", "mix", "batch_size", "checkpoint_path", "file_format", "raw", "quantize", "output", "image",
                 "infer.conf_threshold")
 EXPORT_DEFAULTS = {"batch_size": 1, "infer.conf_threshold": INFER_DEFAULTS["infer.conf_threshold"]}
-ALIASES = {"num_workers": "--num_parallel_workers", "run_profiler": "--run_profilor", "checkpoint_path": "--ckpt_path"}
+ALIASES = {"num_workers": "--num_parallel_workers", "run_profiler": "--run_profilor", "checkpoint_path": "--ckpt_path",
+           "image": "--imgs"}
+# Flags of the older implementation that set nothing, with the reason for the warning.
+IGNORED = {"eval_parallel": "all processes share every evaluation", "run_profilor": "only train.py can be profiled"}
 BOOLEANS = {"True": True, "true": True, "False": False, "false": False}
 
 
@@ -63,7 +68,9 @@ def parse_export_args(argv: list[str] | None = None) -> Config:
 
 def _parse(description: str, flags: tuple, argv: list[str] | None, defaults: dict = {}, forced: dict = {}) -> Config:  # noqa: B006
     args = vars(_build_parser(description, flags, defaults).parse_args(argv))
-    given = {key: _parse_flag(key, args[key]) for key in flags if args[key] is not None}
+    for key in [name for name in IGNORED if args.get(name) is not None]:
+        logging.getLogger("faster_rcnn").warning("--%s is ignored: %s", key, IGNORED[key])
+    given = {key: _parse_flag(key, args[key]) for key in flags if args[key] is not None and key not in IGNORED}
     overrides = [(key, value, "default settings") for key, value in {**defaults, **forced}.items()]
     overrides += [(key, value, _flag(key)) for key, value in given.items()]
     for text in args["override"]:
@@ -84,7 +91,9 @@ def _build_parser(description: str, flags: tuple, defaults: dict) -> argparse.Ar
     parser = argparse.ArgumentParser(usage=usage, description=description, allow_abbrev=False, epilog=(
         "What is given here wins over the YAML file, which wins over the built-in defaults shown above."))
     parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE", help="YAML file (default: %(default)s)")
-    for key in flags:
+    for key in [name for name in flags if name in IGNORED]:
+        parser.add_argument(f"--{key}", metavar="VALUE", help=f"ignored: {IGNORED[key]}")
+    for key in [name for name in flags if name not in IGNORED]:
         field, default = _setting(key)
         default = defaults.get(key, default)
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()

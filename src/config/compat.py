@@ -6,13 +6,14 @@ import copy
 
 from src.errors import UserError, show
 
+UNREAD = ("dataset_name", "detection_require_poly", "seg_size", "test_img_dir", "test_anno_path")  # data's, by the older program
 # Settings of old that only ever have one supported value here; None means that any value will do.
 SINGLE_VALUED = {
     "infer.predict_box_format": ("xyxy",),
     "infer.eval_parallel": (True,),
     "infer.with_postprocess": (True,),
     "data.is_segment": (False,),
-    "data.seg_size": None,
+    **{f"data.{key}": None for key in UNREAD},
     "bbox_head.bbox_loss": (None, "None"),
 }
 

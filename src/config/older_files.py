@@ -8,7 +8,7 @@ import logging
 from functools import reduce
 from typing import Any
 
-from src.config.compat import modernise
+from src.config.compat import UNREAD, modernise
 from src.config.schema import Config
 
 logger = logging.getLogger("faster_rcnn")
@@ -19,6 +19,9 @@ PAGE = "docs/configuration.md"
 
 def older_files(layers: list) -> list[str]:
     """The files among `layers`, a list of (mapping, file), that have a key which only the older implementation knew."""
+    sections = [layer["data"] for layer, _ in layers if isinstance(layer.get("data"), dict)]
+    if unread := [f"data.{key}" for key in UNREAD if any(key in section for section in sections)]:
+        logger.warning("%s ignored: the older implementation never used these keys either", ", ".join(unread))
     return [where for layer, where in layers if modernise(layer, where) != layer]
 
 

@@ -9,6 +9,7 @@ from src.config.command_line import (
     ALIASES,
     DEFAULT_CONFIG,
     EVAL_FLAGS,
+    IGNORED,
     TRAIN_FLAGS,
     parse_eval_args,
     parse_export_args,
@@ -85,8 +86,8 @@ def test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else(config, fla
 
 def test_the_list_above_is_complete():
     [mark] = test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else.pytestmark
-    assert {row[0] for row in mark.args[1]} == set(TRAIN_FLAGS)
-    assert set(EVAL_FLAGS) - set(TRAIN_FLAGS) == {"checkpoint_path"}
+    assert {row[0] for row in mark.args[1]} == set(TRAIN_FLAGS) - set(IGNORED)
+    assert set(EVAL_FLAGS) - set(TRAIN_FLAGS) - set(IGNORED) == {"checkpoint_path"}
 
 
 def test_aliases(config):
@@ -184,7 +185,7 @@ def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatc
     text = capsys.readouterr().out
     assert error.value.code == 0
     assert all(flag in text for key in flags for flag in (f"--{key}", ALIASES.get(key, "")))
-    assert text.count("(default: ") == len(flags) + 2  # --config and -o
+    assert text.count("(default: ") == len(set(flags) - set(IGNORED)) + 2  # --config and -o
     assert "images a step and device (default: 2)" in text
 
 
