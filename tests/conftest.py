@@ -1,6 +1,7 @@
 """What all tests share."""
 import gc
 import logging
+import os
 import sys
 
 import pytest
@@ -9,7 +10,8 @@ from xdist.scheduler import LoadScopeScheduling
 from src.environment import set_environment
 from src.launch import run
 from tests.helpers.paths import ROOT
-from tests.helpers.scripts import end_started
+from tests.helpers.scripts import end_left_over, end_started
+from tests.helpers.skipping import skip_or_fail
 
 set_environment()  # before MindSpore is imported
 
@@ -21,6 +23,12 @@ def pytest_collection_modifyitems(items):
     """Mark each test by its folder, unit, integration or e2e: `-m "not e2e"` leaves out the runs of the scripts."""
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure():
+    """Let no process outlive the session, also after a time limit."""
+    end_left_over()
 
 
 class SharingScheduling(LoadScopeScheduling):
@@ -41,12 +49,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session", autouse=True)
 def as_set_up_device_has_it():
-    """One operator after the other, freed memory is kept, and no collection of garbage among what is imported."""
+    """Run one operator after the other, keep freed memory, and exclude what is imported from garbage collection."""
     from src.device import prepare_cpu
     prepare_cpu()
     gc.freeze()
-    yield
-    gc.unfreeze()  # cells that were there when a test set the device up must end before MindSpore's modules
 
 
 @pytest.fixture(autouse=True)
@@ -91,18 +97,19 @@ def kernels():
     from src.cpu_kernels.library import library
     path = library()
     if path is None:
-        pytest.skip("the kernels cannot be built here")
+        skip_or_fail("the kernels cannot be built here")
     return path
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
     """A driver of a real browser, one for all tests of a process."""
-    pytest.importorskip("selenium")
     from tests.helpers.browser import find_browser, start_browser
     paths, reason = find_browser()
-    if not paths:
+    if not paths and os.environ.get("NO_BROWSER"):  # .ci/run could not install one
         pytest.skip(reason)
+    if not paths:
+        skip_or_fail(reason)
     driver = start_browser(paths, tmp_path_factory.mktemp("browser"))
     yield driver
     driver.quit()

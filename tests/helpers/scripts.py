@@ -10,6 +10,9 @@ import psutil
 from src.environment import DEFAULTS
 from tests.helpers.paths import ROOT
 
+# Names the first process of pytest in the environment of all processes that it starts, directly or not.
+MARK = "FASTER_RCNN_TESTS"
+os.environ.setdefault(MARK, str(os.getpid()))
 # The environment of a user: tests/conftest.py has set the variables that the scripts set themselves.
 USER_ENVIRONMENT = {name: value for name, value in os.environ.items() if DEFAULTS.get(name) != value}
 STARTED = []  # scripts that tests have started and that may still run
@@ -55,6 +58,23 @@ def end_started():
         script = STARTED.pop()
         if script.poll() is None:
             end(script)
+
+
+def end_left_over():
+    """End all processes that this session of pytest has started and that still run, and report them."""
+    own = str(os.getpid())
+    if os.environ[MARK] != own:
+        return  # a worker of pytest-xdist
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.environ().get(MARK) != own or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            words = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if "multiprocessing.resource_tracker" not in words:  # it ends with its process
+            end(process)
+            print(f"ended {words}, which a test had left running", file=sys.stderr)
 
 
 def start_script(log, *words, environment=()):

@@ -16,6 +16,7 @@ from src.modelarts import Uploads
 from tests.helpers.launching import MPIRUN
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.ranks import run_ranks
+from tests.helpers.skipping import skip_or_fail
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
 STAND_IN = Path(__file__).resolve().parent / "stand_in"
@@ -95,7 +96,7 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
 
 def test_two_processes_copy_once(obs, run, tmp_path):
     if MPIRUN is None:
-        pytest.skip("there is no mpirun; requirements-dev.txt installs one")
+        skip_or_fail("there is no mpirun; requirements-dev.txt installs one")
     (obs / "calls.txt").unlink(missing_ok=True)
     machine = tmp_path / "machine"
     output = run(machine, "train.py", "--data_url", "obs://bucket/shapes", "--train_url", "obs://bucket/two", epochs=1,

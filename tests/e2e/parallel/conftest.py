@@ -9,6 +9,7 @@ from tests.helpers.launching import MPIRUN
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.ranks import run_ranks
+from tests.helpers.skipping import skip_or_fail
 
 SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed": 0}
 
@@ -17,7 +18,7 @@ SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed":
 def workspace(tmp_path_factory):
     """A folder that goes with its checkpoints when the tests are over."""
     if MPIRUN is None:
-        pytest.skip("there is no mpirun; requirements-dev.txt installs one")
+        skip_or_fail("there is no mpirun; requirements-dev.txt installs one")
     folder = tmp_path_factory.mktemp("parallel")
     yield folder
     shutil.rmtree(folder)
