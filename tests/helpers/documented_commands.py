@@ -1,6 +1,6 @@
-"""The commands of README.md and docs that need no other hardware, run as they are written, see tests/e2e/docs.
+"""The commands of README.md that need no other hardware, and some of docs, run as they are written, see tests/e2e/docs.
 
-They run in their order in one folder, with tiny data, and with words at their ends that make the work small. Those for one's own
+They run in their order in one folder, with tiny data, and with words at their ends that make the work small. The commands for own
 data are written for Ascend; here they run as the README says for a CPU.
 """
 import json
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.markdown_blocks import ROOT
-from tests.helpers.scripts import run_script
+from tests.helpers.markdown_blocks import README, ROOT
+from tests.helpers.scripts import USER_ENVIRONMENT
 from tests.helpers.shell_commands import commands, marks_of
 
 TREE = ["config", "src", "tools", "deploy", "train.py", "eval.py", "infer.py", "export.py"]
@@ -31,8 +31,6 @@ SMALL = {
     "faster_rcnn_resnet50_fpn": "data.dataset_dir=coco2017 backbone.pretrained=False epochs=1",
     "resnet18_fpn_shapes": " ".join(f"data.draw_shapes.{key}={value}" for key, value in FEW_SHAPES.items()),
     "resnet18_fpn_finetune": "epochs=1",
-    "early_stop": "epochs=2",
-    "tools/benchmark.py": "backbone.name=det_resnet18 backbone.in_channels=null --height 64 --width 64 --steps 1",
 }
 # Operator by operator: a graph for two images takes longer to compile than to use. Those with --mix True keep theirs.
 WITHOUT_A_GRAPH = re.compile(r"python (eval|infer|train)\.py (?!.*--mix True)")
@@ -40,25 +38,21 @@ WITHOUT_A_GRAPH = re.compile(r"python (eval|infer|train)\.py (?!.*--mix True)")
 WRITES = {
     "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "detections.json",
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
-    "tools/voc_to_coco.py": "--output", "tools/yolo_to_coco.py": "--output", "tools/convert_torchvision.py": "torchvision.ckpt",
-    "tools/export_torchvision.py": "detector.safetensors", "tools/export_mindspore_models.py": "older.ckpt",
-    "tools/benchmark.py": "--json", "tools/compare.py": "--output", "tools/score_detections.py": "--json",
-    "deploy/detect.py": "detections.json",
+    "tools/voc_to_coco.py": "--output", "deploy/detect.py": "detections.json",
 }
-# Files of others -> what a command writes that can take their places.
-PUBLISHED = {"fasterrcnn_resnet50_fpn_coco-258fb6c6.pth": "detector.safetensors",
-             "FasterRCNN_ascend_v2_resnet50_coco2017_mAP37.0.ckpt": "older.ckpt"}
+# The commands of docs that run as well: the others show what other tests show.
+FROM_DOCS = re.compile(r"mpirun .*|.* --output (detector\.onnx|out)")
 PROGRAM = re.compile(r"python (\S+\.py)")
 
 
 def runnable():
-    """The commands; those for one's own data, which name a finetune configuration, for a CPU."""
+    """The commands; those for own data, which name a finetune configuration, for a CPU."""
     found = []
-    for command in commands():
+    for command in [*commands([README]), *filter(FROM_DOCS.fullmatch, commands())]:
         if "_finetune.yml" in command:
             for old, new in ON_A_CPU.items():
                 command = command.replace(old, new)
-        if not marks_of(command):
+        if not marks_of(command) and command not in found:
             found.append(command)
     return found
 
@@ -74,15 +68,12 @@ def furnish(folder):
     for name in TREE:
         (folder / name).symlink_to(ROOT / name)
     (folder / ".venv").symlink_to(sys.prefix)
-    for name in ("coco2017", "data/bccd", "drawn"):
+    for name in ("coco2017", "drawn"):
         ensure_shapes(str(folder / name), **FEW_SHAPES)
     for split in ("train2017", "val2017"):
         edit_categories(folder / "coco2017/annotations" / f"instances_{split}.json", lambda old: old + more_than(old, 80))
-        edit_categories(folder / "data/bccd/annotations" / f"instances_{split}.json", lambda old: [
-            {**category, "name": f"cell {category['id']}"} for category in old])
     write_voc(folder / "drawn", folder / "VOCdevkit/VOC2007")
-    write_yolo(folder / "drawn", folder / "data/yolo")
-    (folder / "data/own").mkdir()
+    (folder / "data/own").mkdir(parents=True)
     (folder / "data/own/images").symlink_to(folder / "VOCdevkit/VOC2007/JPEGImages")
 
 
@@ -113,32 +104,11 @@ def write_voc(coco, voc):
             f"<height>{image['height']}</height></size>{text}</annotation>")
 
 
-def write_yolo(coco, yolo):
-    """Write the training part of a COCO data set as YOLO's label files, names and images."""
-    contents = json.loads((coco / "annotations/instances_train2017.json").read_text())
-    numbers = {category["id"]: number for number, category in enumerate(contents["categories"])}
-    (yolo / "labels").mkdir(parents=True)
-    shutil.copytree(coco / "train2017", yolo / "images")
-    (yolo / "data.yaml").write_text(json.dumps({"names": [category["name"] for category in contents["categories"]]}))
-    for image in contents["images"]:
-        width, height = image["width"], image["height"]
-        rows = [(numbers[row["category_id"]], *row["bbox"]) for row in contents["annotations"] if row["image_id"] == image["id"]]
-        (yolo / "labels" / f"{Path(image['file_name']).stem}.txt").write_text("".join(
-            f"{label} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n" for label, x, y, w, h in rows))
-
-
 def run(home, command):
-    """The finished process of a command, whose output has both streams.
-
-    One that is a script and its arguments runs as tests/helpers/scripts.py says, the others from nothing.
-    """
-    if command.startswith("python "):
-        done = run_script(*shlex.split(command)[1:], timeout=300, folder=home)
-        done.stdout += done.stderr
-        return done
+    """The finished process of a command, whose output has both streams."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return subprocess.run(["bash", "-c", command], cwd=home, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=300)
+    return subprocess.run(["bash", "-c", command], cwd=home, env={**USER_ENVIRONMENT, "PATH": path}, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
 
 
 def bring(home, command):
@@ -146,9 +116,6 @@ def bring(home, command):
     epoch1, epoch12 = (home / f"output/checkpoint/FasterRCNN_det_resnet50_epoch{epoch}_rank0.ckpt" for epoch in (1, 12))
     if epoch1.exists() and not epoch12.exists():
         os.link(epoch1, epoch12)
-    # What others have published is not here, and torchvision's weights need PyTorch; earlier commands wrote such files.
-    for published, written in PUBLISHED.items():
-        command = command.replace(published, written)
     return command
 
 

@@ -8,9 +8,9 @@ SET_UP = ["python3 -m venv .venv", ".venv/bin/pip install -q -r requirements.txt
 MARKS = ("--device_target Ascend", "--device_target GPU", "--hostfile")
 
 
-def commands():
-    """Each line of the shell blocks once, divided at &&, but for SET_UP."""
-    parts = [part for path in (README, *DOCS) for block in code_blocks(path, "shell") for line in block.splitlines()
+def commands(pages=(README, *DOCS)):
+    """Each line of the shell blocks of the pages once, divided at &&, but for SET_UP."""
+    parts = [part for path in pages for block in code_blocks(path, "shell") for line in block.splitlines()
              for part in line.split(" && ")]
     return [part for part in dict.fromkeys(parts) if part not in SET_UP]
 

@@ -1,5 +1,4 @@
-"""The commands of a module, its COMMANDS, run once for all of its tests: each module's in a folder of its own, so that two
-processes of pytest can take a module each."""
+"""The documented commands, run once for all tests of a module, which names them in COMMANDS."""
 import shutil
 
 import pytest
