@@ -3,6 +3,7 @@ import functools
 import re
 
 import pytest
+import yaml
 
 from src.config.compat import SINGLE_VALUED
 from src.config.schema import Config
@@ -64,6 +65,18 @@ def test_a_readme_is_short_and_leads_to_every_page():
 def test_the_second_shell_block_is_the_test_command():
     """.ci/run runs it."""
     assert code_blocks(README, "shell")[1].endswith(" && .venv/bin/python -m pytest tests -q -n 2")
+
+
+def test_the_workflow_runs_the_checks_by_their_script_alone():
+    """For pushes and pull requests, with two versions of MindSpore on one of Python."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    assert set(workflow[True]) == {"push", "pull_request", "workflow_dispatch"}  # YAML reads the key `on` as True
+    job = workflow["jobs"]["tests"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    versions = {}
+    for entry in job["strategy"]["matrix"]["include"]:
+        versions.setdefault(entry["python"], set()).add(entry.get("mindspore"))
+    assert {"2.9.0", "2.10.0"} in versions.values()
 
 
 @PAGES
