@@ -79,6 +79,19 @@ def test_the_workflow_runs_the_checks_by_their_script_alone():
     assert {"2.9.0", "2.10.0"} in versions.values()
 
 
+def test_each_guarantee_names_tests_that_exist():
+    """In docs/reliability.md: a file of tests, then the names of its tests."""
+    for guarantee, tests in table(ROOT / "docs" / "reliability.md", "guarantee"):
+        path, found = None, 0
+        for span in spans(tests):
+            if span.startswith("tests/"):
+                path = ROOT / span
+            elif span.startswith("test_"):
+                assert f"\ndef {span}(" in path.read_text(), f"{path} has no {span}"
+                found += 1
+        assert found, guarantee
+
+
 @PAGES
 def test_links_lead_somewhere(path):
     gone = []
