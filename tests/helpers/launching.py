@@ -1,4 +1,6 @@
 """How several processes are started."""
+import contextlib
+import random
 import shutil
 import socket
 import sys
@@ -22,13 +24,19 @@ def launch(ranks, *words):
             sys.executable, *map(str, words)]
 
 
+def free_port():
+    """A free port below those that systems give to programs that ask for any, which could take it before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def msrun(ranks, logs, *words):
     """The command that starts `words`, a Python program and its arguments, through MindSpore's launcher, in MSRUN_ENVIRONMENT;
     `logs` is a folder for what each process prints."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [str(BESIDE_PYTHON / "msrun"), f"--worker_num={ranks}", f"--local_worker_num={ranks}", f"--master_port={port}",
+    return [str(BESIDE_PYTHON / "msrun"), f"--worker_num={ranks}", f"--local_worker_num={ranks}", f"--master_port={free_port()}",
             f"--log_dir={logs}", "--join=True", "--cluster_time_out=300", *map(str, words)]
 
 

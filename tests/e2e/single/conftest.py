@@ -85,10 +85,14 @@ def command(config):
 
 @pytest.fixture(scope="session")
 def run(command):
-    """A function like `command` that runs the command to its end and returns its standard output."""
+    """A function like `command` that runs the command to its end and returns its standard output.
+
+    If the exit status must be another than 0, it returns standard error instead, which is empty otherwise.
+    """
     def run_to_end(script, save_dir, *flags, status=0, **settings):
         done = run_script(*command(script, save_dir, *flags, **settings))
         assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+        assert status or done.stderr == ""
         return done.stderr if status else done.stdout
     return run_to_end
 

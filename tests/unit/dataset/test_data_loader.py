@@ -273,6 +273,8 @@ def test_threads_end_when_the_consumer_stops_early(write_images, make_cfg, monke
     stream = TrainLoader(load_coco(*write_images(6)), make_cfg(epochs=1000, num_workers=num_workers)).batches()
     next(stream)
     stream.close()
-    count = len(reading)
-    time.sleep(0.3)
-    assert len(reading) == count and 0 < count < 1000
+    deadline = time.monotonic() + 60
+    while any(thread.ident in reading for thread in threading.enumerate() if thread is not threading.main_thread()):
+        assert time.monotonic() < deadline, "a thread still runs"
+        time.sleep(0.01)
+    assert 0 < len(reading) < 1000
