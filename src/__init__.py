@@ -2,6 +2,6 @@
 import atexit
 import sys
 
-# At exit, Python sets the globals of referenced modules in sys.modules to None, and then Cell.__del__ fails for cells that still
-# exist. The annotations of mindcv and gc.freeze keep the module of nn.Cell referenced.
+# At exit, Python clears referenced modules before it deletes the last cells, and their __del__ fails. Annotations in mindcv and
+# gc.freeze keep the module of nn.Cell referenced; Python does not clear modules that are not in sys.modules.
 atexit.register(sys.modules.pop, "mindspore.nn.cell", None)

@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session", autouse=True)
 def as_set_up_device_has_it():
-    """Run one operator after the other, keep freed memory, and exclude what is imported from garbage collection."""
+    """Run operators one by one, keep freed memory, and exclude all imported objects from garbage collection."""
     from src.device import prepare_cpu
     prepare_cpu()
     gc.freeze()
@@ -67,7 +67,7 @@ def own_logging():
 
 @pytest.fixture(autouse=True)
 def no_script_outlives_its_test():
-    """End what a test that fails has left running."""
+    """End scripts that a failed test has left running."""
     yield
     end_started()
 

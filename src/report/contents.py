@@ -13,7 +13,7 @@ from src.evaluation.coco import KEYS, Evaluation
 from src.evaluation.error_analysis import DETECTION_KINDS, TRUTH_OUTCOMES
 from src.report.matched import Matched
 from src.report.page import packed
-from src.report.thumbnails import thumbnails
+from src.report.thumbnails import thumbnail
 
 MAX_IMAGES = 300  # of a gallery
 # Borders between bars: of the square root of a box's area in pixels, COCO's among them, and of its width / height.
@@ -62,7 +62,7 @@ def gallery_contents(records: Sequence[Record], chosen: np.ndarray, ground_truth
     shown = [records[number] for number in chosen]
     return {"images": [{"image": int(number), "id": record.image_id, "name": record.path.replace("\\", "/").rpartition("/")[2],
                         "width": record.width, "height": record.height, "jpeg": jpeg}
-                       for number, record, jpeg in zip(chosen, shown, thumbnails(shown))],
+                       for number, record, jpeg in zip(chosen, shown, map(thumbnail, shown))],
             "boxes": [_places(boxes, chosen) for boxes in (ground_truth, *detections)]}
 
 

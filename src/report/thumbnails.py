@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -25,8 +24,3 @@ def thumbnail(record: Record) -> str | None:
         image, _ = fit(image, np.zeros((0, 4)), SIDE, SIDE)
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return base64.b64encode(data.tobytes()).decode("ascii")
-
-
-def thumbnails(records: Sequence[Record]) -> list[str | None]:
-    """See `thumbnail`."""
-    return [thumbnail(record) for record in records]

@@ -1,7 +1,7 @@
 """The commands of README.md that need no other hardware, and some of docs, run as they are written, see tests/e2e/docs.
 
-They run in their order in one folder, with tiny data, and with words at their ends that make the work small. The commands for own
-data are written for Ascend; here they run as the README says for a CPU.
+They run in their order in one folder, with tiny data, and with words at their ends that make the work small. The commands for a
+user's data are written for Ascend; here they run as the README says for a CPU.
 """
 import json
 import os
@@ -40,13 +40,13 @@ WRITES = {
     "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
     "tools/voc_to_coco.py": "--output", "deploy/detect.py": "detections.json",
 }
-# The commands of docs that run as well: the others show what other tests show.
+# The commands of docs that run as well; other tests show what the remaining commands show.
 FROM_DOCS = re.compile(r"mpirun .*|.* --output (detector\.onnx|out)")
 PROGRAM = re.compile(r"python (\S+\.py)")
 
 
 def runnable():
-    """The commands; those for own data, which name a finetune configuration, for a CPU."""
+    """The commands. Commands with a finetune configuration are changed to run on a CPU."""
     found = []
     for command in [*commands([README]), *filter(FROM_DOCS.fullmatch, commands())]:
         if "_finetune.yml" in command:

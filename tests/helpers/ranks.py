@@ -9,7 +9,7 @@ from tests.helpers.scripts import STARTED, USER_ENVIRONMENT, end, run_script
 
 
 def run_ranks(ranks, *words, environment=(), timeout=330):
-    """Run a script and its arguments on so many ranks to the end -> subprocess.CompletedProcess with the output of all ranks.
+    """Run a script and its arguments on `ranks` ranks to the end -> subprocess.CompletedProcess with the output of all ranks.
 
     A single rank is started without mpirun.
 

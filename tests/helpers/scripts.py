@@ -19,14 +19,14 @@ STARTED = []  # scripts that tests have started and that may still run
 
 
 class Script(psutil.Popen):
-    """A running script, the leader of a session of its own, with the methods of subprocess.Popen and psutil.Process.
+    """A running script, the leader of a new session, with the methods of subprocess.Popen and psutil.Process.
 
     Args:
         words: the script's path and its arguments.
         output: path of the file to which its standard output is appended.
         errors: the same for standard error.
         folder: working directory.
-        environment: dict of variables that are added to those of the user. Programs of the tests also get PYTHONPATH.
+        environment: dict of variables that are added to USER_ENVIRONMENT. Programs of the tests also get PYTHONPATH.
     """
 
     def __init__(self, words, output, errors, folder=ROOT, environment=()):
@@ -87,7 +87,7 @@ def run_script(*words, timeout=600, folder=ROOT, environment=()):
     """Run a script and its arguments, as `Script` does, to the end -> subprocess.CompletedProcess with texts.
 
     Raises:
-        psutil.TimeoutExpired: it still runs after so many seconds. It is killed with its descendants.
+        psutil.TimeoutExpired: it still runs after `timeout` seconds. It is killed with its descendants.
     """
     with tempfile.TemporaryDirectory() as streams:
         output, errors = Path(streams, "stdout"), Path(streams, "stderr")

@@ -5,7 +5,7 @@ import pytest
 
 
 def skip_or_fail(reason):
-    """Skip the test, or let it fail if the environment variable CI is true: there, what the tests need can be installed."""
+    """Skip the test, or let it fail if the environment variable CI is true: CI can install all requirements."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (this is a failure because of CI=true)")
     pytest.skip(reason)

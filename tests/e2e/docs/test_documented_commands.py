@@ -1,4 +1,4 @@
-"""The commands of the README that need no other hardware, and some of the other pages."""
+"""The commands of the README and of docs that run on any machine, see tests/helpers/documented_commands.py."""
 import json
 
 import pytest
