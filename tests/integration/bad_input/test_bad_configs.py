@@ -4,7 +4,7 @@ import os
 import pytest
 
 from src.config import load_config
-from src.config.command_line import parse_eval_args, parse_train_args
+from src.config.command_line import parse_train_args
 from tests.helpers.sentences import assert_says, refusal
 
 NOT_PLAIN = "text without line ends and other characters that cannot be shown, not "
@@ -129,15 +129,12 @@ def test_bad_configurations(name, tmp_path, capfd):
     assert str(path) in sentence and len(sentence) < 1000 and not proof.exists()
 
 
-@pytest.mark.parametrize("parse", [parse_train_args, parse_eval_args])
 @pytest.mark.parametrize("name", FLAGS)
-def test_bad_flags(name, parse, data_folder, tmp_path, capfd):
+def test_bad_flags(name, data_folder, tmp_path, capfd):
     words, parts = FLAGS[name]
-    if parse is parse_eval_args and words[0] in ("--lr_init", "--log_interval", "--ms_loss_scaler"):
-        pytest.skip("a flag of training")
     proof = tmp_path / "proof"
     words = [word.replace("PROOF", str(proof)).replace("IMAGE", str(data_folder / "train2017" / "000001.jpg")) for word in words]
-    sentence = refusal(lambda: parse(words), capfd)
+    sentence = refusal(lambda: parse_train_args(words), capfd)
     assert_says(sentence, parts)
     assert not proof.exists()
 

@@ -47,20 +47,18 @@ def test_a_data_set_that_was_drawn_otherwise(refused, data_folder):
     assert_says(sentence, ["cannot be written to /proc/shapes", "set data.dataset_dir"])
 
 
-@pytest.mark.parametrize("target", ["GPU", "Ascend"])
-def test_a_device_that_is_not_there(target):
-    available = subprocess.run([sys.executable, "-c", f"import mindspore; mindspore.set_device('{target}')"],
+def test_a_device_that_is_not_there():
+    available = subprocess.run([sys.executable, "-c", "import mindspore; mindspore.set_device('Ascend')"],
                                capture_output=True, timeout=60).returncode == 0
     if available:
-        pytest.skip(f"there is a device {target}")
-    done = subprocess.run([sys.executable, "train.py", "--config", QUICK_START, "--device_target", target], cwd=ROOT,
+        pytest.skip("there is an Ascend device")
+    done = subprocess.run([sys.executable, "train.py", "--config", QUICK_START, "--device_target", "Ascend"], cwd=ROOT,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    # MindSpore has a word on missing CUDA libraries first.
     sentence = done.stderr.splitlines()[-1]
-    assert sentence.startswith(f"error: device_target {target} cannot be used here (")
+    assert sentence.startswith("error: device_target Ascend cannot be used here (")
     assert sentence.endswith(", or give --device_target CPU.")
-    if target == "Ascend" and not os.environ.get("ASCEND_HOME_PATH"):
+    if not os.environ.get("ASCEND_HOME_PATH"):
         assert ".so: cannot open shared object file" in sentence and "source its set_env.sh" in sentence
 
 

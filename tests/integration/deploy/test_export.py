@@ -66,7 +66,6 @@ def predicted(network, cfg, image, valid_size):
 
 
 @pytest.mark.parametrize(("file_format", "mix", "load", "canvases", "names"), [
-    ("MINDIR", False, LOAD_MINDIR, "[64,64]", ["detector.mindir"]),
     ("ONNX", False, LOAD_ONNX, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
     pytest.param("MINDIR", True, LOAD_MINDIR, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
 def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load, canvases, names):
