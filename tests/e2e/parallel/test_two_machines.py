@@ -1,5 +1,4 @@
 """Two machines by an mpirun host file: two network namespaces with their own addresses and host names, joined by veth."""
-import os
 import shutil
 import subprocess
 import sys
@@ -7,7 +6,7 @@ import textwrap
 
 import pytest
 
-from tests.helpers.launching import MPIRUN
+from tests.helpers.launching import MPIRUN, MSRUN_ENVIRONMENT
 from tests.helpers.paths import ROOT
 
 NAMES, ADDRESSES = ("detector-a", "detector-b"), ("10.213.77.1", "10.213.77.2")
@@ -56,7 +55,7 @@ def test_training_on_two_machines(config, workspace):
              sys.executable, ROOT / "train.py", "--config", config, "--save_dir", workspace / "two_machines",
              "-o", "epochs=1"]
     done = subprocess.run([str(word) for word in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=300, env={**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"})
+                          timeout=300, env=MSRUN_ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-6000:]
     assert "for 4 images a step" in done.stdout and "epoch 1/1 step 2/2" in done.stdout
     assert (workspace / "two_machines" / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt").exists()

@@ -52,8 +52,7 @@ def test_a_device_that_is_not_there():
                                capture_output=True, timeout=60).returncode == 0
     if available:
         pytest.skip("there is an Ascend device")
-    done = subprocess.run([sys.executable, "train.py", "--config", QUICK_START, "--device_target", "Ascend"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=60)
+    done = run_script("train.py", "--config", QUICK_START, "--device_target", "Ascend", timeout=120)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     sentence = done.stderr.splitlines()[-1]
     assert sentence.startswith("error: device_target Ascend cannot be used here (")
@@ -64,8 +63,7 @@ def test_a_device_that_is_not_there():
 
 def test_the_status_of_the_process_and_nothing_but_the_sentence():
     for script in SCRIPTS:
-        done = subprocess.run([sys.executable, script, "--device_target", "Asend"], cwd=ROOT, capture_output=True,
-                              text=True, timeout=60)
+        done = run_script(script, "--device_target", "Asend", timeout=120)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == ("error: --device_target: device_target must be 'auto', 'Ascend', 'GPU' or 'CPU', not 'Asend'; "
                                "did you mean 'Ascend'?\n")
@@ -74,10 +72,9 @@ def test_the_status_of_the_process_and_nothing_but_the_sentence():
 def test_a_path_of_two_lines_is_printed_in_one(tmp_path):
     """As a process, whose standard error has an encoding that lacks most characters."""
     config = tmp_path / "zwei\nZeilen, 猫.yml"
-    done = subprocess.run([sys.executable, "train.py", "--config", str(config)], cwd=ROOT, capture_output=True, timeout=60,
-                          env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    done = run_script("train.py", "--config", config, timeout=120, environment={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 1
-    assert_says(sentence_of(done.stderr.decode("ascii")), [r"zwei\nZeilen, \u732b.yml does not exist"])
+    assert_says(sentence_of(done.stderr), [r"zwei\nZeilen, \u732b.yml does not exist"])
 
 
 def test_a_file_name_that_the_terminal_lacks_is_logged(tmp_path):
@@ -88,12 +85,11 @@ def test_a_file_name_that_the_terminal_lacks_is_logged(tmp_path):
     coco = json.loads(path.read_text())
     coco["images"][1]["file_name"] = "猫\udcff.jpg"
     path.write_text(json.dumps(coco))
-    words = [sys.executable, "train.py", "--config", TINY, "--save_dir", tmp_path / "out", "--batch_size", "3",
+    words = ["train.py", "--config", TINY, "--save_dir", tmp_path / "out", "--batch_size", "3",
              "--num_workers", "1", "--ms_mode", "1", "-o", f"data.dataset_dir={folder}", "data.draw_shapes=None", "epochs=1"]
-    done = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, timeout=300,
-                          env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr[-2000:]
-    assert rb"\u732b\udcff.jpg cannot be opened (No such file or directory)" in done.stdout
+    done = run_script(*words, timeout=300, environment={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert r"\u732b\udcff.jpg cannot be opened (No such file or directory)" in done.stdout
     shutil.rmtree(tmp_path / "out")
 
 
