@@ -15,7 +15,7 @@ time.sleep(600 if sys.argv[1] == "stays" else 0)
 """
 
 
-@pytest.mark.timeout(8, func_only=True)
+@pytest.mark.timeout(5, func_only=True)
 def test_that_hangs():
     folder = Path(os.environ["IDS_FOLDER"])
     for word in ("stays", "leaves"):
