@@ -1,33 +1,49 @@
-// The threads of one call of a kernel that runs many short parallel loops, among them those of oneDNN's primitives.
+// The threads of one call of a kernel, which runs parallel loops on them, among them those of oneDNN's primitives.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
 #include <functional>
+#include <thread>
+#include <vector>
 
 #include "onednn.h"
-#include "team.h"
 #include "vectors.h"
+
+// Number of threads that a kernel runs on: $FASTER_RCNN_NUM_THREADS, or the processors that the calling thread may use, but not
+// more than the CPU quota of the process's cgroup corresponds to. Throws std::runtime_error if the variable is not a number.
+int thread_count();
+
+// Returns when condition() no longer holds. Waits are short, so sleeping would cost more than it frees; yielding keeps a crowded
+// machine moving.
+template <class Condition>
+void spin_while(const Condition& condition) {
+  for (int spins = 0; condition(); ++spins) {
+    if (spins > 2000) std::this_thread::yield();
+  }
+}
 
 // A loop waits for the threads that have taken part of it, not for those that the system has given no time since it began: where
 // more threads run than there are processors, such a wait takes thousands of times as long as a short loop.
 class Crew : public onednn::ThreadPool {
  public:
-  // Calls work(crew) on the calling thread while the others wait for its loops.
+  // Calls work(crew) on the calling thread while the others wait for its loops. Where fewer threads can be started, these do all
+  // the work. An exception in a loop ends the loop, and is thrown again by it on the calling thread.
   template <class Work>
   static void run(const Work& work) {
     Crew crew;
-    std::exception_ptr error;
-    Team::run(usable_processors(), [&](Team&, int index) {
-      if (index > 0) return crew.serve();
-      try {
-        work(crew);
-      } catch (...) {
-        error = std::current_exception();
-      }
-      crew.loop_.store(kOver, std::memory_order_release);
-    });
-    if (error) std::rethrow_exception(error);
+    std::vector<std::thread> others;
+    const int threads = thread_count();
+    others.reserve(threads - 1);
+    try {
+      while (static_cast<int>(others.size()) < threads - 1) others.emplace_back([&] { crew.serve(); });
+    } catch (const std::exception&) {
+    }
+    crew.guard([&] { work(crew); });
+    crew.loop_.store(kOver, std::memory_order_release);
+    for (std::thread& thread : others) thread.join();
+    if (crew.error_) std::rethrow_exception(crew.error_);
   }
 
   // Calls body(0) .. body(count - 1), each on whichever thread is free.
@@ -59,6 +75,7 @@ class Crew : public onednn::ThreadPool {
     take();
     loop_.store(loop + 1);
     spin_while([&] { return busy_.load() != 0; });
+    if (error_) std::rethrow_exception(error_);
   }
 
  private:
@@ -69,6 +86,16 @@ class Crew : public onednn::ThreadPool {
   static bool& inside() {
     static thread_local bool value = false;
     return value;
+  }
+
+  // Keeps the first exception; after it, the rest of the work is left out.
+  template <class Work>
+  void guard(const Work& work) {
+    try {
+      if (!failed_) work();
+    } catch (...) {
+      if (!failed_.exchange(true)) error_ = std::current_exception();
+    }
   }
 
   void serve() {
@@ -86,12 +113,14 @@ class Crew : public onednn::ThreadPool {
 
   void take() {
     inside() = true;
-    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*body_)(i, count_);
+    for (int i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) guard([&] { (*body_)(i, count_); });
     inside() = false;
   }
 
   const std::function<void(int, int)>* body_ = nullptr;
   int count_ = 0;
+  std::exception_ptr error_;
+  std::atomic<bool> failed_{false};
   alignas(64) std::atomic<int> next_{0};
   alignas(64) std::atomic<int> busy_{0};
   alignas(64) std::atomic<uint64_t> loop_{0};  // odd while a loop runs

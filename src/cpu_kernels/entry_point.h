@@ -1,6 +1,6 @@
 // What the entry points of the kernels have in common. MindSpore calls each with its inputs, then its outputs, and the shape of
-// each of these. It runs on all processors that its caller may use, with the same result on any number of them, and returns 0,
-// or 1 after an error, such as lack of memory.
+// each of these. It runs on thread_count() threads, with the same result on any number of them, and returns 0, or 1 after an
+// error, such as lack of memory.
 #pragma once
 
 #include <cstdint>

@@ -38,7 +38,7 @@ struct Part {
   bool wide;  // float, else the type of the features
 };
 
-// The sum of the parts, 0 where `value`, the result of a ReLU, is 0; nullptr: no ReLU.
+// The sum of the parts, 0 where `value`, the result of a ReLU, is 0 and not where it is NaN; nullptr: no ReLU.
 template <class T>
 void sum_parts(Crew& crew, int64_t count, const std::vector<Part>& parts, const T* value, T* out) {
   crew.share_range(count, 4096, [&](int64_t begin, int64_t end) {
@@ -55,7 +55,7 @@ void sum_parts(Crew& crew, int64_t count, const std::vector<Part>& parts, const 
       else add(static_cast<const T*>(parts[p].data));
     }
     if (value != nullptr) {
-      for (int64_t i = begin; i < end; ++i) sum[i - begin] = to_float(value[i]) > 0 ? sum[i - begin] : 0.f;
+      for (int64_t i = begin; i < end; ++i) sum[i - begin] = to_float(value[i]) <= 0 ? 0.f : sum[i - begin];
     }
     for (int64_t i = begin; i < end; ++i) out[i] = from_float<T>(sum[i - begin]);
   });
@@ -87,16 +87,16 @@ struct Moments {
   template <class T>
   Moments(Crew& crew, int64_t rows, int64_t columns, const T* x) : mean(columns), variance(columns) {
     const int64_t piece = std::max<int64_t>(kPiece / columns, 16), pieces = ceil_div(rows, piece);
-    std::vector<float> means(pieces * columns, 0.f), squares(pieces * columns, 0.f);
+    std::vector<double> means(pieces * columns, 0.), squares(pieces * columns, 0.);
     crew.share_range(rows, piece, [&](int64_t begin, int64_t end) {
-      float *m = means.data() + begin / piece * columns, *s = squares.data() + begin / piece * columns;
+      double *m = means.data() + begin / piece * columns, *s = squares.data() + begin / piece * columns;
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t c = 0; c < columns; ++c) m[c] += to_float(x[r * columns + c]);
       }
       for (int64_t c = 0; c < columns; ++c) m[c] /= end - begin;
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t c = 0; c < columns; ++c) {
-          const float distance = to_float(x[r * columns + c]) - m[c];
+          const double distance = to_float(x[r * columns + c]) - m[c];
           s[c] += distance * distance;
         }
       }
@@ -145,9 +145,9 @@ void batch_norm_gradient(Crew& crew, int64_t rows, int64_t columns, const T* x, 
   for (int64_t c = 0; c < columns; ++c) inverse[c] = 1 / std::sqrt(moments.variance[c] + eps);
   const float* mean = moments.mean.data();
   const int64_t piece = std::max<int64_t>(kPiece / columns, 16), pieces = ceil_div(rows, piece);
-  std::vector<float> products(pieces * columns, 0.f), sums(pieces * columns, 0.f);
+  std::vector<double> products(pieces * columns, 0.), sums(pieces * columns, 0.);
   crew.share_range(rows, piece, [&](int64_t begin, int64_t end) {
-    float *product = products.data() + begin / piece * columns, *sum = sums.data() + begin / piece * columns;
+    double *product = products.data() + begin / piece * columns, *sum = sums.data() + begin / piece * columns;
     for (int64_t r = begin; r < end; ++r) {
       for (int64_t c = 0; c < columns; ++c) {
         const float gradient = to_float(dout[r * columns + c]);
@@ -186,6 +186,9 @@ struct Window {
                                                      end(std::min<int64_t>(2 * cell - pad + 3, limit)) {}
 };
 
+// Whether a maximum of `best` becomes `value`: a NaN is larger than any number.
+inline bool exceeds(float value, float best) { return value > best || value != value; }
+
 // Maximum of 3x3 cells with stride 2; cells before the first, of which there are `top` rows and `left` columns, are left out, and
 // those after the last.
 template <class T>
@@ -200,7 +203,7 @@ void max_pool(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t
       for (int64_t i = y.begin; i < y.end; ++i) {
         for (int64_t j = x.begin; j < x.end; ++j) {
           const T* pixel = image + (i * from.w + j) * from.c;
-          for (int64_t c = 0; c < to.c; ++c) best[c] = std::max(best[c], to_float(pixel[c]));
+          for (int64_t c = 0; c < to.c; ++c) best[c] = exceeds(to_float(pixel[c]), best[c]) ? to_float(pixel[c]) : best[c];
         }
       }
       T* target = out + (row * to.w + cell) * to.c;
@@ -243,7 +246,7 @@ void max_pool_gradient(Crew& crew, const Size& from, const Size& to, int64_t top
           for (int64_t i = y.begin; i < y.end; ++i) {
             for (int64_t j = x.begin; j < x.end; ++j) {
               const int64_t candidate = base + (i * from.w + j) * from.c + c;
-              if (to_float(in[candidate]) > to_float(in[at])) at = candidate;
+              if (exceeds(to_float(in[candidate]), to_float(in[at]))) at = candidate;
             }
           }
           din[at] += to_float(gradient[c]);

@@ -4,13 +4,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "crew.h"
 #include "entry_point.h"
-#include "team.h"
-#include "vectors.h"
 
-// Without fused multiply-add every operation rounds, as it does in the plain operators: the overlaps are the same to the bit,
-// and thresholds and ties fall the same way.
-#pragma GCC optimize("fp-contract=off")
+#include "exact.h"
 
 namespace {
 
@@ -52,12 +49,10 @@ void match_image(const Box* candidates, const Box* boxes, const bool* mask, int6
                  int32_t* index, bool* is_best) {
   const int64_t chunks = ceil_div(N, kChunk);
   std::vector<float> best(chunks * G, 0.f);  // of each chunk and box, then in the first row of all chunks
-  const int threads = usable_processors();
-  std::vector<Chunk> chunk_of_thread(threads);
-  Team::run(threads, [&](Team& team, int thread) {
-    Chunk& chunk = chunk_of_thread[thread];
-    team.share(chunks, [&](int64_t c) {
+  Crew::run([&](Crew& crew) {
+    crew.share(chunks, [&](int64_t c) {
       const int64_t first = c * kChunk;
+      Chunk chunk;
       chunk.load(candidates + first, std::min(kChunk, N - first));
       std::fill_n(overlap + first, chunk.size, 0.f);
       std::fill_n(index + first, chunk.size, 0);
@@ -75,13 +70,12 @@ void match_image(const Box* candidates, const Box* boxes, const bool* mask, int6
         best[c * G + g] = largest;
       }
     });
-    team.share(1, [&](int64_t) {
-      for (int64_t c = 1; c < chunks; ++c) {
-        for (int64_t g = 0; g < G; ++g) best[g] = std::max(best[g], best[c * G + g]);
-      }
-    });
-    team.share(chunks, [&](int64_t c) {
+    for (int64_t c = 1; c < chunks; ++c) {
+      for (int64_t g = 0; g < G; ++g) best[g] = std::max(best[g], best[c * G + g]);
+    }
+    crew.share(chunks, [&](int64_t c) {
       const int64_t first = c * kChunk;
+      Chunk chunk;
       chunk.load(candidates + first, std::min(kChunk, N - first));
       for (int64_t g = 0; g < G; ++g) {
         if (!mask[g]) continue;

@@ -142,8 +142,8 @@ Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t colu
     Buffer packed;
   };
   // One for each weight, whatever the sizes of the images, so that memory does not grow with these.
-  static std::map<const void*, Kept> all;
-  static std::mutex mutex;
+  static auto& all = *new std::map<const void*, Kept>;  // never destroyed, see onednn.cc
+  static auto& mutex = *new std::mutex;
   constexpr size_t kMost = 1000;  // more than the weights of a network, and few enough where networks come and go
 
   const auto make = [&] {
@@ -201,7 +201,7 @@ class Forward {
         if (last[j] <= static_cast<int>(i)) values_[j] = nullptr;
       }
     }
-    for (size_t i = 0; i < program_.outputs.size(); ++i) write(program_.outputs[i], floats(outputs[i]));
+    for (size_t i = 0; i < program_.outputs.size(); ++i) write(program_.outputs[i], outputs[i]);
   }
 
  private:
@@ -282,10 +282,13 @@ class Forward {
     move(moments.variance, static_cast<float>(to.rows()) / std::max<int64_t>(to.rows() - 1, 1));  // unbiased, as in MindSpore
   }
 
-  void write(const Output& output, float* out) {
-    if (is_plain(output)) return;
+  void write(const Output& output, void* out) {
+    const auto* computed = static_cast<const char*>(values_[output.value].get());
+    if (computed == out) return;
+    // The same value is saved, or another output, too.
+    if (is_plain(output)) return layers::copy(crew_, program_.bytes(output.value), computed, static_cast<char*>(out));
     const layers::Size size = program_.size(output.value);
-    if (output.form == kRows) return layers::cast(crew_, size.count(), value(output.value), out);
+    if (output.form == kRows) return layers::cast(crew_, size.count(), value(output.value), floats(out));
     onednn::reorder(crew_, Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), value(output.value),
                     Layout::dense(kF32, {size.b, size.c, size.h, size.w}), out);
   }

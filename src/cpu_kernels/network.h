@@ -3,9 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "bf16.h"
@@ -78,13 +76,6 @@ struct Program {
   bool is_winograd(const Step& step) const;
 };
 
-// Memory on a cache line's border.
-typedef std::shared_ptr<void> Buffer;
-inline Buffer allocate(size_t bytes) {
-  void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-  if (data == nullptr) throw std::bad_alloc();
-  return Buffer(data, std::free);
-}
 inline Buffer borrow(void* data) { return Buffer(data, [](void*) {}); }
 
 // A convolution's parameters as MindSpore holds them, and the factors that a BatchNorm gives the rows of its weight.

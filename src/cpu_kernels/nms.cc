@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "crew.h"
 #include "entry_point.h"
-#include "team.h"
 
-// The overlaps are to be those of the plain operator, which rounds after every operation.
-#pragma GCC optimize("fp-contract=off")
+#include "exact.h"
 
 namespace {
 
@@ -15,9 +14,8 @@ struct Box {
   float x1, y1, x2, y2;
 };
 
-// The boxes that survived so far, coordinate by coordinate, so that the comparison with all of them is a vector loop. No two
-// threads' share a cache line.
-struct alignas(64) Kept {
+// The boxes that survived so far, coordinate by coordinate, so that the comparison with all of them is a vector loop.
+struct Kept {
   std::vector<float> x1, y1, x2, y2, area;
   int64_t size = 0;
 
@@ -44,8 +42,8 @@ struct alignas(64) Kept {
   }
 };
 
-void suppress(const Box* boxes, int64_t count, float threshold, Kept& kept, bool* keep) {
-  kept.size = 0;
+void suppress(const Box* boxes, int64_t count, float threshold, bool* keep) {
+  Kept kept(count);
   for (int64_t i = 0; i < count; ++i) {
     const float area = (boxes[i].x2 - boxes[i].x1) * (boxes[i].y2 - boxes[i].y1);
     keep[i] = !kept.overlaps(boxes[i], area, threshold);
@@ -62,13 +60,11 @@ extern "C" int NMS(int, void** tensors, int*, int64_t** shapes, const char**, vo
     const int32_t* ends = ints(tensors[1]);
     const float threshold = floats(tensors[2])[0];
     const int64_t B = shapes[0][0], N = shapes[0][1], groups = shapes[1][0];
-    const int threads = usable_processors();
-    std::vector<Kept> kept_of_thread(threads, Kept(N));
-    Team::run(threads, [&](Team& team, int thread) {
+    Crew::run([&](Crew& crew) {
       // The largest groups come first: they take longest.
-      team.share(B * groups, [&](int64_t item) {
+      crew.share(B * groups, [&](int64_t item) {
         const int64_t group = item / B, first = group == 0 ? 0 : ends[group - 1], row = item % B * N + first;
-        suppress(boxes + row, ends[group] - first, threshold, kept_of_thread[thread], bools(tensors[3]) + row);
+        suppress(boxes + row, ends[group] - first, threshold, bools(tensors[3]) + row);
       });
     });
   });

@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cfloat>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <mutex>
+
+#include "vectors.h"
 
 namespace onednn {
 namespace {
@@ -71,7 +73,7 @@ struct Library {
 Library* library = nullptr;
 
 // Values of the library's enumerations.
-constexpr int kCpu = 1, kAnyFormat = 1, kUserScratchpad = 1, kForwardTraining = 64, kDirect = 1, kRelu = 0x20, kAdd = 0x1fff0;
+constexpr int kCpu = 1, kAnyFormat = 1, kUserScratchpad = 1, kForwardTraining = 64, kDirect = 1, kHardSwish = 0x34, kAdd = 0x1fff0;
 constexpr int kQuerySource = 129, kQuerySourceGradient = 130, kQueryWeights = 131, kQueryWeightsGradient = 132,
               kQueryDestination = 133, kQueryDestinationGradient = 134, kQueryScratchpad = 136;
 constexpr int kScratchpad = 80;
@@ -95,7 +97,8 @@ class Attributes {
     void* post = nullptr;
     check(library->post_ops_create(&post), "post-operations");
     if (epilogue.add) check(library->post_ops_append_binary(post, kAdd, result.get()), "addition");
-    if (epilogue.relu) check(library->post_ops_append_eltwise(post, kRelu, 0.f, 0.f), "ReLU");
+    // The library's ReLU makes 0 of NaN. x * clip(x * FLT_MAX, 0, 1) has the same values, and NaN stays.
+    if (epilogue.relu) check(library->post_ops_append_eltwise(post, kHardSwish, FLT_MAX, 0.f), "ReLU");
     check(library->primitive_attr_set_post_ops(attr_, post), "post-operations");
     library->post_ops_destroy(post);
   }
@@ -110,8 +113,9 @@ class Attributes {
 // Primitives are made once for each key, which takes a millisecond or more.
 template <class Make>
 PrimitivePtr cached(const std::vector<int64_t>& key, const Make& make) {
-  static std::map<std::vector<int64_t>, PrimitivePtr> cache;
-  static std::mutex mutex;
+  // Never destroyed: threads may compute while the process exits.
+  static auto& cache = *new std::map<std::vector<int64_t>, PrimitivePtr>;
+  static auto& mutex = *new std::mutex;
   const std::lock_guard<std::mutex> lock(mutex);
   PrimitivePtr& entry = cache[key];
   if (entry == nullptr) {
@@ -237,22 +241,23 @@ Layout Primitive::layout(ArgumentId id) const {
 void Primitive::run(ThreadPool& pool, const std::vector<Argument>& arguments) const {
   struct Pair { int id; void* memory; };
   std::vector<Pair> pairs;
+  std::vector<std::shared_ptr<void>> owned;
   const auto add = [&](int id, const void* layout, const void* data) {
     void* memory = nullptr;
     check(library->memory_create(&memory, layout, library->engine, const_cast<void*>(data)), "memory");
+    owned.emplace_back(memory, library->memory_destroy);
     pairs.push_back({id, memory});
   };
   for (const Argument& argument : arguments) add(argument.id, argument.layout.get(), argument.data);
   const void* scratch = library->primitive_desc_query_md(desc_, kQueryScratchpad, 0);
   const size_t size = library->memory_desc_get_size(scratch);
-  const std::unique_ptr<void, void (*)(void*)> work(size ? std::aligned_alloc(64, (size + 63) / 64 * 64) : nullptr, std::free);
+  const Buffer work = size ? allocate(size) : nullptr;
   add(kScratchpad, scratch, work.get());
   void* stream = nullptr;
   check(library->threadpool_interop_stream_create(&stream, library->engine, &pool), "stream");
+  owned.emplace_back(stream, library->stream_destroy);
   const int status = library->primitive_execute(primitive_, stream, static_cast<int>(pairs.size()), pairs.data());
   library->stream_wait(stream);
-  library->stream_destroy(stream);
-  for (const Pair& pair : pairs) library->memory_destroy(pair.memory);
   check(status, "execution");
 }
 

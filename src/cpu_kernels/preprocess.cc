@@ -1,7 +1,7 @@
 // 8-bit images to the network's input.
 
+#include "crew.h"
 #include "entry_point.h"
-#include "team.h"
 
 // image uint8 (B, H, W, 3), valid_size (B, 2), tables (3, 256), channels (3), the channel of the image that each table is for ->
 // (B, 3, H, W), zero outside the valid size.
@@ -12,7 +12,7 @@ extern "C" int Preprocess(int, void** tensors, int*, int64_t** shapes, const cha
     const int32_t* channels = ints(tensors[3]);
     float* out = floats(tensors[4]);
     const int64_t B = shapes[0][0], H = shapes[0][1], W = shapes[0][2];
-    share_among_all(B * H, [&](int64_t row) {
+    const auto convert = [&](int64_t row) {
       const int64_t b = row / H, y = row % H;
       const uint8_t* pixels = image + row * W * 3;
       for (int64_t c = 0; c < 3; ++c) {
@@ -23,6 +23,7 @@ extern "C" int Preprocess(int, void** tensors, int*, int64_t** shapes, const cha
           line[x] = inside ? table[pixels[3 * x + channels[c]]] : 0.f;
         }
       }
-    });
+    };
+    Crew::run([&](Crew& crew) { crew.share(B * H, convert); });
   });
 }

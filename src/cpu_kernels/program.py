@@ -136,13 +136,19 @@ class Program:
         return self._add(kind=MERGE, source=fine, addend=coarse, channels=self.steps[fine].channels, bilinear=bilinear)
 
     def parameters(self) -> tuple[list, list, list]:
-        """Those of all weights: trained here; trained by another program; frozen. The kernel gets them in this order."""
+        """Those of all weights: trained here; trained by another program; frozen. The kernel gets them in this order.
+
+        Raises:
+            ValueError: a weight that is trained here belongs to several layers, whose gradients the kernel does not add.
+        """
         groups: tuple[list, list, list] = [], [], []
         for weight in self.weights:
             own = weight.with_gradient()
             for i, parameter in enumerate(weight.parameters):
                 groups[0 if i < len(own) else 1 if parameter.requires_grad else 2].append(parameter)
-        # A weight may serve several layers.
+        if len({*map(id, groups[0])}) < len(groups[0]) or {*map(id, groups[0])} & {*map(id, groups[1])}:
+            raise ValueError("a weight that is trained belongs to several layers of a program")
+        # Another weight may serve several layers.
         trained, elsewhere, frozen = (list({id(parameter): parameter for parameter in group}.values()) for group in groups)
         return trained, elsewhere, frozen
 
@@ -188,7 +194,16 @@ class Program:
         return sizes
 
     def numbers(self) -> list[int]:
-        """The program as network.h reads it."""
+        """The program as network.h reads it.
+
+        Raises:
+            ValueError: a wide result has a ReLU or an addend, is read by a layer, or is an output other than ROWS.
+        """
+        wide = {number for number, step in enumerate(self.steps) if step.wide}
+        read = {value for step in self.steps if step.kind >= CONVOLUTION for value in (step.source, step.addend)}
+        others = {value for value, form, _ in self.outputs if form != ROWS}
+        if wide & (read | others) or any(self.steps[number].relu or self.steps[number].addend >= 0 for number in wide):
+            raise ValueError("a wide result can only be an output of rows, without a ReLU or an addend")
         numbers = [BF16 if self.mixed else F32, self.num_inputs, int(self.input_gradients), len(self.steps)]
         for step in self.steps:
             numbers += [step.kind, step.source, step.addend, step.weight, int(step.relu), int(step.wide), *step.kernel,

@@ -1,8 +1,11 @@
-// Vectors of floats, which the compiler maps to the machine's registers.
+// Vectors of floats, which the compiler maps to the machine's registers, and memory for them.
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
 
 // From and to any address, whatever its alignment.
 template <class Vec>
@@ -15,6 +18,14 @@ inline Vec load(const float* p) {
 template <class Vec>
 inline void store(float* p, const Vec& v) {
   std::memcpy(p, &v, sizeof v);
+}
+
+// Memory on a cache line's border.
+typedef std::shared_ptr<void> Buffer;
+inline Buffer allocate(size_t bytes) {
+  void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (data == nullptr) throw std::bad_alloc();
+  return Buffer(data, std::free);
 }
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

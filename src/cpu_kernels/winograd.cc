@@ -172,7 +172,7 @@ void transform_output(Crew& crew, const Tiles& tiles, int64_t channels, const Sp
             const int64_t at = (row * tiles.width + left + j) * channels + k;
             Vec value = y[j] + bias;
             if (tail.addend) value += load_some(tail.addend + at, channels - k);
-            if (tail.relu) value = value > 0 ? value : Vec{};
+            if (tail.relu) value = value <= 0 ? Vec{} : value;  // NaN stays
             store_some(features + at, value, channels - k);
           }
         }

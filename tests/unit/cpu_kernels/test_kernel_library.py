@@ -1,4 +1,5 @@
 """src/cpu_kernels/library.py, and the library itself: equal bits on any number of processors, and a status after an error."""
+import ctypes
 import logging
 import os
 import re
@@ -8,14 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
 
 from src.cpu_kernels.library import has_bf16_products, library
-from src.cpu_kernels.program import BF16, PLANES, Program
 from tests.helpers.kernel_calls import entry_point
+from tests.helpers.kernel_cases import calls, is_mixed, network_call, two_convolutions
 from tests.helpers.paths import ROOT
 
 
@@ -231,7 +230,7 @@ def test_without_onednn(kernels, build, tmp_path, monkeypatch, files, reason):
 
 def test_onednn_that_is_opened_again_serves_what_was_computed_before(kernels):
     rng = np.random.default_rng(0)
-    (name, inputs, outputs), _ = network_call(False, 17, lambda *shape: rng.normal(size=shape).astype(np.float32))
+    (name, inputs, outputs), _ = network_call(*two_convolutions(False, 17), lambda *n: rng.normal(size=n).astype(np.float32))
     results = []
     for _ in range(2):
         found = [np.zeros(shape, dtype) for shape, dtype in outputs]
@@ -240,49 +239,6 @@ def test_onednn_that_is_opened_again_serves_what_was_computed_before(kernels):
         library.cache_clear()
         assert library() == kernels
     assert results[0] == results[1]
-
-
-def network_call(mixed, channels, normal):
-    """Two convolutions and their gradients: first the forward pass, then the backward pass on values of its own."""
-    convolutions = nn.Conv2d(channels, 140, 3, pad_mode="same", has_bias=True), nn.Conv2d(140, 33, 1, has_bias=True)
-    program = Program(mixed, trained=True)
-    value = program.add_input(channels, gradient=True)
-    for conv in convolutions:
-        value = program.convolution(value, conv, relu=True)
-    program.add_output(value, PLANES)
-    shape = (2, channels, 45, 61)
-    head = np.int32(program.numbers()), np.int32([shape]), np.zeros(2, np.float32)
-    parameters = [0.1 * normal(*parameter.shape) for parameter in program.parameters()[0]]
-    kinds = {ms.float32: np.float32, ms.bfloat16: np.uint16}
-    results = [(tuple(size), kinds[dtype]) for size, dtype in zip(program.result_shapes([shape]), program.result_dtypes())]
-    yield "Network", (*head, normal(*shape), *parameters), results
-    # As bfloat16, random bits would be NaNs: small whole numbers are none.
-    saved = [np.abs(normal(*size)) if kind is np.float32 else np.full(size, 0x3f80, kind) for size, kind in results[1:]]
-    yield "NetworkGradient", (*head, np.zeros((2, 45, 61), bool), normal(2, 33, 45, 61), *parameters, *saved), [
-        (tuple(size), np.float32) for size in program.gradient_shapes([(2, 45, 61)])]
-
-
-def calls():
-    """Entry point, inputs and the shapes and types of the outputs: small, where threads share the work, and large."""
-    rng = np.random.default_rng(0)
-
-    def normal(*shape):
-        return rng.normal(size=shape).astype(np.float32)
-
-    for mixed, channels in ((False, 17), (False, 130), (True, 17)):  # the second one by Winograd's algorithm
-        yield from network_call(mixed, channels, normal)
-    corners = np.sort(rng.uniform(-3, 40, (2, 30, 2, 2)), axis=2).reshape(2, 30, 4).astype(np.float32)
-    regions = corners, rng.integers(0, 2, 60).astype(np.int32), np.int32([7, 2, 1]), normal(2, 9, 40, 37), normal(2, 9, 20, 19)
-    yield "RoIAlign", regions, [((60, 9, 7, 7), np.float32)]
-    call, sizes = (*regions[:3], normal(60, 9, 7, 7)), [np.zeros(level.shape[2:], bool) for level in regions[3:]]
-    yield "RoIAlignGrad", (*call, *call, *sizes), [(level.shape, np.float32) for level in regions[3:]]
-    scores = np.full((2, 100, 4), 0.5, np.float32)
-    yield "Preprocess", (rng.integers(0, 256, (2, 9, 31, 3), dtype=np.uint8), np.float32([[9, 31], [4, 17]]), normal(3, 256),
-                         np.int32([2, 1, 0])), [((2, 3, 9, 31), np.float32)]
-    yield "NMS", (scores + np.abs(normal(2, 100, 4)) * np.float32([0, 0, 1, 1]), np.int32([60, 70, 100]),
-                  np.float32([0.5])), [((2, 100), bool)]
-    candidates = np.sort(rng.integers(0, 40, (2, 5000, 2, 2)), axis=2).reshape(2, 5000, 4).astype(np.float32)
-    yield "Match", (candidates, corners, np.ones((2, 30), bool)), [((2, 5000), t) for t in (np.float32, np.int32, bool)]
 
 
 @pytest.fixture
@@ -301,7 +257,7 @@ def test_the_number_of_processors_does_not_change_the_bits(kernels, run_on, case
     if len(processors) == 1:
         pytest.skip("there is one processor only")
     name, inputs, outputs = case
-    if name.startswith("Network") and inputs[0][0] == BF16 and not has_bf16_products():
+    if is_mixed(case) and not has_bf16_products():
         pytest.skip("the processor has no products of bfloat16")
     results = []
     for number in (1, 2, 2, len(processors)):
@@ -342,3 +298,34 @@ def test_works_where_no_thread_can_be_started(kernels):
     done = subprocess.run([sys.executable, "-c", WITHOUT_THREADS, kernels], cwd=ROOT, capture_output=True, text=True,
                           timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("cgroups", "files", "expected"), [
+    ("0::/", {}, None), ("0::/", {"cpu.max": "max 100000"}, None), ("0::/", {"cpu.max": "200000 100000"}, 2),
+    ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000", "cpu.max": "900000 100000"}, 3),
+    ("0::/", {"cpu.max": "1000 100000"}, 1),
+    ("9:name=systemd:/\n4:memory:/m\n1:cpu,cpuacct:/a\n0::/",
+     {"cpu,cpuacct/a/cpu.cfs_quota_us": "150000", "cpu,cpuacct/a/cpu.cfs_period_us": "50000"}, 3),
+    ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    # In a container without a cgroup namespace, the path is the host's, and the container's own cgroup is mounted.
+    ("1:cpu:/docker/0a", {"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4), (None, {}, None)])
+def test_the_cpu_quota_of_a_container(kernels, tmp_path, cgroups, files, expected):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    if cgroups is not None:
+        (tmp_path / "cgroup").write_text(cgroups + "\n")
+    found = ctypes.CDLL(kernels).QuotaProcessors(os.fsencode(tmp_path / "cgroup"), os.fsencode(tmp_path))
+    assert found == (2**31 - 1 if expected is None else expected)
+
+
+@pytest.mark.parametrize("value", ["0", "many"])
+def test_a_number_of_threads_that_is_none(kernels, value):
+    program = (
+        "import sys, numpy as np; from tests.helpers.kernel_calls import entry_point; "
+        "inputs = np.zeros((1, 1, 4), np.float32), np.int32([1]), np.float32([0.5]); "
+        "print(entry_point(sys.argv[1], 'NMS', inputs, [np.zeros((1, 1), bool)]))")
+    done = subprocess.run([sys.executable, "-c", program, kernels], cwd=ROOT, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "FASTER_RCNN_NUM_THREADS": value})
+    assert done.stdout == "1\n"
+    assert done.stderr == "the CPU kernel NMS failed: FASTER_RCNN_NUM_THREADS must be a whole number above 0\n"

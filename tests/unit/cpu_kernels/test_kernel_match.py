@@ -45,3 +45,18 @@ def test_equals_the_plain_cell_to_the_bit(kernels, number, boxes, shared, grid):
     assert not found[0][2].any() and not found[2][2].any()
     if boxes == 20:
         assert found[2][:2].sum() > mask[:2].sum(), "there should be ties"
+
+
+def test_boxes_that_are_nan_overlap_nothing(kernels):
+    """The others are matched as without them. A NaN candidate counts as background, so that what is pooled from it is NaN."""
+    rng = np.random.default_rng(0)
+    candidates, truth, mask = random_boxes(rng, 1, 50, grid=True), random_boxes(rng, 1, 6, grid=True), np.ones((1, 6), bool)
+    without = mask.copy()
+    without[0, 2] = False
+    rest = expected_match(candidates[:, 4:], truth, without)
+    candidates[0, range(4), range(4)] = np.nan
+    truth[0, 2, 1] = np.nan
+    found = [output.asnumpy() for output in KernelMatcher(kernels, Matcher())(Tensor(candidates), Tensor(truth), Tensor(mask))]
+    for one, other, nothing in zip(found, rest, (0, 0, False)):
+        np.testing.assert_array_equal(one[:, 4:], other)
+        assert (one[:, :4] == nothing).all()

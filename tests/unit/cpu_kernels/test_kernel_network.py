@@ -6,7 +6,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.cpu_kernels import lowering
 from src.cpu_kernels.network import KernelConv2d, KernelConvBatchNorm, KernelNetwork
-from src.cpu_kernels.program import PLANES, ROWS, Program
+from src.cpu_kernels.program import NATIVE, PLANES, ROWS, Program
 from src.models.fpn import FPN
 from src.models.residual import ConvBatchNorm, fold_batch_norm
 from tests.helpers.kernel_calls import assert_close
@@ -368,3 +368,100 @@ def test_weights_kept_from_call_to_call_are_made_anew_when_they_change(kernels, 
     check()
     ops.assign(norm.moving_variance, Tensor(norm.moving_variance.asnumpy() * np.float32(3)))
     check()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["image", "weight", "bias", "gamma", "variance"])
+@pytest.mark.parametrize("case", ["1x1", "3x3", "3x3, Winograd", "7x7, stride 2"])
+def test_what_is_not_finite_stays_so(kernels, case, place, value, mixed):
+    """Through products, ReLU and max-pooling, as in NumPy. MindSpore's ReLU and pooling on the CPU make numbers of NaN."""
+    channels, outputs, size, options, pad = CONVOLUTIONS[case]
+    is_affine = place in ("gamma", "variance")
+    conv, norm = drawn(nn.Conv2d(channels, outputs, has_bias=not is_affine, **options)), drawn(nn.BatchNorm2d(outputs))
+    changed = {"weight": conv.weight, "bias": None if is_affine else conv.bias, "gamma": norm.gamma,
+               "variance": norm.moving_variance}.get(place)
+    x = normal(2, channels, *size)
+    array = x if changed is None else changed.asnumpy().copy()
+    # The centre of a kernel, which meets no padding.
+    array[tuple(side // 2 for side in array.shape)] = value
+    if changed is not None:
+        changed.set_data(Tensor(array))
+    program = Program(mixed, trained=True)
+    relu = program.convolution(program.add_input(channels), conv, norm if is_affine else None, relu=True)
+    program.add_output(relu, PLANES)
+    program.add_output(program.max_pool(relu, same=False), PLANES)
+    network = KernelNetwork(kernels, program)
+    with np.errstate(invalid="ignore"):
+        before = Definition(x, conv.weight.asnumpy(), conv.stride[-1], pad).output()
+        if is_affine:
+            gamma, beta, mean, variance = affine(norm)
+            before = (before - mean) * gamma / np.sqrt(variance + norm.eps) + beta
+        else:
+            before += conv.bias.asnumpy()[:, None, None]
+    expected = np.maximum(before, 0)
+    found, pool = (output.asnumpy() for output in network(Tensor(x)))
+    # An infinite variance makes its channel the bias.
+    assert (place, value) == ("variance", np.inf) or not np.isfinite(expected).all()
+    assert not np.isfinite(found[~np.isfinite(expected)]).any()
+    np.testing.assert_array_equal(np.isfinite(pool), np.isfinite(pooled(np.where(np.isnan(found), np.inf, found), 1, 1)[0]))
+    # A NaN that the gradient of a ReLU meets has not been 0.
+    dout = [np.ones_like(found), np.zeros_like(pool)]
+    _, _, [dweight, *_] = run(network, x, dout, [conv.weight])
+    bad = ~np.isfinite(expected).all((0, 2, 3))
+    assert (place, value) != ("image", np.nan) or not np.isfinite(dweight[bad]).all((1, 2, 3)).any()
+
+
+def test_a_batch_norm_of_large_numbers(kernels):
+    """Mean 500 and deviation 0.1: rounding of the mean alone moves results by 1.5e-4; sums of float32 would move them by 2e-3."""
+    x, dout = (500 + 0.1 * normal(2, 3, 190, 170)).astype(np.float32), normal(2, 3, 190, 170, seed=2)
+    norm = nn.BatchNorm2d(3)
+    program = Program(mixed=False, trained=True)
+    program.add_output(program.batch_norm(program.add_input(3, gradient=True), norm), PLANES)
+    [found], dx, [dgamma, dbeta] = run(KernelNetwork(kernels, program), x, [dout], [norm.gamma, norm.beta])
+    wide = x.astype(np.float64)
+    mean, variance = (moment((0, 2, 3), keepdims=True) for moment in (wide.mean, wide.var))
+    assert np.abs(found - (wide - mean) / np.sqrt(variance + norm.eps)).max() < 3.6e-4
+    expected_dx, expected_dgamma, expected_dbeta = batch_norm_gradients(wide, dout, np.ones((3, 1, 1)), norm.eps)
+    for one, other in ((dx, expected_dx), (dgamma, expected_dgamma), (dbeta, expected_dbeta)):
+        assert_close(one, other, 3.6e-4)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_value_may_be_several_outputs_and_be_saved(kernels, mixed):
+    conv, after = drawn(nn.Conv2d(3, 4, 1)), drawn(nn.Conv2d(4, 4, 1), seed=1)
+    after.update_parameters_name("after.")
+    program = Program(mixed, trained=True)
+    value = program.convolution(program.add_input(3), conv, relu=True)
+    for form in (NATIVE, NATIVE, PLANES):
+        program.add_output(value, form)
+    program.add_output(program.convolution(value, after), PLANES)
+    assert value in program.saved()
+    outputs = KernelNetwork(kernels, program)(Tensor(normal(2, 3, 5, 6)))
+    # As they are, values have channels last in memory.
+    first, second = (output.astype(ms.float32).asnumpy().reshape(2, 5, 6, 4).transpose(0, 3, 1, 2) for output in outputs[:2])
+    np.testing.assert_array_equal(first, outputs[2].asnumpy())
+    np.testing.assert_array_equal(second, outputs[2].asnumpy())
+    assert first.any()
+
+
+def test_programs_that_the_kernel_would_compute_wrongly_are_rejected():
+    """A weight that is trained in two layers, or in one of two; a wide result that is more than an output of rows."""
+    conv = nn.Conv2d(4, 4, 1)
+    for constant in (False, True):
+        program = Program(mixed=True, trained=True)
+        x = program.convolution(program.add_input(4), conv)
+        program.add_output(program.convolution(x, conv, constant=constant), PLANES)
+        with pytest.raises(ValueError, match="belongs to several layers"):
+            program.parameters()
+    for use in (lambda program, wide: program.subsample(wide), lambda program, wide: program.relu(wide),
+                lambda program, wide: program.add_output(wide, PLANES),
+                lambda program, wide: program.convolution(0, nn.Conv2d(4, 4, 1), addend=wide),
+                lambda program, wide: program.convolution(0, nn.Conv2d(4, 4, 1), addend=0, wide=True)):
+        program = Program(mixed=True, trained=True)
+        wide = program.convolution(program.add_input(4), conv, wide=True)
+        program.add_output(wide, ROWS)
+        program.numbers()
+        use(program, wide)
+        with pytest.raises(ValueError, match="a wide result can only be an output of rows"):
+            program.numbers()

@@ -212,3 +212,25 @@ def test_levels_of_bfloat16(kernels):
     for found, gradient in zip((pooled, *gradients), (expected, *expected_gradients)):
         assert np.abs(found - gradient).max() > 1e-4
         np.testing.assert_allclose(found, gradient, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [ms.float32, ms.bfloat16])
+def test_boxes_and_cells_that_are_nan(kernels, dtype):
+    """What is pooled with them is NaN, and its gradient; the other boxes stay as they are."""
+    rng = np.random.default_rng(4)
+    feature = rng.normal(size=(1, 9, 12, 5)).astype(np.float32)  # channels last
+    boxes, level = np.float32([[1, 1, 4, 4]] * 6 + [[6, 5, 9, 8]]), np.int32([0, 0, 0, 0, 0, -2**31, 0])
+    expected = None
+    pool = KernelRoIAlign(kernels, RoIAlign(2, 2, True))
+    for bad in (False, True):
+        if bad:
+            feature[0, 6, 7] = np.nan
+            boxes[range(1, 5), range(4)] = np.nan
+        levels = (Tensor(feature.reshape(1, 5, 9, 12)).astype(dtype),)
+        found = pool(levels, Tensor(boxes[None]), Tensor(level)).astype(ms.float32).asnumpy()
+        expected = found if expected is None else expected
+    np.testing.assert_array_equal(found[0], expected[0])
+    assert np.isnan(found[1:6]).all() and np.isnan(found[6]).any(axis=(1, 2)).all()
+    pair, boxes, level = FirstOfPair(kernels, RoIAlign(2, 2, True)), Tensor(boxes[None, :2]), Tensor(level[:2])
+    gradient = ms.grad(lambda x: pair((x,), boxes, level).sum())
+    assert np.isnan(gradient(Tensor(feature.reshape(1, 5, 9, 12))).asnumpy()).any()

@@ -76,3 +76,13 @@ def test_nms_of_more_boxes_than_devices_take(kernels):
     expected, found = (WithFixed(cell, (3500,))(Tensor(boxes)).asnumpy() for cell in (KernelNMS(kernels, plain), plain))
     np.testing.assert_array_equal(found, expected)
     assert 1000 < found.sum() < 3000
+
+
+def test_nms_of_boxes_that_are_nan(kernels):
+    """They are kept, as the operator keeps them, and suppress none."""
+    plain = BatchedNMS(0.5)
+    for column in range(4):
+        boxes = np.float32([[[0, 0, 4, 4], [0, 0, 4, 5], [1, 1, 5, 5], [2, 2, 9, 9], [0, 0, 4, 5]]])
+        boxes[0, 1, column] = np.nan
+        for cell in (plain, KernelNMS(kernels, plain)):
+            assert cell(Tensor(boxes), (5,)).asnumpy().tolist() == [[True, True, True, True, False]]

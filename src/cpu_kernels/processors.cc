@@ -1,0 +1,47 @@
+// How many threads a kernel starts.
+
+#include <climits>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+
+#include "crew.h"
+
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+// Number of processors that the CPU quota of a process's cgroup, and of the cgroups around it, corresponds to, rounded up;
+// INT_MAX without a quota. `cgroups` is the process's /proc/self/cgroup, `root` is /sys/fs/cgroup.
+extern "C" int QuotaProcessors(const char* cgroups, const char* root) {
+  double least = INT_MAX;
+  std::ifstream file(cgroups);
+  // number:controllers:/path, in version 2 without controllers.
+  for (std::string number, controllers, path; getline(getline(getline(file, number, ':'), controllers, ':'), path);) {
+    const std::string mount = root + ("/" + controllers);
+    for (std::string folder = mount + path; folder.size() >= mount.size(); folder.resize(folder.rfind('/'))) {
+      double quota = 0, period = 0;  // microseconds; the quota is no number, or -1, where there is none
+      if (!(std::ifstream(folder + "/cpu.max") >> quota >> period)) {
+        std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
+        std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+      }
+      if (quota > 0 && period > 0) least = std::min(least, std::ceil(quota / period));
+    }
+  }
+  return static_cast<int>(least);
+}
+
+int thread_count() {
+  static const char* const text = std::getenv("FASTER_RCNN_NUM_THREADS");
+  static const int requested = text ? std::atoi(text) : 0, quota = QuotaProcessors("/proc/self/cgroup", "/sys/fs/cgroup");
+  if (text && requested < 1) throw std::runtime_error("FASTER_RCNN_NUM_THREADS must be a whole number above 0");
+  if (requested > 0) return requested;
+  int processors = static_cast<int>(std::thread::hardware_concurrency());
+#ifdef __linux__
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) processors = CPU_COUNT(&set);
+#endif
+  return std::max(std::min(quota, processors), 1);
+}

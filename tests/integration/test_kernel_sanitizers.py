@@ -1,0 +1,58 @@
+"""All entry points of the kernels under the compilers' sanitizers, in a process without MindSpore."""
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from src.cpu_kernels.library import FLAGS, FOLDER
+from tests.helpers.kernel_cases import write_calls
+from tests.helpers.paths import ROOT
+
+COMPILER = shlex.split(os.environ.get("CXX") or "g++")
+# oneDNN is not compiled with a sanitizer. What it computes is called, and its own reads and writes are not seen.
+OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1",
+           "TSAN_OPTIONS": "halt_on_error=1", "LSAN_OPTIONS": "print_suppressions=0"}
+
+
+@pytest.fixture(scope="module")
+def onednn():
+    """Path of MindSpore's oneDNN."""
+    import mindspore
+    return next(iter(sorted((Path(mindspore.__file__).parent / "lib").glob("libdnnl.so*"))))
+
+
+def works(compiler, flags, folder):
+    """Whether an empty program can be compiled with the flags and run: the sanitizers' libraries are packages of their own."""
+    source = folder / "empty.cc"
+    source.write_text("int main() {}\n")
+    return (subprocess.run([*compiler, *flags, str(source), "-o", str(folder / "empty")], capture_output=True).returncode == 0
+            and subprocess.run([str(folder / "empty")], capture_output=True).returncode == 0)
+
+
+@pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
+def test_no_kernel_is_reported(sanitizer, onednn, tmp_path):
+    """On 1, 2 and 5 threads, with equal bits; an exception in a loop reaches the caller; kernels run while the process exits."""
+    flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    if shutil.which(COMPILER[0]) is None or not works(COMPILER, flags, tmp_path):
+        message = f"{COMPILER[0]} cannot compile with -fsanitize={sanitizer}"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
+    program = str(tmp_path / "run_kernels")
+    own = [flag for flag in FLAGS if flag not in ("-O3", "-shared")]
+    sources = [str(ROOT / "tests/programs/run_kernels.cc"), *map(str, sorted(FOLDER.glob("*.cc")))]
+    subprocess.run([*COMPILER, *own, "-O1", "-g", *flags, f"-I{FOLDER}", "-o", program, *sources, "-ldl"], check=True)
+    names = write_calls(tmp_path / "calls")
+    assert set(names) == {"Match", "NMS", "Network", "NetworkGradient", "Preprocess", "RoIAlign", "RoIAlignGrad"}
+    outputs = []
+    for threads in (1, 2, 5):
+        # Without random addresses: ThreadSanitizer does not know those of newer kernels.
+        command = [*(["setarch", "-R"] if shutil.which("setarch") else []), program, str(tmp_path / "calls"), str(onednn)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300,
+                              env={**os.environ, **OPTIONS, "FASTER_RCNN_NUM_THREADS": str(threads)})
+        assert (done.returncode, done.stderr) == (0, "")
+        *sums, last = done.stdout.splitlines()
+        assert last == f"{threads} threads" and {line.split()[0] for line in sums} == set(names)
+        outputs.append(sums)
+    assert outputs[0] == outputs[1] == outputs[2]
