@@ -22,7 +22,7 @@ extern "C" int QuotaProcessors(const char* cgroups, const char* root) {
   for (std::string number, controllers, path; getline(getline(getline(file, number, ':'), controllers, ':'), path);) {
     const std::string mount = root + ("/" + controllers);
     for (std::string folder = mount + path; folder.size() >= mount.size(); folder.resize(folder.rfind('/'))) {
-      double quota = 0, period = 0;  // microseconds; the quota is no number, or -1, where there is none
+      double quota = 0, period = 0;  // microseconds; without a quota, "max" or -1
       if (!(std::ifstream(folder + "/cpu.max") >> quota >> period)) {
         std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
         std::ifstream(folder + "/cpu.cfs_period_us") >> period;

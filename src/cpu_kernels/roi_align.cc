@@ -35,7 +35,7 @@ void find_taps(float from, float to, int64_t limit, int resolution, int samples,
     float position = start + length * (i + 0.5f) / count;
     Tap &low = taps[2 * i], &high = taps[2 * i + 1];
     low = high = {0, 0.f};
-    if (position != position) low.weight = high.weight = position;  // of NaN coordinates, what is pooled is NaN, too
+    if (position != position) low.weight = high.weight = position;  // NaN coordinates give NaN features
     if (!(position >= -1 && position <= limit)) continue;
     position = std::clamp<float>(position, 0, limit - 1);
     low.cell = static_cast<int32_t>(position);

@@ -12,7 +12,7 @@ from tests.helpers.kernel_cases import write_calls
 from tests.helpers.paths import ROOT
 
 COMPILER = shlex.split(os.environ.get("CXX") or "g++")
-# oneDNN is not compiled with a sanitizer. What it computes is called, and its own reads and writes are not seen.
+# oneDNN is called, but not compiled with a sanitizer: its reads and writes are not checked.
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1",
            "TSAN_OPTIONS": "halt_on_error=1", "LSAN_OPTIONS": "print_suppressions=0"}
 
@@ -25,7 +25,7 @@ def onednn():
 
 
 def works(compiler, flags, folder):
-    """Whether an empty program can be compiled with the flags and run: the sanitizers' libraries are packages of their own."""
+    """Whether an empty program can be compiled with the flags and run: the sanitizers' libraries are separate packages."""
     source = folder / "empty.cc"
     source.write_text("int main() {}\n")
     return (subprocess.run([*compiler, *flags, str(source), "-o", str(folder / "empty")], capture_output=True).returncode == 0
@@ -47,7 +47,7 @@ def test_no_kernel_is_reported(sanitizer, onednn, tmp_path):
     assert set(names) == {"Match", "NMS", "Network", "NetworkGradient", "Preprocess", "RoIAlign", "RoIAlignGrad"}
     outputs = []
     for threads in (1, 2, 5):
-        # Without random addresses: ThreadSanitizer does not know those of newer kernels.
+        # Without random addresses: ThreadSanitizer rejects the memory layout of newer Linux versions.
         command = [*(["setarch", "-R"] if shutil.which("setarch") else []), program, str(tmp_path / "calls"), str(onednn)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300,
                               env={**os.environ, **OPTIONS, "FASTER_RCNN_NUM_THREADS": str(threads)})

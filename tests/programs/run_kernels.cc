@@ -1,6 +1,6 @@
 // Calls entry points of the kernels without MindSpore, as tests/helpers/kernel_calls.py has written them to a file, and prints a
-// checksum of what each gives. Every tensor is an allocation of its own of exactly its size, so that AddressSanitizer sees a byte
-// too much.
+// checksum of the outputs of each call. Every tensor is a separate allocation of exactly its size, so that AddressSanitizer sees
+// accesses outside of it.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -80,7 +80,7 @@ std::vector<Call> read_calls(const char* path) {
   return calls;
 }
 
-// What a loop throws comes to the caller, once, and later loops are not affected.
+// The caller gets an exception of a loop once, and later loops are not affected.
 void check_exceptions() {
   for (const bool throws : {true, false}) {
     std::vector<int> done(1000, 0);

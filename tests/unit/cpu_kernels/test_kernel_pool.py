@@ -216,7 +216,7 @@ def test_levels_of_bfloat16(kernels):
 
 @pytest.mark.parametrize("dtype", [ms.float32, ms.bfloat16])
 def test_boxes_and_cells_that_are_nan(kernels, dtype):
-    """What is pooled with them is NaN, and its gradient; the other boxes stay as they are."""
+    """Their pooled features and gradients are NaN; the features of the remaining boxes do not change."""
     rng = np.random.default_rng(4)
     feature = rng.normal(size=(1, 9, 12, 5)).astype(np.float32)  # channels last
     boxes, level = np.float32([[1, 1, 4, 4]] * 6 + [[6, 5, 9, 8]]), np.int32([0, 0, 0, 0, 0, -2**31, 0])
