@@ -122,6 +122,8 @@ def lock_folder(path: str) -> IO:
         owner = file.read().strip()
         file.close()
         raise UserError(f"another run ({owner}) writes into the folder {path}; wait for its end, or give another --save_dir.")
+    # Worker processes that read data would hold the lock until they notice that this process was killed.
+    os.register_at_fork(after_in_child=file.close)
     # On a full disk the lock holds all the same, without a name.
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)

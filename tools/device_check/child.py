@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -48,8 +49,10 @@ def run_child(command: list[str], log: Path, limit: float, watched: Path | None 
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1",
                    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # msrun runs `python`
     with open(log, "wb") as file:
+        # Linux kills the child when this process ends for any reason (PR_SET_PDEATHSIG): it would keep the device.
         process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                   env=environment, start_new_session=True)
+                                   env=environment, start_new_session=True,
+                                   preexec_fn=lambda: sys.platform == "linux" and ctypes.CDLL(None).prctl(1, signal.SIGKILL))
         try:
             while process.poll() is None:
                 time.sleep(PAUSE)
