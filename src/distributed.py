@@ -5,20 +5,24 @@ All kinds have the same methods. Processes of mpirun communicate through mpi4py,
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
+import re
 import secrets
+import signal
 import socket
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import Any, Callable, Union
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from src.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY_BYTES = 32  # of the secret by which the processes of msrun know each other
@@ -153,6 +157,13 @@ class MsrunGroup:
             raise UserError("msrun has given this process no rank: on several machines, give each of them its --node_rank.")
         self.rank, self.size = int(number), int(os.environ["MS_WORKER_NUM"])
         self.local_rank, self.local_size = int(os.environ.get("DEVICE_ID", 0)), 1
+        # Linux sends SIGTERM when msrun ends for any reason. Without --join=True, msrun ends first, and its processes go on.
+        parent = os.getppid()
+        with contextlib.suppress(OSError):  # it has ended, or there is no /proc
+            if re.search(rb"\0--join[=\0]True\0", Path(f"/proc/{parent}/cmdline").read_bytes()):
+                ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+                if os.getppid() != parent:  # it ended before that call
+                    os.kill(os.getpid(), signal.SIGTERM)
         self._connections: list[Connection] = []  # on rank 0 to the others by rank, elsewhere to rank 0
 
     def connect(self, device_target: str) -> None:
@@ -163,6 +174,7 @@ class MsrunGroup:
         Raises:
             UserError: rank 0 is not on the machine that msrun's --master_addr names.
         """
+        import numpy as np
         from mindspore import Tensor
         from mindspore.communication import get_group_size, get_local_rank, get_local_rank_size, get_rank, init
         from mindspore.mint import distributed
@@ -217,6 +229,7 @@ class MsrunGroup:
 
     def all_reduce(self, array: np.ndarray) -> None:
         """Replace a contiguous array of numbers by its sum over all processes."""
+        import numpy as np
         content = array.data.cast("B")
         if self.rank > 0:
             self._connections[0].send_bytes(content)

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from src.errors import UserError
+from src.signals import StopSignals
 
 PARTIAL = ".partial_"  # how the names of unfinished files begin
 UNSUPPORTED = {errno.EINVAL, errno.EPERM, errno.ENOTSUP}  # what calls fail with that a file system does not have
@@ -124,7 +125,8 @@ def verified_files(folder, pattern="*"):
     They are damaged, or a killed process or another user wrote them. Files whose names do not match `pattern` are left alone.
     """
     with open(os.path.join(folder, "lock"), "ab+", buffering=0) as lock:
-        lock_file(lock, wait=True)
+        with StopSignals.idle():
+            lock_file(lock, wait=True)
         lock.seek(0)
         expected = os.fsdecode(lock.read()).splitlines()
         for path, line in _digests(folder, pattern).items():

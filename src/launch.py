@@ -21,9 +21,9 @@ from src.signals import Stopped, StopSignals
 
 def launch(main: Callable, parse_args: Callable[[], Any]) -> int:
     """Run a program to its end in this process and return its exit status; see `run`."""
-    set_environment()
     stop = StopSignals()
     stop.watch()
+    set_environment()
     return run(main, parse_args, stop)
 
 

@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 logger = logging.getLogger("faster_rcnn")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long a run may stay idle after a signal: data that a failing disk or network does not deliver may never come.
 MAX_IDLE_SECONDS = 20.0
+# Signals this soon after the first one belong to the same request: GNU `timeout` signals the process and then its group.
+GRACE_SECONDS = 2.0
 
 
 class Stopped(Exception):  # noqa: N818 it is no error
@@ -36,14 +39,22 @@ class StopSignals:
         status: 128 + the number of the first signal, or 0.
     """
 
+    _idle = False  # in any `idle` block of the process
+
     def __init__(self):
         self.status = 0
-        self._idle = False
         self._asking = False
 
     def watch(self) -> None:
-        """Begin; to be called before there are other threads, which inherit the block."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        """Block the signals in all threads, and wait for them in a new one.
+
+        Later threads and programs inherit the block; threads that exist already (NumPy's, for example) would still end the
+        process. If there are any, the process executes its command line once more: a new program begins with one thread.
+        """
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if not blocked.issuperset(SIGNALS) and len(list(Path("/proc/self/task").glob("*"))) > 1:
+            words = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:-1]  # sys.orig_argv needs Python 3.10
+            os.execv(sys.executable, [os.fsencode(sys.executable), *words])
         # msrun's scheduler only connects the others, which get the signal as well, and must not end before them.
         if os.environ.get("MS_ROLE") != "MS_SCHED":
             threading.Thread(target=self._watch, daemon=True).start()
@@ -55,15 +66,16 @@ class StopSignals:
     def __exit__(self, *_) -> None:
         self._asking = False
 
+    @staticmethod
     @contextlib.contextmanager
-    def idle(self) -> Iterator[None]:
+    def idle() -> Iterator[None]:
         """A block in which ending the process does no harm, such as waiting for data: after a signal it lasts at most
         MAX_IDLE_SECONDS."""
-        self._idle = True
+        before, StopSignals._idle = StopSignals._idle, True
         try:
             yield
         finally:
-            self._idle = False
+            StopSignals._idle = before
 
     def raise_if_asked(self) -> None:
         """Raises Stopped after a signal."""
@@ -71,21 +83,24 @@ class StopSignals:
             raise Stopped(self.status)
 
     def _watch(self):
+        asked = -GRACE_SECONDS
         while True:
             number = signal.sigwait(SIGNALS)
             name = signal.Signals(number).name
+            if time.monotonic() < asked + GRACE_SECONDS:
+                continue
             if self.status or not self._asking:
                 print(f"ended by {name}", file=sys.stderr, flush=True)
                 os._exit(128 + number)
-            self.status = 128 + number
-            logger.info("%s: training ends after this step; a second one ends it at once", name)
+            self.status, asked = 128 + number, time.monotonic()
+            logger.info("%s: training ends after this step; a signal more than %g s later ends it at once", name, GRACE_SECONDS)
             threading.Thread(target=self._end_if_idle, daemon=True).start()
 
     def _end_if_idle(self):
         deadline = time.monotonic() + MAX_IDLE_SECONDS
         while time.monotonic() < deadline:
             if not self._idle:
-                return
+                deadline = time.monotonic() + MAX_IDLE_SECONDS
             time.sleep(0.1)
-        logger.error("the run has waited for data or evaluated for %.0f s: it ends with its last checkpoint", MAX_IDLE_SECONDS)
+        logger.error("the run has waited or evaluated for %.0f s: it ends with its last checkpoint", MAX_IDLE_SECONDS)
         os._exit(self.status)
