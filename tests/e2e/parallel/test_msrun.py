@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from src.checkpoint import read_checkpoint
-from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun, wait_for, wait_for_end
+from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun, take_all_processors, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
 
 NAME = "FasterRCNN_det_resnet18"
@@ -22,7 +22,7 @@ def start(save_dir, *words):
     save_dir.mkdir(exist_ok=True)
     with open(log, "w") as output:
         return psutil.Popen(msrun(2, save_dir / "logs", *words, "--save_dir", save_dir), cwd=ROOT, env=MSRUN_ENVIRONMENT,
-                            stdout=output, stderr=subprocess.STDOUT), log
+                            stdout=output, stderr=subprocess.STDOUT, preexec_fn=take_all_processors), log
 
 
 def ranks_and_scheduler(program):
@@ -59,10 +59,15 @@ def test_an_evaluation_writes_the_results_file_of_one_process(whole_runs, alone)
     assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 5
 
 
-def kill_while_training(config, folder, number, sign):
-    """Send SIGTERM to all that run the script, which lets them save, or SIGKILL to rank 1 alone, when the output has the sign:
-    all must end."""
-    program, log = start(folder, "train.py", "--config", config, "-o", "epochs=1000", "keep_checkpoint_max=1")
+def end_while_training(config, folder, name, number, sign):
+    """Start a training, and send the signal `number` when the output has the sign: all its processes must end.
+
+    Returns the text that rank 0 printed.
+
+    Args:
+        name: whom the signal goes to: "ranks", all processes that run the script; "rank 1" alone; "msrun" alone.
+    """
+    program, log = start(folder, "train.py", "--config", config, "-o", "epochs=1000", "batch_size=1")
     wait_for(sign, program, log)
     family, script = program.children(recursive=True), ranks_and_scheduler(program)
     roles = [(process.environ()["MS_ROLE"], process.environ().get("MS_NODE_ID")) for process in script]
@@ -70,18 +75,39 @@ def kill_while_training(config, folder, number, sign):
     for process, (_, rank) in zip(script, roles):
         # The thread behind which operators outside of graphs wait in loops unless `set_up_device` sends them without it.
         assert "backend_queue" not in {path.read_text().strip() for path in Path("/proc").glob(f"{process.pid}/task/*/comm")}
-        if number == signal.SIGTERM or rank == "1":
+        if name == "ranks" or name == f"rank {rank}":
             process.send_signal(number)
+    if name == "msrun":
+        program.send_signal(number)
+        for process in set(family) - set(script):  # `tail`, by which msrun shows the output of the ranks
+            process.kill()
+        family = script
     assert wait_for_end(program, family) != 0
-    return log.read_text()
+    return (folder / "logs" / "worker_0.log").read_text()
+
+
+def end_two(config, tmp_path, *cases):
+    """The outputs and folders of two trainings, for cases of `end_while_training`: side by side, as each waits most of the
+    time for the end of a process."""
+    folders = [tmp_path / str(number) for number in range(len(cases))]
+    with ThreadPoolExecutor() as pool:
+        return list(zip(pool.map(end_while_training, [config] * len(cases), folders, *zip(*cases)), folders))
+
+
+def assert_saved(log, folder):
+    """The last checkpoint is that of the last step."""
+    saved = [line.split(" saved ")[1] for line in log.splitlines() if " saved " in line]
+    done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
+    assert read_checkpoint(saved[-1]).progress["global_step"] == done
 
 
 def test_a_signal_ends_all_processes(config, tmp_path):
-    """Two runs side by side, as each waits most of the time for the end of a process."""
-    numbers = (signal.SIGTERM, signal.SIGKILL)
-    folders = [tmp_path / number.name for number in numbers]
-    with ThreadPoolExecutor() as pool:
-        log, _ = pool.map(kill_while_training, [config] * 2, folders, numbers, ("epoch 1/1000 step 2/2", "9 training images"))
-    saved = [line.split(" saved ")[1] for line in log.splitlines() if " saved " in line]
-    done = json.loads((folders[0] / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
-    assert read_checkpoint(saved[-1]).progress["global_step"] == done
+    terminated, _ = end_two(config, tmp_path, ("ranks", signal.SIGTERM, "epoch 1/1000 step 1/4"),
+                            ("rank 1", signal.SIGKILL, "9 training images"))
+    assert_saved(*terminated)
+
+
+def test_the_ranks_save_and_end_when_msrun_ends(config, tmp_path):
+    for ended in end_two(config, tmp_path, ("msrun", signal.SIGTERM, "epoch 1/1000 step 1/4"),
+                         ("msrun", signal.SIGKILL, "epoch 1/1000 step 1/4")):
+        assert_saved(*ended)

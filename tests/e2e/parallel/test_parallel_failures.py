@@ -1,4 +1,5 @@
-"""If one of several processes fails, all end at once with its message."""
+"""If one of several processes fails, all end at once with its message; if one gets a signal, all end, and the step is saved."""
+import json
 import os
 import signal
 import subprocess
@@ -8,7 +9,8 @@ import time
 import psutil
 import pytest
 
-from tests.helpers.launching import PATIENCE, launch, wait_for, wait_for_end
+from src.checkpoint import read_checkpoint
+from tests.helpers.launching import PATIENCE, launch, take_all_processors, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
 
 
@@ -55,6 +57,23 @@ def test_rank_1_is_killed_in_evaluation(config, workspace, trained):
                      "--checkpoint_path", trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt")
     status, seconds = kill_one(command, "eval.py", 1, workspace / "eval.log", "evaluating")
     assert status != 0 and seconds < PATIENCE
+
+
+@pytest.mark.parametrize("ranks", [[1], [0, 1]], ids=["one rank", "all ranks"])
+def test_a_signal_saves_the_step(config, workspace, ranks):
+    folder, log = workspace / f"signal_to_{len(ranks)}", workspace / f"signal_to_{len(ranks)}.log"
+    mpirun, *words = launch(2, "train.py", "--config", config, "--save_dir", folder, "-o", "epochs=1000", "batch_size=1")
+    with open(log, "w") as output:  # a rank that is bound to one processor would have no threads of NumPy
+        program = psutil.Popen([mpirun, "--bind-to", "none", *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+                               preexec_fn=take_all_processors)
+    wait_for("epoch 1/1000 step 1/4", program, log)
+    processes = ranks_of(program, "train.py")
+    for rank in ranks:
+        processes[rank].terminate()
+    assert wait_for_end(program, processes) == 143
+    done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
+    saved = [line.split(" saved ")[1] for line in log.read_text().splitlines() if " saved " in line]
+    assert read_checkpoint(saved[-1]).progress["global_step"] == done
 
 
 def test_ranks_that_disagree(config, workspace):

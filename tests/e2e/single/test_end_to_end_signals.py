@@ -1,57 +1,183 @@
-"""SIGTERM and SIGINT: the step is finished and saved, the exit status is 143 or 130, and a second signal ends the run at once."""
-import os
-import signal
-import time
+"""SIGTERM and SIGINT: the step is finished and saved, the exit status is 143 or 130, and a later signal ends the run at once.
 
+Each run that gets a signal is a new process on all processors. NumPy starts threads, which may not block the signals, only on two
+or more processors, and a copy of a process does not have them.
+"""
+import contextlib
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
 import pytest
 
-from tests.helpers.run_files import assert_same_checkpoint, checkpoint, read_json, read_lines, wait_until
+from src.run_folder import lock_folder
+from tests.helpers.launching import PATIENCE, take_all_processors
+from tests.helpers.paths import ROOT
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_json, read_lines, wait_until
 
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+ASKED = "training ends after this step"
+# A module that Python imports at its start. The matrix product makes NumPy's library start a thread.
+SITECUSTOMIZE = """
+import os
+import numpy as np
+np.ones((500, 500)) @ np.ones((500, 500))
+with open(os.environ["THREADS"], "a") as file:
+    print(len(os.listdir("/proc/self/task")), file=file)
+"""
+
+
+@pytest.fixture(scope="module")
+def start(command):
+    """A function of a script, its results folder, flags and settings that starts a cold process: (process, path of its output).
+
+    `before` are words before the command, `environment` has further variables, `stream` takes the output instead of the file.
+    The process leads a new session. Processes that still run at the end of the tests are killed.
+    """
+    started = []
+
+    def start_one(script, save_dir, *flags, before=(), environment=(), stream=None, **settings):
+        log = Path(f"{save_dir}.{len(started)}.log")
+        words = [*before, sys.executable, *map(str, command(script, save_dir, *flags, **settings))]
+        with open(log, "w") as file:
+            program = psutil.Popen(words, cwd=ROOT, stdin=stream, stdout=stream or file, stderr=subprocess.STDOUT,
+                                   env={**os.environ, **dict(environment)}, start_new_session=True,
+                                   preexec_fn=lambda: prepare(stream))
+        started.append(program)
+        return program, log
+
+    yield start_one
+    for program in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+
+
+def prepare(terminal):
+    """In a new process: take all processors, and make `terminal`, an open file, its terminal."""
+    take_all_processors()
+    if terminal:
+        os.close(os.open(os.ttyname(terminal), os.O_RDWR))  # the first terminal that a session opens becomes its terminal
 
 
 def after_step(program, log, step):
     wait_until(lambda: f" step {step}/6 " in log.read_text(), program, log)
 
 
-def stop_in_first_epoch(folder, start, number, to_all):
-    """Start a run, stop it with a signal; returns how many steps it has saved."""
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=2)
-    after_step(program, log, 2)
-    os.killpg(program.pid, number) if to_all else program.send_signal(number)
-    assert program.wait(timeout=60) == STATUS[number]
-    output = log.read_text()
-    assert output.count(f"{signal.Signals(number).name}: training ends after this step") == 1 and "Traceback" not in output
-    steps = len(read_lines(folder))
-    assert output.splitlines()[-1].endswith("saved " + checkpoint(folder, f"epoch1_step{steps}_rank0"))
-    assert 2 <= steps <= 5
-    return steps
+def assert_saved(folder, log, program, number):
+    """The run ends with the status of the signal `number`, was asked once, and its last line names the checkpoint of its
+    last step."""
+    assert program.wait(timeout=60) == STATUS[number], log.read_text()
+    output = log.read_text().replace("\r", "")
+    assert output.count(f"{signal.Signals(number).name}: {ASKED}") == 1 and "Traceback" not in output
+    done = read_lines(folder)[-1]["global_step"]
+    path = output.splitlines()[-1].partition(" saved ")[2]
+    assert 2 <= done < 36 and contents(path)["global_step"] == done
 
 
 def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted):
-    """Also where the signal goes to the processes that read images, too, as from a cluster or a terminal."""
+    """The signal goes to the whole group, as from a cluster: also to the processes that read images."""
     folder = workspace / "terminated"
-    steps = stop_in_first_epoch(folder, start, signal.SIGTERM, to_all=True)
-    output = run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=2)
-    assert f"resuming after epoch 0 and {2 * steps} images" in output
-    assert_same_checkpoint(checkpoint(folder, "epoch2_rank0"), checkpoint(uninterrupted, "epoch2_rank0"))
-    assert read_lines(folder) == read_lines(uninterrupted)[:12]
-
-
-def test_ctrl_c(workspace, start):
-    stop_in_first_epoch(workspace / "interrupted_by_user", start, signal.SIGINT, to_all=False)
-
-
-def test_a_second_signal_ends_the_run_at_once(workspace, start):
-    folder = workspace / "stopped_twice"
-    program, log = start("train.py", folder, "--mix", "False", epochs=10)
+    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=6, max_rowsize=8)
     after_step(program, log, 2)
-    program.send_signal(signal.SIGSTOP)  # so that no step ends between the two
+    os.killpg(program.pid, signal.SIGTERM)
+    assert_saved(folder, log, program, signal.SIGTERM)
+    output = run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=6)
+    assert "resuming after epoch" in output
+    assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(uninterrupted, "epoch6_rank0"))
+    assert read_lines(folder) == read_lines(uninterrupted)
+
+
+def test_threads_that_are_older_than_the_program(workspace, start, tmp_path):
+    """A sitecustomize.py starts a thread of NumPy, so the program starts itself once more. The signal goes to the process alone,
+    as from `kill`."""
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    folder, threads = workspace / "threads", tmp_path / "threads"
+    environment = {"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "2", "THREADS": str(threads)}
+    program, log = start("train.py", folder, "--mix", "False", epochs=6, environment=environment)
+    after_step(program, log, 2)
+    assert threads.read_text() == "2\n2\n"
     program.send_signal(signal.SIGTERM)
-    program.send_signal(signal.SIGINT)
-    program.send_signal(signal.SIGCONT)
-    assert program.wait(timeout=5) in STATUS.values()
-    assert list((folder / "checkpoint").glob("*.ckpt")) == []
+    assert_saved(folder, log, program, signal.SIGTERM)
+
+
+def test_timeout_signals_twice(workspace, start):
+    """GNU timeout passes a signal on to the program, and then to its group."""
+    folder = workspace / "timeout"
+    program, log = start("train.py", folder, "--mix", "False", epochs=6, before=["timeout", "1000"])
+    after_step(program, log, 2)
+    program.send_signal(signal.SIGTERM)
+    assert_saved(folder, log, program, signal.SIGTERM)
+
+
+def test_ctrl_c_in_a_terminal(workspace, start):
+    folder = workspace / "terminal"
+    keyboard, terminal = pty.openpty()
+    program, log = start("train.py", folder, "--mix", "False", epochs=6, stream=terminal)
+    os.close(terminal)
+
+    def show():
+        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:  # EIO: nothing has the terminal open any more
+            while text := os.read(keyboard, 4096):
+                file.write(text)
+
+    screen = threading.Thread(target=show)
+    screen.start()
+    wait_until(lambda: (folder / "metrics.jsonl").exists() and len(read_lines(folder)) >= 2, program, log)
+    os.write(keyboard, b"\x03")
+    program.wait(timeout=60)
+    screen.join()
+    os.close(keyboard)
+    assert_saved(folder, log, program, signal.SIGINT)
+
+
+def test_the_first_process_of_a_container(workspace, start):
+    """Linux ignores signals to process 1 of a container that it has no handler for, as it would `docker stop`."""
+    words = ["unshare", *["--user", "--map-root-user"] * (os.geteuid() > 0), "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.run([*words, "true"], capture_output=True).returncode:
+        pytest.skip("unshare --pid is not permitted here")
+    folder = workspace / "container"
+    program, log = start("train.py", folder, "--mix", "False", epochs=6, before=words)
+    after_step(program, log, 2)
+    first, = program.children()
+    first.send_signal(signal.SIGTERM)
+    assert_saved(folder, log, program, signal.SIGTERM)
+
+
+def waits_for_a_lock(program):
+    """Whether the system lists the process as waiting for the lock of a file."""
+    return any(f" {program.pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
+
+
+def test_while_another_run_compiles(workspace, start):
+    """The other run stands still while it holds the lock. A run that waits for it ends by itself some time after a signal,
+    which may come twice, and at once after a later signal."""
+    cache = workspace / "locked"
+    holder, log = start("train.py", workspace / "holder", "--mix", "False", "--compile_cache", cache)
+    wait_until(lambda: list(cache.glob("*/lock")), holder, log)
+    holder.suspend()
+    names = ("patient", "impatient")
+    runs = [start("train.py", workspace / name, "--mix", "False", "--compile_cache", cache) for name in names]
+    for program, log in runs:
+        wait_until(lambda program=program: waits_for_a_lock(program), program, log)
+        program.send_signal(signal.SIGTERM)
+        wait_until(lambda log=log: ASKED in log.read_text(), program, log)
+        program.send_signal(signal.SIGTERM)
+    (patient, patient_log), (impatient, impatient_log) = runs
+    time.sleep(3)  # longer than signals count as one
+    impatient.send_signal(signal.SIGINT)
+    assert impatient.wait(timeout=60) == 130
+    assert impatient_log.read_text().endswith("ended by SIGINT\n")
+    assert patient.wait(timeout=60) == 143
+    assert patient_log.read_text().endswith("the run has waited or evaluated for 20 s: it ends with its last checkpoint\n")
+    assert not list(workspace.glob("*patient/checkpoint/*.ckpt"))
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
@@ -60,7 +186,7 @@ def test_before_there_is_anything_to_save_the_first_signal_ends_the_run_at_once(
     program, log = start(script, workspace / "stopped_early", "--mix", "False", *flags)
     wait_until(lambda: "instruction set" in log.read_text(), program, log)
     program.send_signal(signal.SIGINT)
-    assert program.wait(timeout=5) == 130
+    assert program.wait(timeout=PATIENCE) == 130
     assert log.read_text().endswith("ended by SIGINT\n")
 
 
@@ -84,25 +210,56 @@ def test_an_evaluation_is_broken_off_and_done_again(workspace, start, run, unint
 def test_a_reader_of_images_dies(workspace, start):
     """With worker processes. As when the system has no memory left: the run is saved and ends."""
     folder = workspace / "reader_died"
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=10, max_rowsize=8)
+    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=1000, max_rowsize=8)
     after_step(program, log, 3)
     program.children()[0].kill()
     assert program.wait(timeout=60) == 143
-    assert len(list((folder / "checkpoint").glob("*.ckpt"))) == 1
+    assert len(list((folder / "checkpoint").glob("*.ckpt"))) >= 1
     assert "was killed by signal: Killed" in log.read_text()
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
-def test_no_process_outlives_a_killed_run(workspace, start, uninterrupted, script):
+def test_no_process_outlives_a_killed_run_or_keeps_its_folder(workspace, start, uninterrupted, script):
+    """The next run may use the folder even if the processes that read images have not noticed yet: they are suspended."""
     flags, sign = ["--num_workers", "2"], " step 3/6 "
     if script == "eval.py":
         flags, sign = [*flags, "--checkpoint_path", os.path.dirname(checkpoint(uninterrupted, "best"))], "COCO numbers"
-    program, log = start(script, workspace / "orphans", "--mix", "False", *flags, max_rowsize=8)
+    folder = workspace / "orphans"
+    program, log = start(script, folder, "--mix", "False", *flags, max_rowsize=8)
     wait_until(lambda: sign in log.read_text() and len(program.children(recursive=True)) >= 3, program, log)
     family = program.children(recursive=True)
+    for process in family:
+        process.suspend()
     program.kill()
     program.wait()
-    deadline = time.monotonic() + 10
-    while alive := [each for each in family if each.is_running() and each.status() != "zombie"]:
-        assert time.monotonic() < deadline, alive
-        time.sleep(0.1)
+    lock_folder(str(folder)).close()
+    for process in family:
+        process.resume()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_ctrl_c_in_check_device_ends_its_child(tmp_path):
+    """The child that has the device leads another session and is suspended: it does not end by itself."""
+    def child():
+        for process in tool.children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # another child, which has ended
+                if "tools.device_check.run_parts" in process.cmdline():
+                    return process
+
+    log = tmp_path / "output.log"
+    with open(log, "w") as file:
+        tool = psutil.Popen([sys.executable, "tools/check_device.py", "--device_target", "CPU", "--save_dir", tmp_path / "out",
+                             "--only", "preprocess"], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+    wait_until(child, tool, log)
+    part = child()
+    part.suspend()
+    os.killpg(tool.pid, signal.SIGINT)
+    try:
+        assert tool.wait(timeout=PATIENCE) == 130
+        _, alive = psutil.wait_procs([part], timeout=PATIENCE)
+        assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        for process in (tool, part):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
