@@ -177,7 +177,8 @@ def training(bench, rng):
     batch, boxes, weights = bench.cfg.batch_size, annotated_boxes(rng, bench), bench.network.trainable_params()
     inputs = (*_image(bench, rng), *boxes, priorities(rng, batch, bench.forward.num_anchors),
               priorities(rng, batch, bench.forward.num_proposals + boxes[0].shape[1]))
-    return Part(LossAndGradients(bench.forward, ParameterTuple(weights), build_scaler(bench.cfg), None).set_train(), inputs,
+    loss_scale = build_scaler(bench.cfg).scale_value
+    return Part(LossAndGradients(bench.forward, ParameterTuple(weights), loss_scale, None).set_train(), inputs,
                 names=("losses", *(f"gradient of {weight.name}" for weight in weights)))
 
 
@@ -188,10 +189,10 @@ def inference(bench, rng):
 def update(bench, rng):
     """Unscaling, clipping, momentum and weight decay."""
     weights = bench.network.trainable_params()
-    optimizer, scaler = build_optimizer(bench.cfg.optimizer, weights), build_scaler(bench.cfg)
+    optimizer, loss_scale = build_optimizer(bench.cfg.optimizer, weights), build_scaler(bench.cfg).scale_value
     set_learning_rate(optimizer, 1.0)
     gradients = tuple(uniform(rng_of(weight.name + " gradient"), weight.shape, 25.6) for weight in weights)
-    return Part(Update(optimizer, scaler, 10.0).set_train(), gradients, changed=tuple(weights))
+    return Part(Update(optimizer, loss_scale, 10.0).set_train(), gradients, changed=tuple(weights))
 
 
 PARTS = {
