@@ -8,8 +8,8 @@ from src.config.schema import Config
 from src.errors import UserError
 
 STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
-# Anchors are sampled by ranks up to twice their number, which fp32 must tell apart.
-MAX_ANCHORS = 2**23
+# Priorities of anchors have two digits, see src.models.matcher.subsample.
+MAX_ANCHORS = 2**22
 ANCHORS = "rpn_head.anchor_generator"
 # Of MindSpore's NMSWithMask in one call, by its documentation; on the CPU it takes 12,000 as well, and the kernels any number.
 MAX_NMS_BOXES = 2864

@@ -5,7 +5,9 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from src.models.boxes import pairwise_iou
-from src.models.operators import TOP_K
+from src.models.operators import SUM, TOP_K
+
+BASE = 2048  # of the digits of priorities; float16 has all integers up to it
 
 
 class Matcher(nn.Cell):
@@ -42,30 +44,52 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
     Up to `max_positive` positives, then negatives until there are `number`. Those of largest priority are taken: a random
     permutation gives a random sample, and equal priorities give equal samples.
 
+    Ascend 910A's TopK computes in float16, which represents all integers up to 2048. So the priorities are split into two
+    digits, and the result does not depend on the order in which TopK returns equal values.
+
     Args:
         positive: (B, N) bool.
         negative: (B, N) bool, nowhere true where `positive` is.
-        priority: (B, N) float32, a permutation of 0..N-1 in each row (exact in float32 up to 2**23 candidates).
+        priority: (B, N) float32, a permutation of 0..N-1 in each row; N is at most BASE**2.
         number: of samples an image.
         max_positive: of positive samples an image.
 
     Returns:
-        index: (B, S) int32 with S = min(number, N).
+        index: (B, S) int32 with S = min(number, N): positives, then negatives, both by falling priority; 0 in unused slots.
         is_positive: (B, S) bool.
         is_sampled: (B, S) bool, False in unused slots.
     """
     candidates = positive.shape[1]
+    number, max_positive = _smaller(number, candidates), _smaller(number, max_positive)
     nothing = -ops.ones_like(priority)
-    positive_priority = ops.select(positive, priority, nothing)
-    # The largest priority that is left out.
-    left_out = TOP_K(positive_priority, _smaller(max_positive + 1, candidates))[0][:, -1:]
-    if max_positive >= candidates:
-        left_out = -ops.ones_like(left_out)
-    kept_positive = ops.logical_and(positive, positive_priority > left_out)
-    key = ops.select(negative, priority, nothing)
-    key = ops.select(kept_positive, priority + candidates, key)
-    value, index = TOP_K(key, _smaller(number, candidates))
-    return index, value >= candidates, value >= 0
+    high = ops.floor(priority / BASE)
+    low = priority - high * BASE
+    if max_positive < candidates:
+        key = _key(ops.select(positive, high, nothing), low, max_positive + 1)
+        positive = key > TOP_K(key, max_positive + 1)[0][:, -1:]  # the last one is left out
+    # Above the first digit of every negative.
+    first_digit = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))
+    value, index = TOP_K(_key(first_digit, low, number), number)
+
+    # TopK's order of equal values differs among devices; the order of the priorities does not.
+    order = ops.select(positive, priority + candidates, priority)
+    order = ops.select(value >= 0, ops.gather_elements(order, 1, index), nothing[:, :number])
+    larger = SUM(ops.cast(order.expand_dims(1) > order.expand_dims(2), ms.float32), 2)
+    _, slots = TOP_K(-larger, number)
+    order, index = ops.gather_elements(order, 1, slots), ops.gather_elements(index, 1, slots)
+    is_sampled = order >= 0
+    return index * ops.cast(is_sampled, ms.int32), order >= candidates, is_sampled
+
+
+def _key(high, low, number):
+    """A key (B, N) float32 whose `number` largest values belong to the largest pairs (high, low); -1 where high is -1.
+
+    Every pair whose high is above that of the last of them gets BASE: these are fewer than `number`. Pairs with the same high as
+    the last one get low, all others -1.
+    """
+    last = ops.maximum(TOP_K(high, number)[0][:, -1:], 0.0)
+    nothing = -ops.ones_like(low)
+    return ops.select(high > last, -BASE * nothing, ops.select(high == last, low, nothing))
 
 
 @ms.constexpr

@@ -9,8 +9,9 @@ from src.models.boxes import clip, decode, gather_rows
 from src.models.operators import HALVES, TOP_K
 from src.models.rpn import UNIT_WEIGHTS
 
-# Score of a rejected box, below every logit.
-REJECTED = -1e10
+# Ascend 910A computes TopK and NMSWithMask in float16, and numbers beyond its range become the largest of it. There, boxes are
+# ordered by scores rounded to float16, and suppressed by rounded coordinates. Indices, ranks and REJECTED are exact.
+REJECTED = -65504.0  # score of a rejected box, below every logit: the lowest number of float16
 
 
 class BatchedNMS(nn.Cell):
@@ -38,6 +39,7 @@ class BatchedNMS(nn.Cell):
             for end in ends:
                 # Ranks instead of scores: the operator sorts again, and may change the order of equal scores.
                 ranks = ops.cast(ops.arange(end - first, 0, -1), boxes.dtype).expand_dims(1)
+                ranks = ranks + ops.relu(ranks - 2048)  # float16 has only even integers above 2048
                 _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
                 # The operator has no gradient, and none is needed.
                 kept += (ops.stop_gradient(keep),)

@@ -6,6 +6,9 @@ cores wait.
 import re
 from pathlib import Path
 
+import numpy as np
+from mindspore import Tensor
+
 # Operators that MindSpore hands to kernels of its own for the AI CPU: its converter to CANN calls them Cust<operator>.
 CONVERTER = Path("lib/plugin/ascend/libmindspore_ascend_res_manager.so")
 ON_AI_CPU = frozenset(Path(__file__).with_name("ascend_ai_cpu.txt").read_text(encoding="utf-8").split())
@@ -19,7 +22,30 @@ LIMITS = {
     "Tile": "takes at most 8 dimensions",
     **dict.fromkeys(("MaskedSelect", "NonZero", "Unique", "UniqueConsecutive", "Where"), "has an output of unknown shape")}
 
+# By chip, the types of the floating-point inputs that CANN's operator tables list for an operator of the graphs, where they are
+# not all of float16 and float32. MindSpore casts to them (allow_fp32_to_fp16), and numbers beyond the range of float16 saturate.
+INPUT_TYPES = {"910A": {"TopK": {"float16"}, "NMSWithMask": {"float16"}}, "910B": {"TopK": {"float16", "float32"}}}
+# Of the operators that take float16 only: the inputs that may be rounded, by operator, module and column, and the effect.
+APPROXIMATE = {
+    ("TopK", "src.models.proposals", "all"): "proposals are ordered by scores rounded to float16",
+    ("NMSWithMask", "src.models.proposals", "boxes"): "proposals suppress each other by coordinates rounded to float16"}
+
 
 def in_converter(package: Path) -> set[str]:
     """What ON_AI_CPU lists, from an installed MindSpore."""
     return {name.decode() for name in re.findall(rb"\0Cust([A-Z][A-Za-z0-9]+)(?=\0)", (package / CONVERTER).read_bytes())}
+
+
+def top_k_of_910a(order):
+    """TopK as Ascend 910A computes it: saturated and rounded to float16, with equal values in any order.
+
+    Args:
+        order: Generator that shuffles equal values, or "rising" or "falling" for that order of their indices.
+    """
+    def top_k(values, number):
+        values = np.clip(values.asnumpy(), -65504, 65504).astype(np.float16)
+        columns = np.arange(values.shape[1])
+        ties = {"rising": columns, "falling": -columns}.get(order) if isinstance(order, str) else order.permutation(columns)
+        index = np.stack([np.lexsort((ties, -row))[:number] for row in values.astype(np.float32)])
+        return Tensor(np.take_along_axis(values, index, 1).astype(np.float32)), Tensor(index.astype(np.int32))
+    return top_k

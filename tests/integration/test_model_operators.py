@@ -1,9 +1,12 @@
 """The graphs of training, with its gradients, and of inference: which operators they are made of, as Ascend and GPU run them."""
 import functools
 import re
+import sys
+from collections import Counter
 from pathlib import Path
 
 import mindspore as ms
+import numpy as np
 import pytest
 from mindspore import nn, ops
 from mindspore.train import mind_ir_pb2
@@ -11,7 +14,7 @@ from mindspore.train import mind_ir_pb2
 from src.config import with_settings
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
-from tests.helpers.ascend_operators import CONVERTER, LIMITS, ON_AI_CPU, in_converter
+from tests.helpers.ascend_operators import APPROXIMATE, CONVERTER, INPUT_TYPES, LIMITS, ON_AI_CPU, in_converter
 from tests.helpers.small_detector import CANVAS, NUM_CLASSES, OLDER_RECIPE, small_batch, small_config
 
 # Operators that are documented under the name of the function that creates them.
@@ -119,6 +122,58 @@ def test_no_float64(graph):
     nodes = [node for function in (graph.graph, *graph.functions) for node in function.node]
     found = {kind for node in nodes for attribute in node.attribute if attribute.name == "shape" for kind in types(attribute)}
     assert mind_ir_pb2.TensorProto.FLOAT in found and mind_ir_pb2.TensorProto.DOUBLE not in found
+
+
+@pytest.fixture
+def float16_only_calls(monkeypatch, tmp_path_factory):
+    """[(operator, module that calls it, array)] of training step and inference, for operators that a chip has in float16 only.
+
+    The images are large enough for priorities beyond 2048 and coordinates that float16 rounds.
+    """
+    names = {name for own in INPUT_TYPES.values() for name, types in own.items() if types == {"float16"}}
+    calls = []
+    for name in names:
+        kind = getattr(ops, name)
+
+        def record(operator, values, *others, name=name, call=kind.__call__):
+            calls.append((name, sys._getframe(1).f_globals["__name__"], values.asnumpy()))
+            return call(operator, values, *others)
+        monkeypatch.setattr(kind, "__call__", record)
+    canvas, proposals = (640, 1088), 2300
+    top_n = {"pre_nms_top_n": proposals, "post_nms_top_n": proposals}
+    cfg = with_settings(small_config(), {"device_target": "Ascend", "data.target_size": list(canvas),
+                                         "rpn_head.train_proposal": top_n, "rpn_head.test_proposal": top_n})
+    ms.set_device("CPU")
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = build_detector(cfg, NUM_CLASSES)
+    training = TrainingForward(network, cfg, NUM_CLASSES, canvas)
+    rng = np.random.default_rng(0)
+    image = ms.Tensor(rng.integers(0, 256, (2, *canvas, 3), dtype=np.uint8))
+    columns = small_batch(training.num_anchors, training.num_proposals)
+    columns[1] = ms.Tensor(np.float32([canvas] * 2))
+    training(image, *columns[1:])
+    InferenceForward(network, cfg, canvas).set_train(False)(image, columns[1])
+    ms.set_context(mode=ms.GRAPH_MODE)
+    nodes = [node.op_type for what in ("training", "inference")
+             for model in [exported(what, "default", tmp_path_factory.getbasetemp())]
+             for graph in (model.graph, *model.functions) for node in graph.node]
+    exported_calls = Counter(re.sub(r"^REF::|:\d+$", "", node) for node in nodes)
+    assert Counter(name for name, *_ in calls) == {name: exported_calls[name] for name in names}
+    return calls
+
+
+def test_what_910a_computes_in_float16_is_exact_or_known_to_be_approximate(float16_only_calls):
+    """Every number is one of float16, but for the inputs APPROXIMATE, each of which does occur."""
+    rounded = set()
+    for name, module, values in float16_only_calls:
+        columns = {"boxes": values[:, :4], "ranks": values[:, 4:]} if name == "NMSWithMask" else {"all": values}
+        for column, part in columns.items():
+            with np.errstate(over="ignore"):
+                if not np.array_equal(part.astype(np.float16), part):
+                    rounded.add((name, module, column))
+    assert rounded == set(APPROXIMATE)
+    assert {module for name, module, _ in float16_only_calls if name == "TopK"} == {"src.models.matcher", "src.models.proposals"}
+    assert max(len(values) for name, _, values in float16_only_calls if name == "NMSWithMask") > 2048
 
 
 def test_the_list_is_that_of_the_package():

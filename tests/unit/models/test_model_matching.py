@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from src.models import matcher
 from src.models.matcher import Matcher, subsample
+from tests.helpers.ascend_operators import top_k_of_910a
 
 
 def run_match(computed, candidates, boxes, mask):
@@ -126,3 +128,53 @@ def test_every_candidate_is_sampled_equally_often():
     # 2 of 4 positives, 4 of 8 negatives: a binomial of chance 1/2, five standard deviations.
     assert np.abs(times[:12] - draws / 2).max() < 5 * np.sqrt(draws) / 2
     assert times[12:].sum() == 0
+
+
+def sample_by_sorting(positive, negative, priority, number, max_positive):
+    """What `subsample` returns for one image, by sorting in NumPy; -1 in unused slots."""
+    positives, negatives = (np.flatnonzero(mask) for mask in (positive, negative))
+    positives, negatives = (found[np.argsort(-priority[found])] for found in (positives, negatives))
+    positives = positives[:min(max_positive, number)]
+    chosen = np.concatenate((positives, negatives[:number - len(positives)]))
+    index = np.full(min(number, len(priority)), -1)
+    index[:len(chosen)] = chosen
+    return index, np.arange(len(index)) < len(positives), index >= 0
+
+
+# Candidates, shares of positives and negatives, number of samples, most positives. 245,520 anchors are those of 768x1280.
+SAMPLES = [(245_520, 0.002, 0.99, 256, 128), (245_520, 0.0001, 0.9, 256, 128), (245_520, 0, 1, 256, 128),
+           (245_520, 1, 0, 256, 128), (245_520, 0.5, 0.5, 256, 256), (245_520, 0.001, 0.0003, 512, 128),
+           (2128, 0.3, 0.5, 512, 128), (2049, 0.9, 0.1, 512, 2049), (100, 0.3, 0.5, 256, 128), (100, 0.3, 0.2, 50, 0)]
+
+
+@pytest.mark.parametrize("order", [None, "rising", "falling", np.random.default_rng(0)], ids=["CPU", "rising", "falling", "any"])
+@pytest.mark.parametrize("case", SAMPLES, ids=str)
+def test_the_sample_is_that_of_sorting_whatever_top_k_rounds(monkeypatch, case, order):
+    candidates, positives, negatives, number, max_positive = case
+    rng = np.random.default_rng(candidates)
+    chance = rng.random((2, candidates))
+    positive, negative = chance < positives, (chance >= positives) & (chance < positives + negatives)
+    priority = rng.permuted(np.tile(np.arange(candidates, dtype=np.float32), (2, 1)), axis=1)
+    if order is not None:
+        monkeypatch.setattr(matcher, "TOP_K", top_k_of_910a(order))
+    _, index, is_positive, is_sampled = run_sample(positive, negative, priority, number, max_positive)
+    for image in range(2):
+        expected = sample_by_sorting(positive[image], negative[image], priority[image], number, max_positive)
+        np.testing.assert_array_equal(is_positive[image], expected[1])
+        np.testing.assert_array_equal(is_sampled[image], expected[2])
+        np.testing.assert_array_equal(index[image], np.where(expected[2], expected[0], 0))
+
+
+def test_on_910a_all_of_many_anchors_are_sampled_equally_often(monkeypatch):
+    """20,000 anchors in 10 groups: of each of 300 draws of 256, the share of a group is hypergeometric."""
+    monkeypatch.setattr(matcher, "TOP_K", top_k_of_910a(np.random.default_rng(1)))
+    candidates, number, draws, groups = 20_000, 256, 300, 10
+    rng = np.random.default_rng(2)
+    none = np.zeros((draws, candidates), bool)
+    priority = rng.permuted(np.tile(np.arange(candidates, dtype=np.float32), (draws, 1)), axis=1)
+    _, index, _, is_sampled = run_sample(none, ~none, priority, number, 128)
+    assert is_sampled.all() and all(len(set(row)) == number for row in index)
+    times = np.bincount(index.reshape(-1) * groups // candidates, minlength=groups)
+    share = 1 / groups
+    variance = draws * number * share * (1 - share) * (candidates - number) / (candidates - 1)
+    assert np.abs(times - draws * number * share).max() < 4.5 * np.sqrt(variance)

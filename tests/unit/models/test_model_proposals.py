@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from src.models import proposals
 from src.models.proposals import ProposalGenerator
+from tests.helpers.ascend_operators import top_k_of_910a
 
 LEVEL_SIZES = (60, 24, 5)
 CANVAS = (110, 128)
@@ -116,6 +118,20 @@ def test_small_boxes_dropped_first_leave_their_places_to_others(min_size):
         np.testing.assert_allclose(boxes[image][valid[image]], expected, rtol=1e-4, atol=1e-3)
         counts.append((len(expected), len(fewer)))
     assert any(more > less for more, less in counts)
+
+
+@pytest.mark.parametrize("drop_small_first", [False, True])
+def test_on_910a_rejected_boxes_are_not_valid(monkeypatch, drop_small_first):
+    """Logits that float16 represents, and a TopK of float16: the proposals are those of float32."""
+    anchors, _, deltas = random_input(6)
+    logits = np.random.default_rng(6).permuted(np.tile(np.arange(len(anchors)) / 16, (2, 1)), axis=1)
+    cfg = settings(min_size=20.0, pre_nms_top_n=12, drop_small_first=drop_small_first)
+    expected = run(cfg, anchors, logits, deltas, [[100, 120], [64, 70]])
+    monkeypatch.setattr(proposals, "TOP_K", top_k_of_910a("falling"))
+    found = run(cfg, anchors, logits, deltas, [[100, 120], [64, 70]])
+    assert not expected[1].all()
+    for array, other in zip(found, expected):
+        np.testing.assert_array_equal(array, other)
 
 
 def test_suppression_stays_within_a_level():
