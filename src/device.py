@@ -52,8 +52,11 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     else:
         logger.info("device: %s", device)
     check_device_limits(cfg)
+    number = (os.environ.get("DEVICE_ID") or os.environ.get("ASCEND_DEVICE_ID")) if group.size == 1 and device != "CPU" else None
+    if number and not number.isdecimal():
+        raise UserError(f"DEVICE_ID or ASCEND_DEVICE_ID must be the number of a device, not {number!r}; correct or unset it.")
     try:
-        ms.set_device(device, None if device == "CPU" else group.local_rank)
+        ms.set_device(device, None if device == "CPU" else int(number or group.local_rank))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"device_target {device} cannot be used here ({load_error(device, str(error))}); "
                         f"{REQUIREMENTS[device]}, or give --device_target CPU.") from error
@@ -64,8 +67,6 @@ def set_up_device(cfg: Config, group: Group) -> Config:
         prepare_cpu()
     group.connect(device)
     if device == "CPU":
-        if cfg.optimizer.nesterov:
-            raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
         logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
         _share_processors(group)

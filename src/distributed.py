@@ -13,6 +13,7 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection, Listener
@@ -33,25 +34,46 @@ def join_processes() -> Group:
 
     Raises:
         UserError: mpirun started several processes, but mpi4py is missing or belongs to another MPI; msrun started some of
-            several machines without their numbers; a rank table asks for several processes.
+            several machines without their numbers; a rank table for several processes cannot be read.
     """
+    started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
+    if started == 1 and os.environ.get("RANK_TABLE_FILE") and not os.environ.get("MS_ROLE"):
+        _read_rank_table(os.environ.pop("RANK_TABLE_FILE"))
     if os.environ.get("MS_ROLE"):
         return MsrunGroup()
-    started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
     if started == 1:
-        if os.environ.get("RANK_TABLE_FILE"):
-            raise UserError("RANK_TABLE_FILE is set, but processes cannot be started by a rank table: unset it, and start them "
-                            "with msrun or mpirun, see docs/devices.md.")
         return SingleProcess()
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise UserError(f"mpirun started {started} processes, but mpi4py cannot be imported ({error}); "
-                        "install it: pip install -r requirements-mpi.txt.") from error
+                        "install an MPI, and mpi4py with pip install -r requirements.txt.") from error
     if MPI.COMM_WORLD.size != started:
         raise UserError(f"mpirun started {started} processes, but mpi4py sees {MPI.COMM_WORLD.size}: it was built for another "
                         "MPI than this mpirun; install the two together.")
     return MpiGroup(MPI)
+
+
+def _read_rank_table(path):
+    """Replace the variables that ModelArts sets for each of several cards by those of msrun; rank 0 starts msrun's scheduler.
+
+    MindSpore 2.10 itself no longer starts from a rank table, and it compiles differently if RANK_TABLE_FILE is set.
+    """
+    names = {"RANK_ID": "MS_NODE_ID", "RANK_SIZE": "MS_WORKER_NUM", "ASCEND_DEVICE_ID": "DEVICE_ID"}
+    if os.environ.get("RANK_SIZE", "1" if "RANK_ID" not in os.environ else "") == "1":
+        return
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        servers = table.get("server_list") or [server for group in table["group_list"] for server in group["instance_list"]]
+        first = next((server for server in servers if "0" in [own["rank_id"] for own in server.get("device", [])]), servers[0])
+        host = "127.0.0.1" if len(servers) == 1 else first.get("host_ip") or first["server_id"]
+        os.environ.update({name: str(int(os.environ[given])) for given, name in names.items()}, MS_SCHED_HOST=host)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"the rank table {path} (RANK_TABLE_FILE) cannot be used with {', '.join(names)} ({error!r}): start the "
+                        "processes with msrun, see docs/devices.md.") from error
+    os.environ.update(MS_ROLE="MS_WORKER", MS_SCHED_PORT=os.environ.get("MS_SCHED_PORT", "8118"))
+    if os.environ["MS_NODE_ID"] == "0":
+        subprocess.Popen([sys.executable, *sys.argv], stdout=subprocess.DEVNULL, env={**os.environ, "MS_ROLE": "MS_SCHED"})
 
 
 class SingleProcess:
@@ -178,6 +200,8 @@ class MsrunGroup:
         from mindspore import Tensor
         from mindspore.communication import get_group_size, get_local_rank, get_local_rank_size, get_rank, init
         from mindspore.mint import distributed
+        if device_target == "CPU":  # Ascend would wait so many seconds for HCCL's id as well
+            os.environ.setdefault("MS_NODE_TIMEOUT", "15")  # for which the scheduler waits for a killed process
         init()
         if self._schedules:
             sys.exit(0)

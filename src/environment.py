@@ -20,8 +20,6 @@ DEFAULTS = {
     # Devices wait so long for each other at the first exchange, before which each compiles its graphs; MindSpore's default is
     # 120 s, and graphs for Ascend take minutes.
     "HCCL_CONNECT_TIMEOUT": "600",
-    # After a process of msrun is killed, its scheduler waits so many seconds for it, and msrun for the scheduler.
-    "MS_NODE_TIMEOUT": "15",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
 }
 

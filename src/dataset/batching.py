@@ -5,11 +5,14 @@ import numpy as np
 
 from src.dataset.repetition import draw_repeats
 
+# The second number of a seed, one per purpose; src/dataset/shapes.py has 0 and 1. NumPy fills a seed up with zeros.
+EPOCH_ORDER, AUGMENTATION, SAMPLING = 2, 3, 4
+
 
 def epoch_order(seed: int, epoch: int, factors: np.ndarray, canvas_of: np.ndarray) -> np.ndarray:
     """The records of an epoch in the order in which they are drawn, int64: a permutation of them, in which those with a factor
     above 1 are repeated, see `draw_repeats`."""
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng([seed, EPOCH_ORDER, epoch])
     records = np.arange(len(factors))
     if (factors > 1).any():
         records = np.repeat(records, draw_repeats(factors, canvas_of, rng.random()))

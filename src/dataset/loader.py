@@ -21,7 +21,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.dataset.annotations import CocoDataset, Record
-from src.dataset.batching import epoch_order, one_canvas_batches
+from src.dataset.batching import AUGMENTATION, epoch_order, one_canvas_batches
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.repetition import occurrences, repeat_factors
 from src.dataset.resize import choose_canvas, fitted_size, scaling_of
@@ -156,8 +156,7 @@ class Loader:
             scale = valid_size / np.array(size, dtype=np.float32)
             sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
         else:
-            # A repeat of 0 gives the numbers that the list without it gives.
-            rng = np.random.default_rng([self.cfg.seed, draw.epoch, draw.record, draw.repeat])
+            rng = np.random.default_rng([self.cfg.seed, AUGMENTATION, draw.epoch, draw.record, draw.repeat])
             valid_size, sample = apply(self.item_transforms, Sample(image, record.boxes, record.labels), rng, canvas)
         return (valid_size, *pad_boxes(sample.boxes, sample.labels, self.padding_size, self.padding_value),
                 np.int64(record.image_id), np.array(size, dtype=np.int32), sample.scale, np.bool_(readable))

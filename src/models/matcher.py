@@ -44,8 +44,7 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
     Up to `max_positive` positives, then negatives until there are `number`. Those of largest priority are taken: a random
     permutation gives a random sample, and equal priorities give equal samples.
 
-    Ascend 910A's TopK computes in float16, which represents all integers up to 2048. So the priorities are split into two
-    digits, and the result does not depend on the order in which TopK returns equal values.
+    The result does not depend on how TopK orders equal values, nor on its rounding on Ascend 910A, which is that of float16.
 
     Args:
         positive: (B, N) bool.
@@ -65,31 +64,27 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
     high = ops.floor(priority / BASE)
     low = priority - high * BASE
     if max_positive < candidates:
-        key = _key(ops.select(positive, high, nothing), low, max_positive + 1)
-        positive = key > TOP_K(key, max_positive + 1)[0][:, -1:]  # the last one is left out
-    # Above the first digit of every negative.
-    first_digit = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))
-    value, index = TOP_K(_key(first_digit, low, number), number)
+        key, value, _ = _largest(ops.select(positive, high, nothing), low, max_positive + 1)
+        positive = key > value[:, -1:]  # the last one is left out
+    high = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))  # positives are above all negatives
+    _, value, index = _largest(high, low, number)
 
-    # TopK's order of equal values differs among devices; the order of the priorities does not.
-    order = ops.select(positive, priority + candidates, priority)
-    order = ops.select(value >= 0, ops.gather_elements(order, 1, index), nothing[:, :number])
+    order = ops.gather_elements(ops.select(positive, priority + candidates, priority), 1, index)
+    order = ops.select(value >= 0, order, nothing[:, :number])
     larger = SUM(ops.cast(order.expand_dims(1) > order.expand_dims(2), ms.float32), 2)
-    _, slots = TOP_K(-larger, number)
+    slots = TOP_K(-larger, number)[1]
     order, index = ops.gather_elements(order, 1, slots), ops.gather_elements(index, 1, slots)
-    is_sampled = order >= 0
-    return index * ops.cast(is_sampled, ms.int32), order >= candidates, is_sampled
+    return index * ops.cast(order >= 0, ms.int32), order >= candidates, order >= 0
 
 
-def _key(high, low, number):
-    """A key (B, N) float32 whose `number` largest values belong to the largest pairs (high, low); -1 where high is -1.
+def _largest(high, low, number):
+    """A key (B, N) whose `number` largest values belong to the largest pairs (high, low), these values, and their indices.
 
-    Every pair whose high is above that of the last of them gets BASE: these are fewer than `number`. Pairs with the same high as
-    the last one get low, all others -1.
+    Pairs whose first digit is above that of the last pair get BASE, its equals low, and all others, also those with -1, -1.
     """
     last = ops.maximum(TOP_K(high, number)[0][:, -1:], 0.0)
-    nothing = -ops.ones_like(low)
-    return ops.select(high > last, -BASE * nothing, ops.select(high == last, low, nothing))
+    key = ops.select(high > last, BASE * ops.ones_like(low), ops.select(high == last, low, -ops.ones_like(low)))
+    return key, *TOP_K(key, number)
 
 
 @ms.constexpr

@@ -14,11 +14,12 @@ EXCHANGES = 3  # of a step on Ascend and GPU
 
 
 def build_all_reduce(group: Group, device_target: str, parameters: list[Parameter]) -> AllReduce:
-    """The all-reduce of the gradients of `parameters` over the processes of `group`."""
+    """The all-reduce of the losses, and of the gradients of `parameters`, over the processes of `group`."""
     if group.size == 1:
         return AllReduce()
     if device_target == "CPU":
         return HostAllReduce(group)
+    parameters = [Parameter(Tensor(0.0, ms.float32), name="losses"), *parameters]
     # Read by the reducer's constructor.
     ms.set_auto_parallel_context(all_reduce_fusion_config=fusion_ends(parameters))
     return AllReduce(nn.DistributedGradReducer(parameters, True, group.size))
@@ -37,10 +38,10 @@ def fusion_ends(parameters: list[Parameter]) -> list[int]:
 
 
 class AllReduce:
-    """None, for a single process, or that of the graph: MindSpore's own over HCCL or NCCL; losses stay each process's own.
+    """None, for a single process, or that of the graph: MindSpore's own over HCCL or NCCL.
 
     Attributes:
-        in_graph: cell from a tuple of gradients to a tuple of gradients, to be called in the graph that computes them, or None.
+        in_graph: cell from a tuple of losses and gradients to their means, to be called in the graph that computes them, or None.
     """
 
     def __init__(self, in_graph: nn.Cell | None = None):

@@ -10,6 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from mindspore import Tensor
 
+from src.dataset.batching import SAMPLING
+
 
 class SamplingPriorities:
     """Draws the sampling priorities of a step, see `src.models.matcher.subsample`.
@@ -44,7 +46,7 @@ class SamplingPriorities:
 
     def _draw(self, step, num_anchors, num_proposals, padded_boxes, micro_batch):
         first = (self.rank * self.cfg.accumulate_steps + micro_batch) * self.cfg.batch_size
-        rngs = [np.random.default_rng([self.cfg.seed, step, row]) for row in range(first, first + self.cfg.batch_size)]
+        rngs = [np.random.default_rng([self.cfg.seed, SAMPLING, step, first + row]) for row in range(self.cfg.batch_size)]
         anchors = _permutations(rngs, num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
         head = self.cfg.bbox_head
         num_rois = num_proposals + padded_boxes * head.add_gt_as_proposals

@@ -11,6 +11,7 @@ from src.compile_cache import graph_name, stored_graph
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.loader import Batch
 from src.distributed import Group
+from src.errors import UserError
 from src.models.faster_rcnn import FasterRCNN, TrainingForward
 from src.models.precision import can_overflow
 from src.train.all_reduce import build_all_reduce
@@ -21,10 +22,10 @@ from src.train.statistics import moving_statistics
 
 
 class Reduce(nn.Cell):
-    """Gradients of this process -> those of all processes, and last, with `sums`, the sum of each, (number of gradients,).
+    """Losses and gradients of this process -> means over all processes, and last, with `sums`, the sum of each gradient.
 
     Args:
-        all_reduce: cell from a tuple of gradients to that of all processes, or None, see `src.train.all_reduce`.
+        all_reduce: cell from a tuple of losses and gradients to their means, or None, see `src.train.all_reduce`.
         sums: see `src.train.overflow`.
     """
 
@@ -35,10 +36,10 @@ class Reduce(nn.Cell):
         self.map = ops.HyperMap()  # a loop over 60 gradients takes five times as long to compile
 
     # One argument a gradient, see Update.
-    def construct(self, *gradients):
+    def construct(self, *tensors):
         if self.all_reduce is not None:
-            gradients = self.all_reduce(gradients)
-        return gradients + (ops.stack(self.map(sum_of, gradients)),) if self.sums else gradients
+            tensors = self.all_reduce(tensors)
+        return tensors + (ops.stack(self.map(sum_of, tensors[1:])),) if self.sums else tensors
 
 
 class LossAndGradients(nn.Cell):
@@ -64,9 +65,7 @@ class LossAndGradients(nn.Cell):
 
     def construct(self, *batch):
         (_, losses), gradients = self.value_and_grad(*batch)
-        if self.reduce is not None:
-            gradients = self.reduce(*gradients)
-        return (losses,) + gradients
+        return (losses,) + gradients if self.reduce is None else self.reduce(losses, *gradients)
 
 
 class Accumulate(nn.Cell):
@@ -173,9 +172,8 @@ class GradientStep:
             return total
         for number, own in enumerate(inputs, start=2):
             total = self._add(total, self._run(canvas, own), 1 / number if number == self.accumulate_steps else 1.0)
-        losses, *gradients = total
         with stored_graph("reduce"):
-            return (losses, *self.reduce(*gradients))
+            return self.reduce(*total)
 
     def _run(self, canvas, inputs):
         with stored_graph(graph_name("gradients", canvas)):
@@ -262,9 +260,12 @@ def build_optimizer(cfg, parameters: list[Parameter]) -> nn.Momentum:
     """Stochastic gradient descent with momentum, whose learning rate `set_learning_rate` sets before each step.
 
     Args:
-        cfg: the section `optimizer`; with `filter_bias_and_bn`, weight decay acts on convolution and dense weights only.
+        cfg: the section `optimizer`; with `filter_bias_and_bn`, weight decay acts on convolution and dense weights only;
+            with `nesterov` on the CPU, UserError is raised.
         parameters: to be trained.
     """
+    if cfg.nesterov and ms.get_context("device_target") == "CPU":
+        raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
     groups = [{"params": list(parameters), "weight_decay": cfg.weight_decay}]
     if cfg.filter_bias_and_bn:
         weights = [parameter for parameter in parameters if parameter.ndim > 1]

@@ -1,4 +1,8 @@
-"""What two ranks must agree on, each asserting it: means of statistics, and steps that overflow on one of them."""
+"""What two ranks must agree on, each asserting it: means of statistics, and steps that overflow on one of them.
+
+agreement.py [DEVICE]: with the all-reduce that DEVICE, Ascend, GPU or CPU, has. A CPU can run that of the others as well, if
+msrun or a rank table starts the ranks.
+"""
 import sys
 from types import SimpleNamespace
 from unittest import mock
@@ -47,8 +51,8 @@ def build(group, device_target, all_reduce=None):
     return forward, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, False, all_reduce, check)
 
 
-def check_steps(group):
-    forward, scaler, step = build(group, "CPU")
+def check_steps(group, device_target):
+    forward, scaler, step = build(group, device_target)
 
     # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
     losses, applied = step(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
@@ -56,8 +60,8 @@ def check_steps(group):
     assert forward.layer.weight.asnumpy() == 0.0
 
     # Rank 1 alone overflows.
-    _, applied = step(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
-    assert not applied
+    losses, applied = step(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
+    assert not applied and np.isnan(losses).all()  # the weight is 0
     assert forward.layer.weight.asnumpy() == 0.0
     assert scaler.scale_value.asnumpy() == 4.0
 
@@ -86,7 +90,10 @@ if __name__ == "__main__":
     ranks = join_processes()
     ranks.connect("CPU")
     check_statistics(ranks)
-    check_steps(ranks)
+    target = sys.argv[1] if len(sys.argv) > 1 else "CPU"
+    if target != "CPU":
+        ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=ranks.size)
+    check_steps(ranks, target)
     check_flags(ranks)
     check_sharing(ranks)
     sys.stdout.write(f"rank {ranks.rank} agrees\n")

@@ -10,7 +10,7 @@ import pytest
 from src import device
 from src.config import Config, with_settings
 from src.device import find_device, load_error, set_up_device
-from src.distributed import SingleProcess
+from src.distributed import SingleProcess, join_processes
 from src.errors import UserError
 
 # As MindSpore 2.10 raises it on a machine without CANN.
@@ -134,6 +134,28 @@ def test_only_on_a_cpu_operators_wait_and_processors_are_shared_and_threads_may_
     set_up_device(with_settings(Config(), {"device_target": "auto"}), group)
     assert len(bound) == 2 and group.connected == "Ascend"
     assert chosen == [("CPU", None), ("Ascend", 3)] and waits == [1]
+
+
+@pytest.mark.parametrize(("variables", "number"), [
+    ({}, 0), ({"DEVICE_ID": "2"}, 2), ({"ASCEND_DEVICE_ID": "5"}, 5), ({"DEVICE_ID": "2", "ASCEND_DEVICE_ID": "5"}, 2),
+    ({"RANK_TABLE_FILE": "/etc/hccl.json", "RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "7"}, 7)])
+def test_a_single_process_uses_the_device_that_its_environment_names(machine, monkeypatch, variables, number):
+    chosen = machine(ascend=8)
+    for name in ("DEVICE_ID", "ASCEND_DEVICE_ID", "RANK_TABLE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    set_up_device(with_settings(Config(), {"device_target": "Ascend"}), join_processes())
+    assert chosen == [("Ascend", number)]
+
+
+@pytest.mark.parametrize("value", ["-1", "x", "0,1", "1.5"])
+def test_a_device_number_that_is_none(machine, monkeypatch, value):
+    machine(ascend=8)
+    monkeypatch.delenv("DEVICE_ID", raising=False)
+    monkeypatch.setenv("ASCEND_DEVICE_ID", value)
+    with pytest.raises(UserError, match=f"^DEVICE_ID or ASCEND_DEVICE_ID must be .*, not '{value}'; correct or"):
+        set_up_device(with_settings(Config(), {"device_target": "Ascend"}), SingleProcess())
 
 
 @pytest.mark.parametrize(("settings", "has_products", "expected", "sentence"), [

@@ -1,23 +1,24 @@
 """How a process finds out which group it belongs to, from what a launcher has set."""
+import json
 import os
 
 import pytest
+from mindspore import communication
 
 from src.distributed import MsrunGroup, SingleProcess, join_processes
 from src.environment import set_environment
 from src.errors import UserError
 
-LAUNCHERS = ("MS_ROLE", "MS_NODE_ID", "MS_WORKER_NUM", "DEVICE_ID", "RANK_TABLE_FILE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+LAUNCHERS = ("MS_ROLE", "MS_NODE_ID", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_TIMEOUT", "DEVICE_ID",
+             "ASCEND_DEVICE_ID", "RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 @pytest.fixture
 def launched(monkeypatch):
     """A function that makes it look as if a launcher had set these variables and no others."""
     def set_variables(**variables):
-        for name in LAUNCHERS:
-            monkeypatch.delenv(name, raising=False)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
+        kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
+        monkeypatch.setattr(os, "environ", {**kept, **variables})
     return set_variables
 
 
@@ -39,12 +40,67 @@ def test_a_worker_of_msrun_without_a_number(launched):
         join_processes()
 
 
-def test_rank_tables_are_refused(launched):
-    launched(RANK_TABLE_FILE="/etc/hccl.json")
-    with pytest.raises(UserError, match="^RANK_TABLE_FILE is set, .* with msrun or mpirun, see docs/devices.md.$"):
+# Rank tables of HCCL's documentation: version 1.0 of two servers, 1.2, and ModelArts' older format.
+DEVICES = [{"device_id": str(i), "device_ip": f"192.1.27.{i}"} for i in range(2)]
+TABLES = {
+    "1.0": ({"server_count": "2", "version": "1.0", "status": "completed", "server_list": [
+        {"server_id": f"10.155.111.{host}", "host_nic_ip": "reserve",
+         "device": [{**own, "rank_id": str(first + i)} for i, own in enumerate(DEVICES)]}
+        for host, first in ((140, 2), (141, 0))]}, "10.155.111.141"),
+    "1.2": ({"version": "1.2", "server_count": "2", "status": "completed", "server_list": [
+        {"server_id": f"node_{number}", "host_ip": f"172.16.0.{number}",
+         "device": [{**own, "super_device_id": "0", "rank_id": str(2 * number + i)} for i, own in enumerate(DEVICES)]}
+        for number in range(2)]}, "172.16.0.0"),
+    "one server": ({"server_count": "1", "version": "1.0", "status": "completed", "server_list": [
+        {"server_id": "192.168.0.25", "device": [{**own, "rank_id": str(i)} for i, own in enumerate(DEVICES)]}]}, "127.0.0.1"),
+    "older": ({"group_count": "1", "status": "completed", "group_list": [
+        {"group_name": "job-trainjob", "device_count": "4", "instance_count": "2", "instance_list": [
+            {"pod_name": f"job-{number}", "server_id": f"192.168.0.{number}", "devices": DEVICES} for number in (25, 26)]}]},
+        "192.168.0.25")}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_card_of_several_in_a_rank_table_is_a_worker_as_of_msrun(launched, tmp_path, name):
+    """MindSpore, which no longer starts from a rank table, does not see it."""
+    table, host = TABLES[name]
+    path = tmp_path / "hccl.json"
+    path.write_text(json.dumps(table))
+    launched(RANK_TABLE_FILE=str(path), RANK_ID="3", RANK_SIZE="4", ASCEND_DEVICE_ID="1")
+    group = join_processes()
+    assert isinstance(group, MsrunGroup) and (group.rank, group.size, group.local_rank) == (3, 4, 1)
+    assert {key: os.environ.get(key) for key in ("MS_ROLE", "MS_SCHED_HOST", "MS_SCHED_PORT", "RANK_TABLE_FILE")} == {
+        "MS_ROLE": "MS_WORKER", "MS_SCHED_HOST": host, "MS_SCHED_PORT": "8118", "RANK_TABLE_FILE": None}
+
+
+@pytest.mark.parametrize("variables", [{"RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "5"}, {}])
+def test_one_card_of_a_rank_table_is_a_single_process(launched, variables):
+    launched(RANK_TABLE_FILE="/etc/hccl.json", **variables)
+    assert isinstance(join_processes(), SingleProcess) and "RANK_TABLE_FILE" not in os.environ
+
+
+@pytest.mark.parametrize(("text", "variables"), [
+    (None, {}), ("no JSON", {}), ("[]", {}), ('{"server_list": []}', {}), ('{"server_list": [{"device": []}, {}]}', {}),
+    (json.dumps(TABLES["1.0"][0]), {"RANK_ID": "x"}), (json.dumps(TABLES["1.0"][0]), {"RANK_SIZE": ""})])
+def test_a_rank_table_that_cannot_be_used(launched, tmp_path, text, variables):
+    path = tmp_path / "hccl.json"
+    if text:
+        path.write_text(text)
+    launched(RANK_TABLE_FILE=str(path), **{"RANK_ID": "0", "RANK_SIZE": "4", "ASCEND_DEVICE_ID": "0", **variables})
+    with pytest.raises(UserError, match=rf"^the rank table {path} .* start the processes with msrun, see docs/devices.md\.$"):
         join_processes()
-    launched()
-    assert isinstance(join_processes(), SingleProcess)
+
+
+@pytest.mark.parametrize(("device_target", "given", "expected"), [
+    ("CPU", None, "15"), ("CPU", "60", "60"), ("Ascend", None, None)])
+def test_only_processes_on_a_cpu_give_up_on_a_killed_one_after_15_s(launched, monkeypatch, device_target, given, expected):
+    """On Ascend, the same variable limits how long the ranks wait for HCCL's id."""
+    launched(MS_ROLE="MS_SCHED", MS_WORKER_NUM="2", **{"MS_NODE_TIMEOUT": given} if given else {})
+    set_environment()
+    found = []
+    monkeypatch.setattr(communication, "init", lambda: found.append(os.environ.get("MS_NODE_TIMEOUT")))
+    with pytest.raises(SystemExit):
+        join_processes().connect(device_target)
+    assert found == [expected]
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "600"), ("90", "90")])

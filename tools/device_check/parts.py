@@ -177,9 +177,8 @@ def training(bench, rng):
     batch, boxes, weights = bench.cfg.batch_size, annotated_boxes(rng, bench), bench.network.trainable_params()
     inputs = (*_image(bench, rng), *boxes, priorities(rng, batch, bench.forward.num_anchors),
               priorities(rng, batch, bench.forward.num_proposals + boxes[0].shape[1]))
-    loss_scale = build_scaler(bench.cfg).scale_value
-    return Part(LossAndGradients(bench.forward, ParameterTuple(weights), loss_scale, None).set_train(), inputs,
-                names=("losses", *(f"gradient of {weight.name}" for weight in weights)))
+    step = LossAndGradients(bench.forward, ParameterTuple(weights), build_scaler(bench.cfg).scale_value, None)
+    return Part(step.set_train(), inputs, names=("losses", *(f"gradient of {weight.name}" for weight in weights)))
 
 
 def inference(bench, rng):

@@ -1,7 +1,10 @@
 """What mpirun starts, MindSpore's launcher msrun starts as well."""
 import json
+import os
 import signal
 import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import psutil
 import pytest
 
 from src.checkpoint import read_checkpoint
-from tests.helpers.launching import MSRUN_ENVIRONMENT, msrun, take_all_processors, wait_for, wait_for_end
+from tests.helpers.launching import MSRUN_ENVIRONMENT, free_port, msrun, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
 
 NAME = "FasterRCNN_det_resnet18"
@@ -22,7 +25,7 @@ def start(save_dir, *words):
     save_dir.mkdir(exist_ok=True)
     with open(log, "w") as output:
         return psutil.Popen(msrun(2, save_dir / "logs", *words, "--save_dir", save_dir), cwd=ROOT, env=MSRUN_ENVIRONMENT,
-                            stdout=output, stderr=subprocess.STDOUT, preexec_fn=take_all_processors), log
+                            stdout=output, stderr=subprocess.STDOUT), log
 
 
 def ranks_and_scheduler(program):
@@ -57,6 +60,37 @@ def test_training_gives_the_weights_that_it_gives_under_mpirun(whole_runs, train
 def test_an_evaluation_writes_the_results_file_of_one_process(whole_runs, alone):
     found, expected = ((folder / "bbox_results.json").read_text() for folder in (whole_runs["evaluation"] / "eval", alone[1]))
     assert found == expected and len({row["image_id"] for row in json.loads(found)}) > 5
+
+
+def agree(text):
+    return all(f"rank {rank} agrees" in text for rank in range(2))
+
+
+def test_the_all_reduce_of_devices_gives_means_of_losses_and_gradients(tmp_path):
+    """It runs in the graph, with the CPU in the place of the devices; see tests/programs/agreement.py."""
+    done = subprocess.run(msrun(2, tmp_path / "logs", "tests/programs/agreement.py", "GPU"), cwd=ROOT, stdout=subprocess.PIPE,
+                          env={**MSRUN_ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stderr=subprocess.STDOUT, text=True, timeout=300)
+    assert done.returncode == 0 and agree(done.stdout), done.stdout[-6000:]
+
+
+def test_the_processes_of_a_rank_table_find_each_other(tmp_path):
+    """ModelArts starts the program once per card; the process that connects them ends with them."""
+    table, words = tmp_path / "hccl.json", [sys.executable, "tests/programs/agreement.py"]
+    cards = [{"device_id": str(i), "device_ip": f"192.1.27.{i}", "rank_id": str(i)} for i in range(2)]
+    table.write_text(json.dumps({"version": "1.0", "server_count": "1", "status": "completed",
+                                 "server_list": [{"server_id": "10.155.111.140", "device": cards}]}))
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "RANK_TABLE_FILE": str(table), "RANK_SIZE": "2",
+                 "MS_SCHED_PORT": str(free_port())}
+    ranks = [psutil.Popen(words, cwd=ROOT, env={**variables, "RANK_ID": str(i), "ASCEND_DEVICE_ID": str(i)}, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for i in range(2)]
+    scheduler = None
+    deadline = time.monotonic() + 60
+    while scheduler is None and time.monotonic() < deadline:
+        scheduler = next((child for child in ranks[0].children() if child.environ().get("MS_ROLE") == "MS_SCHED"), None)
+        time.sleep(0.1)
+    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert agree("".join(outputs)) and [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert scheduler.wait(timeout=60) in (0, None)
 
 
 def end_while_training(config, folder, name, number, sign):

@@ -40,10 +40,10 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
     assert "1 empty boxes (dropped)" in said
     assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in said
     sheet = cv2.imread(str(output))
-    # By the words of src/dataset/loader.py: the order is of (seed, epoch), and whether an image is mirrored of
-    # (seed, epoch, its number), with epochs from 0.
-    wanted = np.random.default_rng([SEED, EPOCH - 1]).permutation(IMAGES)[:COUNT]
-    mirrored = [np.random.default_rng([SEED, EPOCH - 1, number]).random() < 0.5 for number in wanted]
+    # By the words of src/dataset/batching.py: the order is of (seed, 2, epoch), and whether an image is mirrored of
+    # (seed, 3, epoch, its number, 0), with epochs from 0.
+    wanted = np.random.default_rng([SEED, 2, EPOCH - 1]).permutation(IMAGES)[:COUNT]
+    mirrored = [np.random.default_rng([SEED, 3, EPOCH - 1, number]).random() < 0.5 for number in wanted]
     assert len(set(mirrored)) == 2
     places = []
     for number, flip in zip(wanted, mirrored):

@@ -9,6 +9,7 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from tools import check_device
+from tools.device_check import child as child_module
 from tools.device_check import exchange, network, run_parts, trainings, versions
 from tools.device_check.child import Ending, run_child
 from tools.device_check.expected import largest_error, read_expected, summary, write_expected
@@ -55,25 +56,55 @@ def test_how_a_child_ended_is_told(tmp_path, end, failure):
     assert ending.failure == failure and "its last line" in ending.output and ending.first_s is None
 
 
-def test_a_child_that_hangs_is_ended_and_its_log_says_where(tmp_path):
-    start = time.monotonic()
-    ending = run_program("import time\ndef waits_for_ever():\n    time.sleep(50)\nwaits_for_ever()", tmp_path, limit=1)
-    assert ending.failure == "no progress in 1 s" and "waits_for_ever" in ending.output and time.monotonic() - start < 30
+@pytest.fixture
+def clock(monkeypatch):
+    """[seconds]: the time for those who wait for a child, which stands still unless the test moves it."""
+    seconds = [0.0]
+    monkeypatch.setattr(child_module, "time", SimpleNamespace(monotonic=lambda: seconds[0], sleep=time.sleep))
+    return seconds
 
 
-def test_progress_gives_a_child_more_time(tmp_path):
-    text = f"import time\nfor _ in range(8):\n    time.sleep(0.2)\n    open({str(tmp_path / 'lines')!r}, 'a').write('line')"
-    ending = run_program(text, tmp_path, limit=1, watched=tmp_path / "lines")
-    assert not ending.failure and 0.2 <= ending.first_s < ending.seconds
+# Appends a line to a file and waits until somebody has made the file of its number, for argv[1] lines.
+WAITING = """
+import pathlib, sys, time
+def waits_for_ever():
+    for number in range({lines}):
+        with open("{folder}/lines", "a") as file:
+            file.write("line\\n")
+        while not pathlib.Path(f"{folder}/{{number}}").exists():
+            time.sleep(0.01)
+waits_for_ever()
+"""
+
+
+def test_a_child_that_hangs_is_ended_and_its_log_says_where(tmp_path, clock):
+    def pass_the_limit():
+        clock[0] += 11
+
+    ending = run_program(WAITING.format(folder=tmp_path, lines=1), tmp_path, limit=10, watched=tmp_path / "lines",
+                         grown=pass_the_limit)
+    assert ending.failure == "no progress in 10 s" and "waits_for_ever" in ending.output
+
+
+def test_progress_gives_a_child_more_time(tmp_path, clock):
+    answers = iter(range(4))
+
+    def answer_in_time():
+        clock[0] += 9
+        (tmp_path / str(next(answers))).touch()
+
+    ending = run_program(WAITING.format(folder=tmp_path, lines=4), tmp_path, limit=10, watched=tmp_path / "lines",
+                         grown=answer_in_time)
+    assert not ending.failure and 0 <= ending.first_s < ending.seconds == 4 * 9
 
 
 def test_parts_go_on_after_one_that_fails(tmp_path, child):
     names = ["first", "crash", "second", "wrong", "hang", "third"]
     found = []
-    network.check_parts("CPU", names, tmp_path, 2, found.append)
+    network.check_parts("CPU", names, tmp_path, 10, found.append)
     assert [outcome.name for outcome in found] == ["device", *names]
     assert [outcome.result for outcome in found] == ["OK", "OK", "FAILED", "OK", "FAILED", "FAILED", "OK"]
-    assert [found[i].note for i in (1, 2, 5)] == ["CPU", "ended by SIGSEGV", "no progress in 2 s"]
+    assert [found[i].note for i in (1, 2, 5)] == ["CPU", "ended by SIGSEGV", "no progress in 10 s"]
     assert "at crash" in found[2].details and "at hang" in found[5].details
 
 

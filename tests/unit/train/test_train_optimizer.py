@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from src.errors import UserError
 from src.train.step import build_optimizer, set_learning_rate
 
 DECAY, MOMENTUM, RATES = 0.1, 0.9, (0.5, 0.02)
@@ -28,6 +29,12 @@ def build(filter_bias_and_bn=True, decay=DECAY):
     for parameter in parameters:
         parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
     return parameters, build_optimizer(cfg, parameters)
+
+
+def test_nesterov_is_refused_on_the_cpu_which_would_ignore_it():
+    cfg = SimpleNamespace(weight_decay=DECAY, momentum=MOMENTUM, nesterov=True, filter_bias_and_bn=True)
+    with pytest.raises(UserError, match="^optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.$"):
+        build_optimizer(cfg, Network().trainable_params())
 
 
 @pytest.mark.parametrize(("filter_bias_and_bn", "mode"), [(True, ms.GRAPH_MODE), (True, ms.PYNATIVE_MODE),
