@@ -34,7 +34,7 @@ def fusion_ends(parameters: list[Parameter]) -> list[int]:
     pass goes on. MindSpore counts from 0, and the parameter of a number belongs to the exchange that it ends.
     """
     ends = np.cumsum([parameter.size for parameter in parameters])  # all travel as float32
-    return [int(np.abs(ends - ends[-1] * part / EXCHANGES).argmin()) for part in range(1, EXCHANGES)]
+    return sorted({int(np.abs(ends - ends[-1] * part / EXCHANGES).argmin()) for part in range(1, EXCHANGES)})
 
 
 class AllReduce:

@@ -43,7 +43,7 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
     # By the words of src/dataset/batching.py: the order is of (seed, 2, epoch), and whether an image is mirrored of
     # (seed, 3, epoch, its number, 0), with epochs from 0.
     wanted = np.random.default_rng([SEED, 2, EPOCH - 1]).permutation(IMAGES)[:COUNT]
-    mirrored = [np.random.default_rng([SEED, 3, EPOCH - 1, number]).random() < 0.5 for number in wanted]
+    mirrored = [np.random.default_rng([SEED, 3, EPOCH - 1, number, 0]).random() < 0.5 for number in wanted]
     assert len(set(mirrored)) == 2
     places = []
     for number, flip in zip(wanted, mirrored):
