@@ -55,7 +55,7 @@ def join_processes() -> Group:
 
 
 def _read_rank_table(path):
-    """Replace the variables that ModelArts sets for each of several cards by those of msrun; rank 0 starts msrun's scheduler.
+    """Set msrun's variables from the variables that ModelArts sets per card; rank 0 starts msrun's scheduler.
 
     MindSpore 2.10 itself no longer starts from a rank table, and it compiles differently if RANK_TABLE_FILE is set.
     """
@@ -200,8 +200,8 @@ class MsrunGroup:
         from mindspore import Tensor
         from mindspore.communication import get_group_size, get_local_rank, get_local_rank_size, get_rank, init
         from mindspore.mint import distributed
-        if device_target == "CPU":  # Ascend would wait so many seconds for HCCL's id as well
-            os.environ.setdefault("MS_NODE_TIMEOUT", "15")  # for which the scheduler waits for a killed process
+        if device_target == "CPU":  # on Ascend it also limits the time until HCCL's id arrives
+            os.environ.setdefault("MS_NODE_TIMEOUT", "15")  # seconds until the scheduler notices a killed process
         init()
         if self._schedules:
             sys.exit(0)

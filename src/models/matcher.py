@@ -80,7 +80,7 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
 def _largest(high, low, number):
     """A key (B, N) whose `number` largest values belong to the largest pairs (high, low), these values, and their indices.
 
-    Pairs whose first digit is above that of the last pair get BASE, its equals low, and all others, also those with -1, -1.
+    A pair gets BASE if its high is above the high of the last pair, low if both are equal and not -1, and -1 otherwise.
     """
     last = ops.maximum(TOP_K(high, number)[0][:, -1:], 0.0)
     key = ops.select(high > last, BASE * ops.ones_like(low), ops.select(high == last, low, -ops.ones_like(low)))

@@ -19,10 +19,10 @@ def build_all_reduce(group: Group, device_target: str, parameters: list[Paramete
         return AllReduce()
     if device_target == "CPU":
         return HostAllReduce(group)
-    parameters = [Parameter(Tensor(0.0, ms.float32), name="losses"), *parameters]
+    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # in the first exchange
     # Read by the reducer's constructor.
-    ms.set_auto_parallel_context(all_reduce_fusion_config=fusion_ends(parameters))
-    return AllReduce(nn.DistributedGradReducer(parameters, True, group.size))
+    ms.set_auto_parallel_context(all_reduce_fusion_config=[end + 1 for end in fusion_ends(parameters)])
+    return AllReduce(nn.DistributedGradReducer([losses, *parameters], True, group.size))
 
 
 def fusion_ends(parameters: list[Parameter]) -> list[int]:

@@ -28,7 +28,7 @@ INPUT_TYPES = {"910A": {"TopK": {"float16"}, "NMSWithMask": {"float16"}}, "910B"
 # Of the operators that take float16 only: the inputs that may be rounded, by operator, module and column, and the effect.
 APPROXIMATE = {
     ("TopK", "src.models.proposals", "all"): "proposals are ordered by scores rounded to float16",
-    ("NMSWithMask", "src.models.proposals", "boxes"): "proposals suppress each other by coordinates rounded to float16"}
+    ("NMSWithMask", "src.models.proposals", "boxes"): "NMS compares coordinates rounded to float16"}
 
 
 def in_converter(package: Path) -> set[str]:

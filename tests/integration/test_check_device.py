@@ -1,4 +1,4 @@
-"""tools/check_device.py: all parts for real, in a process of their own."""
+"""tools/check_device.py: every part runs on the CPU, in a child process."""
 import pytest
 
 from tests.helpers.scripts import run_script

@@ -1,7 +1,7 @@
 """What two ranks must agree on, each asserting it: means of statistics, and steps that overflow on one of them.
 
-agreement.py [DEVICE]: with the all-reduce that DEVICE, Ascend, GPU or CPU, has. A CPU can run that of the others as well, if
-msrun or a rank table starts the ranks.
+agreement.py [DEVICE]: with the all-reduce of DEVICE, Ascend, GPU or CPU (the default). A CPU can run the all-reduce of Ascend
+and GPU if msrun or a rank table starts the ranks.
 """
 import sys
 from types import SimpleNamespace

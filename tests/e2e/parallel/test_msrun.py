@@ -67,7 +67,7 @@ def agree(text):
 
 
 def test_the_all_reduce_of_devices_gives_means_of_losses_and_gradients(tmp_path):
-    """It runs in the graph, with the CPU in the place of the devices; see tests/programs/agreement.py."""
+    """It runs in the graph, and the CPU replaces the devices; see tests/programs/agreement.py."""
     done = subprocess.run(msrun(2, tmp_path / "logs", "tests/programs/agreement.py", "GPU"), cwd=ROOT, stdout=subprocess.PIPE,
                           env={**MSRUN_ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stderr=subprocess.STDOUT, text=True, timeout=300)
     assert done.returncode == 0 and agree(done.stdout), done.stdout[-6000:]

@@ -141,7 +141,7 @@ def sample_by_sorting(positive, negative, priority, number, max_positive):
     return index, np.arange(len(index)) < len(positives), index >= 0
 
 
-# Candidates, shares of positives and negatives, number of samples, most positives. 245,520 anchors are those of 768x1280.
+# Candidates, shares of positives and negatives, number of samples, most positives. 768x1280 has 245,520 anchors.
 SAMPLES = [(245_520, 0.002, 0.99, 256, 128), (245_520, 0.0001, 0.9, 256, 128), (245_520, 0, 1, 256, 128),
            (245_520, 1, 0, 256, 128), (245_520, 0.5, 0.5, 256, 256), (245_520, 0.001, 0.0003, 512, 128),
            (2128, 0.3, 0.5, 512, 128), (2049, 0.9, 0.1, 512, 2049), (100, 0.3, 0.5, 256, 128), (100, 0.3, 0.2, 50, 0)]

@@ -122,7 +122,7 @@ def test_small_boxes_dropped_first_leave_their_places_to_others(min_size):
 
 @pytest.mark.parametrize("drop_small_first", [False, True])
 def test_on_910a_rejected_boxes_are_not_valid(monkeypatch, drop_small_first):
-    """Logits that float16 represents, and a TopK of float16: the proposals are those of float32."""
+    """Logits that float16 represents, and a TopK of float16: the proposals are the same as in float32."""
     anchors, _, deltas = random_input(6)
     logits = np.random.default_rng(6).permuted(np.tile(np.arange(len(anchors)) / 16, (2, 1)), axis=1)
     cfg = settings(min_size=20.0, pre_nms_top_n=12, drop_small_first=drop_small_first)
