@@ -19,9 +19,9 @@ def build_all_reduce(group: Group, device_target: str, parameters: list[Paramete
         return AllReduce()
     if device_target == "CPU":
         return HostAllReduce(group)
-    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # in the first exchange
+    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # in an exchange of their own
     # Read by the reducer's constructor.
-    ms.set_auto_parallel_context(all_reduce_fusion_config=[end + 1 for end in fusion_ends(parameters)])
+    ms.set_auto_parallel_context(all_reduce_fusion_config=[0, *(end + 1 for end in fusion_ends(parameters))])
     return AllReduce(nn.DistributedGradReducer([losses, *parameters], True, group.size))
 
 
