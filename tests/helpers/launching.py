@@ -18,12 +18,6 @@ MPIRUN = str(BESIDE_PYTHON / "mpirun") if (BESIDE_PYTHON / "mpirun").exists() el
 MSRUN_ENVIRONMENT = {**USER_ENVIRONMENT, "PATH": f"{BESIDE_PYTHON}:{USER_ENVIRONMENT['PATH']}"}
 
 
-def take_all_processors():
-    """Give this process all processors of the machine: with -n, pytest and its child processes may keep to one."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, range(os.cpu_count() or 1))
-
-
 def launch(ranks, *words):
     """The command that starts `words`, a Python program and its arguments, as several processes."""
     return [MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), "--merge-stderr-to-stdout",

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from src.checkpoint import read_checkpoint
-from tests.helpers.launching import PATIENCE, launch, take_all_processors, wait_for, wait_for_end
+from tests.helpers.launching import PATIENCE, launch, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
 
 
@@ -64,8 +64,7 @@ def test_a_signal_saves_the_step(config, workspace, ranks):
     folder, log = workspace / f"signal_to_{len(ranks)}", workspace / f"signal_to_{len(ranks)}.log"
     mpirun, *words = launch(2, "train.py", "--config", config, "--save_dir", folder, "-o", "epochs=1000", "batch_size=1")
     with open(log, "w") as output:  # a rank that is bound to one processor would have no threads of NumPy
-        program = psutil.Popen([mpirun, "--bind-to", "none", *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-                               preexec_fn=take_all_processors)
+        program = psutil.Popen([mpirun, "--bind-to", "none", *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     wait_for("epoch 1/1000 step 1/4", program, log)
     processes = ranks_of(program, "train.py")
     for rank in ranks:

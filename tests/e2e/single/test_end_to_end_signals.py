@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT: the step is finished and saved, the exit status is 143 or 130, and a later signal ends the run at once.
 
-Each run that gets a signal is a new process on all processors. NumPy starts threads, which may not block the signals, only on two
-or more processors, and a copy of a process does not have them.
+Each run that gets a signal is a new process on all processors: NumPy starts threads, which may not block the signals, only on two
+or more processors.
 """
 import contextlib
 import os
@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from src.run_folder import lock_folder
-from tests.helpers.launching import PATIENCE, take_all_processors
+from tests.helpers.launching import PATIENCE
 from tests.helpers.paths import ROOT
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_json, read_lines, wait_until
+from tests.helpers.scripts import USER_ENVIRONMENT
 
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 ASKED = "training ends after this step"
@@ -48,7 +49,7 @@ def start(command):
         words = [*before, sys.executable, *map(str, command(script, save_dir, *flags, **settings))]
         with open(log, "w") as file:
             program = psutil.Popen(words, cwd=ROOT, stdin=stream, stdout=stream or file, stderr=subprocess.STDOUT,
-                                   env={**os.environ, **dict(environment)}, start_new_session=True,
+                                   env={**USER_ENVIRONMENT, **dict(environment)}, start_new_session=True,
                                    preexec_fn=lambda: prepare(stream))
         started.append(program)
         return program, log
@@ -61,8 +62,7 @@ def start(command):
 
 
 def prepare(terminal):
-    """In a new process: take all processors, and make `terminal`, an open file, its terminal."""
-    take_all_processors()
+    """In a new process: make `terminal`, an open file, its terminal."""
     if terminal:
         os.close(os.open(os.ttyname(terminal), os.O_RDWR))  # the first terminal that a session opens becomes its terminal
 
