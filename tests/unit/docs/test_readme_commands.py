@@ -16,7 +16,7 @@ TOOLS += ["deploy/detect.py"]
 COMMAND = re.compile(r"(?:(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
                      r"(?:\.venv/bin/)?python|msrun(?: --\w+=\S+)+) (?P<script>[\w/]+\.py) (?P<arguments>.*)")
 FLAG = re.compile(r"--\w+")
-LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--log_dir")
+LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--log_dir", "--join")
 
 
 def parse(script, arguments, monkeypatch):
