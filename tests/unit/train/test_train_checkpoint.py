@@ -20,6 +20,7 @@ from src.train.saver import Saver, TrainState
 from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import run_folder, schedule, settings
+from tests.helpers.skipping import skip_or_fail
 
 
 class BoxHead(nn.Cell):
@@ -547,7 +548,7 @@ assert read_checkpoint(sys.argv[1]).weights["fc.weight"].tolist() == [1, 2]
 def test_a_file_system_without_modes_and_without_fsync_of_folders(path, tmp_path):
     compiler = shutil.which("g++")
     if compiler is None:
-        pytest.skip("there is no g++")
+        skip_or_fail("there is no g++")
     (tmp_path / "shim.cc").write_text(SMALL_FILE_SYSTEM)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "shim.so", tmp_path / "shim.cc"], check=True)
     done = subprocess.run([sys.executable, "-c", WRITE, path], cwd=ROOT, capture_output=True, text=True,
