@@ -38,6 +38,14 @@ class Script(psutil.Popen):
         STARTED.append(self)
 
 
+def has_ended(number):
+    """Whether the process with this id has ended. A zombie has: a container may never fetch the exit status of an orphan."""
+    try:
+        return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def end(process):
     """Kill a process (psutil.Process) and its descendants, if they still run."""
     try:

@@ -6,6 +6,7 @@ from tools.check_device import PARTS
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(930)
 def test_every_part_on_the_cpu(tmp_path):
     words = ["tools/check_device.py", "--device_target", "CPU", "--only", ",".join(PARTS), "--save_dir", tmp_path]
     done = run_script(*words, timeout=900)

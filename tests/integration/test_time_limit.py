@@ -3,10 +3,8 @@ import os
 import subprocess
 import sys
 
-import psutil
-
 from tests.helpers.paths import ROOT
-from tests.helpers.scripts import MARK
+from tests.helpers.scripts import MARK, has_ended
 
 
 def test_a_test_that_hangs(tmp_path):
@@ -16,5 +14,5 @@ def test_a_test_that_hangs(tmp_path):
                           capture_output=True, text=True, timeout=200)
     assert done.returncode == 1 and "Timeout" in done.stdout and "1 failed" in done.stdout, done.stdout + done.stderr
     ids = [int(word) for name in ("stays", "leaves") for word in (tmp_path / name).read_text().split()]
-    assert len(ids) == 4 and not any(map(psutil.pid_exists, ids))
+    assert len(ids) == 4 and all(map(has_ended, ids))
     assert done.stderr.count("which a test had left running") == 1  # the child whose parent had ended

@@ -15,9 +15,18 @@ time.sleep(600 if sys.argv[1] == "stays" else 0)
 """
 
 
-@pytest.mark.timeout(5, func_only=True)
-def test_that_hangs():
+@pytest.fixture
+def started():
+    """Processes with children, all of whose ids are written. Their start does not count in the time limit."""
     folder = Path(os.environ["IDS_FOLDER"])
     for word in ("stays", "leaves"):
         Script(["-c", PARENT, word], folder / word, folder / f"{word}.errors")
+    deadline = time.monotonic() + 30
+    while not all((folder / word).read_text().endswith("\n") for word in ("stays", "leaves")):
+        assert time.monotonic() < deadline, "the processes have not written their ids within 30 s"
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(2, func_only=True)
+def test_that_hangs(started):
     time.sleep(600)

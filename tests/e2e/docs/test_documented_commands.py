@@ -6,6 +6,8 @@ import pytest
 from tests.helpers.documented_commands import FEW_SHAPES, runnable
 
 COMMANDS = runnable()
+# The first test runs all commands, of which each has 300 s (tests/helpers/documented_commands.py).
+pytestmark = pytest.mark.timeout(300 * len(COMMANDS))
 
 
 @pytest.mark.slow

@@ -1,9 +1,8 @@
 """What mpirun starts, MindSpore's launcher msrun starts as well."""
+import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from src.checkpoint import read_checkpoint
 from tests.helpers.launching import MSRUN_ENVIRONMENT, free_port, msrun, wait_for, wait_for_end
 from tests.helpers.paths import ROOT
+from tests.helpers.scripts import has_ended, start_script
 
 NAME = "FasterRCNN_det_resnet18"
 
@@ -45,8 +45,8 @@ def whole_runs(config, trained, tmp_path_factory):
     return folders
 
 
-def test_training_gives_the_weights_that_it_gives_under_mpirun(whole_runs, trained):
-    folder = whole_runs["training"]
+def assert_same_training(folder, trained):
+    """A training in a folder has the same weights, momenta and scores as the run of mpirun."""
     found, expected = (read_checkpoint(str(path / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt")) for path in (folder, trained[1]))
     assert len(expected.weights) > 100 and found.weights.keys() == expected.weights.keys()
     for part in ("weights", "moments"):
@@ -54,6 +54,11 @@ def test_training_gives_the_weights_that_it_gives_under_mpirun(whole_runs, train
             np.testing.assert_allclose(getattr(found, part)[name], array, rtol=0, atol=1e-6, err_msg=name)
     for name in ("bbox_results.json", "metrics.json"):
         assert (folder / "eval" / name).read_text() == (trained[1] / "eval" / name).read_text()
+
+
+def test_training_gives_the_weights_that_it_gives_under_mpirun(whole_runs, trained):
+    folder = whole_runs["training"]
+    assert_same_training(folder, trained)
     assert (folder / "output.log").read_text().count("epoch 1/1 step 1/2") == 1
 
 
@@ -73,24 +78,38 @@ def test_the_all_reduce_of_devices_gives_means_of_losses_and_gradients(tmp_path)
     assert done.returncode == 0 and agree(done.stdout), done.stdout[-6000:]
 
 
-def test_the_processes_of_a_rank_table_find_each_other(tmp_path):
+def find_scheduler(rank_0, log):
+    """The process that rank 0 of a rank table starts to connect the ranks."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in rank_0.children():
+            with contextlib.suppress(psutil.Error):  # another child, which has ended
+                if child.environ().get("MS_ROLE") == "MS_SCHED":
+                    return child
+        assert rank_0.poll() is None, log.read_text()[-4000:]
+        time.sleep(0.1)
+    pytest.fail("rank 0 has started no scheduler within 60 s: " + log.read_text()[-4000:])
+
+
+def test_the_processes_of_a_rank_table_train_together(config, trained, tmp_path):
     """ModelArts starts the program once per card; the process that connects them ends with them."""
-    table, words = tmp_path / "hccl.json", [sys.executable, "tests/programs/agreement.py"]
+    table, words = tmp_path / "hccl.json", ["train.py", "--config", config, "--save_dir", tmp_path / "out", "--run_eval", "True"]
     cards = [{"device_id": str(i), "device_ip": f"192.1.27.{i}", "rank_id": str(i)} for i in range(2)]
     table.write_text(json.dumps({"version": "1.0", "server_count": "1", "status": "completed",
                                  "server_list": [{"server_id": "10.155.111.140", "device": cards}]}))
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "RANK_TABLE_FILE": str(table), "RANK_SIZE": "2",
-                 "MS_SCHED_PORT": str(free_port())}
-    ranks = [psutil.Popen(words, cwd=ROOT, env={**variables, "RANK_ID": str(i), "ASCEND_DEVICE_ID": str(i)}, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for i in range(2)]
-    scheduler = None
+    variables = {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "2", "MS_SCHED_PORT": str(free_port())}
+    logs = [tmp_path / f"{i}.log" for i in range(2)]
+    ranks = [start_script(log, *words, "-o", "epochs=1",
+                          environment={**variables, "RANK_ID": str(i), "ASCEND_DEVICE_ID": str(i)})
+             for i, log in enumerate(logs)]
+    scheduler = find_scheduler(ranks[0], logs[0])
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0], [log.read_text()[-4000:] for log in logs]
+    assert_same_training(tmp_path / "out", trained)
+    assert [log.read_text().count("epoch 1/1 step 1/2") for log in logs] == [1, 0]
     deadline = time.monotonic() + 60
-    while scheduler is None and time.monotonic() < deadline:
-        scheduler = next((child for child in ranks[0].children() if child.environ().get("MS_ROLE") == "MS_SCHED"), None)
+    while not has_ended(scheduler.pid):
+        assert time.monotonic() < deadline, "the scheduler has not ended within 60 s"
         time.sleep(0.1)
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert agree("".join(outputs)) and [rank.returncode for rank in ranks] == [0, 0], outputs
-    assert scheduler.wait(timeout=60) in (0, None)
 
 
 def end_while_training(config, folder, name, number, sign):

@@ -17,7 +17,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from src.run_folder import lock_folder
 from tests.helpers.launching import PATIENCE
 from tests.helpers.paths import ROOT
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_json, read_lines, wait_until
@@ -167,15 +166,17 @@ def test_while_another_run_compiles(workspace, start):
     runs = [start("train.py", workspace / name, "--mix", "False", "--compile_cache", cache) for name in names]
     for program, log in runs:
         wait_until(lambda program=program: waits_for_a_lock(program), program, log)
+        program.suspend()  # so that both signals are there when it goes on: two SIGTERM would become one, and SIGINT comes first
         program.send_signal(signal.SIGTERM)
-        wait_until(lambda log=log: ASKED in log.read_text(), program, log)
-        program.send_signal(signal.SIGTERM)
+        program.send_signal(signal.SIGINT)
+        program.resume()
+        wait_until(lambda log=log: f"SIGINT: {ASKED}" in log.read_text(), program, log)
     (patient, patient_log), (impatient, impatient_log) = runs
     time.sleep(3)  # longer than signals count as one
-    impatient.send_signal(signal.SIGINT)
-    assert impatient.wait(timeout=60) == 130
-    assert impatient_log.read_text().endswith("ended by SIGINT\n")
-    assert patient.wait(timeout=60) == 143
+    impatient.send_signal(signal.SIGTERM)
+    assert impatient.wait(timeout=60) == 143
+    assert impatient_log.read_text().endswith("ended by SIGTERM\n")
+    assert patient.wait(timeout=60) == 130
     assert patient_log.read_text().endswith("the run has waited or evaluated for 20 s: it ends with its last checkpoint\n")
     assert not list(workspace.glob("*patient/checkpoint/*.ckpt"))
 
@@ -219,7 +220,7 @@ def test_a_reader_of_images_dies(workspace, start):
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
-def test_no_process_outlives_a_killed_run_or_keeps_its_folder(workspace, start, uninterrupted, script):
+def test_no_process_outlives_a_killed_run_or_keeps_its_folder(workspace, start, run, uninterrupted, script):
     """The next run may use the folder even if the processes that read images have not noticed yet: they are suspended."""
     flags, sign = ["--num_workers", "2"], " step 3/6 "
     if script == "eval.py":
@@ -232,7 +233,7 @@ def test_no_process_outlives_a_killed_run_or_keeps_its_folder(workspace, start, 
         process.suspend()
     program.kill()
     program.wait()
-    lock_folder(str(folder)).close()
+    run(script, folder, "--mix", "False", *flags, epochs=1, max_rowsize=8)
     for process in family:
         process.resume()
     _, alive = psutil.wait_procs(family, timeout=PATIENCE)
