@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from src.dataset.crop import MAX_CROPS, crop
 from src.dataset.library_augmentation import transform_with_albumentations
-from src.dataset.sample import Sample
+from src.dataset.sample import MAX_CROPS, Sample, crop
 
 LEVELS = np.arange(256.0)  # of a channel
 QUARTER_TURNS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_COUNTERCLOCKWISE}

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from src.dataset.crop import MAX_CROPS, crop
-from src.dataset.sample import Sample
+from src.dataset.sample import MAX_CROPS, Sample, crop
 
 
 class Scaling(NamedTuple):

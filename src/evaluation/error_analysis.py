@@ -136,3 +136,17 @@ def _count(kinds, category, num_categories, num_kinds):
 def _named(by_kind, by_outcome):
     return {"detections": dict(zip(DETECTION_KINDS, by_kind.tolist())),
             "ground_truth": dict(zip(TRUTH_OUTCOMES, by_outcome.tolist()))}
+
+
+def image_costs(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray, partners: np.ndarray, threshold: float,
+                num_images: int) -> np.ndarray:
+    """(num_images,) float64: the sum of the scores of an image's false detections, and 1 for each box that was not found.
+
+    Detections with a score of at least `threshold` count, and boxes that are no crowd. `kinds` and `partners` are the results of
+    `classify`. People look at images in this order.
+    """
+    kept = detections.score >= threshold
+    false = kept & (kinds != CORRECT) & (kinds != IGNORED)
+    lost = (truth_outcomes(kinds[kept], partners[kept], len(ground_truth.crowd)) != FOUND) & ~ground_truth.crowd
+    return (np.bincount(detections.image[false], detections.score[false], num_images)
+            + np.bincount(ground_truth.image[lost], minlength=num_images))

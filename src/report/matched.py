@@ -9,9 +9,8 @@ import numpy as np
 from src.evaluation.boxes import Boxes
 from src.evaluation.coco import Evaluation
 from src.evaluation.confusion import match_any_class
-from src.evaluation.error_analysis import by_image, classify
+from src.evaluation.error_analysis import by_image, classify, image_costs
 from src.evaluation.f1 import F1Curve, f1_curves
-from src.evaluation.image_costs import image_costs
 
 
 class Matched(NamedTuple):

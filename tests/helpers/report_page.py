@@ -5,8 +5,16 @@ from types import SimpleNamespace
 import numpy as np
 
 from src.evaluation.confusion import match_any_class
-from src.evaluation.error_analysis import CORRECT, DETECTION_KINDS, IGNORED, MISSED, TRUTH_OUTCOMES, classify, truth_outcomes
-from src.evaluation.image_costs import image_costs
+from src.evaluation.error_analysis import (
+    CORRECT,
+    DETECTION_KINDS,
+    IGNORED,
+    MISSED,
+    TRUTH_OUTCOMES,
+    classify,
+    image_costs,
+    truth_outcomes,
+)
 
 IMAGES, SHOWN = 30, 24  # of the evaluation, and of them at first
 

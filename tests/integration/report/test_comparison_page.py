@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from src.evaluation.image_costs import image_costs
+from src.evaluation.error_analysis import image_costs
 from src.report.comparison import Stored, write_comparison
 from src.report.matched import match_boxes
 from tests.helpers.report_page import IMAGES, counts_of, shown_ids

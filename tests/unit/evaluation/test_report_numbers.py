@@ -4,9 +4,8 @@ import pytest
 
 from src.evaluation.boxes import to_boxes
 from src.evaluation.confusion import match_any_class
-from src.evaluation.error_analysis import CORRECT, IGNORED, by_image, classify, error_breakdown
+from src.evaluation.error_analysis import CORRECT, IGNORED, by_image, classify, error_breakdown, image_costs
 from src.evaluation.f1 import THRESHOLDS, f1_curves
-from src.evaluation.image_costs import image_costs
 from tests.helpers.coco_cases import CATEGORIES, KINDS, random_case
 
 CAT, DOG = 1, 2
