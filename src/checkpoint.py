@@ -13,7 +13,7 @@ from mindspore import Tensor, nn
 from src.checkpoint_file import is_intact, read_checkpoint_file
 from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
 from src.errors import UserError, is_plain
-from src.files import UNSUPPORTED, whole_file
+from src.files import apply_umask, if_supported, whole_file
 from src.models.parameter_names import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
@@ -124,13 +124,9 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
             raise UserError(f"{path} is not written, as {name} has values that are not finite")
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     with whole_file(path) as temporary:
-        os.umask(umask := os.umask(0o077))
-        try:  # MindSpore's last call makes the file readable for its owner alone
+        with if_supported():  # the last call changes the file's mode
             ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
-            os.chmod(temporary, 0o666 & ~umask)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED or not os.path.exists(temporary):
-                raise
+        apply_umask(temporary)
         if checksum and not is_intact(temporary):
             raise OSError(f"what the disk gives back of {path} is not what was written")
 

@@ -15,7 +15,7 @@ from mindspore.device_context import ascend, gpu
 
 from src.config import Config, with_settings
 from src.config.checks import check_device_limits
-from src.cpu_kernels.library import has_bf16_products
+from src.cpu_kernels.library import has_bf16_products, library
 from src.distributed import Group
 from src.errors import UserError
 
@@ -156,6 +156,10 @@ def _share_processors(group):
     nn.Conv2d(8, 8, 3)(ops.ones((1, 8, 64, 64))).asnumpy()
     start, end = (number * len(processors) // group.local_size for number in (group.local_rank, group.local_rank + 1))
     own = processors[start:end] or [processors[group.local_rank % len(processors)]]
+    path = library()
+    quota = ctypes.CDLL(path).QuotaProcessors(b"/proc/self/cgroup", b"/sys/fs/cgroup") // group.local_size if path else len(own)
+    if quota < len(own):  # the quota of a container holds for all its processes together
+        os.environ.setdefault("FASTER_RCNN_NUM_THREADS", str(max(quota, 1)))
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.sched_setaffinity(int(thread), own)

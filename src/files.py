@@ -12,7 +12,6 @@ from src.errors import UserError
 from src.signals import StopSignals
 
 PARTIAL = ".partial_"  # how the names of unfinished files begin
-UNSUPPORTED = {errno.EINVAL, errno.EPERM, errno.ENOTSUP}  # what calls fail with that a file system does not have
 
 
 @contextlib.contextmanager
@@ -34,16 +33,31 @@ def whole_file(path):
     flush_to_disk(folder or ".")
 
 
+@contextlib.contextmanager
+def if_supported():
+    """A block whose system call may fail because the file system does not support it; other errors are raised."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
 def flush_to_disk(path):
     """Return when the disk has what was written to the file, or which names are in the folder."""
     descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED or not os.path.isdir(path):
-            raise
+        with if_supported() if os.path.isdir(path) else contextlib.nullcontext():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def apply_umask(path):
+    """Give a file the mode of a new file; MindSpore makes its files readable for their owner only."""
+    os.umask(umask := os.umask(0o077))
+    with if_supported():
+        os.chmod(path, 0o666 & ~umask)
 
 
 def remove_partial(folder, stem=""):
@@ -89,10 +103,11 @@ def make_folder(path, advice="choose another --save_dir", private=False):
     """
     try:
         os.makedirs(path, 0o700 if private else 0o777, exist_ok=True)
-        if private and os.stat(path).st_uid != os.geteuid():
-            raise UserError(f"the folder {path} belongs to another user; {advice}.")
-        if private and os.stat(path).st_mode & 0o022:
-            os.chmod(path, 0o700)
+        if private and os.stat(path).st_uid == os.geteuid():
+            with contextlib.suppress(OSError):  # then the mode decides
+                os.chmod(path, 0o700)
+        if private and (os.stat(path).st_uid != os.geteuid() or os.stat(path).st_mode & 0o022):
+            raise UserError(f"the folder {path} belongs to another user, or others can write to it; {advice}.")
     except OSError as error:
         raise UserError(f"cannot create the folder {path} ({error.strerror}); {advice}.") from error
     if not os.access(path, os.W_OK):
@@ -101,20 +116,20 @@ def make_folder(path, advice="choose another --save_dir", private=False):
 
 
 def lock_file(file, wait=False):
-    """Lock an open file for this process until it is closed; a file system without locks lets every process pass.
+    """Lock an open file for this process until it is closed.
 
     Args:
         wait: for the process that has it locked.
 
     Returns:
-        Whether no other process has it locked.
+        Whether this process has it locked now; None on a file system without locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError:
+        return None
     return True
 
 
@@ -126,11 +141,12 @@ def verified_files(folder, pattern="*"):
     """
     with open(os.path.join(folder, "lock"), "ab+", buffering=0) as lock:
         with StopSignals.idle():
-            lock_file(lock, wait=True)
+            locked = lock_file(lock, wait=True)
         lock.seek(0)
         expected = os.fsdecode(lock.read()).splitlines()
         for path, line in _digests(folder, pattern).items():
-            if line not in expected or path.stat().st_uid != os.geteuid():
+            # Without a lock, another process may be writing the file.
+            if locked and (line not in expected or path.stat().st_uid != os.geteuid()):
                 logging.getLogger("faster_rcnn").warning("removed %s: it is damaged or incomplete", path)
                 path.unlink()
         yield

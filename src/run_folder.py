@@ -83,18 +83,21 @@ class RunFolder:
             except OSError as error:  # a folder, or another user's
                 logger.warning("%s is beyond keep_checkpoint_max, but cannot be removed (%s)", path, error.strerror)
 
-    def move_later_checkpoints(self, source: str, epoch: int, step: int) -> None:
-        """Move checkpoints of later steps than the start, after `epoch` epochs and `step` steps, into the subfolder `superseded`;
-        the checkpoint `source` that is resumed stays, whatever number its step has with another batch size."""
-        stays = source if epoch + step else ""
-        paths = [path for path in self.checkpoints() if self._position(path) > (epoch, step) and path != stays]
+    def later_checkpoints(self, epoch: int, step: int) -> list[str]:
+        """The paths of the checkpoints after more than `epoch` epochs and `step` steps, including the best one."""
+        paths = [path for path in self.checkpoints() if self._position(path) > (epoch, step)]
         with contextlib.suppress(UserError):  # there is none, or it is damaged
             paths += [self.best_checkpoint] * (read_checkpoint(self.best_checkpoint).progress.get("epoch", 0) > epoch)
+        return paths
+
+    def supersede(self, paths: list[str]) -> None:
+        """Move checkpoints of other runs into a new subfolder `superseded_N` of their folder."""
+        number = 1 + sum(name.startswith("superseded") for name in os.listdir(self.checkpoint_folder))
         for path in paths:
-            os.renames(path, os.path.join(self.checkpoint_folder, "superseded", os.path.basename(path)))
+            os.renames(path, os.path.join(self.checkpoint_folder, f"superseded_{number}", os.path.basename(path)))
         if paths:
-            logger.warning("training starts after epoch %d and %d steps: checkpoints of later steps are moved into the subfolder "
-                           "superseded: %s", epoch, step, ", ".join(paths))
+            logger.warning("training began before these checkpoints; they are moved into the subfolder superseded_%d: %s", number,
+                           ", ".join(paths))
 
     def upload(self) -> None:
         """Upload what has been written since the last time, on ModelArts."""
@@ -117,7 +120,7 @@ def lock_folder(path: str) -> IO:
         file = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
     except OSError as error:
         raise UserError(f"the folder {path} cannot be written to ({error.strerror}); choose another --save_dir.") from error
-    if not lock_file(file):
+    if lock_file(file) is False:
         file.seek(0)
         owner = file.read().strip()
         file.close()

@@ -50,11 +50,13 @@ class StopSignals:
 
         Later threads and programs inherit the block; threads that exist already (NumPy's, for example) would still end the
         process. If there are any, the process executes its command line once more: a new program begins with one thread.
+        A notebook that runs the script is left alone.
         """
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if not blocked.issuperset(SIGNALS) and len(list(Path("/proc/self/task").glob("*"))) > 1:
             words = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:-1]  # sys.orig_argv needs Python 3.10
-            os.execv(sys.executable, [os.fsencode(sys.executable), *words])
+            if os.fsencode(sys.argv[0]) in words and os.path.isfile(sys.argv[0]):
+                os.execv(sys.executable, [os.fsencode(sys.executable), *words])
         # msrun's scheduler only connects the others, which get the signal as well, and must not end before them.
         if os.environ.get("MS_ROLE") != "MS_SCHED":
             threading.Thread(target=self._watch, daemon=True).start()
@@ -90,7 +92,8 @@ class StopSignals:
             if time.monotonic() < asked + GRACE_SECONDS:
                 continue
             if self.status or not self._asking:
-                print(f"ended by {name}", file=sys.stderr, flush=True)
+                with contextlib.suppress(OSError):  # a full disk, or a terminal that is gone
+                    print(f"ended by {name}", file=sys.stderr, flush=True)
                 os._exit(128 + number)
             self.status, asked = 128 + number, time.monotonic()
             logger.info("%s: training ends after this step; a signal more than %g s later ends it at once", name, GRACE_SECONDS)

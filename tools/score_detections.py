@@ -76,15 +76,15 @@ def result_rows(entries, coco, categories, path):
     for entry in entries:
         parts = Path(entry["file"]).parts
         found = next((ids[parts[start:]] for start in range(len(parts)) if parts[start:] in ids), [])
-        if len(found) != 1 or found[0] in image_ids:
+        if len(found) != 1:
             raise UserError(f"{entry['file']} must be listed once, and its path must end with the file_name of exactly one image "
                             f"of {path}; detect on the folder of these images.")
-        image_ids += found
+        image_ids.append(found.pop())  # a second entry of the image finds none
         for row in entry["detections"]:
             if row["category"] not in categories:
                 raise UserError(f"{entry['file']} has a detection of the class {show(row['category'])}, which {path} does not "
                                 "have.")
-            results.append({"image_id": found[0], "category_id": categories[row["category"]], "bbox": row["bbox"],
+            results.append({"image_id": image_ids[-1], "category_id": categories[row["category"]], "bbox": row["bbox"],
                             "score": row["score"]})
     return results, image_ids
 

@@ -1,4 +1,4 @@
-// The threads of one call of a kernel, which runs parallel loops on them, among them those of oneDNN's primitives.
+// The threads of one call of a kernel. They run its parallel loops and the loops of oneDNN's primitives.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ void spin_while(const Condition& condition) {
 // more threads run than there are processors, such a wait takes thousands of times as long as a short loop.
 class Crew : public onednn::ThreadPool {
  public:
-  // Calls work(crew) on the calling thread while the others wait for its loops. Where fewer threads can be started, these do all
+  // Calls work(crew) on the calling thread while the other threads wait for its loops. Where fewer threads can be started, these do all
   // the work. An exception in a loop ends the loop, and is thrown again by it on the calling thread.
   template <class Work>
   static void run(const Work& work) {

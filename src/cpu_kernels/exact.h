@@ -1,5 +1,5 @@
-// Included last: the operations of a file round one by one, as those of the plain operators do, without fused multiply-add. So
-// results are the same to the bit, and thresholds and ties fall the same way.
+// Include this last. It turns fused multiply-add off, so that each operation rounds as in the plain operators: results are equal
+// bit for bit, thresholds and ties included.
 #pragma once
 
 #ifdef __clang__

@@ -97,7 +97,7 @@ class Attributes {
     void* post = nullptr;
     check(library->post_ops_create(&post), "post-operations");
     if (epilogue.add) check(library->post_ops_append_binary(post, kAdd, result.get()), "addition");
-    // The library's ReLU makes 0 of NaN. x * clip(x * FLT_MAX, 0, 1) has the same values, and NaN stays.
+    // The library's ReLU makes 0 of NaN. x * clip(x * FLT_MAX, 0, 1) has the same values, NaN stays, and -inf becomes NaN.
     if (epilogue.relu) check(library->post_ops_append_eltwise(post, kHardSwish, FLT_MAX, 0.f), "ReLU");
     check(library->primitive_attr_set_post_ops(attr_, post), "post-operations");
     library->post_ops_destroy(post);

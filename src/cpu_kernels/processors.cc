@@ -35,9 +35,11 @@ extern "C" int QuotaProcessors(const char* cgroups, const char* root) {
 
 int thread_count() {
   static const char* const text = std::getenv("FASTER_RCNN_NUM_THREADS");
-  static const int requested = text ? std::atoi(text) : 0, quota = QuotaProcessors("/proc/self/cgroup", "/sys/fs/cgroup");
-  if (text && requested < 1) throw std::runtime_error("FASTER_RCNN_NUM_THREADS must be a whole number above 0");
-  if (requested > 0) return requested;
+  static char* end = nullptr;
+  static const long requested = text && *text ? std::strtol(text, &end, 10) : 0;
+  static const int quota = QuotaProcessors("/proc/self/cgroup", "/sys/fs/cgroup");
+  if (end && (*end || requested < 1)) throw std::runtime_error("FASTER_RCNN_NUM_THREADS must be a whole number above 0");
+  if (requested > 0) return static_cast<int>(requested);
   int processors = static_cast<int>(std::thread::hardware_concurrency());
 #ifdef __linux__
   cpu_set_t set;

@@ -156,7 +156,7 @@ void share_items(int64_t count, const Levels& levels, int cells, const Body& bod
   const int64_t columns = *std::max_element(levels.widths.begin(), levels.widths.end());
   Crew::run([&](Crew& crew) {
     crew.share(count, [&](int64_t item) {
-      // One per thread, each on pages of its own: side by side they slow each other down to less than half the speed.
+      // One per thread. Buffers of two threads on one page would halve the speed.
       static thread_local std::vector<float> buffer;
       buffer.resize((columns + cells) * kGroup);
       Group* line = reinterpret_cast<Group*>(buffer.data());

@@ -44,7 +44,7 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     Raises:
         UnreadableImageError: with the reason.
     """
-    data = check_image(path, size)
+    data, _ = _read_checked(path, size)
     image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION if size else 0)
     turned = image if size in (None, image.shape[:2]) else _decode(data)
     if size not in (None, turned.shape[:2]):
@@ -52,8 +52,15 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     return turned
 
 
-def check_image(path: str, size: tuple[int, int] | None = None) -> bytes:
-    """Check an image file without decoding it; see `read_image`. Returns its content."""
+def check_image(path: str, size: tuple[int, int]) -> None:
+    """Raise an UnreadableImageError as `read_image` does, but decode only files that are neither JPEG nor PNG."""
+    data, stored = _read_checked(path, size)
+    if stored is None:
+        _decode(data)
+
+
+def _read_checked(path, size):
+    """The content of an image file, and the size in its header or None."""
     data = _read_file(path)
     # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
     stored = _checked_header(data)
@@ -62,7 +69,7 @@ def check_image(path: str, size: tuple[int, int] | None = None) -> bytes:
                                    "are decoded")
     if stored and size and stored not in (size, size[::-1]):
         raise _wrong_size(stored, size)
-    return data
+    return data, stored
 
 
 def _wrong_size(stored, size):

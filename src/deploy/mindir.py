@@ -1,7 +1,6 @@
 """Exported detectors in MindSpore's format, MindIR: the graph of plain operators with its weights."""
 from __future__ import annotations
 
-import os
 import re
 
 import mindspore as ms
@@ -9,6 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.errors import UserError
+from src.files import apply_umask
 
 # File names that MindSpore can export to.
 NAME = re.compile(r"[0-9a-zA-Z@_\-.:/\\]+")
@@ -35,7 +35,7 @@ def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray
         valid_size: (B, 2) float32.
     """
     ms.export(forward, Tensor(image), Tensor(valid_size), file_name=path, file_format="MINDIR")
-    os.chmod(path, 0o644)  # MindSpore makes it readable for its owner alone
+    apply_umask(path)
 
 
 def run(path: str, batches: list) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ def build_all_reduce(group: Group, device_target: str, parameters: list[Paramete
         return AllReduce()
     if device_target == "CPU":
         return HostAllReduce(group)
-    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # in an exchange of their own
+    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # in a separate exchange
     # Read by the reducer's constructor.
     ms.set_auto_parallel_context(all_reduce_fusion_config=[0, *(end + 1 for end in fusion_ends(parameters))])
     return AllReduce(nn.DistributedGradReducer([losses, *parameters], True, group.size))
@@ -38,7 +38,7 @@ def fusion_ends(parameters: list[Parameter]) -> list[int]:
 
 
 class AllReduce:
-    """None, for a single process, or that of the graph: MindSpore's own over HCCL or NCCL.
+    """The all-reduce of the graph, which is MindSpore's over HCCL or NCCL, or none for a single process.
 
     Attributes:
         in_graph: cell from a tuple of losses and gradients to their means, to be called in the graph that computes them, or None.

@@ -66,7 +66,7 @@ class Metrics:
     def _end(self, error):
         """How the report calls the end of the run, and why it has ended."""
         if isinstance(error, Stopped):
-            return "stopped", "by a signal; its state is saved, and --resume_ckpt auto goes on"
+            return "stopped", "by a signal; --resume_ckpt auto goes on from the last checkpoint"
         if error is not None:
             return "stopped", str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         early = self.state.global_step < self.schedule.total_steps

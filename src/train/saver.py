@@ -82,24 +82,25 @@ class Saver:
     On ranks other than 0 it only takes part in gathering what they hold.
 
     Attributes:
-        saved_step: state.global_step of the last checkpoint, or None.
+        saved_step: state.global_step of the last checkpoint that was written, or None.
         failure: on rank 0, why the last checkpoint could not be written, or None.
         good_start: path of the last checkpoint that no skipped step came right before.
+        later: on rank 0, paths of checkpoints with later steps than the start, which the first save moves away.
     """
 
     def __init__(self, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule, class_names: list[str]):
         self.run, self.step, self.state, self.schedule, self.class_names = run, step, state, schedule, class_names
         self.saved_step: int | None = None
         self.failure: str | None = None
-        self.good_start = "the beginning"
+        self.good_start, self.later = "the beginning", []
 
     def begin(self, source: str) -> None:
-        """Move checkpoints of later steps than the start away, and raise a UserError if no checkpoint can be written; `source` is
-        the path of the checkpoint that training starts from, or ""."""
+        """Raise a UserError if no checkpoint can be written; `source` is the path of the checkpoint that training starts from, or
+        ""."""
         self.good_start = source or self.good_start
         if self.run.group.rank == 0:
+            self.later = self.run.later_checkpoints(*self.schedule.position(self.state.global_step))
             with writing_into(self.run.checkpoint_folder, "checkpoints"):
-                self.run.move_later_checkpoints(source, *self.schedule.position(self.state.global_step))
                 probe = os.path.join(self.run.checkpoint_folder, PARTIAL + "probe.ckpt")
                 write_checkpoint(probe, {}, {"probe": 0.0})
                 os.remove(probe)
@@ -112,7 +113,7 @@ class Saver:
         """
         path = self.run.checkpoint(*self.schedule.position(self.state.global_step))
         if self._write(path):
-            self.failure = None
+            self.saved_step, self.failure = self.state.global_step, None
             if not self.state.skipped_in_a_row:
                 self.good_start = path
                 self.run.remove_old_checkpoints()
@@ -126,15 +127,19 @@ class Saver:
         """-> whether it was written, which all ranks wait for: any of them may end the run next."""
         group, written = self.run.group, True
         statistics = gather_statistics(group, self.step.network)
-        self.saved_step = self.state.global_step
         if group.rank == 0:
             tensors = {parameter.name: parameter for parameter in self.step.parameters()}
             values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(),
                       CLASS_NAMES: json.dumps(self.class_names)}
             try:
                 os.makedirs(self.run.checkpoint_folder, exist_ok=True)
+                if path in self.later:
+                    self.later.remove(path)
+                    self.run.supersede([path])
                 write_checkpoint(path, {**tensors, **statistics}, values)
                 logger.info("saved %s", path)
+                self.run.supersede(self.later)  # from now on, a run can resume without them
+                self.later = []
             except OSError as error:
                 written, self.failure = False, f"{path} could not be written ({error.strerror or error})"
                 logger.error("%s; training goes on, and earlier checkpoints are as they were", self.failure)

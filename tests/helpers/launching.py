@@ -25,7 +25,7 @@ def launch(ranks, *words):
 
 
 def free_port():
-    """A free port below those that systems give to programs that ask for any, which could take it before it is used."""
+    """A free port below the ephemeral range: a program that asks for any port does not get it."""
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):

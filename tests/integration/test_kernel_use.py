@@ -33,7 +33,7 @@ def detector(cfg, training, kernels):
     np.random.seed(1)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS) if training else InferenceForward(network, cfg, CANVAS)
-    rng = np.random.default_rng(3)  # with these weights, rounding turns no ReLU on or off
+    rng = np.random.default_rng(9)  # with these weights, rounding turns no ReLU on or off
     for parameter in network.get_parameters():
         if "moving" not in parameter.name:
             noise = rng.normal(0, 0.02, parameter.shape).astype(np.float32)

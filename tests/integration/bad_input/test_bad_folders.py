@@ -137,12 +137,14 @@ def test_other_classes_for_validation_than_for_training(refused, data_folder, tm
     assert str(path) in sentence and "disc" in sentence and "circle" in sentence and "instances_train2017" in sentence
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "of another size"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "of another size", "no image"])
 def test_a_validation_image_that_cannot_be_read_is_found_before_training(refused, data_folder, tmp_path, damage):
     folder = shutil.copytree(data_folder, tmp_path / "damaged")
     [path] = (folder / "val2017").iterdir()
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-40])
+    elif damage == "no image":
+        path.write_text("<html>404</html>")
     elif damage == "missing":
         path.rename(folder / "val2017" / "another.jpg")
     else:
@@ -154,7 +156,8 @@ def test_a_validation_image_that_cannot_be_read_is_found_before_training(refused
         return
     sentence = refused("train.py", "--run_eval", "True", data__dataset_dir=folder)
     assert_says(sentence, [f"Image {path}: ", "--skip_bad_images True",
-                           {"truncated": "the file is truncated", "of another size": "the annotation file says 63x64"}[damage]])
+                           {"truncated": "the file is truncated", "of another size": "the annotation file says 63x64",
+                            "no image": "cannot be decoded"}[damage]])
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 

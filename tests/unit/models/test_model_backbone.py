@@ -156,7 +156,7 @@ def test_pretrained_file_that_is_missing_or_no_checkpoint(tmp_path):
     path = str(tmp_path / "resnet18.ckpt")
     assert refusal(pretrained=path) == f"backbone.pretrained: there is no file {path!r}."
     (tmp_path / "resnet18.ckpt").write_bytes(b"not a checkpoint" * 50)
-    assert refusal(pretrained=path) == f"backbone.pretrained: {path} is not a MindSpore checkpoint."
+    assert refusal(pretrained=path) == f"backbone.pretrained: {path} is not a MindSpore checkpoint (no checkpoint of MindSpore)."
 
 
 def test_pretrained_file_of_another_network(tmp_path):

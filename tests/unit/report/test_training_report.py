@@ -95,7 +95,7 @@ def test_writing_takes_a_hundredth_of_the_time_at_most(tmp_path, clock, monkeypa
 
 
 @pytest.mark.parametrize(("error", "reason"), [
-    (Stopped(143), "by a signal; its state is saved, and --resume_ckpt auto goes on"),
+    (Stopped(143), "by a signal; --resume_ckpt auto goes on from the last checkpoint"),
     (UserError("the loss is nan at step 2"), "the loss is nan at step 2"),
     (MemoryError("no room"), "MemoryError: no room"),
 ])

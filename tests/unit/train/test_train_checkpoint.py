@@ -15,6 +15,8 @@ from mindspore import Tensor, nn
 from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
 from src.checkpoint_file import is_intact
 from src.errors import UserError
+from src.signals import Stopped
+from src.train.loop import stop_if_asked
 from src.train.resume import find_checkpoint, restore, seed_of
 from src.train.saver import Saver, TrainState
 from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
@@ -436,30 +438,52 @@ def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path, path,
     (1, 6, ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0"]),
     (1, 7, ["epoch2_rank0", "epoch10_rank0"]), (2, 1, ["epoch10_rank0"]), (10, 0, [])])
 def test_checkpoints_of_later_steps_are_moved_away(tmp_path, log, epoch, step, moved):
-    """The best one is of epoch 1. An earlier file of the same name is replaced."""
+    """The best one is of epoch 1. Files of an earlier time stay."""
     network, optimizer = build(0)
     folder = tmp_path / "checkpoint"
     names = ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0", "best"]
-    (folder / "superseded").mkdir(parents=True)
-    (folder / "superseded" / "net_b_epoch10_rank0.ckpt").write_text("of an earlier run")
+    (folder / "superseded_1").mkdir(parents=True)
+    (folder / "superseded_1" / "net_b_epoch10_rank0.ckpt").write_text("of an earlier run")
     for name in names:
         save_checkpoint(str(folder / f"net_b_{name}.ckpt"), network, optimizer, at_epoch(1))
-    run_folder(tmp_path).move_later_checkpoints("", epoch, step)
+    run = run_folder(tmp_path)
+    run.supersede(run.later_checkpoints(epoch, step))
     left = {path.name for path in folder.glob("*.ckpt")}
     assert left == {f"net_b_{name}.ckpt" for name in names if name not in moved}
-    assert {path.name for path in (folder / "superseded").iterdir() if path.stat().st_size > 100} == {
-        f"net_b_{name}.ckpt" for name in moved}
+    assert {path.name for path in folder.glob("superseded_2/*")} == {f"net_b_{name}.ckpt" for name in moved}
+    assert (folder / "superseded_1" / "net_b_epoch10_rank0.ckpt").read_text() == "of an earlier run"
     lines = [line for line in log().splitlines() if "superseded" in line]
     assert len(lines) == bool(moved) and all(f"net_b_{name}.ckpt" in lines[0] for name in moved)
 
 
-def test_a_resumed_checkpoint_stays_whatever_its_number_is_with_another_batch_size(tmp_path):
-    path = save(tmp_path, *build(0), TrainState(9, 67))
-    run = run_folder(tmp_path)
-    run.move_later_checkpoints(path, 3, 3)
-    assert run.checkpoints() == [path]
-    run.move_later_checkpoints(path, 0, 0)  # its weights start another run
-    assert run.checkpoints() == []
+def test_with_more_images_a_step_the_new_checkpoint_is_the_latest(tmp_path):
+    """The start, step 7 of 20, stays until a checkpoint of the resumed run is there: step 2 of 5."""
+    network, optimizer = build(0)
+    path = save(tmp_path, network, optimizer, TrainState(9, 67))
+    state, plan = TrainState(9), schedule(5, batch_size=8)
+    state.restore(read_checkpoint(path).progress, plan)
+    assert plan.position(state.global_step) == (3, 1)
+    with run_folder(tmp_path, keep_checkpoint_max=1) as run:
+        saver = Saver(run, SmallStep(network, optimizer), state, plan, ["a", "b", "c"])
+        saver.begin(path)
+        assert run.checkpoints() == [path]
+        state.advance(True)
+        saver.save()
+        assert run.checkpoints() == [run.checkpoint(3, 2)]
+    assert [name for name in os.listdir(run.checkpoint_folder) if name.startswith("superseded")] == ["superseded_1"]
+
+
+def test_a_failed_save_is_tried_again_before_a_signal_ends_the_run(tmp_path):
+    network, optimizer = build(0)
+    with run_folder(tmp_path) as run:
+        saver = Saver(run, SmallStep(network, optimizer), TrainState(9, 20), schedule(20), ["a", "b", "c"])
+        os.mkdir(run.checkpoint(1))
+        saver.save()
+        assert saver.saved_step is None
+        os.rmdir(run.checkpoint(1))
+        with pytest.raises(Stopped):
+            stop_if_asked(SimpleNamespace(status=143), saver)
+        assert run.checkpoints() == [run.checkpoint(1)]
 
 
 def test_a_failure_lasts_until_a_checkpoint_of_the_run_is_written(tmp_path):
