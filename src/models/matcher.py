@@ -54,7 +54,8 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
         max_positive: of positive samples an image.
 
     Returns:
-        index: (B, S) int32 with S = min(number, N): positives, then negatives, both by falling priority; 0 in unused slots.
+        index: (B, S) int32 with S = min(number, N): positives, then negatives, both by falling priority; 0 in unused slots. Above
+            BASE samples, the order is TopK's.
         is_positive: (B, S) bool.
         is_sampled: (B, S) bool, False in unused slots.
     """
@@ -71,9 +72,10 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
 
     order = ops.gather_elements(ops.select(positive, priority + candidates, priority), 1, index)
     order = ops.select(value >= 0, order, nothing[:, :number])
-    larger = SUM(ops.cast(order.expand_dims(1) > order.expand_dims(2), ms.float32), 2)
-    slots = TOP_K(-larger, number)[1]
-    order, index = ops.gather_elements(order, 1, slots), ops.gather_elements(index, 1, slots)
+    if number <= BASE:  # beyond it, ranks are not exact in float16, and S x S comparisons take gigabytes
+        larger = SUM(ops.cast(order.expand_dims(1) > order.expand_dims(2), ms.float32), 2)
+        slots = TOP_K(-larger, number)[1]
+        order, index = ops.gather_elements(order, 1, slots), ops.gather_elements(index, 1, slots)
     return index * ops.cast(order >= 0, ms.int32), order >= candidates, order >= 0
 
 

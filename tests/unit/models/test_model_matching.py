@@ -144,7 +144,8 @@ def sample_by_sorting(positive, negative, priority, number, max_positive):
 # Candidates, shares of positives and negatives, number of samples, most positives. 768x1280 has 245,520 anchors.
 SAMPLES = [(245_520, 0.002, 0.99, 256, 128), (245_520, 0.0001, 0.9, 256, 128), (245_520, 0, 1, 256, 128),
            (245_520, 1, 0, 256, 128), (245_520, 0.5, 0.5, 256, 256), (245_520, 0.001, 0.0003, 512, 128),
-           (2128, 0.3, 0.5, 512, 128), (2049, 0.9, 0.1, 512, 2049), (100, 0.3, 0.5, 256, 128), (100, 0.3, 0.2, 50, 0)]
+           (2128, 0.3, 0.5, 512, 128), (2049, 0.9, 0.1, 512, 2049), (100, 0.3, 0.5, 256, 128), (100, 0.3, 0.2, 50, 0),
+           (30_000, 0.1, 0.8, 20_000, 10_000)]
 
 
 @pytest.mark.parametrize("order", [None, "rising", "falling", np.random.default_rng(0)], ids=["CPU", "rising", "falling", "any"])
@@ -160,6 +161,10 @@ def test_the_sample_is_that_of_sorting_whatever_top_k_rounds(monkeypatch, case, 
     _, index, is_positive, is_sampled = run_sample(positive, negative, priority, number, max_positive)
     for image in range(2):
         expected = sample_by_sorting(positive[image], negative[image], priority[image], number, max_positive)
+        if number > matcher.BASE:  # in the order of TopK
+            assert set(index[image, is_positive[image]]) == set(expected[0][expected[1]])
+            assert set(index[image, is_sampled[image]]) == set(expected[0][expected[2]])
+            continue
         np.testing.assert_array_equal(is_positive[image], expected[1])
         np.testing.assert_array_equal(is_sampled[image], expected[2])
         np.testing.assert_array_equal(index[image], np.where(expected[2], expected[0], 0))
