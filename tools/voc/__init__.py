@@ -1,1 +1,0 @@
-"""Pascal VOC annotations, read for voc_to_coco.py."""

@@ -1,1 +1,0 @@
-"""Labels in YOLO format, found and read for yolo_to_coco.py."""
