@@ -47,8 +47,8 @@ def convert(args: argparse.Namespace) -> dict:
     """Labels as a COCO dict, for images as the data loader reads them; not of COCO files, whose iscrowd labelformat ignores."""
     categories, labelled, objects, flags = read_labels(args)
     images, annotations = {}, []
-    for image in sorted(labelled, key=lambda image: image.filename):
-        name = image.filename.replace("\\", "/").rpartition("/")[2] if args.format == "voc" else image.filename
+    folders = r".*[/\\]" if args.format == "voc" else "^"  # VOC's file names may be paths on the machine of the labelling tool
+    for name, image in sorted(((re.sub(folders, "", image.filename), image) for image in labelled), key=lambda pair: pair[0]):
         if name in images:
             raise UserError(f"{args.labels} has the image {name} twice: remove one.")
         given = image.width, image.height
@@ -57,7 +57,7 @@ def convert(args: argparse.Namespace) -> dict:
         upright = stored[::-1] if orientation > 4 else stored
         size = upright if args.format == "yolo" else stored if given == (0, 0) else given
         if size not in (stored, upright):
-            raise UserError(f"{name} is {size} in {args.labels}, but {stored} in {args.images} (width, height): correct one of them.")
+            raise UserError(f"{name} is {size} in {args.labels}, but {stored} in {args.images} (width, height): correct one.")
         images[name] = {"id": len(images) + 1, "file_name": name, "width": size[0], "height": size[1]}
         for number, item in enumerate(objects.get(image.filename, [])):
             if hasattr(item, "box"):
@@ -95,7 +95,7 @@ def read_labels(args: argparse.Namespace) -> tuple[list, list, dict, dict]:
             root = ElementTree.parse(path).getroot()
         except ElementTree.ParseError as error:
             raise UserError(f"{path} is not valid XML ({error}): correct or remove it.") from error
-        found[root.findtext("filename")] = root.findall("object")
+        found.setdefault(root.findtext("filename"), []).extend(root.findall("object"))
     names = re.sub(", +", ",", args.names or "") or ",".join(
         sorted({item.findtext("name", "") for items in found.values() for item in items}))
     flags = {name: [{"iscrowd": int(item.findtext("difficult") == "1"), "truncated": int(item.findtext("truncated") == "1")}
