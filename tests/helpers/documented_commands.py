@@ -37,8 +37,8 @@ WITHOUT_A_GRAPH = re.compile(r"python (eval|infer|train)\.py (?!.*--mix True)")
 # Program -> the flag or the pattern that gives its most important file.
 WRITES = {
     "train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "detections.json",
-    "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/split_coco.py": "--val",
-    "tools/voc_to_coco.py": "--output", "deploy/detect.py": "detections.json",
+    "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "tools/labels_to_coco.py": "--output",
+    "deploy/detect.py": "detections.json",
 }
 # The commands of docs that run as well; other tests show what the remaining commands show.
 FROM_DOCS = re.compile(r"mpirun .*|.* --output (detector\.onnx|out)")

@@ -26,7 +26,7 @@ PAGES = pytest.mark.parametrize("path", [README, README_CN, *DOCS], ids=lambda p
 # Where a file's name may start.
 FOLDERS = [ROOT, ROOT / "config", ROOT / "config" / "faster_rcnn", ROOT / "docs"]
 FILE = re.compile(r"(?:src|tests|tools|config|docs)/\S*|[\w./]+\.(?:py|yml|md)|requirements[\w-]*\.txt")
-KEY = re.compile(r"(?:backbone|rpn_head|bbox_head|data|optimizer|lr|infer)(?:\.\w+)+(?:\.\*)?")
+KEY = re.compile(r"(?!data\.yaml)(?:backbone|rpn_head|bbox_head|data|optimizer|lr|infer)(?:\.\w+)+(?:\.\*)?")
 MAX_BYTES = 8700
 OLDER_KEYS = {*SINGLE_VALUED, "data.num_parallel_workers"}  # which the table of the older implementation's keys names
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")

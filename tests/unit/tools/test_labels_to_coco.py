@@ -63,7 +63,7 @@ def write(path, text=None, size=(200, 100), **options):
 
 @pytest.fixture
 def voc(folder):
-    """The flags for two VOC files of images that are there, in an order that is not sorted."""
+    """The flags for two VOC files, whose images exist."""
     for number, label in ((2, "sofa"), (1, "dining table")):
         write(folder / f"labels/00000{number}.xml", VOC.format(name=f"00000{number}.jpg", label=label, first=1))
         write(folder / f"images/00000{number}.jpg", size=(353, 500))
