@@ -1,4 +1,4 @@
-"""Score checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all).
+"""Evaluate checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all).
 
 With several devices: msrun --worker_num=8 --local_worker_num=8 eval.py ..., or mpirun -n 8 python eval.py ...
 """
@@ -16,12 +16,12 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(cfg, group, _):
-    """Score each checkpoint that the configuration names.
+    """Evaluate each checkpoint that the configuration names.
 
     Raises:
-        UserError: what the user can mend, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.launch.run`.
     """
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.device import set_up_device
     from src.distributed import check_same_program
     from src.modelarts import Uploads, download_checkpoint, download_dataset
@@ -39,7 +39,7 @@ def main(cfg, group, _):
 
 
 def score(paths, cfg, group):
-    """Score the checkpoints `paths`, write the results, and return {path: metrics}, on rank 0."""
+    """Evaluate the checkpoints `paths`; on rank 0, write the results and return {path: metrics}."""
     from src.checkpoint import load_weights, read_checkpoint
     from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.loader import EvalLoader
@@ -82,10 +82,10 @@ def score(paths, cfg, group):
 
 
 def find_checkpoints(path):
-    """The checkpoint `path`, or all of the folder `path` in the order of their epochs and steps.
+    """Return the checkpoint `path`, or all checkpoints in the folder `path` in the order of their epochs and steps, as a list.
 
     Raises:
-        UserError: there is none.
+        UserError: if no checkpoint exists.
     """
     if os.path.isfile(path):
         return [path]
@@ -96,7 +96,7 @@ def find_checkpoints(path):
         raise UserError(f"the folder {path!r} has no .ckpt file; give the folder that training wrote them to.")
 
     def order(name):
-        # The checkpoint of a whole epoch, which has no step in its name, comes after those inside it.
+        # The checkpoint of a complete epoch, which has no step in its name, comes after the checkpoints within the epoch.
         return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name.replace("_rank", "_~rank"))]
 
     return [os.path.join(path, name) for name in sorted(names, key=order)]

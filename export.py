@@ -1,13 +1,12 @@
 """Export a detector: python export.py --config CONFIG --checkpoint_path FILE --file_format MINDIR_OR_ONNX --output FILE
 --device_target ... (--help lists all).
 
-An ONNX file does the whole job: it takes an image uint8 (h, w, 3) RGB of any size, and gives boxes (N, 4) in pixels of the
-image, scores (N,) and labels (N,), see src/deploy/onnx_whole.py. A MindIR file, and an ONNX file with --raw True, is the network
-alone. It takes images as the data loader makes them, image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2), and gives boxes
-float32 (B, R, K, 4) in pixels of the canvas and scores float32 (B, R, K) of every proposal and class;
-src/evaluation/detections.py makes detections of these. With several canvases in data.target_size there is such a file for each.
-
-A file is written only if it computes what the network does.
+An ONNX file contains all steps. Its input is an image uint8 (h, w, 3) RGB of any size. Its outputs are boxes (N, 4) in pixels of
+the image, scores (N,) and labels (N,), see src/deploy/onnx_whole.py.
+A MindIR file, or an ONNX file with --raw True, contains only the network. Its inputs are images as the data loader prepares them:
+image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2). For every proposal and class, it outputs boxes float32 (B, R, K, 4) in
+pixels of the canvas and scores float32 (B, R, K), which src/evaluation/detections.py converts to detections. One such file is
+written for each canvas in data.target_size. A file is written only if it computes the same as the network.
 """
 import contextlib
 import logging
@@ -21,16 +20,16 @@ from src.launch import launch
 logger = logging.getLogger("faster_rcnn")
 
 SUFFIXES = {"MINDIR": ".mindir", "ONNX": ".onnx"}
-MAX_BYTES = 10**9  # of weights: MindSpore writes more than that in several files, and ONNX takes little more
+MAX_BYTES = 10**9  # limit for weights: MindSpore splits larger ones into several files, and ONNX's limit is not much higher
 
 
 def main(cfg, group, _):
-    """Write the files that the configuration asks for, and check them on images.
+    """Write the files that the configuration requests, and check them on images.
 
     Raises:
-        UserError: what the user can mend, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.launch.run`.
     """
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.config import with_settings
     from src.deploy.sample_inputs import sample_images
     from src.detector import class_names
@@ -41,12 +40,12 @@ def main(cfg, group, _):
         raise UserError("export.py is one process; start it without mpirun or msrun.")
     writer = prepare(cfg)
     images = sample_images(cfg.image, 1 if is_whole(cfg) else cfg.batch_size)
-    # The network that the file is compared with runs operator by operator: on a few images, its graph would take longer to
-    # compile than to run. Half precision keeps the graph, without which roundings order proposals otherwise.
+    # The reference network runs operator by operator, because compiling its graph would take longer than running a few images.
+    # In half precision it runs as a graph, because other roundings would change the order of proposals.
     asked, cfg = cfg, set_up_device(with_settings(cfg, {"ms_mode": 0 if cfg.mix else 1}), group)
     network, checkpoint = open_network(cfg)
     if asked.mix and cfg.device_target == "CPU":
-        # The file has MindSpore's operators in the precision asked for, whatever the CPU's kernels compute in.
+        # The file uses MindSpore's operators in the requested precision, whatever precision the CPU kernels use.
         if asked.mix_dtype == "bfloat16":
             raise UserError("mix_dtype bfloat16: MindSpore has no such convolution on the CPU, on which the file is checked; "
                             "give -o mix_dtype=float16, or --mix False.")
@@ -58,15 +57,15 @@ def main(cfg, group, _):
 
 
 def is_whole(cfg):
-    """Whether the file does the whole job."""
+    """Return whether the file contains all steps from an image to detections."""
     return cfg.file_format == "ONNX" and not cfg.raw
 
 
 def export_whole(cfg, network, names, images):
-    """Write the file that does the whole job, which has its name only when it finds on images what infer.py does.
+    """Write the file with all steps; it gets its name only if it detects the same objects on images as infer.py.
 
     Raises:
-        UserError: it finds something else, or cannot be written.
+        UserError: if its detections differ, or it cannot be written.
     """
     from src.config import with_settings
     from src.deploy import whole_file as whole
@@ -75,7 +74,7 @@ def export_whole(cfg, network, names, images):
 
     with written(cfg.output), whole_file(cfg.output) as temporary:
         whole.write(temporary, network, cfg, names)
-        # Predictor puts the kernels into the network, of which the file has plain operators.
+        # The file is written first, with plain operators, because Predictor puts the CPU kernels into the network.
         detector, batches = whole.FileDetector(temporary, cfg.batch_size), whole.of_several_sizes(images, cfg.batch_size)
         predictor, threshold = Predictor(network, cfg), cfg.infer.conf_threshold
         result = whole.compare(detector, predictor, batches)
@@ -97,12 +96,12 @@ def export_whole(cfg, network, names, images):
 
 
 def shown(cfg):
-    """What the file was compared on."""
+    """Return a description of the images that the file was compared on."""
     return "the images of --image" if cfg.image else "drawn images"
 
 
 def export_networks(cfg, network, writer, images):
-    """Write a file of the network for each canvas; for the others see `export`."""
+    """Write a file of the network for each canvas; for `writer` and the errors see `export`."""
     from src.deploy.sample_inputs import batches_of
     from src.models.faster_rcnn import InferenceForward
 
@@ -116,8 +115,8 @@ def export_networks(cfg, network, writer, images):
 
 
 def output_paths(cfg):
-    """{canvas: file} of the network alone: cfg.output for a single canvas, with the canvas's height and width in its name where
-    there are several."""
+    """Return {canvas: file} for files of the network alone: cfg.output for a single canvas; for several, its name with the
+    canvas's height and width."""
     root, suffix = os.path.splitext(cfg.output)
     canvases = cfg.data.canvases
     return {(height, width): f"{root}_{height}x{width}{suffix}" if len(canvases) > 1 else cfg.output
@@ -125,11 +124,11 @@ def output_paths(cfg):
 
 
 def prepare(cfg):
-    """Check, before anything takes time, that the files can be written, and make their folder where it is missing; -> the module
-    of src.deploy that writes them.
+    """Check before any long computation that the files can be written, and create their folder if it is missing. Return the
+    module of src.deploy that writes them.
 
     Raises:
-        UserError: they cannot.
+        UserError: if the files cannot be written.
     """
     from src.deploy import mindir, onnx_file
     from src.files import prepare_output
@@ -148,17 +147,17 @@ def prepare(cfg):
 
 
 def check_quantizable(cfg):
-    """Raise a UserError unless the file that is asked for can be quantised."""
+    """Raise a UserError unless the requested file can be quantised."""
     if not is_whole(cfg) or not cfg.image or len(cfg.data.canvases) > 1:
         raise UserError("--quantize True is for --file_format ONNX without --raw, with a single canvas in data.target_size, and "
                         "needs --image: some dozens of images like those that the detector is for, on which int8 is calibrated.")
 
 
 def open_network(cfg):
-    """The detector in the checkpoint of cfg, and the checkpoint.
+    """Return the detector in the checkpoint of cfg, and the checkpoint.
 
     Raises:
-        UserError: the checkpoint cannot be read, does not fit the configuration or is too large.
+        UserError: if the checkpoint cannot be read, does not fit the configuration, or is too large.
     """
     from src.detector import load_detector
 
@@ -172,10 +171,10 @@ def open_network(cfg):
 
 @contextlib.contextmanager
 def written(path):
-    """A block that writes the file `path`.
+    """Turn an OSError of a block that writes the file `path` into a UserError.
 
     Raises:
-        UserError: the system has refused something.
+        UserError: if the system reports an error.
     """
     try:
         yield
@@ -185,18 +184,18 @@ def written(path):
 
 
 def export(path, writer, forward, batches):
-    """Write the file `path`, which has its name only when it computes what `forward` does.
+    """Write the file `path`, which gets its name only if it computes the same as `forward`.
 
     Args:
         writer: the module src.deploy.mindir or src.deploy.onnx_file.
-        forward: InferenceForward of plain operators.
-        batches: list of (image, valid_size) numpy arrays of one shape.
+        forward: InferenceForward with plain operators.
+        batches: list of (image, valid_size) numpy arrays of the same shape.
 
     Returns:
-        Agreement on the batches.
+        The Agreement between file and network on the batches.
 
     Raises:
-        UserError: it computes something else, or cannot be written.
+        UserError: if its results differ, or it cannot be written.
     """
     from src.deploy import mindir
     from src.deploy.agreement import agreement, require_agreement

@@ -18,12 +18,12 @@ PROGRESS_SECONDS = 10.0
 
 
 def main(cfg, group, _):
-    """Draw what is found on each image, and list it in detections.json.
+    """Draw the detections on each image, and list them in detections.json.
 
     Raises:
-        UserError: what the user can mend, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.launch.run`.
     """
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.image_paths import drawing_names, find_images
     from src.detector import Predictor, class_names, load_detector
@@ -54,7 +54,7 @@ def main(cfg, group, _):
 
 
 def read_all(paths, drawings):
-    """Yield (path, drawing, image) of each image that can be read; show and log how far the work is.
+    """Yield (path, drawing, image) of each readable image; show and log the progress.
 
     Raises:
         UserError: at the end, if no image could be read.
@@ -84,7 +84,7 @@ def read_all(paths, drawings):
 
 
 def detect_and_draw(predictor, names, fonts, path, drawing, image):
-    """Detect on one image (h, w, 3) uint8 RGB and draw what is found into the file `drawing`; returns its entry in
+    """Detect objects on one image (h, w, 3) uint8 RGB, draw them into the file `drawing`, and return the image's entry in
     detections.json, a dict."""
     from src.evaluation.coco import result_rows
     from src.visualization.boxes import draw_boxes

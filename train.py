@@ -13,13 +13,13 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(cfg, group, stop):
-    """Train from the checkpoint that the configuration asks for, or from the start, to the last epoch.
+    """Train to the last epoch, from the checkpoint that the configuration names or from the start.
 
     Raises:
-        UserError: what the user can mend, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.launch.run`.
         Stopped: after a signal, when the state is saved.
     """
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.device import set_up_device
     from src.distributed import check_same_program
     from src.modelarts import download_dataset
@@ -64,7 +64,7 @@ def train(cfg, run, stop):
     state = TrainState(cfg.seed)
     restore(checkpoint, run, step, state, schedule, dataset.names)
     source = checkpoint.path if checkpoint else ""
-    del checkpoint  # hundreds of megabytes
+    del checkpoint  # frees hundreds of megabytes
     saver = Saver(run, step, state, schedule, dataset.names)
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
     guard = DivergenceGuard(can_overflow(cfg), loader.records, saver)
@@ -75,7 +75,7 @@ def train(cfg, run, stop):
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():
-            evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before that
+            evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before its evaluation
         if state.global_step >= schedule.total_steps:
             logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", schedule.epochs)
         for batches, waited in timed_steps(loader, cfg, state, schedule, stop):

@@ -1,4 +1,4 @@
-"""Checkpoints: MindSpore files with weights, momenta, where training stood, and a checksum at the end."""
+"""Checkpoints: MindSpore files with weights, momenta, training progress, and a checksum at the end."""
 from __future__ import annotations
 
 import json
@@ -18,29 +18,29 @@ from src.models.parameter_names import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 
 logger = logging.getLogger("faster_rcnn")
 
-STATISTICS = "statistics."  # how the names of the other ranks' BatchNorm statistics begin, see src.train.statistics
-CLASS_NAMES = "class_names"  # entry with the names of the classes by label, a JSON list
-# The numbers that say where training stood.
+STATISTICS = "statistics."  # prefix of the names of other ranks' BatchNorm statistics, see src.train.statistics
+CLASS_NAMES = "class_names"  # entry with the class names in label order, a JSON list
+# The numbers that record the training progress.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds; of weights alone it has no moments and no progress."""
+    """Contents of a checkpoint file. If it has only weights, moments and progress are empty."""
     path: str
     weights: dict[str, np.ndarray]     # of the network
-    moments: dict[str, np.ndarray]     # of the optimizer
+    moments: dict[str, np.ndarray]     # momenta of the optimizer
     statistics: dict[str, np.ndarray]  # of other ranks' BatchNorm
-    progress: dict[str, float]         # where training stood
-    class_names: list[str] | None      # by label, or None where the file does not have them
-    has_checksum: bool                 # whether the file ends with a checksum; it has been found to agree
-    has_older_names: bool = False      # whether the file names its weights as the older MindSpore implementation
+    progress: dict[str, float]         # training progress
+    class_names: list[str] | None      # in label order; None if the file has none
+    has_checksum: bool                 # whether the file ends with a checksum, which was verified
+    has_older_names: bool = False      # whether the weights have the names of the older MindSpore implementation
 
     @property
     def num_classes(self) -> int:
-        """K, without background.
+        """Number of classes K, without background.
 
         Raises:
-            UserError: it is not one of this project's detectors.
+            UserError: if the checkpoint is not a detector of this project.
         """
         bias = self.weights.get(f"{CLASSES}bias")
         if bias is None or bias.ndim != 1 or len(bias) < 2:
@@ -49,7 +49,7 @@ class Checkpoint(NamedTuple):
         return len(bias) - 1
 
     def name_in_file(self, name: str) -> str:
-        """The name that the file has, or would have, for a weight of the network."""
+        """Return the name that a weight of the network has, or would have, in the file."""
         return older_name(name) if self.has_older_names else name
 
 
@@ -57,8 +57,8 @@ def read_checkpoint(path: str) -> Checkpoint:
     """Read a checkpoint file once and check it.
 
     Raises:
-        UserError: there is no such file, it does not agree with its checksum, is not a MindSpore checkpoint, or mixes the older
-            MindSpore implementation's names with others.
+        UserError: if the file does not exist, fails its checksum, is not a MindSpore checkpoint, or mixes names of the older
+            MindSpore implementation with current names.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
@@ -79,7 +79,7 @@ def read_checkpoint(path: str) -> Checkpoint:
             numbers[name] = array.item()
         else:
             weights[name] = array
-    progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store numbers of their own
+    progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store other numbers
     return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None, has_older_names(arrays))
 
 
@@ -94,10 +94,10 @@ def _class_names(text):
 
 
 def check_progress(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint is either of weights alone, or has all that a run goes on with.
+    """Check that a checkpoint contains either only weights, or everything that is needed to resume a run.
 
     Raises:
-        UserError: there are momenta, or some of the numbers, but not all of them: the file has lost its end.
+        UserError: if there are momenta or some progress numbers, but not all numbers, as in a truncated file.
     """
     missing = PROGRESS - checkpoint.progress.keys()
     of_a_run = len(missing) < len(PROGRESS) or checkpoint.moments
@@ -107,24 +107,24 @@ def check_progress(checkpoint: Checkpoint) -> None:
 
 
 def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None = None, checksum: bool = True) -> None:
-    """Write tensors, and numbers or texts `values`, by their names.
+    """Write a checkpoint file with named tensors and named numbers or texts, `values`.
 
-    The file gets its name when it is complete, on the disk and found to agree with its checksum, so that a crash or a full
-    disk leaves the previous one as it was. Its permissions follow the umask.
+    The file is renamed to `path` when it is complete, on the disk, and its checksum is verified. After a crash or on a full
+    disk, the previous file is thus unchanged. The permissions follow the umask.
 
     Args:
-        checksum: whether the file ends with one, which not every program that reads MindSpore's checkpoints knows.
+        checksum: whether to append a checksum, which some programs that read MindSpore's checkpoints do not support.
 
     Raises:
-        OSError: it could not be written.
-        UserError: a tensor has values that are not finite.
+        OSError: if the file cannot be written.
+        UserError: if a tensor has values that are not finite.
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor.asnumpy()).all():
             raise UserError(f"{path} is not written, as {name} has values that are not finite")
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
     with whole_file(path) as temporary:
-        with if_supported():  # the last call changes the file's mode
+        with if_supported():  # MindSpore's last call changes the file's mode
             ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
         apply_umask(temporary)
         if checksum and not is_intact(temporary):
@@ -138,14 +138,14 @@ def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: 
     Args:
         network: FasterRCNN.
         checkpoint: from `read_checkpoint`.
-        allow_other_classes: leave layers whose number of classes differs as they are, and name them in the log.
-        renamed_classes: leave the layers of the classes as they are even where their number is the same.
+        allow_other_classes: skip layers with another number of classes, and name them in the log.
+        renamed_classes: skip the class-dependent layers even if their number of classes is the same.
 
     Returns:
-        Names of the parameters left as they were.
+        Names of the skipped parameters.
 
     Raises:
-        UserError: a weight is missing, of another shape or unknown.
+        UserError: if a weight is missing, unknown, or of another shape.
     """
     path, weights, name_in_file = checkpoint.path, checkpoint.weights, checkpoint.name_in_file
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
@@ -175,7 +175,7 @@ def load_moments(optimizer: nn.Optimizer, checkpoint: Checkpoint) -> None:
     """Copy the momenta of a checkpoint into the optimizer.
 
     Raises:
-        UserError: one is missing or of another shape.
+        UserError: if a momentum is missing or of another shape.
     """
     for moment in optimizer.moments:
         stored = checkpoint.moments.get(moment.name)

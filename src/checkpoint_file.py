@@ -1,7 +1,7 @@
-"""MindSpore's checkpoint format, read with care.
+"""A safe reader for MindSpore's checkpoint format.
 
-`mindspore.load_checkpoint` trusts a file's shapes: where a shape and its data disagree, it writes beyond its memory, and the
-process dies or goes on with a damaged heap. MindSpore has no public parser; the protobuf message used here was checked with
+`mindspore.load_checkpoint` trusts a file's shapes. If a shape and its data disagree, it writes out of bounds, and the process
+crashes or continues with a corrupted heap. MindSpore has no public parser; the protobuf message used here was checked with
 MindSpore 2.9 and 2.10.
 """
 from __future__ import annotations
@@ -20,25 +20,25 @@ from mindspore.train.checkpoint_pb2 import Checkpoint as CheckpointMessage
 DTYPES = {"Bool": np.bool_, "Int8": np.int8, "UInt8": np.uint8, "Int16": np.int16, "UInt16": np.uint16, "Int32": np.int32,
           "UInt32": np.uint32, "Int64": np.int64, "UInt64": np.uint64, "Float16": np.float16, "Float32": np.float32,
           "Float64": np.float64}
-TEXT = "str"  # the type of a text, whose data are 4 bytes a character
-# With crc_check, MindSpore ends a file with this name and the CRC-32 of all before it, 10 bytes.
+TEXT = "str"  # the type of a text, stored as 4 bytes per character
+# With crc_check, MindSpore ends a file with this name and a 10-byte CRC-32 of all preceding bytes.
 CRC_NAME = b"crc_num"
 CHECKSUM_SIZE = len(CRC_NAME) + 10
 
 
 class CheckpointContents(NamedTuple):
-    """What a checkpoint file holds, by names."""
+    """Contents of a checkpoint file by name."""
     arrays: dict[str, np.ndarray]
     texts: dict[str, str]
-    is_intact: bool | None  # whether it agrees with the checksum at its end; None where it has none, as other programs' files
+    is_intact: bool | None  # whether the checksum at the end is correct; None if there is none, as in other programs' files
 
 
 def read_checkpoint_file(path: str) -> CheckpointContents:
-    """Read and check a checkpoint file.
+    """Read a checkpoint file and check its contents.
 
     Raises:
-        ValueError: it is no checkpoint, a tensor's type is unknown, its data do not fit its shape, or are not finite.
-        OSError: it cannot be read.
+        ValueError: if it is not a checkpoint, or a tensor has an unknown type, data of a wrong size, or non-finite values.
+        OSError: if the file cannot be read.
     """
     with open(path, "rb") as file:
         data = file.read()
@@ -49,7 +49,7 @@ def read_checkpoint_file(path: str) -> CheckpointContents:
     except DecodeError as error:
         raise ValueError("no checkpoint of MindSpore") from error
     arrays, texts = {}, {}
-    # A large tensor takes several entries of one name.
+    # A large tensor is stored in several entries with the same name.
     for name, entries in itertools.groupby(message.value, lambda entry: entry.tag):
         tensors = [entry.tensor for entry in entries]
         content = b"".join(tensor.tensor_content for tensor in tensors)
@@ -65,10 +65,10 @@ def read_checkpoint_file(path: str) -> CheckpointContents:
 
 
 def is_intact(path: str) -> bool:
-    """Whether a file ends with a checksum that it agrees with.
+    """Return whether a file ends with a correct checksum.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: if the file cannot be read.
     """
     if os.path.getsize(path) == 0:
         return False
@@ -87,7 +87,7 @@ def _array(tensor, content):
     dtype, shape = DTYPES.get(tensor.tensor_type), tuple(tensor.dims)
     if dtype is None:
         raise ValueError(f"a tensor of type {tensor.tensor_type!r}")
-    shape = () if shape == (0,) else shape  # how numbers are written
+    shape = () if shape == (0,) else shape  # MindSpore stores numbers like this
     if min(shape, default=0) < 0 or math.prod(shape) * np.dtype(dtype).itemsize != len(content):
         raise ValueError(f"a tensor of shape {shape} with {len(content)} bytes")
     return np.frombuffer(content, dtype).reshape(shape).copy()

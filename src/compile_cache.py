@@ -1,7 +1,7 @@
-"""Compiled graphs that later runs load, through MindSpore's compile cache.
+"""Cache of compiled graphs for later runs, based on MindSpore's compile cache.
 
-MindSpore itself notices changed code, but not changed settings: it would run the graph of the old ones. So each combination
-of everything that shapes a graph has a folder of its own. A run on stored graphs gives the bits of one on new graphs.
+MindSpore detects changed code, but not changed settings: it would run a graph compiled with the old settings. So each
+combination of everything that affects a graph has a separate folder. Cached and new graphs compute the same bits.
 """
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from src.distributed import program_digest
 from src.errors import UserError
 from src.files import make_folder, verified_files
 
-# Settings that no graph depends on, as pydantic leaves them out.
+# Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "raw", "quantize", "output", "font", "compile_cache",
     "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
     "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
     "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer",
-    "early_stop", "accumulate_steps"), True),  # the last one decides which graphs there are, not what is in them
+    "early_stop", "accumulate_steps"), True),  # the last one affects which graphs are compiled, not their contents
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
              "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
 
-_to_come = []  # names of the graphs that are still to be loaded or stored
+_to_come = []  # names of the graphs that are not yet loaded or stored
 
 
 def graph_name(kind: str, canvas: tuple[int, int]) -> str:
-    """What `stored_graph` calls a graph for the images of one canvas."""
+    """Return the name of a graph for the images of one canvas, for `stored_graph`."""
     return f"{kind} {canvas[0]}x{canvas[1]}"
 
 
 def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tuple[int, int]],
                     accumulate_steps: int = 1) -> list[str]:
-    """The graphs of train.py in the order in which they are compiled, as far as it is known.
+    """Return the names of train.py's graphs in their expected order of compilation.
 
     Args:
-        training: the canvases of training in the order in which they are met.
-        evaluation: those of the evaluation.
-        accumulate_steps: micro-batches of a step.
+        training: the canvases of training in the order of their first use.
+        evaluation: the canvases of the evaluation, in the same way.
+        accumulate_steps: micro-batches per step.
     """
     first, *others = [graph_name("gradients", canvas) for canvas in training]
     of_several = ["accumulate", "reduce"] if accumulate_steps > 1 else []
@@ -52,31 +52,31 @@ def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tu
 
 
 def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:
-    """The graphs of an evaluation that meets the canvases in this order."""
+    """Return the names of an evaluation's graphs for canvases in the order of their first use."""
     return [graph_name("inference", canvas) for canvas in canvases]
 
 
 def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
-    """Let `stored_graph` read compiled graphs from the folder cfg.compile_cache, and write to it what is not there.
+    """Make `stored_graph` load compiled graphs from the folder cfg.compile_cache, and store missing graphs there.
 
-    Nothing is stored where that setting is empty.
+    Nothing is stored if the setting is empty.
 
     Args:
-        graphs: of the program by the names that it gives to `stored_graph`, in the order in which they are compiled.
+        graphs: the names that the program passes to `stored_graph`, in the order of compilation.
         num_classes: K, without background.
-        padding_size: G, length of the box lists of training.
+        padding_size: G, length of the box lists in training.
 
     Raises:
-        UserError: the folder cannot be written to, or the device is not the CPU.
+        UserError: if the folder is not writable, or the device is not the CPU.
     """
     if not cfg.compile_cache:
         return
     if cfg.device_target != "CPU":
-        # Stored graphs would also depend on the chip, its driver and CANN or CUDA, whose versions MindSpore has no call for.
+        # Stored graphs would also depend on the chip, its driver and CANN or CUDA, whose versions MindSpore does not report.
         raise UserError(f"compile_cache {cfg.compile_cache!r} works on the CPU only, and device_target is {cfg.device_target}; "
                         "leave the key out.")
-    # A graph names the file of its kernels. MindSpore compiles anew, and overwrites, what another script has stored, and it keeps
-    # the graphs of msrun's processes apart by their numbers.
+    # A graph contains the path of its kernel library. MindSpore recompiles and overwrites the graphs of another script, and it
+    # stores the graphs of msrun's processes under their numbers.
     place = library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID"), os.geteuid()
     parts = [program_digest(), place, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
@@ -87,12 +87,12 @@ def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: in
 
 @contextlib.contextmanager
 def stored_graph(name: str) -> Iterator[None]:
-    """Within it, the graph `name` is stored or loaded when it is called for the first time and its turn has come.
+    """Load or store the graph `name` when this block first calls it, if it is next in the order of compilation.
 
-    MindSpore numbers the graphs that it stores as they are compiled, and a later run loads the graph of the same number
-    whatever that graph computes. So no other graph may be compiled within, and one before its turn (a run that begins with
-    an evaluation) is compiled as if there were no folder. Of several processes that are here at once, one compiles, and the
-    others wait for its graph. One that has not found a graph looks for none of the later ones: so MindSpore does it.
+    MindSpore numbers stored graphs in the order of compilation, and a later run loads the graph with the same number,
+    whatever it computes. So no other graph may be compiled in this block, and a graph that is called before its turn (in a
+    run that begins with an evaluation) is compiled without the cache. If several processes enter at once, one compiles and
+    the rest wait for its graph. After one cache miss, MindSpore compiles all later graphs.
     """
     if _to_come[:1] != [name]:
         yield

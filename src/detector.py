@@ -1,4 +1,4 @@
-"""The detector ready to run: built from a configuration, or loaded from a checkpoint, in the precision asked for."""
+"""A detector that is ready to run: built from a configuration or loaded from a checkpoint, in the configured precision."""
 from __future__ import annotations
 
 import logging
@@ -28,41 +28,41 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretrained: bool = True) -> FasterRCNN:
-    """A `FasterRCNN` with initial weights drawn from cfg.seed, in mixed precision of cfg.mix_dtype if cfg.mix.
+    """Return a `FasterRCNN` initialised with cfg.seed, in mixed precision of cfg.mix_dtype if cfg.mix is True.
 
     Args:
         num_classes: K, without background.
-        norm: class of the backbone's normalisation layers, which only mindcv's ResNets let one choose.
-        pretrained: whether the backbone has the weights that cfg.backbone.pretrained names. False leaves it random, for a
+        norm: class of the backbone's normalisation layers, which can be chosen only for mindcv's ResNets.
+        pretrained: whether the backbone has the weights that cfg.backbone.pretrained names. If False, it is random, for a
             network whose weights come from a checkpoint or from another process.
 
     Raises:
-        UserError: the backbone cannot be built, or its weights cannot be read or do not fit.
+        UserError: if the backbone cannot be built, or its weights cannot be read or do not fit.
     """
     ms.set_seed(cfg.seed)
     weights = read_pretrained(cfg.backbone.pretrained) if pretrained else False
     network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights))
-    # On the CPU, `use_kernels` makes the difference.
+    # On the CPU, `use_kernels` applies mixed precision.
     return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix and cfg.device_target != "CPU" else network
 
 
 def build_empty_detector(cfg, num_classes: int) -> FasterRCNN:
-    """As `build_detector`, without values for the weights, which all must be given some: drawing them takes a second."""
+    """Return the network of `build_detector` without initial weights, which saves a second; the caller must set all of them."""
     try:
         with no_init_parameters():
             return build_detector(cfg, num_classes, pretrained=False)
     except RuntimeError:
-        # Some of mindcv's networks, ConvNeXt among them, compute with their weights while they are built.
+        # Some mindcv networks, such as ConvNeXt, compute with their weights during construction.
         return build_detector(cfg, num_classes, pretrained=False)
 
 
 def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
-    """What the setting `backbone.pretrained` says, True or False, or {name: array} of the file that it names.
+    """Return the setting `backbone.pretrained` if it is True or False, else {name: array} of the file that it names.
 
-    The names are mindcv's, which a backbone has inside a detector as well, here or in the older MindSpore implementation.
+    The names are mindcv's. The file may also be a detector of this project or of the older MindSpore implementation.
 
     Raises:
-        UserError: there is no such file, it is not a checkpoint, or has names of two programs.
+        UserError: if the file does not exist, is not a checkpoint, or has names of two programs.
     """
     if isinstance(setting, bool) or not setting:
         return bool(setting)
@@ -77,10 +77,10 @@ def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
 
 
 def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
-    """The detector in the checkpoint cfg.checkpoint_path, which says how many classes it has, and the checkpoint.
+    """Return the detector in the checkpoint cfg.checkpoint_path, with its number of classes, and the checkpoint.
 
     Raises:
-        UserError: the checkpoint cannot be read or does not fit the configuration.
+        UserError: if the checkpoint cannot be read or does not fit the configuration.
     """
     checkpoint = read_checkpoint(cfg.checkpoint_path)
     network = build_empty_detector(cfg, checkpoint.num_classes)
@@ -89,14 +89,14 @@ def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
 
 
 def class_names(data, checkpoint: Checkpoint) -> list[str]:
-    """The names of a checkpoint's classes by label.
+    """Return the names of a checkpoint's classes in label order.
 
-    The first that is there counts: data.names, or data.classes, of the configuration; the names that the checkpoint keeps; those
-    of the configuration's validation annotations, if they are so many; `class 0`, `class 1`, ..., with a warning. `data` is the
-    section of that name of the configuration.
+    The first available source is used: data.names or data.classes of the configuration; the checkpoint; the configuration's
+    validation annotations, if the number of classes is the same; `class 0`, `class 1`, ..., with a warning. `data` is the
+    configuration's section of that name.
 
     Raises:
-        UserError: that list of the configuration has another number of names.
+        UserError: if data.names or data.classes has another number of names.
     """
     path, count = checkpoint.path, checkpoint.num_classes
     for key in ("names", "classes"):
@@ -124,14 +124,14 @@ def _annotated_names(data):
 
 
 class Predictor:
-    """Runs a detector, on the graph of each canvas, which is compiled when its first images come."""
+    """Runs a detector. The graph of each canvas is compiled when its first images arrive."""
 
     def __init__(self, network: FasterRCNN, cfg):
         self.network, self.cfg = network, cfg
         self.forwards = {canvas: use_kernels(InferenceForward(network, cfg, canvas), cfg) for canvas in cfg.data.canvases}
 
     def __call__(self, image: Tensor, valid_size: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
+        """Return boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
 
         Args:
             image: (B, H, W, 3) uint8 RGB.
@@ -144,11 +144,11 @@ class Predictor:
         return boxes.asnumpy(), scores.asnumpy()
 
     def detect(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-        """Find the objects on an image (h, w, 3) uint8 RGB of any size, as an evaluation with a batch of one does.
+        """Detect objects on an image (h, w, 3) uint8 RGB of any size, like an evaluation with batch size 1.
 
         Returns:
-            boxes (n, 4) float32 xyxy, pixels of the image; scores (n,) float32, falling; labels (n,) int64, 0..K-1; whether all
-            scores of the network are finite.
+            boxes (n, 4) float32 xyxy, pixels of the image; scores (n,) float32, descending; labels (n,) int64, 0..K-1; whether
+            all scores of the network are finite.
         """
         transforms, canvases = self.cfg.data.eval_transforms.item_transforms, self.cfg.data.canvases
         number = choose_canvas((image.shape[0], image.shape[1]), canvases, scaling_of(transforms))

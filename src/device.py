@@ -1,4 +1,4 @@
-"""What differs between Ascend, GPU and CPU."""
+"""Differences between Ascend, GPU and CPU."""
 from __future__ import annotations
 
 import contextlib
@@ -21,27 +21,27 @@ from src.errors import UserError
 
 logger = logging.getLogger("faster_rcnn")
 
-# What makes MindSpore's wheel usable on a device.
+# Software that MindSpore's wheel needs on a device.
 REQUIREMENTS = {
     "Ascend": "install CANN 8.2 to 9.1 with its Python packages hccl and te, and source its set_env.sh",
     "GPU": "install CUDA 11.1 or 11.6 and cuDNN 8, with a MindSpore that has a GPU plugin",
 }
-# From so many pixels of the canvas on, `auto` warns that a CPU is slow.
+# Minimum number of pixels of a canvas for which `auto` warns that a CPU is slow.
 LARGE_CANVAS = 600 * 1000
 
 
 def set_up_device(cfg: Config, group: Group) -> Config:
-    """Make MindSpore use cfg.device_target in mode cfg.ms_mode, on each of several processes its own device, and connect these.
+    """Make MindSpore use cfg.device_target in mode cfg.ms_mode, with one device per process, and connect the processes.
 
-    Nothing may have used MindSpore's operators before.
+    Call it before MindSpore's operators are used.
 
     Returns:
-        The configuration with the device that is used in the place of `auto`, and with the precision that a CPU computes in.
+        The configuration with the selected device instead of `auto`, and with the precision that a CPU computes in.
 
     Raises:
-        UserError: the device is not there, MindSpore was built without it, or a setting does not work on it.
+        UserError: if the device is not available, MindSpore was built without it, or a setting does not work on it.
     """
-    # MindSpore collects garbage before each compilation. What has been imported will never be any.
+    # MindSpore collects garbage before each compilation. Imported modules never become garbage, so they are excluded.
     gc.freeze()
     device: str = cfg.device_target
     if device == "auto":
@@ -77,14 +77,14 @@ def set_up_device(cfg: Config, group: Group) -> Config:
 
 
 def find_device() -> tuple[str, str]:
-    """The first of Ascend, GPU and CPU that can be used, and why it is not Ascend, or ""."""
+    """Return the first available of Ascend, GPU and CPU, and the reason why it is not Ascend, or ""."""
     if ascend.is_available():
         if ascend.device_count():
             return "Ascend", ""
         reason = "there is no Ascend device"
     else:
         try:
-            ms.set_device("Ascend")  # fails, and says why
+            ms.set_device("Ascend")  # fails, and the error contains the reason
             reason = ""
         except (RuntimeError, ValueError) as error:
             reason = f"no Ascend, {load_error('Ascend', str(error))}"
@@ -92,8 +92,8 @@ def find_device() -> tuple[str, str]:
 
 
 def load_error(device: str, message: str) -> str:
-    """Why a device cannot be used, out of MindSpore's message of many lines: what its plugin's library lacks, or the first
-    sentence."""
+    """Return the reason in MindSpore's long message why a device cannot be used: the dependency that its plugin's library lacks,
+    or the first sentence."""
     found = re.search(rf"libmindspore_{device.lower()}\S* failed\. (.*)", message)
     return found[1].strip() if found else message.split(". ")[0]
 
@@ -105,12 +105,12 @@ def _warn_of_slow_cpu(cfg):
 
 
 def norm_layer(cfg, group: Group) -> type:
-    """The normalisation of the backbone: over all devices where MindSpore can, which is on Ascend."""
+    """Return the backbone's normalisation class: over all devices on Ascend, where MindSpore supports it, else BatchNorm2d."""
     return nn.SyncBatchNorm if cfg.device_target == "Ascend" and group.size > 1 else nn.BatchNorm2d
 
 
 def _precision_on_cpu(cfg):
-    """The configuration with the precision that the CPU computes in: mixed precision is that of bfloat16, or none."""
+    """Return the configuration with the precision that the CPU computes in: with mix, bfloat16 if supported, else float32."""
     if not cfg.mix:
         return cfg
     if has_bf16_products():
@@ -122,21 +122,21 @@ def _precision_on_cpu(cfg):
 
 
 def prepare_cpu() -> None:
-    """Keep freed memory, and run operators outside of graphs one after the other.
+    """Make the process keep freed memory and run operators outside of graphs synchronously.
 
-    MindSpore sends such operators through three threads that wait for each other in loops, on processors that the computing
-    needs: without them, steps of small images in PyNative mode take a quarter of the processor's time. To be called before the
-    first operator, by which the processes of msrun connect: later it changes nothing.
+    By default, MindSpore launches such operators through three threads that busy-wait for each other and block processors.
+    Without these threads, steps on small images in PyNative mode take a quarter of the processor time. Call this function
+    before the first operator, which connects msrun's processes; later calls have no effect.
     """
     _keep_freed_memory()
     ms.runtime.launch_blocking()
 
 
 def _keep_freed_memory():
-    """Tell glibc to keep freed memory for the next tensor instead of giving it back to the system.
+    """Make glibc keep freed memory for the next tensor instead of returning it to the system.
 
-    MindSpore allocates its CPU tensors anew in every step. glibc gives blocks above 32 MB back when they are freed, and the
-    system then clears every page again on first use: on a gather of 100 MB that cost 20 times the copying itself.
+    MindSpore allocates its CPU tensors again in every step. By default, glibc returns freed blocks above 32 MB, and the system
+    clears every page again on first use. For a gather of 100 MB, this took 20 times as much time as the copy itself.
     """
     if sys.platform.startswith("linux"):
         trim_threshold, mmap_max, arena_max = -1, -4, -8  # from malloc.h
@@ -145,10 +145,10 @@ def _keep_freed_memory():
 
 
 def _share_processors(group):
-    """Give each process of a machine its part of the processors.
+    """Bind each process of a machine to its share of the processors.
 
-    MindSpore starts as many threads as there are processors, and oneDNN splits sums among them. So the threads start before
-    they are bound: each process then has as many as a single one would, and rounds in the same places.
+    MindSpore starts one thread per processor, and oneDNN splits sums among the threads. So the threads start before they are
+    bound: each process then has the same number of threads as a single process would, and rounds in the same places.
     """
     if group.local_size == 1 or not hasattr(os, "sched_setaffinity"):
         return
@@ -158,8 +158,8 @@ def _share_processors(group):
     own = processors[start:end] or [processors[group.local_rank % len(processors)]]
     path = library()
     quota = ctypes.CDLL(path).QuotaProcessors(b"/proc/self/cgroup", b"/sys/fs/cgroup") // group.local_size if path else len(own)
-    if quota < len(own):  # the quota of a container holds for all its processes together
+    if quota < len(own):  # a container's quota is shared by all its processes
         os.environ.setdefault("FASTER_RCNN_NUM_THREADS", str(max(quota, 1)))
     for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # the thread has ended
             os.sched_setaffinity(int(thread), own)

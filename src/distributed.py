@@ -1,6 +1,6 @@
-"""The process group: one process, or the several that mpirun or msrun started, and how they communicate.
+"""The process group: one process, or several processes that mpirun or msrun started, and their communication.
 
-All kinds have the same methods. Processes of mpirun communicate through mpi4py, those of msrun through TCP.
+All groups have the same methods. Processes of mpirun communicate through mpi4py, processes of msrun through TCP.
 """
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-KEY_BYTES = 32  # of the secret by which the processes of msrun know each other
+KEY_BYTES = 32  # length of the secret with which msrun's processes authenticate each other
 
 
 def join_processes() -> Group:
-    """The group that this process belongs to.
+    """Return the group that this process belongs to.
 
     Raises:
-        UserError: mpirun started several processes, but mpi4py is missing or belongs to another MPI; msrun started some of
-            several machines without their numbers; a rank table for several processes cannot be read.
+        UserError: if mpirun started several processes, but mpi4py is missing or belongs to another MPI; if msrun started
+            processes on several machines without their node ranks; if a rank table for several processes cannot be read.
     """
     started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
     if started == 1 and os.environ.get("RANK_TABLE_FILE") and not os.environ.get("MS_ROLE"):
@@ -82,10 +82,10 @@ class SingleProcess:
     rank, size, local_rank, local_size = 0, 1, 0, 1
 
     def connect(self, device_target: str) -> None:
-        """There is nobody to connect to."""
+        """Do nothing: there is no other process to connect to."""
 
     def barrier(self) -> None:
-        """There is nobody to wait for."""
+        """Do nothing: there is no other process to wait for."""
 
     def broadcast(self, value: Any) -> Any:
         return value
@@ -97,7 +97,7 @@ class SingleProcess:
         return number
 
     def all_reduce(self, array: np.ndarray) -> None:
-        """The sum over one process is what it has."""
+        """Do nothing: the sum over one process is its array."""
 
     def fail(self, status: int) -> int:
         return status
@@ -112,7 +112,7 @@ class MpiGroup:
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
-        local_rank: the same as `rank` among the processes of this machine.
+        local_rank: number of this process among the processes of this machine, from 0.
         local_size: number of processes of this machine.
     """
 
@@ -123,25 +123,25 @@ class MpiGroup:
         self.local_rank, self.local_size = machine.rank, machine.size
 
     def connect(self, device_target: str) -> None:
-        """Prepare the collectives of the device, which is set: HCCL on Ascend, NCCL on GPU; on the CPU MPI does all."""
+        """Initialise the collectives of the selected device: HCCL on Ascend, NCCL on GPU; the CPU uses MPI only."""
         if device_target != "CPU":
             from mindspore.communication import init
             init()
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this method."""
         self._comm.Barrier()
 
     def broadcast(self, value: Any) -> Any:
-        """The value of rank 0."""
+        """Return the value of rank 0."""
         return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list | None:
-        """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
+        """Return the values of all processes in rank order on rank 0, and None on other ranks."""
         return self._comm.gather(value)
 
     def max(self, number: int) -> int:
-        """The largest of the numbers of all processes."""
+        """Return the largest of the numbers of all processes."""
         return self._comm.allreduce(number, op=self._mpi.MAX)
 
     def all_reduce(self, array: np.ndarray) -> None:
@@ -149,7 +149,7 @@ class MpiGroup:
         self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
     def fail(self, status: int) -> int:
-        """End all processes with the status: the others would wait for one that ended by itself."""
+        """End all processes with the status; if only this process ended, the rest would wait for it."""
         sys.stdout.flush()
         sys.stderr.flush()
         self._comm.Abort(status)
@@ -159,17 +159,17 @@ class MpiGroup:
 class MsrunGroup:
     """One of several processes that MindSpore's launcher msrun started; if one fails, all end.
 
-    They communicate through TCP connections of each with rank 0, whatever their device: MindSpore's own collectives on the CPU
-    give up when a process comes 30 s later than another, which one that scores an evaluation may.
+    Each process communicates with rank 0 through a TCP connection, on any device. MindSpore's collectives on the CPU fail if a
+    process arrives 30 s later than another, as a process that scores an evaluation may.
 
     Attributes:
         rank: number of this process, from 0.
         size: number of processes.
-        local_rank: number of this process among those of this machine.
-        local_size: number of processes of this machine, once it is connected.
+        local_rank: number of this process among the processes of this machine, from 0.
+        local_size: number of processes of this machine, known after `connect`.
 
     Raises:
-        UserError: msrun has not numbered the processes.
+        UserError: if msrun has not numbered the processes.
     """
 
     def __init__(self):
@@ -179,28 +179,28 @@ class MsrunGroup:
             raise UserError("msrun has given this process no rank: on several machines, give each of them its --node_rank.")
         self.rank, self.size = int(number), int(os.environ["MS_WORKER_NUM"])
         self.local_rank, self.local_size = int(os.environ.get("DEVICE_ID", 0)), 1
-        # Linux sends SIGTERM when msrun ends for any reason. Without --join=True, msrun ends first, and its processes go on.
+        # Linux then sends SIGTERM when msrun ends for any reason. Without --join=True, msrun ends first and its processes go on.
         parent = os.getppid()
-        with contextlib.suppress(OSError):  # it has ended, or there is no /proc
+        with contextlib.suppress(OSError):  # msrun has ended, or /proc does not exist
             if re.search(rb"\0--join[=\0]True\0", Path(f"/proc/{parent}/cmdline").read_bytes()):
                 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-                if os.getppid() != parent:  # it ended before that call
+                if os.getppid() != parent:  # msrun ended before that call
                     os.kill(os.getpid(), signal.SIGTERM)
-        self._connections: list[Connection] = []  # on rank 0 to the others by rank, elsewhere to rank 0
+        self._connections: list[Connection] = []  # on rank 0: to all other ranks in order; elsewhere: to rank 0
 
     def connect(self, device_target: str) -> None:
-        """Connect the processes, whose device is set: before that, none of the following can be called, nor any tensor made.
+        """Connect the processes after their device is set. Call it before the methods below and before creating tensors.
 
-        Besides the processes that train, msrun starts one that only connects them. That one ends here, when all others have.
+        In addition to the processes that train, msrun starts a scheduler that connects them. It ends here, after all of them.
 
         Raises:
-            UserError: rank 0 is not on the machine that msrun's --master_addr names.
+            UserError: if rank 0 is not on the machine that msrun's --master_addr names.
         """
         import numpy as np
         from mindspore import Tensor
         from mindspore.communication import get_group_size, get_local_rank, get_local_rank_size, get_rank, init
         from mindspore.mint import distributed
-        if device_target == "CPU":  # on Ascend it also limits the time until HCCL's id arrives
+        if device_target == "CPU":  # on Ascend, the variable also limits the time until HCCL's id arrives
             os.environ.setdefault("MS_NODE_TIMEOUT", "15")  # seconds until the scheduler notices a killed process
         init()
         if self._schedules:
@@ -217,7 +217,7 @@ class MsrunGroup:
                                 "that --master_addr names.") from error
             port = int(listener.address[1])
         shared = Tensor(np.frombuffer(key + port.to_bytes(2, "big"), np.int8))
-        distributed.broadcast(shared, 0)  # int8 is known to the collectives of all devices
+        distributed.broadcast(shared, 0)  # the collectives of all devices support int8
         if self.rank > 0:
             content = shared.asnumpy().tobytes()
             address = host, int.from_bytes(content[KEY_BYTES:], "big")
@@ -229,11 +229,11 @@ class MsrunGroup:
             self._connections = [by_rank[rank] for rank in range(1, self.size)]
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this method."""
         self.broadcast(self.gather(None))
 
     def broadcast(self, value: Any) -> Any:
-        """The value of rank 0."""
+        """Return the value of rank 0."""
         if self.rank > 0:
             return self._connections[0].recv()
         for connection in self._connections:
@@ -241,14 +241,14 @@ class MsrunGroup:
         return value
 
     def gather(self, value: Any) -> list | None:
-        """The values of all processes in the order of their ranks, on rank 0; None elsewhere."""
+        """Return the values of all processes in rank order on rank 0, and None on other ranks."""
         if self.rank > 0:
             self._connections[0].send(value)
             return None
         return [value, *(connection.recv() for connection in self._connections)]
 
     def max(self, number: int) -> int:
-        """The largest of the numbers of all processes."""
+        """Return the largest of the numbers of all processes."""
         return self.broadcast(max(self.gather(number) or [number]))
 
     def all_reduce(self, array: np.ndarray) -> None:
@@ -267,7 +267,7 @@ class MsrunGroup:
             connection.send_bytes(content)
 
     def fail(self, status: int) -> int:
-        """End this process at once with the status: msrun then ends the others, which would wait for it."""
+        """End this process at once with the status; msrun then ends the rest, which would wait for it."""
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -278,7 +278,7 @@ Group = Union[SingleProcess, MpiGroup, MsrunGroup]
 
 @contextlib.contextmanager
 def first_on_machine(group: Group) -> Iterator[None]:
-    """A block that one process of each machine passes before the others enter."""
+    """A context whose block one process per machine completes before the machine's other processes enter it."""
     if group.local_rank > 0:
         group.barrier()
     yield
@@ -287,13 +287,13 @@ def first_on_machine(group: Group) -> Iterator[None]:
 
 
 def check_same(group: Group, describe: Callable[[], dict]) -> None:
-    """Check that all processes have the same.
+    """Check that all processes have the same values.
 
     Args:
-        describe: function that gives a dict of description -> what is compared.
+        describe: function that returns a dict {description: value to compare}.
 
     Raises:
-        UserError: on rank 0, naming the first that differs; the others wait for their end.
+        UserError: on rank 0, naming the first difference; the other ranks wait until they are ended.
     """
     if group.size == 1:
         return
@@ -308,7 +308,7 @@ def check_same(group: Group, describe: Callable[[], dict]) -> None:
 
 
 def program_digest() -> str:
-    """A digest of the program's files and MindSpore's version."""
+    """Return a digest of the program's files and MindSpore's version."""
     import mindspore as ms
     digest = hashlib.sha256(ms.__version__.encode())
     for pattern in ("*.py", "src/**/*.py", "src/cpu_kernels/*.cc", "src/cpu_kernels/*.h"):

@@ -1,40 +1,40 @@
-"""What must be set before MindSpore is imported: environment variables, of which a value that the user has set stays,
-processors, and garbage collection."""
+"""Setup before MindSpore is imported: environment variables (values that the user has set are kept), processors, and garbage
+collection."""
 import gc
 import os
 
-# A larger image is refused: decoded, a pixel takes 3 bytes, and a file of some kilobytes may claim gigabytes. OpenCV's own
-# limit is eight times as high.
+# Larger images are rejected: a decoded pixel takes 3 bytes, and a file of some kilobytes may declare gigabytes. OpenCV's default
+# limit is 8 times higher.
 MAX_IMAGE_PIXELS = 2**27
 DEFAULTS = {
-    # 3 shows errors only: MindSpore's warnings are for its own developers.
+    # 3 shows only errors, because MindSpore's warnings are meant for its developers.
     "GLOG_v": "3",
     # On CPUs with AVX-512, MindSpore 2.9 and 2.10 run 3x3 convolutions on oneDNN's reference kernel, 100 times slower.
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # Unreadable files are reported by name, once; OpenCV's own lines would come once an epoch and name nothing.
+    # This program reports each unreadable file once, by name. OpenCV would report it in every epoch, without the name.
     "OPENCV_LOG_LEVEL": "SILENT",
-    # Worker threads decode in parallel already, and OpenCV's own thread pool would deadlock in forked worker processes.
+    # Worker threads already decode in parallel, and OpenCV's thread pool would deadlock in forked worker processes.
     "OPENCV_FOR_THREADS_NUM": "1",
-    # A training needs no network: albumentations would ask for its newest version.
+    # Training needs no network connection, but albumentations would check for a newer version.
     "NO_ALBUMENTATIONS_UPDATE": "1",
-    # Devices wait so long for each other at the first exchange, before which each compiles its graphs; MindSpore's default is
-    # 120 s, and graphs for Ascend take minutes.
+    # Seconds that devices wait for each other at the first collective. Each compiles its graphs before it, which takes minutes on
+    # Ascend; MindSpore's default is 120 s.
     "HCCL_CONNECT_TIMEOUT": "600",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
 }
 
 
 def set_environment() -> None:
-    """Set the variables, let Python collect garbage less often, and give this process all processors that mpirun has; call it
+    """Set the variables, make garbage collection less frequent, and let this process use all processors that mpirun has. Call it
     before MindSpore is imported."""
-    # At Python's 700, 430 collections, which find nothing, take a tenth of the time that imports take.
+    # With Python's default of 700, imports run 430 collections that find nothing and take a tenth of the import time.
     gc.set_threshold(10_000)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    # A user without HOME and without an entry in the list of users would get a folder called ~.
+    # For a user without HOME and without an entry in /etc/passwd, folders called ~ would be created.
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = "/nonexistent"
-    # mpirun may have bound this process to one processor, for which MindSpore would start one thread. `set_up_device` gives
-    # each process its share later.
+    # mpirun may have bound this process to one processor, and MindSpore would then start only one thread. `set_up_device`
+    # later binds each process to its share.
     if os.environ.get("OMPI_COMM_WORLD_SIZE") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))

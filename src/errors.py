@@ -1,8 +1,8 @@
-"""The one exception type for mistakes that the user can mend, and how values and texts appear in its sentence."""
+"""The exception type for mistakes that the user can fix, and the formatting of values and texts in its message."""
 import re
 import reprlib
 
-# Line ends and other characters that a terminal acts upon.
+# Line ends and other characters that a terminal interprets.
 CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 MAX_LENGTH = 80
 
@@ -12,30 +12,30 @@ _short.maxlist = _short.maxtuple = _short.maxset = _short.maxdict = 20
 
 
 class UserError(Exception):
-    """A wrong flag, file, annotation or setting: one sentence that says what, where and what to do.
+    """A wrong flag, file, annotation or setting. The message is one sentence with the problem, its location and the fix.
 
     The command line prints it without a traceback and exits with status 1.
     """
 
 
 def show(value):
-    """`value` as text of at most MAX_LENGTH characters, however large or deeply nested it is."""
+    """Return `value` as text of at most MAX_LENGTH characters, however large or deeply nested it is."""
     try:
         text = _short.repr(value)
-    except ValueError:  # Python writes no int of more than some thousand digits
+    except ValueError:  # Python does not format integers of more than some thousand digits
         text = "a number with too many digits to show"
     return text if len(text) <= MAX_LENGTH else text[:MAX_LENGTH - 3] + "..."
 
 
 def one_line(text):
-    """`text` with its control characters, line ends among them, written as Python writes them, such as \\n."""
+    """Return `text` with its control characters, including line ends, replaced by Python's escapes, such as \\n."""
     return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def is_plain(text):
-    """Whether `text` may be a name or a path: it has no control characters and can be written in UTF-8.
+    """Return whether `text` is valid as a name or a path: without control characters, and encodable in UTF-8.
 
-    Characters by which Python stands for the undecodable bytes of a path are allowed.
+    Surrogate characters, which represent a path's undecodable bytes in Python, are allowed.
     """
     try:
         text.encode("utf-8", "surrogateescape")

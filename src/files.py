@@ -11,15 +11,14 @@ from pathlib import Path
 from src.errors import UserError
 from src.signals import StopSignals
 
-PARTIAL = ".partial_"  # how the names of unfinished files begin
+PARTIAL = ".partial_"  # prefix of the names of unfinished files
 
 
 @contextlib.contextmanager
 def whole_file(path):
-    """The temporary path to write the file `path` to: it gets its name when the block is complete and the disk has it.
+    """Yield a temporary path for writing the file `path`; after the block, the file is flushed to disk and renamed to `path`.
 
-    Whatever happens, an earlier file of that name stays as it was until then. What was written by a block that fails is
-    removed.
+    Until then, an existing file `path` remains unchanged. If the block fails, the temporary file is removed.
     """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, PARTIAL + name)
@@ -35,7 +34,7 @@ def whole_file(path):
 
 @contextlib.contextmanager
 def if_supported():
-    """A block whose system call may fail because the file system does not support it; other errors are raised."""
+    """Ignore the error of a system call that the file system does not support; other errors are raised."""
     try:
         yield
     except OSError as error:
@@ -44,7 +43,7 @@ def if_supported():
 
 
 def flush_to_disk(path):
-    """Return when the disk has what was written to the file, or which names are in the folder."""
+    """Wait until the disk has the contents of the file, or the names in the folder."""
     descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
         with if_supported() if os.path.isdir(path) else contextlib.nullcontext():
@@ -54,25 +53,25 @@ def flush_to_disk(path):
 
 
 def apply_umask(path):
-    """Give a file the mode of a new file; MindSpore makes its files readable for their owner only."""
+    """Give a file the mode of a new file; MindSpore makes its files readable only by their owner."""
     os.umask(umask := os.umask(0o077))
     with if_supported():
         os.chmod(path, 0o666 & ~umask)
 
 
 def remove_partial(folder, stem=""):
-    """Remove the unfinished files of a folder whose final names begin with `stem`, as a killed process leaves them."""
+    """Remove unfinished files that a killed process left in a folder, if their final names begin with `stem`."""
     for path in glob.glob(os.path.join(glob.escape(folder), PARTIAL + glob.escape(stem) + "*")):
-        with contextlib.suppress(OSError):  # it stays where it is a folder, or another user's
+        with contextlib.suppress(OSError):  # a folder or another user's file stays
             os.remove(path)
 
 
 @contextlib.contextmanager
 def writing_into(folder, what):
-    """A block that writes files into `folder`; `what` they are begins the sentence if it fails.
+    """Turn an OSError of a block that writes files into `folder` into a UserError; its message begins with `what`.
 
     Raises:
-        UserError: the system has refused something, for example because the disk is full.
+        UserError: if the system reports an error, for example because the disk is full.
     """
     try:
         yield
@@ -81,10 +80,10 @@ def writing_into(folder, what):
 
 
 def prepare_output(path):
-    """Make the folder of the file `path` where it is missing, and check, before anything takes time, that it can be written to.
+    """Create the folder of the file `path` if it is missing, and check before any long computation that it is writable.
 
     Raises:
-        UserError: it cannot, or `path` is a folder itself.
+        UserError: if the folder is not writable, or `path` itself is a folder.
     """
     if os.path.isdir(path):
         raise UserError(f"cannot write {path}: it is a folder; give a file's path.")
@@ -92,19 +91,19 @@ def prepare_output(path):
 
 
 def make_folder(path, advice="choose another --save_dir", private=False):
-    """Create the folder `path` unless it is there, and return it.
+    """Create the folder `path` if it does not exist, and return `path`.
 
     Args:
-        advice: what to do where that fails.
-        private: it must belong to this user, and no other user may write to it, because programs load code from it.
+        advice: advice to the user if that fails.
+        private: whether it must belong to this user and be writable by no other user, because programs load code from it.
 
     Raises:
-        UserError: it cannot be created or written to, or another user owns a private one.
+        UserError: if the folder cannot be created or written to, or a private folder belongs to another user.
     """
     try:
         os.makedirs(path, 0o700 if private else 0o777, exist_ok=True)
         if private and os.stat(path).st_uid == os.geteuid():
-            with contextlib.suppress(OSError):  # then the mode decides
+            with contextlib.suppress(OSError):  # the mode is checked below
                 os.chmod(path, 0o700)
         if private and (os.stat(path).st_uid != os.geteuid() or os.stat(path).st_mode & 0o022):
             raise UserError(f"the folder {path} belongs to another user, or others can write to it; {advice}.")
@@ -119,10 +118,10 @@ def lock_file(file, wait=False):
     """Lock an open file for this process until it is closed.
 
     Args:
-        wait: for the process that has it locked.
+        wait: whether to wait until another process releases its lock.
 
     Returns:
-        Whether this process has it locked now; None on a file system without locks.
+        Whether this process now holds the lock; None on a file system without locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,9 +134,9 @@ def lock_file(file, wait=False):
 
 @contextlib.contextmanager
 def verified_files(folder, pattern="*"):
-    """A block for one process at a time; before it, files in `folder` are removed that an earlier block has not left as they are.
+    """Lock `folder` during the block; before it, remove files that are new or changed since the previous block.
 
-    They are damaged, or a killed process or another user wrote them. Files whose names do not match `pattern` are left alone.
+    Such files are damaged, or a killed process or another user wrote them. Files whose names do not match `pattern` are kept.
     """
     with open(os.path.join(folder, "lock"), "ab+", buffering=0) as lock:
         with StopSignals.idle():

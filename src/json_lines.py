@@ -1,4 +1,4 @@
-"""Files of one JSON object a line that grow with a run and survive its interruptions."""
+"""Files with one JSON object per line that grow with a run and stay readable after interruptions."""
 from __future__ import annotations
 
 import contextlib
@@ -15,38 +15,38 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class JsonLines:
-    """Appends lines to a file. While the disk is full an error is logged, and the lines are kept for the next write.
+    """Appends lines to a file. If the disk is full, an error is logged and the lines are kept for the next write.
 
     Args:
-        path: of the file.
-        key: of the whole number that rises from line to line.
-        last: existing lines of higher numbers are dropped, as they will be written again; 0 begins a new file.
+        path: path of the file.
+        key: key of the integer that increases from line to line.
+        last: existing lines with higher numbers are removed, because they will be written again; 0 starts a new file.
 
     Raises:
-        UserError: the file cannot be written to.
+        UserError: if the file cannot be written to.
     """
 
     def __init__(self, path: str, key: str, last: int):
         try:
             if os.path.isfile(path):
                 _drop_lines_after(path, key, last)
-            self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 open as long as the run
+            self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 open during the whole run
         except OSError as error:
             raise UserError(f"cannot write {path} ({error.strerror}); choose another --save_dir.") from error
         self.path = path
 
     def write(self, line: dict) -> None:
-        """Append `line`, a dict of numbers; those that are not finite become null, as JSON has no NaN."""
+        """Append `line`, a dict of numbers; non-finite numbers become null, because JSON has no NaN."""
         self._write(json.dumps({k: v if np.isfinite(v) else None for k, v in line.items()}) + "\n")
 
     def close(self) -> None:
         self._write("")
-        # What still does not fit on the disk is lost; the line above has logged why.
+        # Text that still does not fit on the disk is lost; the call above has logged the reason.
         with contextlib.suppress(OSError):
             self.file.close()
 
     def _write(self, text):
-        # After a failure the text stays in the file's buffer, for the next flush.
+        # After a failure, the text stays in the file's buffer for the next flush.
         try:
             self.file.write(text)
             self.file.flush()
@@ -55,10 +55,10 @@ class JsonLines:
 
 
 def read_json_lines(path: str, key: str) -> list[dict]:
-    """The lines of a file that `JsonLines` wrote, without those that a crash has damaged or that lack the number `key`.
+    """Return the lines of a file that `JsonLines` wrote, except lines that a crash has damaged or that lack the number `key`.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
+        OSError: if the file does not exist or cannot be read.
     """
     with open(path, encoding="utf-8", errors="replace") as file:
         return [line for line in (_parse(text, key) for text in file) if line]
@@ -79,7 +79,7 @@ def _drop_lines_after(path, key, last):
 
 
 def _parse(text, key):
-    """A line as a dict whose `key` is a whole number; None where it is incomplete or something else."""
+    """Return a line as a dict whose `key` is an integer, or None if it is incomplete or something else."""
     try:
         line = json.loads(text)
         return line if text.endswith("\n") and isinstance(line[key], int) else None

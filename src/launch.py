@@ -1,7 +1,7 @@
-"""What every program does first and last: environment variables, signals, processes, logging, exit status.
+"""Start and end of every program: environment variables, signals, processes, logging, exit status.
 
-MindSpore reads the environment and starts threads while it is imported, so a program's `main` imports what it works with
-itself, after `launch` has prepared the process.
+MindSpore reads the environment and starts threads during its import. A program's `main` therefore contains the imports that
+need MindSpore, and they run after `launch` has prepared the process.
 """
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None 
     """Call `main(args, group, stop)`.
 
     Args:
-        main: what the program does; what it returns is the exit status, None stands for 0.
-        parse_args: function that gives the configuration, or other arguments, from the command line.
+        main: the program; it returns the exit status, and None means 0.
+        parse_args: function that returns the configuration, or other arguments, from the command line.
         stop: the signals that may end the program.
 
     Returns:
-        The exit status: 1 after a UserError, which is printed as one line, 130 or 143 after a signal. Of several processes
-        that one of which fails, all end. Other exceptions are defects and keep their traceback.
+        The exit status: 1 after a UserError, which is printed as one line; 130 or 143 after a signal. If one of several
+        processes fails, all end. Other exceptions are defects and keep their traceback.
     """
     group: Group = SingleProcess()
     try:
@@ -62,7 +62,7 @@ def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None 
 
 
 class _LogHandler(logging.StreamHandler):
-    """Takes progress bars off the terminal while it writes a line, and draws them again below."""
+    """Hides progress bars while it writes a line, and draws them again below it."""
 
     def emit(self, record):
         with tqdm.external_write_mode(file=self.stream):
@@ -70,10 +70,10 @@ class _LogHandler(logging.StreamHandler):
 
 
 def set_up_logging(rank: int = 0) -> logging.Logger:
-    """Send the records of the logger `faster_rcnn` to standard output, one line each with the time of day.
+    """Send the records of the logger `faster_rcnn` to standard output, one line each with date and time; return the logger.
 
-    Of several processes only rank 0 reports; what concerns one process's share of the data alone goes to the logger
-    `faster_rcnn.share`, which speaks on every rank.
+    Only rank 0 reports, except errors. Messages about one process's share of the data go to the logger `faster_rcnn.share`,
+    which reports on every rank.
     """
     if hasattr(sys.stdout, "reconfigure"):
         # A file name may have characters that the terminal's encoding lacks.

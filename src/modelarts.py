@@ -1,6 +1,6 @@
-"""Huawei Cloud's ModelArts: a run's data come from its object storage (OBS), and its outputs go there.
+"""Huawei Cloud's ModelArts: a run downloads its data from the object storage (OBS) and uploads its outputs to it.
 
-Everything goes through the library `moxing`, which exists on ModelArts only.
+All transfers use the library `moxing`, which exists only on ModelArts.
 """
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from src.files import make_folder
 
 logger = logging.getLogger("faster_rcnn")
 
-AUTO = "auto"  # as resume_ckpt: the newest checkpoint of the run
+AUTO = "auto"  # value of resume_ckpt: the newest checkpoint of the run
 
 
 def download_dataset(cfg, group: Group):
-    """Copy the data set at data_url to data_dir, once a machine.
+    """Copy the data set at data_url to data_dir, once per machine.
 
     Returns:
-        The configuration with data.dataset_dir set to data_dir, or as it is without enable_modelarts or data_url.
+        The configuration with data.dataset_dir set to data_dir; unchanged without enable_modelarts or data_url.
 
     Raises:
-        UserError: there is no moxing or no train_url, or the copy fails.
+        UserError: if moxing or train_url is missing, or the copy fails.
     """
     if not cfg.enable_modelarts:
         return cfg
@@ -41,7 +41,7 @@ def download_dataset(cfg, group: Group):
 
 
 def download_checkpoint(cfg) -> str:
-    """Copy the file or folder of checkpoints at ckpt_url beside the data set; -> its path, "" where there is none."""
+    """Copy the file or folder of checkpoints at ckpt_url next to the data set; return its path, or "" without ckpt_url."""
     if not (cfg.enable_modelarts and cfg.ckpt_url):
         return ""
     storage = _storage()
@@ -51,16 +51,16 @@ def download_checkpoint(cfg) -> str:
 
 
 def download_outputs(cfg) -> None:
-    """With resume_ckpt `auto`, copy to save_dir what an earlier machine uploaded to train_url, if there is something."""
+    """With resume_ckpt `auto`, copy the outputs that an earlier machine uploaded to train_url, if any, to save_dir."""
     if cfg.enable_modelarts and cfg.resume_ckpt == AUTO and _storage().exists(cfg.train_url):
         _copy(_storage().copy_parallel, cfg.train_url, make_folder(cfg.save_dir))
 
 
 class Uploads:
-    """The outputs of a run, copied from save_dir to train_url: whenever `upload` is called, and at the end of this context.
+    """Copies the outputs of a run from save_dir to train_url, at each call of `upload` and at the end of this context.
 
-    It does nothing without enable_modelarts. Rank 0, which writes the outputs, uploads them. A process that fails uploads what
-    it finds, because all others end with it.
+    It does nothing without enable_modelarts. Rank 0, which writes the outputs, uploads them. A process that fails also uploads
+    the existing outputs, because all other processes end with it.
     """
 
     def __init__(self, cfg, group: Group):
@@ -69,11 +69,11 @@ class Uploads:
         self.storage = _storage() if cfg.enable_modelarts else None
         self.uploaded = {}
         if self.storage and self.rank == 0 and cfg.resume_ckpt == AUTO:
-            # What `download_outputs` has brought from there.
+            # The files that `download_outputs` has downloaded.
             self.uploaded = {path: _state(path) for path in self._changed() if self.storage.exists(self._target(path))}
 
     def upload(self) -> None:
-        """Copy what is new, and remove the checkpoints there that have been removed here; the log tells what fails."""
+        """Copy new and changed files, and remove uploaded checkpoints that have been removed here; failures are logged."""
         if self.rank == 0:
             self._upload_changes()
 
@@ -88,10 +88,10 @@ class Uploads:
                                 f"{self.folder}.")
 
     def _upload_changes(self) -> str | None:
-        """-> the first failure, or None."""
+        """Do what `upload` does, and return the first failure, or None."""
         if self.storage is None:
             return None
-        # moxing raises errors of many kinds; whatever happened to a copy, training goes on, and the next call tries again.
+        # moxing raises many types of errors. If a copy fails for any reason, training continues, and the next call tries again.
         try:
             for path in self._changed():
                 state = _state(path)
@@ -133,6 +133,6 @@ def _copy(function, source, target):
     logger.info("copying %s to %s", source, target)
     try:
         function(source, target)
-    except Exception as error:  # moxing raises errors of many kinds
+    except Exception as error:  # moxing raises many types of errors
         raise UserError(f"{source} could not be copied to {target} ({type(error).__name__}: {error}); check the path and the "
                         "rights to it.") from error

@@ -1,4 +1,4 @@
-"""A training run's folder: who may write there, how its files are called, and their copy on ModelArts."""
+"""A training run's folder: its lock, the names of its files, and their copy on ModelArts."""
 from __future__ import annotations
 
 import contextlib
@@ -20,17 +20,17 @@ LOCK = ".run"
 
 
 class RunFolder:
-    """The folder cfg.save_dir, locked within this context: two runs would overwrite each other's files.
+    """The folder cfg.save_dir, locked within this context because two runs would overwrite each other's files.
 
-    Only rank 0 writes there. With cfg.enable_modelarts, what the run has written is uploaded whenever `upload` is called, and
-    at the end.
+    Only rank 0 writes files there. With cfg.enable_modelarts, the run's files are uploaded at each call of `upload` and at
+    the end.
 
     Attributes:
-        resumes: whether cfg.resume_ckpt asks for the newest checkpoint of this folder.
+        resumes: whether cfg.resume_ckpt requests the newest checkpoint of this folder.
         best_checkpoint: path of the checkpoint with the highest AP.
 
     Raises:
-        UserError: on entering, if another run has the folder, or it cannot be written to.
+        UserError: on entering, if another run has locked the folder, or it is not writable.
     """
 
     def __init__(self, cfg, group: Group):
@@ -53,40 +53,40 @@ class RunFolder:
         self._exit.__exit__(*error)
 
     def file(self, *names: str) -> str:
-        """The path of a file in the folder; on ranks other than 0 that of a file that takes everything and keeps nothing."""
+        """Return the path of a file in the folder, or os.devnull on ranks other than 0."""
         return os.path.join(self.path, *names) if self.group.rank == 0 else os.devnull
 
     def checkpoint(self, epoch: int, step: int = 0) -> str:
-        """The path of the checkpoint after `epoch` epochs and `step` steps of the next one."""
+        """Return the path of the checkpoint after `epoch` epochs and `step` steps of the next epoch."""
         return self._checkpoint(f"epoch{epoch + 1}_step{step}_rank0" if step else f"epoch{epoch}_rank0")
 
     def _checkpoint(self, suffix):
         return os.path.join(self.checkpoint_folder, f"{self._name}_{suffix}.ckpt")
 
     def _position(self, path):
-        """Complete epochs and steps of the next one, by the name of a checkpoint; None for other names."""
+        """Return (complete epochs, steps of the next epoch) from the name of a checkpoint; None for other names."""
         match = re.fullmatch(rf"{re.escape(self._name)}_epoch(\d+)(?:_step(\d+))?_rank0\.ckpt", os.path.basename(path))
         return match and (int(match[1]) - bool(match[2]), int(match[2] or 0))
 
     def checkpoints(self) -> list[str]:
-        """The paths of the checkpoints of epochs and steps, the latest step first, whatever the times of the files."""
+        """Return the paths of the checkpoints of epochs and steps, latest step first, regardless of the files' times."""
         names = os.listdir(self.checkpoint_folder) if os.path.isdir(self.checkpoint_folder) else []
         names = sorted(filter(self._position, names), key=self._position, reverse=True)
         return [os.path.join(self.checkpoint_folder, name) for name in names]
 
     def remove_old_checkpoints(self) -> None:
-        """Remove all but the cfg.keep_checkpoint_max latest checkpoints, on rank 0; the best one stays as well."""
+        """Remove all but the cfg.keep_checkpoint_max latest checkpoints, on rank 0; the best one is also kept."""
         for path in self.checkpoints()[self._cfg.keep_checkpoint_max:] if self.group.rank == 0 else ():
             try:
                 os.remove(path)
                 logger.info("removed %s (keep_checkpoint_max is %d)", path, self._cfg.keep_checkpoint_max)
-            except OSError as error:  # a folder, or another user's
+            except OSError as error:  # a folder or another user's file
                 logger.warning("%s is beyond keep_checkpoint_max, but cannot be removed (%s)", path, error.strerror)
 
     def later_checkpoints(self, epoch: int, step: int) -> list[str]:
-        """The paths of the checkpoints after more than `epoch` epochs and `step` steps, including the best one."""
+        """Return the paths of the checkpoints after more than `epoch` epochs and `step` steps, including the best one."""
         paths = [path for path in self.checkpoints() if self._position(path) > (epoch, step)]
-        with contextlib.suppress(UserError):  # there is none, or it is damaged
+        with contextlib.suppress(UserError):  # no best checkpoint exists, or it is damaged
             paths += [self.best_checkpoint] * (read_checkpoint(self.best_checkpoint).progress.get("epoch", 0) > epoch)
         return paths
 
@@ -100,20 +100,20 @@ class RunFolder:
                            ", ".join(paths))
 
     def upload(self) -> None:
-        """Upload what has been written since the last time, on ModelArts."""
+        """Upload the files written since the last call, on ModelArts."""
         self._uploads.upload()
 
 
 def lock_folder(path: str) -> IO:
-    """Create the folder `path` where it is missing, and lock it for this process.
+    """Create the folder `path` if it is missing, and lock it for this process.
 
-    The lock ends with the process, however that ends, or when the file is closed.
+    The lock ends when the process ends for any reason, or when the file is closed.
 
     Returns:
-        The open file that holds the lock, as a context.
+        The open file that holds the lock, usable as a context.
 
     Raises:
-        UserError: another run has locked the folder, or it cannot be written to.
+        UserError: if another run has locked the folder, or it is not writable.
     """
     path = make_folder(path)
     try:
@@ -125,9 +125,9 @@ def lock_folder(path: str) -> IO:
         owner = file.read().strip()
         file.close()
         raise UserError(f"another run ({owner}) writes into the folder {path}; wait for its end, or give another --save_dir.")
-    # Worker processes that read data would hold the lock until they notice that this process was killed.
+    # Otherwise, data workers would hold the lock until they notice that this process was killed.
     os.register_at_fork(after_in_child=file.close)
-    # On a full disk the lock holds all the same, without a name.
+    # On a full disk the lock still works, but the file does not name its owner.
     with contextlib.suppress(OSError):
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())

@@ -1,4 +1,4 @@
-"""Ending a run from outside: SIGTERM, as clusters send it before they take a machine away, and SIGINT, Ctrl-C."""
+"""Ending a run from outside with SIGTERM, which clusters send before they take a machine away, or SIGINT (Ctrl-C)."""
 from __future__ import annotations
 
 import contextlib
@@ -14,13 +14,13 @@ from pathlib import Path
 logger = logging.getLogger("faster_rcnn")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# How long a run may stay idle after a signal: data that a failing disk or network does not deliver may never come.
+# Maximum idle time of a run after a signal, because data from a failing disk or network may never arrive.
 MAX_IDLE_SECONDS = 20.0
-# Signals this soon after the first one belong to the same request: GNU `timeout` signals the process and then its group.
+# Signals within this time after the first belong to the same request: GNU `timeout` signals the process and then its group.
 GRACE_SECONDS = 2.0
 
 
-class Stopped(Exception):  # noqa: N818 it is no error
+class Stopped(Exception):  # noqa: N818 it is not an error
     """A signal has ended the run, and its state is saved. `status` is the exit status: 143 or 130."""
 
     def __init__(self, status: int):
@@ -29,35 +29,35 @@ class Stopped(Exception):  # noqa: N818 it is no error
 
 
 class StopSignals:
-    """SIGTERM and SIGINT end the program at once; within this context, the first one only asks it to end.
+    """Makes SIGTERM and SIGINT end the program at once; within this context, the first signal only requests the end.
 
-    A thread waits for them, and they are blocked in all others: MindSpore puts a SIGINT handler of its own over any other
-    whenever it runs a graph, and Python's handlers would wait for the end of the graph. Worker processes that read data
-    inherit the block, so that a signal to all processes of a run does not take the data away from the last step.
+    One thread waits for the signals, and all other threads block them. MindSpore replaces any SIGINT handler whenever it runs
+    a graph, and Python's handlers would run only after the graph. Data workers inherit the block, so that the last step still
+    gets its data if all processes of a run receive the signal.
 
     Attributes:
         status: 128 + the number of the first signal, or 0.
     """
 
-    _idle = False  # in any `idle` block of the process
+    _idle = False  # whether the process is in an `idle` block
 
     def __init__(self):
         self.status = 0
         self._asking = False
 
     def watch(self) -> None:
-        """Block the signals in all threads, and wait for them in a new one.
+        """Block the signals in all threads, and wait for them in a new thread.
 
-        Later threads and programs inherit the block; threads that exist already (NumPy's, for example) would still end the
-        process. If there are any, the process executes its command line once more: a new program begins with one thread.
-        A notebook that runs the script is left alone.
+        Later threads and programs inherit the block, but in existing threads (for example NumPy's) a signal would still end the
+        process. If such threads exist, the process executes its command line again, because a new program starts with one
+        thread. A notebook that runs the script is not restarted.
         """
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         if not blocked.issuperset(SIGNALS) and len(list(Path("/proc/self/task").glob("*"))) > 1:
             words = Path("/proc/self/cmdline").read_bytes().split(b"\0")[1:-1]  # sys.orig_argv needs Python 3.10
             if os.fsencode(sys.argv[0]) in words and os.path.isfile(sys.argv[0]):
                 os.execv(sys.executable, [os.fsencode(sys.executable), *words])
-        # msrun's scheduler only connects the others, which get the signal as well, and must not end before them.
+        # msrun's scheduler must not end before the processes that it connects, which also get the signal.
         if os.environ.get("MS_ROLE") != "MS_SCHED":
             threading.Thread(target=self._watch, daemon=True).start()
 
@@ -71,7 +71,7 @@ class StopSignals:
     @staticmethod
     @contextlib.contextmanager
     def idle() -> Iterator[None]:
-        """A block in which ending the process does no harm, such as waiting for data: after a signal it lasts at most
+        """A context for code that can be interrupted safely, such as waiting for data: after a signal it lasts at most
         MAX_IDLE_SECONDS."""
         before, StopSignals._idle = StopSignals._idle, True
         try:
@@ -80,7 +80,7 @@ class StopSignals:
             StopSignals._idle = before
 
     def raise_if_asked(self) -> None:
-        """Raises Stopped after a signal."""
+        """Raise Stopped if a signal has arrived."""
         if self.status:
             raise Stopped(self.status)
 
@@ -92,7 +92,7 @@ class StopSignals:
             if time.monotonic() < asked + GRACE_SECONDS:
                 continue
             if self.status or not self._asking:
-                with contextlib.suppress(OSError):  # a full disk, or a terminal that is gone
+                with contextlib.suppress(OSError):  # a full disk or a closed terminal
                     print(f"ended by {name}", file=sys.stderr, flush=True)
                 os._exit(128 + number)
             self.status, asked = 128 + number, time.monotonic()

@@ -1,4 +1,4 @@
-"""The list of the transform Albumentations: checked by building the library's transforms."""
+"""Check the list of the transform Albumentations by building the library's transforms."""
 import warnings
 from typing import Any
 
@@ -7,22 +7,22 @@ from pydantic import ValidationError
 from src.config.messages import nearest
 from src.errors import one_line, show
 
-GIVEN = {"image", "bboxes"}  # what the library gets of a sample
+GIVEN = {"image", "bboxes"}  # the parts of a sample that the library receives
 
 
 def read_albumentations(items: Any) -> list:
-    """Check a list of one-key mappings {name: parameters}; null stands for no parameters.
+    """Check a list of one-key mappings {name: parameters}, in which null means no parameters.
 
     Returns:
         list of one-key dicts {name: dict of parameters}.
 
     Raises:
-        ValueError: not such a list, the library is not installed, it has no such transform, or refuses the parameters.
+        ValueError: if this is not such a list, or the library is missing, lacks the transform or rejects the parameters.
     """
     if not isinstance(items, list) or not items:
         raise ValueError(f"must be a list of the library's transforms, such as '[{{CLAHE: {{p: 0.3}}}}]', not {show(items)}")
     try:
-        import albumentations  # noqa: F401 installed only by those who want it
+        import albumentations  # noqa: F401 an optional dependency
     except ImportError as error:
         raise ValueError(f"needs albumentations, which cannot be imported ({error}): run `pip install albumentations`, or "
                          "remove it from the list") from error
@@ -58,10 +58,10 @@ def _check_transform(cls: type, parameters: dict) -> None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about parameters, of which Compose makes an error
+            warnings.simplefilter("ignore")  # Compose turns the warnings about parameters into errors
             transform = cls(**parameters)
             albumentations.Compose([transform], strict=True)
-    except Exception as error:  # whatever a transform of the library raises
+    except Exception as error:  # the library's transforms raise various errors
         raise ValueError(f"gives {cls.__name__} parameters that it does not take ({_reason(error)}); correct them") from error
     moves_boxes = not isinstance(transform, albumentations.ImageOnlyTransform)
     missing = {*transform.targets_as_params, *(["bboxes"] if moves_boxes else [])} - (GIVEN & transform.available_keys)
@@ -71,7 +71,7 @@ def _check_transform(cls: type, parameters: dict) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What the library finds wrong with parameters, in one line; of pydantic's several lines, names and messages."""
+    """Return the library's message about parameters in one line; from pydantic's long message, names and reasons."""
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         found = [(next(iter(item["loc"]), ""), item["msg"]) for item in cause.errors(include_url=False)]

@@ -1,4 +1,4 @@
-"""What must hold between settings, once all files and flags are merged."""
+"""Checks of combinations of settings, after all files and flags are merged."""
 import itertools
 import logging
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from typing import Any
 from src.config.schema import Config
 from src.errors import UserError
 
-STRIDE = 32  # of the backbone's last stage: the canvas must be a multiple of it
-# Priorities of anchors have two digits, see src.models.matcher.subsample.
+STRIDE = 32  # stride of the backbone's last stage; the canvas's sides must be multiples of it
+# Limit of the anchors' two-digit priorities, see src.models.matcher.subsample.
 MAX_ANCHORS = 2**22
 ANCHORS = "rpn_head.anchor_generator"
-# Of MindSpore's NMSWithMask in one call, by its documentation; on the CPU it takes 12,000 as well, and the kernels any number.
+# Documented limit per call of MindSpore's NMSWithMask. On the CPU it also accepts 12,000; the CPU kernels have no limit.
 MAX_NMS_BOXES = 2864
 
 
 def round_target_size(data: dict, origins: dict) -> None:
-    """Round target_size in the section `data` up to multiples of STRIDE, and log that; see `check_config`."""
+    """Round target_size in the section `data` up to multiples of STRIDE and log the change; see `check_config`."""
     def round_up(size: Any) -> Any:
         return [round_up(part) for part in size] if isinstance(size, list) else -(-size // STRIDE) * STRIDE
 
@@ -29,13 +29,13 @@ def round_target_size(data: dict, origins: dict) -> None:
 
 
 def check_config(cfg: Config, origins: dict) -> None:
-    """Check `cfg` as a whole.
+    """Check that the settings in `cfg` are consistent.
 
     Args:
-        origins: {dotted name: file or flag that set it}; names that are missing stand at their defaults.
+        origins: {dotted name: file or flag that set it}; missing names have default values.
 
     Raises:
-        UserError: two settings that contradict each other.
+        UserError: if two settings contradict each other.
     """
     parts = _levels(cfg), _thresholds(cfg), _classes(cfg), _files(cfg), _canvases(cfg), _training(cfg)
     for holds, names, message in itertools.chain(*parts):
@@ -45,16 +45,16 @@ def check_config(cfg: Config, origins: dict) -> None:
 
 
 def check_device_limits(cfg: Config) -> None:
-    """Check that the operators of cfg.device_target, which is not auto, can do what `cfg` asks for.
+    """Check that the operators of cfg.device_target, which must not be auto, support the settings in `cfg`.
 
     Raises:
-        UserError: more proposals than MAX_NMS_BOXES would suppress each other on Ascend or GPU.
+        UserError: if one NMS call on Ascend or GPU would get more than MAX_NMS_BOXES proposals.
     """
     if cfg.device_target == "CPU":
         return
     for use in ("train_proposal", "test_proposal"):
         proposal = getattr(cfg.rpn_head, use)
-        # All levels suppress each other only where there is a threshold for that.
+        # NMS over the proposals of all levels runs only if joint_nms_thresh is set.
         keys = ["pre_nms_top_n"] if proposal.joint_nms_thresh is None else ["pre_nms_top_n", "post_nms_top_n"]
         for key in keys:
             if getattr(proposal, key) > MAX_NMS_BOXES:
@@ -63,7 +63,7 @@ def check_device_limits(cfg: Config) -> None:
 
 
 def _levels(cfg: Config) -> Iterator[tuple]:
-    """Yield what must hold, the names of the settings it is about, and the message where it does not."""
+    """Yield tuples (condition that must hold, names of the settings involved, message if it does not hold)."""
     anchors, fpn, head = cfg.rpn_head.anchor_generator, cfg.backbone.fpn, cfg.bbox_head.head
     strides, pooled = anchors.strides, cfg.bbox_head.roi_extractor.featmap_strides
     counts = len(strides), len(anchors.anchor_sizes), fpn.num_outs

@@ -1,13 +1,13 @@
 """Accept files and flags that were written for the older implementation of this detector.
 
-`modernise` works on one layer (a file or a flag) before it is merged with the others.
+`modernise` works on one layer (a file or a flag) before all layers are merged.
 """
 import copy
 
 from src.errors import UserError, show
 
-UNREAD = ("dataset_name", "detection_require_poly", "seg_size", "test_img_dir", "test_anno_path")  # data's, by the older program
-# Settings of old that only ever have one supported value here; None means that any value will do.
+UNREAD = ("dataset_name", "detection_require_poly", "seg_size", "test_img_dir", "test_anno_path")  # keys of data
+# Older settings of which only these values are supported here; None: any value is accepted. All these keys are removed.
 SINGLE_VALUED = {
     "infer.predict_box_format": ("xyxy",),
     "infer.eval_parallel": (True,),
@@ -19,10 +19,10 @@ SINGLE_VALUED = {
 
 
 def modernise(layer: dict, where: str) -> dict:
-    """A copy of the nested dict `layer` with the names and places of today.
+    """Return a copy of the nested dict `layer` with the current names and sections of the settings.
 
     Raises:
-        UserError: a setting with one supported value has another, or two spellings of a setting disagree.
+        UserError: if a setting has an unsupported value, or two spellings of a setting disagree.
     """
     layer = copy.deepcopy(layer)
     for dotted, supported in SINGLE_VALUED.items():
@@ -43,7 +43,7 @@ def modernise(layer: dict, where: str) -> dict:
 
 
 def _section(layer, name):
-    """layer[name] where both are mappings, else an empty one: other types are reported later, with the schema."""
+    """Return layer[name] if both are mappings, else an empty dict; the schema reports other types later."""
     section = layer.get(name) if isinstance(layer, dict) else None
     return section if isinstance(section, dict) else {}
 

@@ -8,19 +8,19 @@ import yaml
 
 from src.errors import UserError, is_plain, show
 
-MAX_BYTES = 1 << 18  # far beyond any real configuration
+MAX_BYTES = 1 << 18  # real configurations are far smaller
 
 
 def read_layers(path: str, stack: tuple = ()) -> list:
-    """The file `path` and all its bases as [(mapping, file)], the weakest first: bases in their order, then the file.
+    """Return `path` and all its bases as [(mapping, file)], where later files override: bases in their order, then `path`.
 
     `__BASE__` names one file or a list of files, relative to the file that names them.
 
     Args:
-        stack: the files that led to this one.
+        stack: the chain of files whose __BASE__ led to this file.
 
     Raises:
-        UserError: missing or unreadable file, invalid YAML, no mapping, or a cycle of bases.
+        UserError: if a file is missing, unreadable, invalid YAML or not a mapping, or the bases form a cycle.
     """
     path = os.path.normpath(path)
     if os.path.realpath(path) in map(os.path.realpath, stack):
@@ -55,10 +55,10 @@ def _read_mapping(path: str, stack: tuple) -> dict:
 
 
 def parse_yaml(text: str | bytes, where: str) -> Any:
-    """The value of the YAML `text` (str or UTF-8 bytes), by PyYAML's safe loader.
+    """Return the value of the YAML `text` (str or UTF-8 bytes), read by PyYAML's safe loader.
 
     Raises:
-        UserError: invalid YAML.
+        UserError: if the YAML is invalid.
     """
     try:
         return yaml.safe_load(text)
@@ -69,7 +69,7 @@ def parse_yaml(text: str | bytes, where: str) -> Any:
     except RecursionError:
         place, reason = "", "nested too deeply"
     except Exception as error:
-        # Malformed scalars such as '!!bool x' or 2001-99-99 escape PyYAML as KeyError, ValueError and others.
+        # For malformed scalars such as '!!bool x' or 2001-99-99, PyYAML raises KeyError, ValueError and others.
         place, reason = "", f"{type(error).__name__}: {error}"
-    reason = " ".join(reason.split())  # PyYAML's own has several lines
+    reason = " ".join(reason.split())  # PyYAML's reason has several lines
     raise UserError(f"{where}: invalid YAML{place}: {reason if len(reason) <= 200 else reason[:197] + '...'}")

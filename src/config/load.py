@@ -1,4 +1,4 @@
-"""YAML files and flags -> Config."""
+"""Load a Config from YAML files and flags."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -17,15 +17,15 @@ MAX_DOTS = 5  # more than any key has
 
 
 def load_config(path, overrides: Iterable = ()) -> Config:
-    """Read the YAML file `path` with its bases, then the overrides, over the schema's defaults, and check the result.
+    """Merge the schema's defaults, the YAML file `path` with its bases, and the overrides; return the checked configuration.
 
-    Where files of the older implementation are among them, the log says what they meant there.
+    For files of the older implementation, the log lists the settings that had other values there.
 
     Args:
-        overrides: (dotted name, parsed value, where) each, in rising strength; `where` is the flag, for messages.
+        overrides: tuples (dotted name, parsed value, flag for error messages); later ones override earlier ones.
 
     Raises:
-        UserError: a file that is missing or invalid, an unknown name, or a value that does not fit.
+        UserError: if a file is missing or invalid, a name is unknown, or a value is invalid.
     """
     flags = [(_nest(dotted, value), where) for dotted, value, where in overrides]
     layers = read_layers(str(path))
@@ -36,16 +36,16 @@ def load_config(path, overrides: Iterable = ()) -> Config:
 
 
 def with_settings(cfg: Config, settings: dict) -> Config:
-    """A copy of `cfg` in which the settings {dotted name: value} have other values, checked as those of a file are.
+    """Return a copy of `cfg` with new values of the settings {dotted name: value}, checked like the values in a file.
 
     Raises:
-        UserError: an unknown name, or a value that does not fit.
+        UserError: if a name is unknown or a value is invalid.
     """
     return _merge_all(cfg, [(_nest(dotted, value), "this program") for dotted, value in settings.items()])
 
 
 def config_to_dict(cfg: Config) -> dict:
-    """All settings as nested dicts of plain values: dumped as YAML, they load as the same configuration."""
+    """Return all settings as nested dicts of plain values, which load as the same configuration if dumped as YAML."""
     return cfg.model_dump()
 
 
@@ -60,7 +60,7 @@ def _merge_all(cfg: Config, layers: list) -> Config:
     for layer, where in layers:
         layer = modernise(layer, where)
         try:
-            Config.model_validate(layer)  # alone, so that the message can name its file or flag
+            Config.model_validate(layer)  # separately, so that the message can name the file or flag
         except ValidationError as error:
             raise UserError(f"{where}: {sentence(error, layer, Config)}") from error
         _merge(settings, layer, where, origins)
@@ -71,7 +71,7 @@ def _merge_all(cfg: Config, layers: list) -> Config:
 
 
 def _merge(settings: dict, layer: dict, where: str, origins: dict, prefix: str = "") -> None:
-    """Put `layer` into `settings`, section by section, and {dotted name: where} into `origins`."""
+    """Merge `layer` into `settings` section by section, and add {dotted name: where} to `origins`."""
     for key, value in layer.items():
         origins[prefix + key] = where
         if isinstance(value, dict) and isinstance(settings[key], dict):

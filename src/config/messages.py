@@ -1,4 +1,4 @@
-"""The sentence for a setting that does not fit, from what pydantic found."""
+"""Turn pydantic's errors into one sentence about an invalid setting."""
 import difflib
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from src.config.values import Section
 from src.errors import show
 
-# What may stand after "must be", by pydantic's type of error; for all others its message says it: "Input should be ...".
+# The words after "must be" for pydantic's error types; for types not listed here, its message says "Input should be ...".
 ALLOWED = {
     "int_type": "a whole number", "float_type": "a number", "bool_type": "True or False", "string_type": "text",
     "list_type": "a list", "too_short": "a list of {min_length} or more", "too_long": "a list of {max_length} or fewer",
@@ -18,7 +18,7 @@ ALLOWED = {
 
 
 def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
-    """What is wrong with `layer`, a nested dict that is no `root`: dotted key, what is allowed and what stands there."""
+    """Return the error in `layer`, a nested dict that is not a valid `root`: dotted key, allowed values, actual value."""
     first, *others = error.errors(include_url=False)
     dotted, value = _locate(layer, first["loc"])
     if first["type"] == "unknown_key":
@@ -26,14 +26,14 @@ def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
         return f"unknown key {show(f'{prefix}{key}')}; {_suggestion(prefix, str(key), section, root)}"
     if first["type"] == "value_error":
         return f"{dotted} {first['ctx']['error']}"
-    # A value that may have one of several types has an error for each.
+    # If a setting accepts several types, pydantic reports an error for each type.
     found = [first, *(other for other in others if _locate(layer, other["loc"])[0] == dotted)]
     allowed = dict.fromkeys(_allowed(item) for item in found)
     return f"{dotted} must be {' or '.join(allowed)}, not {show(value)}{_hint(found[-1], value)}"
 
 
 def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:
-    """The dotted name and the value at pydantic's location, less the names of types in it."""
+    """Return the dotted name and the value at pydantic's location, without the names of types in it."""
     dotted, value = "", layer
     for part in loc:
         if not (isinstance(value, dict) and part in value) and not (isinstance(value, list) and isinstance(part, int)):
@@ -60,14 +60,14 @@ def _hint(error: Any, value: Any) -> str:
 
 
 def nearest(word: Any, candidates: Iterable[str]) -> Optional[str]:
-    """The candidate that `word` was probably meant to be, whatever its case, or None."""
+    """Return the candidate that `word` was probably meant to be, ignoring case, or None."""
     lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(str(word).lower(), list(lower), n=1)
     return lower[close[0]] if close else None
 
 
 def setting_names(section: type[Section], prefix: str = "") -> dict:
-    """{dotted name: description} of all settings of `section` and of the sections in it."""
+    """Return {dotted name: description} of all settings of `section` and its subsections."""
     names = {}
     for name, field in section.model_fields.items():
         names[prefix + name] = field.description
@@ -78,7 +78,7 @@ def setting_names(section: type[Section], prefix: str = "") -> dict:
 
 
 def _suggestion(prefix: str, key: str, section: type[Section], root: type[Section]) -> str:
-    """'did you mean ...?' for the unknown name prefix + key, or the valid names beside it where nothing is near."""
+    """Return 'did you mean ...?' for the unknown name prefix + key, or the section's valid names if none is similar."""
     names = {**setting_names(root), **setting_names(section, prefix)}
     by_key = {name.rpartition(".")[2]: name for name in names}
     same_key = [name for name in names if name.rpartition(".")[2] == key]

@@ -1,6 +1,6 @@
-"""What files of the older implementation meant there, where it is not what they mean here.
+"""Find files that were written for the older implementation, and log the settings that had other values there.
 
-They load unchanged; this names the settings, most of which they do not name, that had another value there.
+Such files load unchanged. Most of these settings are not in the files.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = "docs/configuration.md"
 
 
 def older_files(layers: list) -> list[str]:
-    """The files among `layers`, a list of (mapping, file), that have a key which only the older implementation knew."""
+    """Return the files in `layers`, a list of (mapping, file), with a key that only the older implementation knew."""
     sections = [layer["data"] for layer, _ in layers if isinstance(layer.get("data"), dict)]
     if unread := [f"data.{key}" for key in UNREAD if any(key in section for section in sections)]:
         logger.warning("%s ignored: the older implementation never used these keys either", ", ".join(unread))
@@ -26,7 +26,7 @@ def older_files(layers: list) -> list[str]:
 
 
 def older_values(cfg: Config) -> dict[str, Any]:
-    """{dotted name: value} of what the older implementation computed, whatever its files said, where they load as `cfg` here."""
+    """Return {dotted name: value} that the older implementation used, whatever its files said, for files that load as `cfg`."""
     proposal = cfg.rpn_head.train_proposal
     proposals = {**proposal.model_dump(), "drop_small_first": True, "joint_nms_thresh": proposal.nms_thresh,
                  "clip_to": "canvas"}
@@ -49,18 +49,18 @@ def older_values(cfg: Config) -> dict[str, Any]:
 
 
 def differences(cfg: Config) -> list[tuple[str, Any, Any]]:
-    """The settings of `cfg` that `older_values` has another value of: dotted name, that value, and the one here."""
+    """Return the settings that differ between `older_values` and `cfg`: dotted name, older value, value in `cfg`."""
     settings = cfg.model_dump()
     for split in ("train_transforms", "eval_transforms"):  # lists of transforms become sections
         steps = settings["data"][split]["item_transforms"]
         settings["data"][split] = {name: parameters for step in steps for name, parameters in step.items()}
-        settings["data"][split].setdefault("Resize", {"shrink": "linear", "exact_factor": False})  # as ScaleJitter
+        settings["data"][split].setdefault("Resize", {"shrink": "linear", "exact_factor": False})  # as in ScaleJitter
     pairs = [(name, value, reduce(dict.__getitem__, name.split("."), settings)) for name, value in older_values(cfg).items()]
     return [(name, value, here) for name, value, here in pairs if value != here]
 
 
 def log_differences(files: list[str], cfg: Config) -> None:
-    """Log what `files`, of the older implementation, meant there and do not mean in `cfg`, as a table."""
+    """Log a table of the settings that had other values in the older implementation, for which `files` were written."""
     rows = [("setting", "older", "here"), *(tuple(map(str, row)) for row in differences(cfg))]
     if len(rows) == 1:
         return

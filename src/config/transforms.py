@@ -1,4 +1,4 @@
-"""The lists `data.*_transforms.item_transforms`: which transforms exist, their parameters, and their order."""
+"""The lists `data.*_transforms.item_transforms`: the available transforms, their parameters and their order."""
 from typing import Annotated, Any, Literal, Optional
 
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_model, model_validator
@@ -13,46 +13,46 @@ Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
 
 
 class RandomFlip(Section):
-    """mirror image and boxes left to right"""
+    """mirror image and boxes horizontally"""
 
     prob: Fraction = setting(0.5, "probability of a flip")
 
 
 class RandomVerticalFlip(Section):
-    """mirror image and boxes top to bottom"""
+    """mirror image and boxes vertically"""
 
     prob: Fraction = setting(0.5, "probability of a flip")
 
 
 class RandomRotate90(Section):
-    """turn image and boxes by 90, 180 or 270 degrees, equally likely"""
+    """rotate image and boxes by 90, 180 or 270 degrees with equal probability"""
 
-    prob: Fraction = setting(0.5, "probability of a turn")
+    prob: Fraction = setting(0.5, "probability of a rotation")
 
 
 class RandomCrop(Section):
-    """cut out a random window; boxes are clipped to it, and dropped where too little of them is left"""
+    """crop a random window; boxes are clipped to it, and dropped if less than min_area of them remains"""
 
     prob: Fraction = setting(0.5, "probability of a crop")
-    min_scale: Fraction = setting(0.5, "smallest side of the window, as a share of the image's side")
-    min_area: Fraction = setting(0.5, "share of a box's area that must be left")
+    min_scale: Fraction = setting(0.5, "minimum side of the window, as a fraction of the image's side")
+    min_area: Fraction = setting(0.5, "minimum fraction of a box's area that must remain")
 
 
 class RandomHSV(Section):
-    """scale hue, saturation and value by random factors in 1 - gain to 1 + gain"""
+    """multiply hue, saturation and value by random factors between 1 - gain and 1 + gain"""
 
-    hgain: Fraction = setting(0.5, "largest relative change of the hue")
-    sgain: Fraction = setting(0.5, "largest relative change of the saturation")
-    vgain: Fraction = setting(0.5, "largest relative change of the value")
+    hgain: Fraction = setting(0.5, "maximum relative change of the hue")
+    sgain: Fraction = setting(0.5, "maximum relative change of the saturation")
+    vgain: Fraction = setting(0.5, "maximum relative change of the value")
 
 
 class PhotometricDistortion(Section):
     """change brightness, contrast, saturation and hue, each with probability 0.5, as SSD does"""
 
-    brightness: Number = setting(32.0, "largest offset of the brightness, in grey levels of 255", ge=0, le=255)
-    contrast: Fraction = setting(0.5, "largest relative change of the contrast")
-    saturation: Fraction = setting(0.5, "largest relative change of the saturation")
-    hue: Number = setting(18.0, "largest offset of the hue, in degrees", ge=0, le=180)
+    brightness: Number = setting(32.0, "maximum offset of the brightness, in grey levels (0 to 255)", ge=0, le=255)
+    contrast: Fraction = setting(0.5, "maximum relative change of the contrast")
+    saturation: Fraction = setting(0.5, "maximum relative change of the saturation")
+    hue: Number = setting(18.0, "maximum offset of the hue, in degrees", ge=0, le=180)
 
 
 class Albumentations(Section):
@@ -63,7 +63,7 @@ class Albumentations(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_list(cls, value: Any) -> Any:
-        # A list in a file; a section where a checked configuration is read again.
+        # In a file it is a list; in a checked configuration that is read again it is a section.
         return {"transforms": read_albumentations(value["transforms"] if _is_section(value) else value)}
 
 
@@ -72,15 +72,15 @@ def _is_section(value: Any) -> bool:
 
 
 class Resize(Section):
-    """scale the image: to fit into its canvas, or with shortest to that shortest side"""
+    """scale the image to fit its canvas, or to a given shortest side"""
 
-    keep_ratio: Literal[True] = setting(True, "height and width are scaled alike")
-    shrink: Literal["linear", "area"] = setting("linear", "how an image becomes smaller: linear interpolation, or area, the mean "
-                                                "of the pixels that fall into one")
-    exact_factor: bool = setting(False, "scale both axes by the unrounded factor; False: each by the ratio of its whole pixels")
-    shortest: Optional[Side] = setting(None, "shortest side of the scaled image, in pixels, where longest and the canvas allow "
-                                       "it, rounded as in torchvision; None: as large as the canvas allows")
-    longest: Optional[Side] = setting(None, "longest side that shortest may lead to; None: only the canvas sets a limit")
+    keep_ratio: Literal[True] = setting(True, "keep the aspect ratio")
+    shrink: Literal["linear", "area"] = setting("linear", "interpolation if an image becomes smaller: linear, or area, the mean "
+                                                "of the source pixels")
+    exact_factor: bool = setting(False, "scale both axes by the unrounded factor; False: each axis by its ratio of rounded sizes")
+    shortest: Optional[Side] = setting(None, "shortest side of the scaled image in pixels, limited by longest and the canvas, "
+                                       "rounded as in torchvision; None: as large as the canvas allows")
+    longest: Optional[Side] = setting(None, "maximum longest side in pixels if shortest is set; None: limited only by the canvas")
 
     @model_validator(mode="after")
     def _check_sides(self) -> "Resize":
@@ -92,24 +92,24 @@ class Resize(Section):
 
 
 class ScaleJitter(Section):
-    """in the place of Resize: scale the image to a shortest side that is drawn, and cut it to its canvas where it is larger"""
+    """instead of Resize: scale the image to a random shortest side, and crop it if it is larger than its canvas"""
 
     shortest: Annotated[list[Side], NotEmpty, Ascending] = setting(
-        [640, 800], "shortest sides to draw from, in pixels: the first and the last, or a list")
-    sampling: Literal["range", "list"] = setting("range", "range: any whole number between the first and the last; list: those")
-    longest: Optional[Side] = setting(1333, "longest side that shortest may lead to, in pixels; None: no limit")
-    min_area: Fraction = setting(0.5, "share of a box's area that must be left where the image is cut")
+        [640, 800], "shortest sides to sample from, in pixels: the ends of the range, or the list")
+    sampling: Literal["range", "list"] = setting("range", "range: any integer from first to last; list: only these values")
+    longest: Optional[Side] = setting(1333, "maximum longest side, in pixels; None: no limit")
+    min_area: Fraction = setting(0.5, "minimum fraction of a box's area that must remain if the image is cropped")
 
 
 class NormalizeImage(Section):
-    """(image - mean) / std by channel, in the order red, green, blue"""
+    """(image - mean) / std per channel, in the order red, green, blue"""
 
-    is_scale: bool = setting(True, "divide the pixels by 255 first")
+    is_scale: bool = setting(True, "divide pixel values by 255 first")
     norm_type: Annotated[Literal["mean_std", "none"], null_means("none")] = setting(
-        "mean_std", "mean_std, or none to leave mean and std out")
-    mean: Channels = setting([0.485, 0.456, 0.406], "by channel, red first")
-    std: PositiveChannels = setting([0.229, 0.224, 0.225], "by channel, red first")
-    pad_first: bool = setting(False, "the padding is black before normalisation; False: zero after it")
+        "mean_std", "mean_std: use mean and std; none: skip both")
+    mean: Channels = setting([0.485, 0.456, 0.406], "mean per channel, red first")
+    std: PositiveChannels = setting([0.229, 0.224, 0.225], "standard deviation per channel, red first")
+    pad_first: bool = setting(False, "pad with black before normalisation; False: pad with zeros after it")
 
     @model_validator(mode="after")
     def _check_scale(self) -> "NormalizeImage":
@@ -120,17 +120,17 @@ class NormalizeImage(Section):
 
 
 class TransposeImage(Section):
-    """what the network sees: channels first, and their order"""
+    """layout of the network's input: channels first, and the order of the channels"""
 
     hwc2chw: Literal[True] = setting(True, "channels first")
-    bgr2rgb: bool = setting(True, "True: the network sees red first; False: blue first")
+    bgr2rgb: bool = setting(True, "channel order of the network's input: True: red first; False: blue first")
 
 
 class LabelsPadding(Section):
-    """pad the boxes of an image to one count"""
+    """pad the list of boxes of each image to the same length"""
 
-    padding_size: int = setting(160, "boxes an image; grows to what the data need", ge=1, le=10_000)
-    padding_value: Annotated[Literal[-1], WholeNumber] = setting(-1, "label of the padding")
+    padding_size: int = setting(160, "boxes per image; increased if the data need more", ge=1, le=10_000)
+    padding_value: Annotated[Literal[-1], WholeNumber] = setting(-1, "label of the padding boxes")
 
 
 AUGMENTATIONS = (RandomFlip, RandomVerticalFlip, RandomRotate90, RandomCrop, RandomHSV, PhotometricDistortion, Albumentations,
@@ -155,12 +155,12 @@ class _Step(Section):
 # A section with a key for each transform, of which exactly one is set.
 KEYS: Any = {name: (Annotated[cls, null_means({})], setting(None, cls.__doc__ or "")) for name, cls in TRANSFORMS.items()}
 Step = create_model("Step", __base__=_Step, **KEYS)
-# The type checker does not follow a model that is made at run time.
+# The type checker cannot check a model that is created at run time.
 STEPS: Any = TypeAdapter(list[Step], config=ConfigDict(strict=True))  # type: ignore[valid-type]
 
 
 def default_transforms(training: bool) -> list:
-    """A fresh item_transforms list with all parameters at their defaults."""
+    """Return a new item_transforms list with all parameters at their defaults."""
     return [{name: TRANSFORMS[name]().model_dump()} for name in (*RANDOM[:training], *SCALING[:1], *REQUIRED)]
 
 
@@ -168,10 +168,10 @@ def read_transforms(value: Any, training: bool) -> list:
     """Check an item_transforms list.
 
     Returns:
-        list of one-key dicts {name: {parameter: value}} in which every parameter of the transform stands.
+        list of one-key dicts {name: {parameter: value}} with all parameters of each transform.
 
     Raises:
-        ValueError: not such a list, unknown names or parameters, wrong types, or an order that cannot be honoured.
+        ValueError: if it is not such a list, a name or parameter is unknown, a type is wrong, or the order is not possible.
     """
     steps = [{name: getattr(step, name).model_dump() for name in step.model_fields_set} for step in STEPS.validate_python(value)]
     names = [name for step in steps for name in step]

@@ -1,4 +1,4 @@
-"""What all sections share, and the kinds of values that settings hold."""
+"""The base class of all sections, and the types of the settings' values."""
 import math
 from typing import Annotated, Any
 
@@ -7,12 +7,12 @@ from pydantic_core import PydanticCustomError
 
 from src.errors import is_plain
 
-# Upper limits of settings are far beyond use: they keep a slip of the finger from asking for all memory.
+# Upper limits of settings are far above useful values, so that a typo cannot request all memory.
 MAX_INT = 2**31 - 1
 
 
 class Section(BaseModel):
-    """A group of settings. No attribute can be set; a bool or numeric text is no int, and numbers are finite."""
+    """A group of settings. Attributes are read-only, an int cannot be a bool or numeric text, and numbers are finite."""
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
@@ -26,14 +26,14 @@ class Section(BaseModel):
             raise PydanticCustomError("section", "Input should be a section with the keys {keys}", {"keys": keys})
         for key in section:
             if key not in cls.model_fields:
-                # In a tuple, because pydantic cannot render a text that is no UTF-8.
+                # The tuple is needed because pydantic cannot format text that is not UTF-8.
                 raise PydanticCustomError("unknown_key", "Unknown key", {"found": (key, cls)})
         # YAML reads the bare word None as text.
         return {key: None if value == "None" else value for key, value in section.items()}
 
 
 def null_means(value: Any) -> BeforeValidator:
-    """Let null stand for `value`."""
+    """Return a validator that replaces null with `value`."""
     return BeforeValidator(lambda given: value if given is None else given)
 
 
@@ -47,7 +47,7 @@ def _read_number(value: Any) -> Any:
 
 
 def _check_int(value: Any) -> Any:
-    if type(value) is not int:  # to Literal, True and 1.0 are 1
+    if type(value) is not int:  # Literal accepts True and 1.0 as 1
         raise PydanticCustomError("int_type", "Input should be a whole number")
     return value
 
@@ -76,10 +76,10 @@ Ascending = AfterValidator(_check_ascending)
 
 
 def length(number: int) -> Any:
-    """Let a list have `number` values."""
+    """Return the constraint that a list has `number` values."""
     return Field(min_length=number, max_length=number)
 
 
 def setting(default: Any, description: str, **bounds: Any) -> Any:
-    """pydantic's Field of a setting: its default, its meaning and unit in one line, which --help shows, and its bounds."""
+    """Return pydantic's Field of a setting: default, description (meaning and unit in one line, for --help) and bounds."""
     return Field(default, description=description, **bounds)

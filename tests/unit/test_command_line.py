@@ -186,7 +186,7 @@ def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatc
     assert error.value.code == 0
     assert all(flag in text for key in flags for flag in (f"--{key}", ALIASES.get(key, "")))
     assert text.count("(default: ") == len(set(flags) - set(IGNORED)) + 2  # --config and -o
-    assert "images a step and device (default: 2)" in text
+    assert "batch size per device: images per step (default: 2)" in text
 
 
 @pytest.mark.parametrize(("body", "status", "err"), [

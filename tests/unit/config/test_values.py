@@ -59,7 +59,7 @@ def test_target_size_is_rounded_up_with_a_warning(write, caplog):
     ("target_size: [3, 3]", "'target_size'", "did you mean 'data.target_size' (canvas (height, width) in pixels"),
     ("rpn_head: {anchor_generator: {stride: [4]}}", "'rpn_head.anchor_generator.stride'",
      "did you mean 'rpn_head.anchor_generator.strides'"),
-    ("bbox_hed: {resolution: 7}", "'bbox_hed'", "did you mean 'bbox_head' (the second stage)?"),
+    ("bbox_hed: {resolution: 7}", "'bbox_hed'", "did you mean 'bbox_head' (second stage: classes and boxes of the proposals)?"),
     ("rpn_head: {rpn_label_assignment: {rpn_sample_batch: 3}}", "'rpn_head.rpn_label_assignment.rpn_sample_batch'",
      "'rpn_head.rpn_label_assignment.rnp_sample_batch'"),
     ("infer: {zzz: 3}", "'infer.zzz'", "valid names here are conf_threshold, nms_threshold, max_box_num"),
