@@ -1,4 +1,4 @@
-"""How the gradients of several processes become one: in the graph on Ascend and GPU, on the host on the CPU."""
+"""All-reduce of the gradients over several processes: in the graph on Ascend and GPU, on the host on the CPU."""
 from __future__ import annotations
 
 import time
@@ -10,56 +10,55 @@ from mindspore import Parameter, Tensor, nn
 
 from src.distributed import Group
 
-EXCHANGES = 3  # of a step on Ascend and GPU
+EXCHANGES = 3  # number of all-reduce buckets per step on Ascend and GPU
 
 
 def build_all_reduce(group: Group, device_target: str, parameters: list[Parameter]) -> AllReduce:
-    """The all-reduce of the losses, and of the gradients of `parameters`, over the processes of `group`."""
+    """Return the all-reduce of the losses and of the gradients of `parameters` over the processes of `group`."""
     if group.size == 1:
         return AllReduce()
     if device_target == "CPU":
         return HostAllReduce(group)
-    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # in a separate exchange
-    # Read by the reducer's constructor.
+    losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # reduced in a separate bucket
+    # The constructor of the reducer reads this setting.
     ms.set_auto_parallel_context(all_reduce_fusion_config=[0, *(end + 1 for end in fusion_ends(parameters))])
     return AllReduce(nn.DistributedGradReducer([losses, *parameters], True, group.size))
 
 
 def fusion_ends(parameters: list[Parameter]) -> list[int]:
-    """Numbers of the parameters that end an exchange, all but the last, where the gradients travel in EXCHANGES ones of about as
-    many bytes.
+    """Return the index of the last parameter of each all-reduce bucket except the last bucket.
 
-    MindSpore waits for all gradients of an exchange before it begins, and by itself makes a single one. The order of the
-    parameters is that of the forward pass, so the gradients of the last ones are ready first: they travel while the backward
-    pass goes on. MindSpore counts from 0, and the parameter of a number belongs to the exchange that it ends.
+    The gradients are split into EXCHANGES buckets of about equal size in bytes. By default, MindSpore uses a single bucket, and
+    reduces it when all its gradients are ready. Parameters are in the order of the forward pass. The last gradients are therefore
+    ready first, and are reduced during the rest of the backward pass. Indices start at 0.
     """
-    ends = np.cumsum([parameter.size for parameter in parameters])  # all travel as float32
+    ends = np.cumsum([parameter.size for parameter in parameters])  # all gradients are float32
     return sorted({int(np.abs(ends - ends[-1] * part / EXCHANGES).argmin()) for part in range(1, EXCHANGES)})
 
 
 class AllReduce:
-    """The all-reduce of the graph, which is MindSpore's over HCCL or NCCL, or none for a single process.
+    """The all-reduce inside the graph: MindSpore's, over HCCL or NCCL. A single process needs none.
 
     Attributes:
-        in_graph: cell from a tuple of losses and gradients to their means, to be called in the graph that computes them, or None.
+        in_graph: cell that maps a tuple of losses and gradients to their means, or None. The graph that computes them calls it.
     """
 
     def __init__(self, in_graph: nn.Cell | None = None):
         self.in_graph = in_graph
 
     def on_host(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """What the step goes on with: losses, gradients and what follows them, of the same shapes."""
+        """Return the tensors to use in the rest of the step, with the same shapes: losses, gradients and optional sums."""
         return tensors
 
     def take_seconds(self) -> dict[str, float]:
-        """Seconds since the last call by what they were spent on."""
+        """Return the seconds spent since the last call, by activity, and reset them."""
         return {}
 
 
 class HostAllReduce(AllReduce):
-    """One all-reduce of all gradients in one buffer, through the process group.
+    """A single all-reduce of all gradients, in one buffer, through the process group.
 
-    MindSpore's own collectives on the CPU need a scheduler process, and took 15 times as long.
+    MindSpore's collectives for the CPU need a scheduler process and took 15x as long.
     """
 
     def __init__(self, group: Group):
@@ -69,7 +68,7 @@ class HostAllReduce(AllReduce):
         self.seconds = Counter()
 
     def on_host(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Means over all processes, in the buffer: they are those of this step until the next one."""
+        """Return the means over all processes. They share the memory of the buffer, which the next step overwrites."""
         arrays = [tensor.asnumpy() for tensor in tensors]
         copying = time.perf_counter()
         ends = np.cumsum([array.size for array in arrays])
@@ -86,13 +85,13 @@ class HostAllReduce(AllReduce):
         return tuple(map(Tensor.from_numpy, means))
 
     def take_seconds(self) -> dict[str, float]:
-        """Seconds since the last call: `all_reduce` itself, and `rank_wait` for the slowest process."""
+        """Return and reset the seconds since the last call: `all_reduce`, and `rank_wait` for waiting for the slowest rank."""
         seconds, self.seconds = dict(self.seconds), Counter()
         return seconds
 
 
 def broadcast_parameters(group: Group, parameters: list[Parameter]) -> None:
-    """Give all processes the values that rank 0 has."""
+    """Copy the values of rank 0 to all other processes."""
     if group.size == 1:
         return
     arrays = group.broadcast([parameter.asnumpy() for parameter in parameters] if group.rank == 0 else None)

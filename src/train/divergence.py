@@ -1,4 +1,4 @@
-"""Ending a run that has gone wrong, while its last checkpoint is good."""
+"""Detection of diverged training: the run ends while its last checkpoint is still good."""
 from __future__ import annotations
 
 import math
@@ -8,26 +8,26 @@ from src.dataset.annotations import Record
 from src.errors import UserError
 from src.train.saver import Saver
 
-MAX_SKIPPED_STEPS = 20  # in a row
+MAX_SKIPPED_STEPS = 20  # consecutive steps
 
 
 class DivergenceGuard:
-    """Looks at the outcome of each step.
+    """Checks the result of each step and ends a diverged run.
 
     Args:
-        can_overflow: whether a single loss that is not finite is only a skipped step, see `src.models.precision`.
+        can_overflow: whether a non-finite loss only skips its step, see `src.models.precision`.
         records: the training images.
-        saver: of the run.
+        saver: the saver of the run.
     """
 
     def __init__(self, can_overflow: bool, records: list[Record], saver: Saver):
         self.can_overflow, self.records, self.saver = can_overflow, records, saver
 
     def check(self, loss: float, learning_rate: float, image_ids: Iterable[int]) -> None:
-        """Check the step that the state of `saver` has just counted.
+        """Check the latest step. The state of `saver` must already include it.
 
         Raises:
-            UserError: the loss is not finite, or the gradients have overflowed in too many steps in a row.
+            UserError: the loss is not finite, or the gradients overflowed in more than MAX_SKIPPED_STEPS consecutive steps.
         """
         self.loss, step, skipped = loss, self.saver.state.global_step, self.saver.state.skipped_in_a_row
         diverged = not self.can_overflow and not math.isfinite(loss)
@@ -43,8 +43,8 @@ class DivergenceGuard:
                         f"start again from {self.saver.good_start} with a smaller ms_loss_scaler_value or lr_init.")
 
     def check_end(self) -> None:
-        """After the last step, raise a UserError if the last checkpoint could not be written, or if the last steps were skipped.
-        A single overflow with a finite loss is normal for a loss scale."""
+        """Raise a UserError after the last step if the last checkpoint could not be written or the last steps were skipped.
+        A single overflow with a finite loss is normal with a loss scale and raises no error."""
         if self.saver.failure:
             raise UserError(f"training is done, but {self.saver.failure}; make room and go on with --resume_ckpt auto.")
         skipped = self.saver.state.skipped_in_a_row

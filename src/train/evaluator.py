@@ -21,12 +21,12 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class Evaluator:
-    """Scores the network on the validation images, which must have the classes of `train_set`.
+    """Evaluates the network on the validation set, which must have the same classes as `train_set`.
 
-    The subfolder `eval` of the run gets the results. A signal ends an evaluation: it is done again when the run goes on.
+    The results are written to the subfolder `eval` of the run. A signal aborts an evaluation; a resumed run repeats it.
 
     Raises:
-        UserError: the validation set cannot be opened, or has other classes; cfg.font is no font; an image cannot be read.
+        UserError: the validation set cannot be opened or has other classes; cfg.font is not a font; an image cannot be read.
     """
 
     def __init__(self, cfg, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
@@ -45,10 +45,10 @@ class Evaluator:
         self.fonts = find_fonts(self.dataset.names, cfg.font)
 
     def evaluate(self, label: str) -> dict | None:
-        """The metrics on rank 0, None elsewhere. `label` says on the report's page what is evaluated.
+        """Return the metrics on rank 0, and None on other ranks. `label` is the title of the evaluation report.
 
         Raises:
-            Stopped: after a signal.
+            Stopped: the process received a signal.
             UserError: see `src.evaluation.evaluate.evaluate`.
         """
         with self.stop.idle():

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written by tensorboardX."""
+"""TensorBoard event files, written with tensorboardX."""
 import logging
 import os
 import time
@@ -10,15 +10,15 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def open_event_file(cfg, start_step, rank):
-    """An EventFile in <save_dir>/tensorboard, or None without cfg.tensorboard and on ranks other than 0.
+    """Return an EventFile in <save_dir>/tensorboard, or None if cfg.tensorboard is False or the rank is not 0.
 
     Raises:
-        UserError: tensorboardX is not installed; the folder cannot be written to.
+        UserError: tensorboardX is not installed, or the folder is not writable.
     """
     if not cfg.tensorboard or rank:
         return None
     try:
-        import tensorboardX  # noqa: F401 installed only by those who want it
+        import tensorboardX  # noqa: F401 optional dependency
     except ImportError as error:
         raise UserError(f"--tensorboard True needs tensorboardX, which cannot be imported ({error}): run `pip install "
                         "tensorboardX`, or leave --tensorboard out.") from error
@@ -26,10 +26,10 @@ def open_event_file(cfg, start_step, rank):
 
 
 class EventFile:
-    """Writes scalars by step. Where the disk is full the log says so, and a new file is begun with the next scalars.
+    """Writes scalars by step. If the disk is full, it logs an error, and the next scalars start a new file.
 
-    tensorboardX's SummaryWriter is not used: it writes in a thread, which a full disk ends, and then waits for it forever.
-    TensorBoard shows nothing that earlier files in the folder have of steps after `start_step`.
+    tensorboardX's SummaryWriter is not used: a full disk ends its writer thread, and it then waits for the thread forever.
+    Steps after `start_step` in earlier files of the folder are hidden in TensorBoard.
     """
 
     def __init__(self, folder, start_step):
@@ -38,7 +38,7 @@ class EventFile:
         self.writer = None
 
     def add(self, step, scalars):
-        """Write `scalars` {tag: number} of the step number `step`."""
+        """Write `scalars`, a dict of tag -> number, for step number `step`."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
         try:
@@ -49,7 +49,7 @@ class EventFile:
             self.writer.flush()
             self.next_step = step + 1
         except OSError as error:
-            # A record that was written in part ends what can be read of its file.
+            # A partly written record makes the rest of its file unreadable.
             self.writer = None
             logger.error("the event file in %s could not be written (%s); training goes on", self.folder, error.strerror)
 
@@ -57,6 +57,6 @@ class EventFile:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         writer = EventsWriter(os.path.join(self.folder, "events"))
-        # What earlier files have from this step on is void.
+        # TensorBoard discards events of earlier files from this step on.
         writer.write_event(Event(wall_time=time.time(), step=self.next_step, session_log=SessionLog(status=SessionLog.START)))
         return writer

@@ -1,4 +1,4 @@
-"""What the training loop in train.py does around its steps."""
+"""Parts of the training loop in train.py: iteration over steps, evaluation, early stopping and signals."""
 from __future__ import annotations
 
 import itertools
@@ -18,8 +18,8 @@ logger = logging.getLogger("faster_rcnn")
 
 def timed_steps(loader: TrainLoader, cfg, state: TrainState, schedule: Schedule,
                 stop: StopSignals) -> Iterator[tuple[list[Batch], float]]:
-    """Yield the micro-batches of each step from where `state` stands to the end of training, with the seconds that were spent
-    waiting for them; meanwhile a signal may end the process."""
+    """Yield the micro-batches of each step, from `state.global_step` to the end of training, and the seconds spent waiting for
+    them. While the loop waits for data, a signal may end the process."""
     batches = loader.batches(state.global_step * cfg.accumulate_steps)
     while not is_over(state, schedule, cfg.early_stop):
         start = time.perf_counter()
@@ -29,7 +29,7 @@ def timed_steps(loader: TrainLoader, cfg, state: TrainState, schedule: Schedule,
 
 
 def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics) -> None:
-    """Evaluate where an epoch has ended whose evaluation is due and not done yet, and keep the best checkpoint."""
+    """Evaluate at the end of an epoch if an evaluation is due and not done yet, and save the best checkpoint."""
     state, schedule, group = saver.state, saver.schedule, saver.run.group
     epoch, steps = schedule.position(state.global_step)
     if evaluator is None or steps or not schedule.evaluates(epoch) or state.evaluated >= epoch:
@@ -38,7 +38,7 @@ def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics)
     if scores is not None:  # on rank 0
         metrics.add_evaluation(scores)
     before = dict(vars(state))
-    # The best checkpoint comes first: a run that is killed in between, or that cannot write it, evaluates again when resumed.
+    # The best checkpoint is saved first: if the run is killed in between or cannot write it, the resumed run evaluates again.
     if state.add_evaluation(epoch, group.broadcast(scores and scores["AP"])) and not saver.save_best():
         vars(state).update(before)
     else:
@@ -47,8 +47,8 @@ def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics)
 
 
 def is_over(state: TrainState, schedule: Schedule, early_stop: int) -> bool:
-    """Whether training ends here: after all epochs, or early, after `early_stop` evaluations in a row without a better AP (0:
-    never); that is logged."""
+    """Return whether training is over: all epochs are done, or the last `early_stop` evaluations did not improve the AP.
+    Early stopping is logged; 0 disables it."""
     if state.global_step >= schedule.total_steps:
         return True
     if not early_stop or state.not_better < early_stop:
@@ -61,7 +61,7 @@ def is_over(state: TrainState, schedule: Schedule, early_stop: int) -> bool:
 
 
 def stop_if_asked(stop: StopSignals, saver: Saver) -> None:
-    """Save and raise Stopped where any process of the group has had a signal."""
+    """Save a checkpoint and raise Stopped if any process of the group has received a signal."""
     status = saver.run.group.max(stop.status)
     if status:
         if saver.saved_step != saver.state.global_step:

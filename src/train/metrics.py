@@ -1,4 +1,4 @@
-"""What a run reports: log lines, metrics.jsonl, evaluations.jsonl, report.html, TensorBoard's files, the progress bar and the
+"""Reporting of a training run: log lines, metrics.jsonl, evaluations.jsonl, report.html, TensorBoard files, progress bar and
 curves."""
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from src.visualization.curves import draw_curves
 
 logger = logging.getLogger("faster_rcnn")
 
-# What parts of a step are called in the log.
+# Names in the log for the parts of a step.
 SHARES = {"data_wait": "waiting for data", "rank_wait": "waiting for other ranks", "all_reduce": "all-reduce"}
-# What TensorBoard calls the figures of a line.
+# TensorBoard tags for the values of a line of metrics.jsonl.
 EVENT_TAGS = {**{name: f"loss/{name}" for name in LOSS_NAMES[1:]}, LOSS_NAMES[0]: "loss/total", "lr": "training/learning_rate",
               "loss_scale": "training/loss_scale", "images_per_second": "training/images_per_second"}
 
 
 class Metrics:
-    """Collects the figures of single steps and reports their means every cfg.log_interval steps; rank 0 alone writes files.
+    """Collects the metrics of each step and reports their means every cfg.log_interval steps. Only rank 0 writes files.
 
-    Lines of the files in the run's folder up to where `state` stands stay.
+    Existing files in the run's folder keep their lines up to the step and the evaluation of `state`.
 
     Raises:
-        UserError: a file cannot be written to; tensorboardX is wanted and not installed.
+        UserError: a file is not writable, or cfg.tensorboard is set but tensorboardX is not installed.
     """
 
     def __init__(self, cfg, run: RunFolder, schedule: Schedule, state: TrainState):
@@ -64,7 +64,7 @@ class Metrics:
             self.report.write(*self._end(error))
 
     def _end(self, error):
-        """How the report calls the end of the run, and why it has ended."""
+        """Return the final status for the report, and why the run ended."""
         if isinstance(error, Stopped):
             return "stopped", "by a signal; --resume_ckpt auto goes on from the last checkpoint"
         if error is not None:
@@ -77,7 +77,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """A block that is not training (an evaluation, a checkpoint), which is left out of the speed."""
+        """Exclude a block that is not training, such as an evaluation or a checkpoint, from the measured speed."""
         start = time.perf_counter()
         yield
         seconds = time.perf_counter() - start
@@ -86,13 +86,13 @@ class Metrics:
             self.bar.unpause()
 
     def add(self, losses: np.ndarray, learning_rate: float, loss_scale: float, seconds: dict[str, float]) -> None:
-        """Take note of the step that `state` has just counted, and report if an interval ends with it.
+        """Add the step that `state` has just counted, and report if it is the last step of an interval.
 
         Args:
             losses: (5,) in the order of LOSS_NAMES.
-            learning_rate: of the step.
-            loss_scale: after the step.
-            seconds: what parts of the step took, by the keys of SHARES.
+            learning_rate: learning rate of the step.
+            loss_scale: loss scale after the step.
+            seconds: duration of the parts of the step; the keys are in SHARES.
         """
         self.losses.append(losses)
         self.seconds.update(seconds)
@@ -125,7 +125,7 @@ class Metrics:
             "  ".join(f"{SHARES[name]} {100 * share:.0f}%" for name, share in shares.items()), _clock(line["eta_seconds"]))
 
     def add_evaluation(self, metrics: dict) -> None:
-        """Report the scores of src.evaluation.coco.score after the epoch that `state` stands at the end of, on rank 0."""
+        """Report the scores of src.evaluation.coco.score for the epoch that just ended. Called on rank 0."""
         scores = {key: metrics[key] for key in KEYS}
         step = self.state.global_step
         line = {"epoch": self.schedule.position(step)[0], "global_step": step, **scores}
@@ -133,11 +133,11 @@ class Metrics:
         if self.report:
             self.report.add_evaluation(line)
         if self.events:
-            # COCO's -1 means that there was nothing to find.
+            # COCO's -1 means that no ground-truth box exists.
             self.events.add(step, {f"evaluation/{key}": value for key, value in scores.items() if value >= 0})
 
     def draw_curves(self) -> None:
-        """Draw the curves of the run so far, on rank 0; where that fails, the log says so."""
+        """Draw the curves of the run so far, on rank 0. Errors are logged."""
         if self.run.group.rank:
             return
         try:

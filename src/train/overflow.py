@@ -1,4 +1,4 @@
-"""Whether the gradients of a step are finite: one answer for all processes, or their weights and loss scales would part."""
+"""Overflow check of the gradients. All processes share one result, so that their weights and loss scales stay equal."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from src.distributed import Group
 
 
 class OverflowCheck:
-    """MindSpore's check of the gradients, whose answer the processes share.
+    """MindSpore's overflow check, with a result that all processes share.
 
-    On Ascend 910A that check looks at no gradient, where numbers beyond the range of fp16 become its largest: it reads a flag of
-    the chip that any operator sets, and clears it.
+    Ascend 910A replaces numbers beyond the range of fp16 by the largest fp16 number. There, MindSpore's check does not read the
+    gradients: it reads and clears a flag of the chip, which any operator sets when it overflows.
 
     Args:
         group: the process group.
         device_target: Ascend, GPU or CPU.
 
     Attributes:
-        by_sums: whether `finite` shall be given the sum of each gradient in the place of the gradients. An inf or nan anywhere is
-            one in the sum, and on the CPU MindSpore's check of every element takes ten times as long; devices have an operator
-            for it, or the flag.
+        by_sums: whether `finite` must be called with the sum of each gradient instead of the gradients. A single inf or nan makes
+            the sum inf or nan. On the CPU, MindSpore's check of every element takes 10x longer. Other devices have an operator
+            for the check, or the flag.
     """
 
     def __init__(self, group: Group, device_target: str):
@@ -31,11 +31,11 @@ class OverflowCheck:
         self._has_flag = device_target == "Ascend"
 
     def start(self) -> None:
-        """Forget what overflowed since the last step: an evaluation, or the update of the weights."""
+        """Clear overflows since the last step, for example of an evaluation or of the weight update."""
         if self._has_flag:
             amp.all_finite((Tensor(0.0, ms.float32),))
 
     def finite(self, gradients: Sequence[Tensor]) -> bool:
-        """Whether all gradients of all processes are finite; every process gets the same answer."""
+        """Return whether all gradients of all processes are finite. The result is the same on every process."""
         overflowed = not amp.all_finite(tuple(gradients)).asnumpy()
         return self.group.max(int(overflowed)) == 0

@@ -1,4 +1,4 @@
-"""MindSpore's profiler around a few steps of training."""
+"""Profiling of a few training steps with MindSpore's profiler."""
 from __future__ import annotations
 
 import contextlib
@@ -13,16 +13,16 @@ from src.run_folder import RunFolder
 
 logger = logging.getLogger("faster_rcnn")
 
-FIRST, LAST = 3, 7  # steps of a run that are profiled: before them graphs are compiled and memory is laid out
+FIRST, LAST = 3, 7  # profiled steps of a run; earlier steps compile graphs and allocate memory
 
 
 @contextlib.contextmanager
 def profiled(step: Callable, cfg, run: RunFolder) -> Iterator[Callable]:
-    """With cfg.run_profiler, `step` so that its calls FIRST to LAST run under the profiler, which writes into
-    <save_dir>/profiler, on rank 0; else `step` itself.
+    """Yield a wrapper of `step` that profiles calls FIRST to LAST into <save_dir>/profiler. If cfg.run_profiler is False or
+    the rank is not 0, yield `step` unchanged.
 
     Raises:
-        UserError: the folder cannot be made or written to.
+        UserError: the folder cannot be created or is not writable.
     """
     if not cfg.run_profiler or run.group.rank > 0:
         yield step

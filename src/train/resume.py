@@ -1,4 +1,4 @@
-"""Which checkpoint a run starts from, and how it goes on from there."""
+"""Resuming: find the checkpoint that a run starts from, and restore the training state from it."""
 from __future__ import annotations
 
 import logging
@@ -18,13 +18,13 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def find_checkpoint(cfg, run: RunFolder) -> Checkpoint | None:
-    """The checkpoint that cfg.resume_ckpt asks for, or None. Only rank 0 reads it; other ranks get it without its arrays.
+    """Return the checkpoint for cfg.resume_ckpt, or None. Only rank 0 reads it; other ranks get it without its arrays.
 
-    With `auto` it is the newest intact one in the folder of the run; damaged ones are named in the log. Where there is none,
-    and without resume_ckpt, ModelArts' ckpt_url counts.
+    `auto` selects the newest intact checkpoint in the run's folder, and logs the damaged ones. If the folder has no checkpoint
+    or resume_ckpt is empty, ModelArts' ckpt_url is used.
 
     Raises:
-        UserError: see `read_checkpoint` and `check_progress`; with `auto`, there are checkpoints, but none of them is intact.
+        UserError: see `read_checkpoint` and `check_progress`; with `auto`, also if the folder has only damaged checkpoints.
     """
     found = _find(cfg, run) if run.group.rank == 0 else None
     shared = run.group.broadcast(found and found._replace(weights={}, moments={}, statistics={}))
@@ -64,7 +64,7 @@ def _newest_intact(run):
 
 
 def seed_of(checkpoint: Checkpoint | None, cfg, class_names: list[str]) -> int:
-    """The seed of the run that goes on from a checkpoint; cfg.seed for one that starts, from weights of other classes as well."""
+    """Return the seed of the checkpoint for a resumed run. For a new run, including fine-tuning on other classes: cfg.seed."""
     if not (checkpoint and checkpoint.progress) or _has_other_names(checkpoint, class_names):
         return cfg.seed
     seed = int(checkpoint.progress["seed"])
@@ -75,18 +75,17 @@ def seed_of(checkpoint: Checkpoint | None, cfg, class_names: list[str]) -> int:
 
 def restore(checkpoint: Checkpoint | None, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule,
             class_names: list[str]) -> None:
-    """Put `step` and `state` where a checkpoint stands; all ranks begin with what rank 0 has.
+    """Restore `step` and `state` from a checkpoint. All ranks start with the values of rank 0.
 
-    A checkpoint of weights alone, or one of a network with other classes (in number, or by the names that it keeps), gives its
-    weights only.
+    Only the weights are loaded if the checkpoint has only weights, or if its classes differ in number or name.
 
     Args:
-        checkpoint: from `find_checkpoint`, or None.
+        checkpoint: the result of `find_checkpoint`, or None.
         run: the run's folder.
-        step: with initial weights.
-        state: at step 0.
-        schedule: of the run.
-        class_names: by label.
+        step: the training step with initial weights.
+        state: the state at step 0.
+        schedule: the schedule of the run.
+        class_names: class names by label.
 
     Raises:
         UserError: the checkpoint does not fit the network.
@@ -100,7 +99,7 @@ def restore(checkpoint: Checkpoint | None, run: RunFolder, step: TrainStep, stat
 
 
 def _load(checkpoint, run, step, class_names):
-    """-> whether the run goes on from there; False where training starts at step 0."""
+    """Load the checkpoint. Return True if the run resumes from it, False if training starts at step 0."""
     path, progress = checkpoint.path, checkpoint.progress
     skipped = load_weights(step.network, checkpoint, allow_other_classes=True,
                            renamed_classes=_has_other_names(checkpoint, class_names))

@@ -1,7 +1,7 @@
-"""The random numbers of a training step, drawn on the host.
+"""Random numbers of a training step, generated on the host.
 
-They are a function of (seed, step, row of the batch), so that a resumed run draws what an uninterrupted one would have drawn,
-on any device, and several processes and micro-batches draw what one would for their rows of the common batch.
+They depend only on (seed, step, row of the global batch). A resumed run therefore uses the same numbers as an uninterrupted run,
+on any device. Splitting the global batch over several processes or micro-batches does not change the numbers either.
 """
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from src.dataset.batching import SAMPLING
 
 
 class SamplingPriorities:
-    """Draws the sampling priorities of a step, see `src.models.matcher.subsample`.
+    """Generates the random sampling priorities of a step, see `src.models.matcher.subsample`.
 
-    At 768x1280 that takes a step's host about 20 ms, so a thread draws those of the next step while this one runs, for as many
-    anchors, proposals and boxes. Where there turn out to be others, on another canvas, they are drawn when they are asked for.
+    At 768x1280 this takes about 20 ms per step on the host, so a thread prepares the next step while the current step runs. If
+    the next step has other numbers of anchors, proposals or boxes (another canvas), its priorities are generated on request.
     """
 
     def __init__(self, cfg, rank: int = 0):
         self.cfg = cfg
         self.rank = rank
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampling")
-        self._ahead: dict[int, tuple[tuple, Future]] = {}  # by micro-batch, what is drawn
+        self._ahead: dict[int, tuple[tuple, Future]] = {}  # by micro-batch: arguments, result
 
     def draw(self, step: int, num_anchors: int, num_proposals: int, padded_boxes: int,
              micro_batch: int = 0) -> tuple[Tensor, Tensor]:
-        """Priorities (B, anchors) and (B, RoI candidates) float32 for a micro-batch of a step.
+        """Return priorities (B, anchors) and (B, RoI candidates) float32 for a micro-batch of a step.
 
         Args:
-            step: number of the step in the run, from 0.
-            num_anchors: of an image.
-            num_proposals: of an image.
-            padded_boxes: G, the length of the box lists of the batch.
-            micro_batch: its number in the step, from 0.
+            step: index of the step in the run, from 0.
+            num_anchors: number of anchors per image.
+            num_proposals: number of proposals per image.
+            padded_boxes: G, the padded number of boxes per image.
+            micro_batch: index of the micro-batch in the step, from 0.
         """
         asked = step, num_anchors, num_proposals, padded_boxes, micro_batch
         drawn, ahead = self._ahead.get(micro_batch, (None, None))

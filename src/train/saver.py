@@ -1,4 +1,4 @@
-"""Where a training run stands, and the checkpoints that hold it."""
+"""The state of a training run, and the checkpoints that store it."""
 from __future__ import annotations
 
 import json
@@ -24,14 +24,14 @@ class TrainState:
     """Counters of a run.
 
     Attributes:
-        seed: of the run.
-        global_step: steps done.
-        skipped_steps: of these, skipped for overflow.
-        evaluated: number of the last epoch that was evaluated.
-        best_ap: of the evaluations so far, a number of 32 bits as it is in checkpoints.
-        best_epoch: number of the epoch that had it; 0 where it is not known.
-        not_better: evaluations since then.
-        skipped_in_a_row: the last steps of this process, if they were skipped.
+        seed: random seed of the run.
+        global_step: number of completed steps.
+        skipped_steps: number of completed steps that were skipped because of overflow.
+        evaluated: last evaluated epoch, counted from 1.
+        best_ap: best AP so far, rounded to float32 as in checkpoints.
+        best_epoch: epoch of the best AP, counted from 1; 0 if unknown.
+        not_better: number of evaluations since the best AP.
+        skipped_in_a_row: number of consecutive skipped steps at the end of this process's steps so far.
     """
     seed: int
     global_step: int = 0
@@ -43,49 +43,49 @@ class TrainState:
     skipped_in_a_row: int = 0
 
     def advance(self, applied: bool) -> None:
-        """Count a step; `applied`: whether it changed the weights."""
+        """Count a step. `applied` is False if the step was skipped."""
         self.global_step += 1
         self.skipped_steps += not applied
         self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
 
     def add_evaluation(self, epoch: int, ap: float) -> bool:
-        """Count an evaluation after `epoch` epochs; -> whether its AP is better than all before."""
+        """Count an evaluation after `epoch` epochs. Return whether its AP is the best so far."""
         self.evaluated, self.not_better = epoch, self.not_better + 1
-        ap = float(np.float32(ap))  # so that a run goes on as it would have without the checkpoint
+        ap = float(np.float32(ap))  # so that a resumed run makes the same decisions
         is_best = ap > self.best_ap
         if is_best:
             self.best_ap, self.best_epoch, self.not_better = ap, epoch, 0
         return is_best
 
     def progress(self, schedule: Schedule) -> dict[str, float]:
-        """The numbers that a checkpoint holds; `epoch` is the number of complete epochs."""
+        """Return the counters to store in a checkpoint. `epoch` is the number of complete epochs."""
         epoch, steps = schedule.position(self.global_step)
         return {"epoch": epoch, "epoch_images": steps * schedule.images_per_step, "global_step": self.global_step,
                 "skipped_steps": self.skipped_steps, "evaluated": self.evaluated, "best_ap": self.best_ap, "seed": self.seed,
                 "best_epoch": self.best_epoch, "not_better": self.not_better}
 
     def restore(self, progress: dict[str, float], schedule: Schedule) -> None:
-        """Stand after as many epochs, and as many images of the next one, as the run that saved `progress`, whose schedule may
-        differ."""
+        """Restore the counters from `progress`: the same number of epochs, and of images in the current epoch. The schedule may
+        differ from the schedule of the run that saved them."""
         steps = min(int(progress["epoch_images"]) // schedule.images_per_step, schedule.steps_per_epoch - 1)
         self.global_step = int(progress["epoch"]) * schedule.steps_per_epoch + steps
         self.skipped_steps = int(progress["skipped_steps"])
         self.evaluated = int(progress["evaluated"])
         self.best_ap = progress["best_ap"]
-        # Checkpoints before 0.7.0 do not have them.
+        # Checkpoints before 0.7.0 lack these two counters.
         self.best_epoch, self.not_better = (int(progress.get(name, 0)) for name in ("best_epoch", "not_better"))
 
 
 class Saver:
-    """Writes the checkpoints of a run: its state, the weights, momenta and loss scale of `step`, and the names of the classes.
+    """Writes the checkpoints of a run: its state, the weights, momenta and loss scale of `step`, and the class names.
 
-    On ranks other than 0 it only takes part in gathering what they hold.
+    Ranks other than 0 only contribute their BatchNorm statistics.
 
     Attributes:
-        saved_step: state.global_step of the last checkpoint that was written, or None.
-        failure: on rank 0, why the last checkpoint could not be written, or None.
-        good_start: path of the last checkpoint that no skipped step came right before.
-        later: on rank 0, paths of checkpoints with later steps than the start, which the first save moves away.
+        saved_step: state.global_step of the last checkpoint written, or None.
+        failure: on rank 0, the reason why the last checkpoint could not be written, or None.
+        good_start: path of the last checkpoint that was not saved directly after a skipped step.
+        later: on rank 0, paths of existing checkpoints of steps after the start of this run. The first save moves them away.
     """
 
     def __init__(self, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule, class_names: list[str]):
@@ -95,8 +95,8 @@ class Saver:
         self.good_start, self.later = "the beginning", []
 
     def begin(self, source: str) -> None:
-        """Raise a UserError if no checkpoint can be written; `source` is the path of the checkpoint that training starts from, or
-        ""."""
+        """Raise a UserError if no checkpoint can be written. `source` is the path of the checkpoint that training starts from;
+        it may be empty."""
         self.good_start = source or self.good_start
         if self.run.group.rank == 0:
             self.later = self.run.later_checkpoints(*self.schedule.position(self.state.global_step))
@@ -106,10 +106,10 @@ class Saver:
                 os.remove(probe)
 
     def save(self) -> None:
-        """Write a checkpoint of the state, and remove those beyond the newest; all ranks call this together.
+        """Write a checkpoint and remove the oldest checkpoints. All ranks must call this together.
 
-        If it cannot be written, the log says so, and all earlier ones stay, as they do after a skipped step: the run may have
-        diverged. A weight, momentum or statistic that is not finite raises a UserError.
+        If the checkpoint cannot be written, an error is logged and no old checkpoint is removed. None is removed after a skipped
+        step either, because the run may have diverged. A non-finite weight, momentum or statistic raises a UserError.
         """
         path = self.run.checkpoint(*self.schedule.position(self.state.global_step))
         if self._write(path):
@@ -120,11 +120,11 @@ class Saver:
         self.run.upload()
 
     def save_best(self) -> bool:
-        """Write the state's checkpoint as the best one, and return whether it was written; all ranks call this together."""
+        """Write the best checkpoint and return whether it was written. All ranks must call this together."""
         return self._write(self.run.best_checkpoint)
 
     def _write(self, path):
-        """-> whether it was written, which all ranks wait for: any of them may end the run next."""
+        """Return whether the checkpoint was written. All ranks wait for it, as any rank may end the run next."""
         group, written = self.run.group, True
         statistics = gather_statistics(group, self.step.network)
         if group.rank == 0:
@@ -138,7 +138,7 @@ class Saver:
                     self.run.supersede([path])
                 write_checkpoint(path, {**tensors, **statistics}, values)
                 logger.info("saved %s", path)
-                self.run.supersede(self.later)  # from now on, a run can resume without them
+                self.run.supersede(self.later)  # no longer needed to resume
                 self.later = []
             except OSError as error:
                 written, self.failure = False, f"{path} could not be written ({error.strerror or error})"

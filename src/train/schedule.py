@@ -1,4 +1,4 @@
-"""What a run does at which step: the learning rate, and when epochs, checkpoints and evaluations are due."""
+"""Schedule of a training run: the learning rate of each step, and when epochs end and checkpoints and evaluations are due."""
 from __future__ import annotations
 
 import logging
@@ -9,15 +9,15 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class Schedule:
-    """Steps are counted from 0: after step number i, i + 1 steps are done.
+    """The learning-rate, checkpoint and evaluation schedule. Steps are counted from 0: i + 1 steps are done after step i.
 
-    In a step each process takes cfg.accumulate_steps micro-batches and updates the weights once.
+    In each step, every process computes cfg.accumulate_steps micro-batches and updates the weights once.
 
     Attributes:
-        images_per_step: of all processes.
-        steps_per_epoch: as given.
-        epochs: of the run.
-        total_steps: of the run.
+        images_per_step: number of images per step over all processes.
+        steps_per_epoch: number of steps per epoch.
+        epochs: number of epochs of the run.
+        total_steps: number of steps of the run.
     """
 
     def __init__(self, cfg, steps_per_epoch: int, group: Group):
@@ -29,8 +29,8 @@ class Schedule:
         self._save_interval, self._eval_interval = cfg.save_interval_steps, cfg.eval_interval
 
     def learning_rate(self, step: int) -> float:
-        """The rate of step number `step`: a linear warm-up from warmup_ratio times the base rate during `warmup_step` steps;
-        times `decay_rate` after each milestone."""
+        """Return the learning rate of step number `step`. During the first `warmup_step` steps it grows linearly from
+        warmup_ratio times the base rate. Each milestone multiplies it by `decay_rate`."""
         lr = self._lr
         passed = sum(step >= milestone * self.steps_per_epoch for milestone in lr.milestones)
         rate = self._base_rate * lr.decay_rate**passed
@@ -39,26 +39,26 @@ class Schedule:
         return rate
 
     def position(self, done: int) -> tuple[int, int]:
-        """After `done` steps: the number of complete epochs, and the steps of the next one."""
+        """Return the number of complete epochs after `done` steps, and the number of steps done in the current epoch."""
         return divmod(done, self.steps_per_epoch)
 
     def ends_epoch(self, done: int) -> bool:
-        """Whether an epoch ends after `done` steps."""
+        """Return whether an epoch ends after `done` steps."""
         return done % self.steps_per_epoch == 0
 
     def saves_inside_epoch(self, done: int) -> bool:
-        """Whether save_interval_steps asks for a checkpoint after `done` steps."""
+        """Return whether save_interval_steps requires a checkpoint after `done` steps."""
         return self._save_interval > 0 and done % self._save_interval == 0
 
     def evaluates(self, epoch: int) -> bool:
-        """Whether an evaluation is due after `epoch` complete epochs."""
+        """Return whether an evaluation is due after `epoch` complete epochs."""
         return epoch > 0 and (epoch % self._eval_interval == 0 or epoch == self.epochs)
 
 
 def scaled_base_rate(cfg, images_per_step: int) -> float:
-    """`lr_init`, given for `lr.base_batch_size` images a step, scaled linearly to the actual number (arXiv:1706.02677).
+    """Scale `lr_init` linearly from `lr.base_batch_size` images per step to `images_per_step` (arXiv:1706.02677).
 
-    A `base_batch_size` of 0 leaves it as it is.
+    If `base_batch_size` is 0, return `lr_init` unchanged.
     """
     base = cfg.lr.base_batch_size
     if base == 0:

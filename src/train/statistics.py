@@ -1,7 +1,7 @@
-"""BatchNorm's running statistics where each of several processes has its own: everywhere but with synchronised BatchNorm.
+"""BatchNorm's running statistics, which differ between processes unless BatchNorm is synchronised.
 
-They become their mean at the end of each epoch. Inside an epoch a checkpoint holds those of every rank, so that a run that
-goes on from it computes what it would have without the stop.
+They are averaged over the processes at the end of each epoch. A checkpoint inside an epoch stores the statistics of every rank,
+so that a resumed run computes the same results as an uninterrupted run.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from src.models.residual import NORMS
 
 
 def average_statistics(group: Group, network: nn.Cell) -> None:
-    """Make the statistics of each process their mean over all."""
+    """Replace the statistics of each process by their mean over all processes."""
     if group.size == 1:
         return
     for parameter in moving_statistics(network, nn.BatchNorm2d):
@@ -24,7 +24,7 @@ def average_statistics(group: Group, network: nn.Cell) -> None:
 
 
 def gather_statistics(group: Group, network: nn.Cell) -> dict[str, Tensor]:
-    """The statistics that differ from those of rank 0 by the names that a checkpoint has for them, on rank 0; {} elsewhere."""
+    """Return the statistics of other ranks that differ from rank 0, by name in the checkpoint. Returns {} on other ranks."""
     if group.size == 1:
         return {}
     ranks = group.gather({parameter.name: parameter.asnumpy() for parameter in moving_statistics(network, nn.BatchNorm2d)}) or []
@@ -33,7 +33,7 @@ def gather_statistics(group: Group, network: nn.Cell) -> dict[str, Tensor]:
 
 
 def restore_statistics(group: Group, network: nn.Cell, statistics: dict[str, np.ndarray]) -> None:
-    """Give each rank its own statistics of a checkpoint, which rank 0 has; those that it does not hold stay as they are."""
+    """Restore the statistics of each rank. `statistics` is read on rank 0 only; layers that it does not list are unchanged."""
     arrays = group.broadcast(statistics)
     for parameter in moving_statistics(network, nn.BatchNorm2d):
         own = arrays.get(f"{STATISTICS}rank{group.rank}.{parameter.name}")
@@ -42,7 +42,7 @@ def restore_statistics(group: Group, network: nn.Cell, statistics: dict[str, np.
 
 
 def moving_statistics(network: nn.Cell, norms: type | tuple = NORMS) -> list[Parameter]:
-    """The running means and variances that training updates, of the layers of the classes `norms`."""
+    """Return the running means and variances that training updates, for all layers of the classes `norms`."""
     return [parameter for _, cell in network.cells_and_names()
             if isinstance(cell, norms) and cell.use_batch_statistics is not False
             for parameter in (cell.moving_mean, cell.moving_variance)]

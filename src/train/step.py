@@ -1,4 +1,4 @@
-"""One training step: losses, gradients of one or several micro-batches, all-reduce, overflow check, update."""
+"""The training step: losses, gradients of one or more micro-batches, all-reduce, overflow check and weight update."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,20 +22,20 @@ from src.train.statistics import moving_statistics
 
 
 class Reduce(nn.Cell):
-    """Losses and gradients of this process -> means over all processes, and last, with `sums`, the sum of each gradient.
+    """Averages losses and gradients over all processes. With `sums`, it also appends the sum of each gradient.
 
     Args:
-        all_reduce: cell from a tuple of losses and gradients to their means, or None, see `src.train.all_reduce`.
-        sums: see `src.train.overflow`.
+        all_reduce: cell that maps a tuple of losses and gradients to their means, or None, see `src.train.all_reduce`.
+        sums: whether to append the sums, see `by_sums` in `src.train.overflow`.
     """
 
     def __init__(self, all_reduce, sums):
         super().__init__(auto_prefix=False)
         self.all_reduce = all_reduce
         self.sums = sums
-        self.map = ops.HyperMap()  # a loop over 60 gradients takes five times as long to compile
+        self.map = ops.HyperMap()  # a loop over 60 gradients takes 5x longer to compile
 
-    # One argument a gradient, see Update.
+    # One argument per gradient, see Update.
     def construct(self, *tensors):
         if self.all_reduce is not None:
             tensors = self.all_reduce(tensors)
@@ -43,13 +43,13 @@ class Reduce(nn.Cell):
 
 
 class LossAndGradients(nn.Cell):
-    """A batch -> the losses, and the gradients scaled by the loss scale, as `reduce` gives them.
+    """Computes the losses of a batch and their gradients, multiplied by the loss scale and processed by `reduce`.
 
     Args:
-        forward: cell whose output's first element is the loss.
-        weights: the parameters that are trained.
-        loss_scale: a parameter, of mindspore.amp's scaler, see Update.
-        reduce: `Reduce`, or None. In this graph, gradients are reduced while others are still computed.
+        forward: cell; the first element of its output is the loss.
+        weights: the trainable parameters.
+        loss_scale: the scale parameter of mindspore.amp's scaler, see Update.
+        reduce: `Reduce`, or None. Inside this graph, the reduction overlaps with the backward pass.
     """
 
     def __init__(self, forward, weights, loss_scale, reduce):
@@ -69,16 +69,16 @@ class LossAndGradients(nn.Cell):
 
 
 class Accumulate(nn.Cell):
-    """A factor, tensors, and as many others of the same shapes -> the factor times the sum of each two.
+    """Computes `(a + b) * factor` elementwise for each pair of tensors a and b. The inputs are factor, all a, then all b.
 
-    The sum over micro-batches becomes their mean with the last one, by a factor that is an input: one graph serves any number.
+    The factor turns the sum into the mean at the last micro-batch. It is an input, so one graph serves any number of batches.
     """
 
     def __init__(self):
         super().__init__(auto_prefix=False)
         self.map = ops.HyperMap()  # see Reduce
 
-    # One argument a tensor, see Update.
+    # One argument per tensor, see Update.
     def construct(self, factor, *tensors):
         count = len(tensors) // 2
         return self.map(ops.partial(_scaled_sum, factor), tensors[:count], tensors[count:])
@@ -89,12 +89,12 @@ def _scaled_sum(factor, tensor, other):
 
 
 class ClipByGlobalNorm(nn.Cell):
-    """Gradients times max_norm / max(norm, max_norm), with the norm of all gradients together (arXiv:1211.5063, algorithm 1).
+    """Scales all gradients by max_norm / max(norm, max_norm), where norm is their global norm (arXiv:1211.5063, algorithm 1).
 
-    MindSpore's own ops.clip_by_global_norm, which it no longer recommends, takes longer to run and to compile.
+    It runs and compiles faster than ops.clip_by_global_norm, which MindSpore no longer recommends.
 
     Args:
-        max_norm: above 0.
+        max_norm: largest global norm, above 0.
     """
 
     def __init__(self, max_norm: float):
@@ -103,14 +103,14 @@ class ClipByGlobalNorm(nn.Cell):
         self.map, self.add = ops.HyperMap(), ops.AddN()
 
     def construct(self, gradients):
-        """Returns a tuple of tensors of the shapes of the tuple `gradients`."""
+        """Return the clipped gradients, a tuple with the shapes of the tuple `gradients`."""
         norm = ops.sqrt(self.add(self.map(_square_sum, gradients)))
         return self.map(ops.partial(ops.mul, self.max_norm / ops.maximum(norm, self.max_norm)), gradients)
 
 
 def sum_of(tensor: Tensor) -> Tensor:
-    """The sum of a tensor of one or more axes, a scalar."""
-    # In two steps: on the CPU the sum of a whole matrix at once takes ten times as long.
+    """Return the sum of all elements of a tensor with one or more axes, a scalar."""
+    # Two steps: on the CPU, summing a whole matrix in one step takes 10x longer.
     return SUM(SUM(RESHAPE(tensor, (tensor.shape[0], -1)), 1))
 
 
@@ -119,14 +119,14 @@ def _square_sum(gradient):
 
 
 class Update(nn.Cell):
-    """Scaled gradients -> changed weights.
+    """Updates the weights from gradients that are multiplied by the loss scale.
 
-    The scaler's own methods compile graphs where none is around them, and these may take the scale of a scaler that is gone.
+    The scaler's unscale method is not used. Outside a graph it compiles its graph, which may keep the scale of a deleted scaler.
 
     Args:
         optimizer: MindSpore optimizer.
-        loss_scale: a parameter, of mindspore.amp's scaler.
-        max_norm: largest global norm of the gradients, or False.
+        loss_scale: the scale parameter of mindspore.amp's scaler.
+        max_norm: largest global norm of the gradients, or False for no clipping.
     """
 
     def __init__(self, optimizer, loss_scale, max_norm):
@@ -136,7 +136,7 @@ class Update(nn.Cell):
         self.map, self.inverse = ops.HyperMap(), ops.Reciprocal()
         self.clip = ClipByGlobalNorm(max_norm) if max_norm else None
 
-    # One argument a gradient: a tuple would be a constant of the graph, which would be compiled anew at every step.
+    # One argument per gradient: a tuple would be a constant of the graph, and every step would compile the graph again.
     def construct(self, *gradients):
         gradients = self.map(ops.partial(ops.mul, self.inverse(self.loss_scale)), gradients)
         if self.clip is not None:
@@ -145,20 +145,20 @@ class Update(nn.Cell):
 
 
 class GradientStep:
-    """A mixed-precision training step in two graphs: between them the host decides whether the step counts.
+    """A mixed-precision training step in two graphs. Between the graphs, the host decides whether to skip the update.
 
-    There is a first graph for each canvas, compiled when its first batch comes; the second one, and all weights, they share.
-    Several micro-batches go through the first graph one by one; two graphs more add up their gradients and reduce the mean.
+    The gradient graph is compiled once per canvas, at its first batch. All canvases share the weights and the update graph. With
+    several micro-batches, the gradient graph runs once for each, and two more graphs accumulate the gradients and reduce the mean.
 
     Args:
-        forwards: by canvas, a cell whose output's first element is the loss.
-        optimizer: MindSpore optimizer over its weights.
-        scaler: mindspore.amp's.
+        forwards: a cell for each canvas; the first element of its output is the loss.
+        optimizer: MindSpore optimizer of the weights.
+        scaler: loss scaler of mindspore.amp.
         max_norm: see `Update`.
         all_reduce: see `src.train.all_reduce`.
-        check: whether the step counts, see `src.train.overflow`.
-        accumulate_steps: micro-batches of a step.
-        statistics: parameters that a forward pass changes: a skipped step restores them.
+        check: overflow check that decides whether the step is skipped, see `src.train.overflow`.
+        accumulate_steps: number of micro-batches per step.
+        statistics: parameters that the forward pass changes. A skipped step restores them.
     """
 
     def __init__(self, forwards, optimizer, scaler, max_norm, all_reduce, check, accumulate_steps=1, statistics=()):
@@ -174,10 +174,10 @@ class GradientStep:
         self.update = Update(optimizer, scaler.scale_value, max_norm).set_train()
 
     def __call__(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple[np.ndarray, bool]:
-        """Make a step of the inputs of the canvas's `forward` for each of `accumulate_steps` micro-batches.
+        """Run a step on `accumulate_steps` micro-batches, each a tuple of the inputs of the canvas's `forward`.
 
         Returns:
-            The mean of what `forward` gives for them; whether the weights changed: not where any of them overflowed.
+            The mean output of `forward`, and whether the weights were updated. If any gradient overflowed, they were not.
         """
         before = [parameter.asnumpy().copy() for parameter in self.statistics]
         self.check.start()
@@ -191,11 +191,11 @@ class GradientStep:
         else:
             for parameter, value in zip(self.statistics, before):
                 parameter.set_data(Tensor(value))
-        return losses.asnumpy().copy(), applied  # those of the next step may come to the same place
+        return losses.asnumpy().copy(), applied  # the next step may reuse the memory
 
     def means(self, canvas: tuple[int, int], micro_batches: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """Means over the micro-batches, before `all_reduce.on_host`: losses, gradients scaled by the loss scale, and, with
-        `check.by_sums`, the sums of these gradients, which are not finite where any gradient of any micro-batch is not."""
+        """Return means over the micro-batches, before `all_reduce.on_host`: losses, scaled gradients and, with `check.by_sums`,
+        the sum of each gradient. A sum is not finite if the gradient of any micro-batch has a non-finite element."""
         inputs = iter(micro_batches)
         total = self._run(canvas, next(inputs))
         if self.accumulate_steps == 1:
@@ -215,17 +215,17 @@ class GradientStep:
 
 
 class TrainStep:
-    """A training step of the detector on a batch, or on several micro-batches whose gradients are averaged.
+    """A training step of the detector on one batch, or on several micro-batches with averaged gradients.
 
     Args:
-        network: FasterRCNN, whose trainable parameters are trained.
+        network: FasterRCNN; its trainable parameters are trained.
         cfg: the configuration.
         num_classes: K, without background.
         group: the process group.
 
     Attributes:
-        network: as given.
-        optimizer: MindSpore's, with momentum.
+        network: the network.
+        optimizer: MindSpore's momentum optimizer.
         all_reduce: see `src.train.all_reduce`.
     """
 
@@ -242,22 +242,22 @@ class TrainStep:
         self._sampling = SamplingPriorities(cfg, group.rank)
 
     def __call__(self, micro_batches: Sequence[Batch], learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
-        """Make a step.
+        """Run a training step.
 
         Args:
-            micro_batches: cfg.accumulate_steps batches of this process, of one canvas.
-            learning_rate: of this step.
-            index: number of the step in the run, from 0: random samples are a function of the seed and of this.
+            micro_batches: cfg.accumulate_steps batches of this process, all with the same canvas.
+            learning_rate: learning rate of this step.
+            index: index of the step in the run, from 0. Random samples depend on the seed and on this index.
 
         Returns:
-            Losses (5,) float32 in the order of LOSS_NAMES, means over the micro-batches and all processes; whether the weights
-            changed.
+            Losses (5,) float32 in the order of LOSS_NAMES, averaged over micro-batches and processes, and whether the weights
+            were updated.
         """
         set_learning_rate(self.optimizer, learning_rate)
         return self.gradient_step(micro_batches[0].canvas, self.inputs(micro_batches, index))
 
     def inputs(self, micro_batches: Sequence[Batch], index: int) -> Iterator[tuple[Tensor, ...]]:
-        """Yield what `TrainingForward` takes: each micro-batch, and its sampling priorities of step number `index`."""
+        """Yield the inputs of `TrainingForward`: each micro-batch with its sampling priorities of step number `index`."""
         for number, batch in enumerate(micro_batches):
             forward = self.forwards[batch.canvas]
             priorities = self._sampling.draw(index, forward.num_anchors, forward.num_proposals, batch.boxes.shape[1], number)
@@ -265,34 +265,34 @@ class TrainStep:
 
     @property
     def loss_scale(self) -> float:
-        """The factor of the loss before its gradients are computed."""
+        """The factor that multiplies the loss before the backward pass."""
         return float(self.scaler.scale_value.asnumpy())
 
     def parameters(self) -> list[Parameter]:
-        """The network's weights and the optimizer's momenta."""
+        """Return the parameters of the network and the momenta of the optimizer."""
         return [*self.network.get_parameters(), *self.optimizer.moments]
 
     def loss_scale_state(self) -> dict[str, float]:
-        """What a checkpoint keeps of the loss scale, by name."""
+        """Return the state of the loss scale to store in a checkpoint, by name."""
         state = {"loss_scale": self.loss_scale}
         if hasattr(self.scaler, "counter"):
             state["loss_scale_counter"] = int(self.scaler.counter.asnumpy())
         return state
 
     def restore_loss_scale(self, progress: dict[str, float]) -> None:
-        """Take over a dynamic loss scale from a checkpoint's numbers; a static one stays as configured."""
+        """Restore a dynamic loss scale from a checkpoint's `progress`. A static loss scale stays as configured."""
         if "loss_scale_counter" in progress and hasattr(self.scaler, "counter"):
             self.scaler.scale_value.set_data(Tensor(progress["loss_scale"], self.scaler.scale_value.dtype))
             self.scaler.counter.set_data(Tensor(progress["loss_scale_counter"], self.scaler.counter.dtype))
 
 
 def build_optimizer(cfg, parameters: list[Parameter]) -> nn.Momentum:
-    """Stochastic gradient descent with momentum, whose learning rate `set_learning_rate` sets before each step.
+    """Build an SGD optimizer with momentum. `set_learning_rate` sets its learning rate before each step.
 
     Args:
-        cfg: the section `optimizer`; with `filter_bias_and_bn`, weight decay acts on convolution and dense weights only;
-            with `nesterov` on the CPU, UserError is raised.
-        parameters: to be trained.
+        cfg: the section `optimizer`. With `filter_bias_and_bn`, weight decay applies to convolution and dense weights only.
+            `nesterov` on the CPU raises a UserError.
+        parameters: the trainable parameters.
     """
     if cfg.nesterov and ms.get_context("device_target") == "CPU":
         raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
@@ -308,13 +308,13 @@ def build_optimizer(cfg, parameters: list[Parameter]) -> nn.Momentum:
 
 
 def set_learning_rate(optimizer: nn.Optimizer, rate: float) -> None:
-    """Set the rate of the next step."""
-    # Not by set_data: without a graph of ours, MindSpore still compiles its optimizers, and these would keep the first rate.
+    """Set the learning rate of the next step."""
+    # Not with set_data: MindSpore compiles its optimizers even outside this project's graphs, and would keep the first rate.
     ops.assign(optimizer.learning_rate, Tensor(rate, optimizer.learning_rate.dtype))
 
 
 def build_scaler(cfg) -> amp.LossScaler:
-    """The loss scaler that `ms_loss_scaler` and `ms_loss_scaler_value` ask for; in bfloat16, a scale of 1."""
+    """Build the loss scaler for `ms_loss_scaler` and `ms_loss_scaler_value`. With bfloat16 the scale is always 1."""
     if cfg.mix and not can_overflow(cfg):
         return amp.StaticLossScaler(1.0)
     if cfg.ms_loss_scaler == "dynamic":
