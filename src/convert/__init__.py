@@ -1,1 +1,1 @@
-"""Conversion of other programs' weights to this project's parameter names, and back."""
+"""Conversion between the weights of other programs and this project's parameter names."""

@@ -1,7 +1,7 @@
-"""Checkpoints of the older MindSpore implementation (official/cv/RCNN of mindspore-lab/models): its names and this project's.
+"""Conversion of checkpoints of the older MindSpore implementation (official/cv/RCNN of mindspore-lab/models).
 
-Only names differ. In both, the background is the last of K + 1 classes, each of the K classes has four deltas, and the rows of
-the RPN are the anchors of a cell, by aspect ratio where a level has one anchor size.
+Only the names differ. In both implementations, the background is the last of K + 1 classes, and each of the K classes has four
+deltas. The rows of the RPN are the anchors of a cell, ordered by aspect ratio if a level has one anchor size.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.models.parameter_names import MOMENTS
 
 logger = logging.getLogger("faster_rcnn")
 
-# How the names of a layer's parameters begin: here, and there.
+# Prefixes of the parameter names of each layer: in this project, in the older implementation.
 LAYERS = (
     ("backbone.stages.", "backbone.bottom_up."),
     *((f"fpn.lateral.{i}.", f"backbone.lateral_convs.{i}.conv.0.") for i in range(4)),
@@ -29,37 +29,37 @@ LAYERS = (
     ("box_head.deltas.", "bbox_head.bbox_delta."),
 )
 TO_THERE, TO_HERE = dict(LAYERS), {there: here for here, there in LAYERS}
-# Its trainer saves itself with the network: MindSpore's momentum optimizer and loss scale, which add these to the weights.
+# The older trainer also saves its state: MindSpore's momentum optimizer and loss scale add these names to the weights.
 TRAINER_STATE = {"learning_rate", "momentum", "global_step", "scale_sense"}
 
 
 def _renamed(name, layers):
-    """The name with its beginning replaced, or None where no layer begins so."""
+    """Return the name with its prefix replaced, or None if it has no prefix of a known layer."""
     return next((new + name[len(old):] for old, new in layers.items() if name.startswith(old)), None)
 
 
 def older_name(name: str) -> str:
-    """The name that a parameter of this project's detector has there; other names stay as they are."""
+    """Return the older implementation's name of a parameter of this project. Other names are returned unchanged."""
     return _renamed(name, TO_THERE) or name
 
 
 def has_older_names(names: Iterable[str]) -> bool:
-    """Whether one of a checkpoint's names is the older implementation's."""
+    """Return whether any of a checkpoint's names belongs to the older implementation."""
     return any(_renamed(name, TO_HERE) for name in names)
 
 
 def from_mindspore_models(arrays: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
-    """The contents of a checkpoint, name -> array, under this project's names; what has no older name is returned as it is.
+    """Return the contents of a checkpoint under this project's names. A checkpoint without older names is returned unchanged.
 
-    Of a checkpoint of the older implementation only the weights stay, as its optimizer's state is of no use here; the log says
-    both.
+    Only the weights of an older checkpoint are returned. The state of its optimizer is dropped because it is not usable here.
+    The conversion is logged.
 
     Args:
-        arrays: name -> array.
-        path: of the checkpoint, for messages.
+        arrays: contents of the checkpoint, name -> array.
+        path: path of the checkpoint, for messages.
 
     Raises:
-        UserError: it has the older implementation's names and other ones.
+        UserError: the checkpoint mixes names of the older implementation with unknown names.
     """
     if not has_older_names(arrays):
         return arrays

@@ -1,4 +1,4 @@
-"""Files of PyTorch tensors as numpy arrays; PyTorch is needed for its own format only."""
+"""Reading and writing of PyTorch tensor files as NumPy arrays. Only files in PyTorch's pickle format need PyTorch."""
 from __future__ import annotations
 
 import os
@@ -13,15 +13,15 @@ from src.files import whole_file
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
-    """The tensors of a `.safetensors` file, or of a state dict saved by PyTorch (any other name).
+    """Read the tensors of a `.safetensors` file, or of a PyTorch state dict (any other file name).
 
-    PyTorch reads with `weights_only=True`, which runs no code of the file.
+    PyTorch loads the file with `weights_only=True`, so no code of the file is executed.
 
     Returns:
-        dict of name -> array; floating-point tensors as float32, others as they are.
+        dict of name -> array. Floating-point tensors are converted to float32, other tensors are unchanged.
 
     Raises:
-        UserError: no such file, not a file of tensors, or PyTorch is needed and not installed.
+        UserError: the file does not exist, is not a file of tensors, or needs PyTorch, which is not installed.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path!r}.")
@@ -31,12 +31,12 @@ def read_state(path: str) -> dict[str, np.ndarray]:
 
 
 def write_state(path: str, state: dict[str, np.ndarray]) -> None:
-    """Write a dict of name -> array as `.safetensors`, or in PyTorch's format (any other name).
+    """Write a dict of name -> array as `.safetensors`, or in PyTorch's format (any other file name).
 
-    The file gets its name when it is complete.
+    A temporary file is written first, and renamed when it is complete.
 
     Raises:
-        UserError: PyTorch is needed and not installed.
+        UserError: the format needs PyTorch, which is not installed.
     """
     with whole_file(path) as temporary:
         if path.endswith(".safetensors"):

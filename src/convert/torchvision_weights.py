@@ -1,8 +1,8 @@
-"""torchvision's ResNets and Faster R-CNN detectors under this project's parameter names, and back.
+"""Conversion of torchvision's ResNets and Faster R-CNN detectors to this project's parameter names, and back.
 
-Only names and the box head's rows differ. torchvision's class 0 is the background; here the background is class K, the last,
-and has no box deltas. Rows of torchvision's box head that have no place here are kept beside the weights, under names that
-start with UNUSED, so that the conversion back is exact.
+Only the names and the rows of the box head differ. In torchvision, the background is class 0. In this project, it is class K, the
+last class, and has no box deltas. Rows of torchvision's box head that this project does not use are stored with the weights,
+under names with the prefix UNUSED, so that the conversion back is exact.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from src.errors import UserError
 from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
 
 SCORES_OF_ALL = "roi_heads.box_predictor.cls_score.weight"
-# Parts of a parameter's name: here, in torchvision today, and in torchvision's older files where they differ.
+# Parts of parameter names: in this project, in current torchvision, and in older torchvision files if they differ.
 RENAMES = (
     (r"^backbone\.stages\.", "backbone.body.", None),
     (r"\.down_sample\.", ".downsample.", None),
@@ -34,10 +34,10 @@ RENAMES = (
     (r"^box_head\.classes\.", "roi_heads.box_predictor.cls_score.", None),
     (r"^box_head\.deltas\.", "roi_heads.box_predictor.bbox_pred.", None),
 )
-# Ids from 1 to 90 that COCO's 80 categories leave out; torchvision's published detectors have rows for all 91.
+# Ids from 1 to 90 that COCO's 80 categories do not use. torchvision's published detectors have rows for ids 0 to 90.
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_ROWS = 91
-# (blocks of each stage, whether they are bottlenecks) of torchvision's ResNets.
+# torchvision's ResNets by (number of blocks of each stage, whether the blocks are bottlenecks).
 RESNETS = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",
@@ -48,10 +48,10 @@ RESNETS = {
 
 
 def resnet_name(names: Iterable[str], path: str) -> str:
-    """Which ResNet the parameter names, torchvision's or this project's, belong to, `resnet18` to `resnet152`.
+    """Return the ResNet that the parameter names of torchvision or this project belong to, `resnet18` to `resnet152`.
 
     Raises:
-        UserError: none of them.
+        UserError: the names belong to none of these ResNets.
     """
     blocks = {match.groups() for match in (re.search(r"(?:^|\.)layer([1-4])\.(\d+)\.", name) for name in names) if match}
     counts = tuple(sum(stage == wanted for stage, _ in blocks) for wanted in "1234")
@@ -62,7 +62,7 @@ def resnet_name(names: Iterable[str], path: str) -> str:
 
 
 def torchvision_names(name: str) -> tuple[str, ...]:
-    """The names that a parameter of this project has in torchvision: today's, then those of older files."""
+    """Return the torchvision names of a parameter of this project: the current name, then the name in older files."""
     today = older = name
     for pattern, new, old in RENAMES:
         today, older = re.sub(pattern, new, today), re.sub(pattern, old or new, older)
@@ -70,10 +70,10 @@ def torchvision_names(name: str) -> tuple[str, ...]:
 
 
 def num_classes_of(state: dict, given: int | None, path: str) -> int:
-    """K, without background, of torchvision's state dict of a detector; given: `data.nc` of the configuration.
+    """Return K, the number of classes without background, of a torchvision detector; `given` is the setting `data.nc`.
 
     Raises:
-        UserError: no detector, or it contradicts `given`.
+        UserError: `state` is not the state dict of a detector, or K differs from `given`.
     """
     if SCORES_OF_ALL not in state:
         raise UserError(f"{path} has no tensor {SCORES_OF_ALL}: it is not a Faster R-CNN of torchvision.")
@@ -85,20 +85,20 @@ def num_classes_of(state: dict, given: int | None, path: str) -> int:
 
 
 def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
-    """The weights of this project that a state dict of torchvision holds.
+    """Convert a state dict of torchvision to weights of this project.
 
     Args:
-        state: name -> array.
-        shapes: this project's parameter names -> shape.
-        path: of the state's file, for messages.
+        state: state dict, name -> array.
+        shapes: shapes of this project's parameters, name -> shape.
+        path: path of the state dict's file, for messages.
 
     Returns:
-        dict of name -> array: every name of `shapes`, and UNUSED ones.
+        dict of name -> array with every name of `shapes`, and names with the prefix UNUSED.
 
     Raises:
-        UserError: a tensor is missing, unknown or of another shape.
+        UserError: a tensor is missing or unknown, or has another shape.
     """
-    # BatchNorm that is not frozen counts its batches; nothing here needs the number.
+    # BatchNorm that is not frozen counts its batches. This project does not need the number.
     left = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
     rows = len(state.get(SCORES_OF_ALL, ()))
     weights = {}
@@ -124,23 +124,23 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
 
 
 def to_torchvision(weights: dict) -> dict:
-    """A state dict of torchvision, name -> array, from this project's weights, name -> array.
+    """Convert weights of this project, name -> array, to a state dict of torchvision, name -> array.
 
-    UNUSED rows go back to their places; without them, the background's deltas, which nothing reads, are 0.
+    UNUSED rows are restored at their original positions. Without them, the deltas of the background, which are never read, are 0.
     """
     return {torchvision_names(name)[0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
             for name, array in weights.items() if not name.startswith(UNUSED)}
 
 
 def _places(name, rows, num_classes):
-    """torchvision's rows, of a layer of `rows` classes, in this project's order, as far as they have a place here."""
+    """Return the indices of the torchvision rows that this project uses, in its order, for a layer of `rows` classes."""
     classes = [i for i in range(1, rows) if num_classes == rows - 1 or i not in COCO_GAPS]
     return [*classes, 0] if name.startswith(CLASSES) else [4 * i + side for i in classes for side in range(4)]
 
 
 def _join(name, array, weights):
-    """The rows of a layer whose shape depends on the classes, with those that have no place here."""
-    numbers = 1 if name.startswith(CLASSES) else 4  # of a class
+    """Return all torchvision rows of a class-dependent layer, including the unused rows."""
+    numbers = 1 if name.startswith(CLASSES) else 4  # rows per class
     unused = weights.get(UNUSED + name, np.zeros((0 if numbers == 1 else 4, *array.shape[1:]), array.dtype))
     table = np.zeros((len(array) + len(unused), *array.shape[1:]), array.dtype)
     places = _places(name, len(table) // numbers, len(weights[CLASSES + "bias"]) - 1)

@@ -1,1 +1,1 @@
-"""The network: backbone, feature pyramid, region proposal network, RoI head. Nothing here reads a file or knows a device."""
+"""The network: backbone, feature pyramid, region proposal network and RoI head. No module reads files or depends on a device."""

@@ -1,16 +1,16 @@
-"""Anchors: boxes of several sizes and aspect ratios at every cell of every pyramid level (arXiv:1506.01497, section 3.1.1)."""
+"""Anchors: boxes of several sizes and aspect ratios in each cell of each pyramid level (arXiv:1506.01497, section 3.1.1)."""
 from __future__ import annotations
 
 import numpy as np
 
 
 def cell_anchors(sizes: list[float], aspect_ratios: list[float], rounded: bool) -> np.ndarray:
-    """Anchors (A, 4) float32 of one cell, xyxy pixels around the origin: all ratios for each size.
+    """Return the anchors of one cell, (A, 4) float32 xyxy in pixels around the origin: all ratios for each size.
 
     Args:
         sizes: square roots of the areas, in pixels.
         aspect_ratios: height / width.
-        rounded: whether corners are rounded to whole pixels, halves to even ones, as in torchvision.
+        rounded: whether to round corners to whole pixels, halves to even, as torchvision does.
     """
     ratio_root = np.sqrt(np.asarray(aspect_ratios, np.float32))
     sizes = np.asarray(sizes, np.float32)
@@ -21,9 +21,9 @@ def cell_anchors(sizes: list[float], aspect_ratios: list[float], rounded: bool) 
 
 
 def canvas_anchors(generator, canvas: tuple[int, int]) -> list[np.ndarray]:
-    """Anchors of each level, a list of (H * W * A, 4) float32 xyxy pixels, row-major over (y, x, anchor).
+    """Return a list with the anchors of each level, (H * W * A, 4) float32 xyxy in pixels, row-major over (y, x, anchor).
 
-    They depend on the size of the canvas only. Those of cell (y, x) are centred on pixel (x * x_stride, y * y_stride).
+    The anchors depend only on the canvas size. The anchors of cell (y, x) are centred on pixel (x * x_stride, y * y_stride).
 
     Args:
         generator: the section `rpn_head.anchor_generator` of the configuration.

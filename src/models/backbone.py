@@ -1,4 +1,4 @@
-"""The backbone: any mindcv classification network that yields features at strides 4, 8, 16 and 32."""
+"""The backbone: any mindcv classification network with features at strides 4, 8, 16 and 32."""
 from __future__ import annotations
 
 import difflib
@@ -19,16 +19,16 @@ STRIDES = (4, 8, 16, 32)
 
 
 class Backbone(nn.Cell):
-    """Images (B, 3, H, W) -> a tuple of features at strides 4, 8, 16 and 32.
+    """Maps images (B, 3, H, W) to a tuple of features at strides 4, 8, 16 and 32.
 
     Args:
-        extractor: mindcv's wrapper, whose own forward pass grows a list, which sends the graph compiler to the Python
-            interpreter.
+        extractor: mindcv's wrapper. Its forward pass is not used: it appends to a list, so the graph compiler would fall back to
+            the Python interpreter.
 
     Attributes:
-        out_channels: of each feature.
-        stages: mindcv's cells, which give the parameters their names.
-        parts: the same cells as they run, one part for each feature.
+        out_channels: number of channels of each feature.
+        stages: mindcv's cells, which determine the parameter names.
+        parts: the same cells in the order of execution, one part per feature.
         first_end: number of cells in `stages` up to the first feature.
     """
 
@@ -50,16 +50,16 @@ class Backbone(nn.Cell):
 
 
 def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = False) -> Backbone:
-    """The backbone that the configuration names.
+    """Build the configured backbone.
 
     Args:
         cfg: the section `backbone` of the configuration.
-        norm: class of the normalisation layers; with nn.SyncBatchNorm, backbones that keep nn.BatchNorm2d say so in the log.
-        pretrained: True for mindcv's ImageNet weights, False for random ones, or the contents of the file cfg.pretrained, a
-            dict of name -> array.
+        norm: class of the normalisation layers. With nn.SyncBatchNorm, a backbone that keeps nn.BatchNorm2d logs a warning.
+        pretrained: True for mindcv's ImageNet weights, False for random initialisation, or a dict of name -> array with the
+            contents of the file cfg.pretrained.
 
     Raises:
-        UserError: no such mindcv model, wrong strides or channels, pretrained weights that do not fit, a failed download.
+        UserError: unknown mindcv model, wrong strides or channels, pretrained weights that do not fit, or a failed download.
     """
     model = _create(cfg, norm, download=pretrained is True)
     if isinstance(pretrained, dict):
@@ -72,7 +72,7 @@ def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = F
         raise UserError(f"backbone.name: {cfg.name} does not come apart in stages; take another mindcv model.")
     info = getattr(model, "feature_info", [])
     strides = [level["reduction"] for level in info]
-    # The last feature of each stride, as several may share one.
+    # Several features may have the same stride: take the last one.
     levels = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES if stride in strides]
     if len(levels) != len(STRIDES):
         raise UserError(f"backbone.name {cfg.name} has features at strides {strides}, but a pyramid needs {list(STRIDES)}.")
@@ -113,7 +113,7 @@ def _create(cfg, norm, download):
 
 
 def load_pretrained(model: nn.Cell, stored: dict, path: str) -> None:
-    """Copy the weights of a mindcv model, but for its classifier, from a checkpoint's contents, a dict of name -> array.
+    """Load the weights of a mindcv model, except for its classifier, from `stored`, a dict of name -> array read from `path`.
 
     Raises:
         UserError: a weight is missing or has another shape.
@@ -127,9 +127,9 @@ def load_pretrained(model: nn.Cell, stored: dict, path: str) -> None:
 
 
 def _freeze(backbone, cfg):
-    """Carry out `frozen`, `frozen_bn` and `frozen_2stage` (the stem and the first stage, as in arXiv:1506.01497's successors).
+    """Apply `frozen`, `frozen_bn` and `frozen_2stage`: the stem and the first stage, as in successors of arXiv:1506.01497.
 
-    A frozen BatchNorm uses its stored statistics and its scale and shift stay as they are.
+    A frozen BatchNorm uses its stored statistics. Its scale and shift are not trained.
     """
     first_stages = list(backbone.stages)[: backbone.first_end] if cfg.frozen_2stage else []
     frozen = [backbone] if cfg.frozen else first_stages

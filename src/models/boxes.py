@@ -1,4 +1,4 @@
-"""Box arithmetic inside the graph: areas, overlaps, and the delta coding of Faster R-CNN (arXiv:1506.01497, equation 2)."""
+"""Box operations for the graph: areas, IoU, and the delta encoding of Faster R-CNN (arXiv:1506.01497, equation 2)."""
 from __future__ import annotations
 
 import math
@@ -8,21 +8,21 @@ from mindspore import Tensor, ops
 
 from src.models.operators import HALVES
 
-# The exponential of a larger size delta exceeds any image: the largest anchor, 512, times 1000 / 16 is 32,000 pixels.
+# Larger size deltas give boxes larger than any image: the largest anchor, 512 pixels, times 1000 / 16 is 32,000 pixels.
 MAX_SIZE_DELTA = math.log(1000.0 / 16)
-# Keeps the logarithm finite for boxes without area, which only padding has.
+# Keeps the logarithm finite for boxes without area. Only padding has such boxes.
 MIN_SIDE = 1e-6
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Areas (...,) in square pixels of xyxy boxes (..., 4); 0 where x2 < x1 or y2 < y1."""
+    """Return the areas (...,) in square pixels of xyxy boxes (..., 4); 0 where x2 < x1 or y2 < y1."""
     start, end = HALVES(boxes)
     width, height = HALVES(ops.relu(end - start))
     return (width * height).squeeze(-1)
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4), xyxy; 0 where the union is empty."""
+    """Return the IoU (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4), xyxy; 0 where the union is empty."""
     shape = (others.shape[0], boxes.shape[1], others.shape[1])
     intersection = _overlap(boxes, others, 0, shape) * _overlap(boxes, others, 1, shape)
     union = area(boxes).expand_dims(2) + area(others).expand_dims(1) - intersection
@@ -30,8 +30,8 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def _overlap(boxes, others, axis, shape):
-    """Lengths, of shape (B, N, M), of the overlaps along x (axis 0) or y (axis 1)."""
-    # The inputs are broadcast first: on the CPU, Minimum and Maximum are five times slower when they broadcast themselves.
+    """Return the lengths (B, N, M) of the overlaps along x (axis 0) or y (axis 1)."""
+    # The inputs are broadcast first: on the CPU, Minimum and Maximum with implicit broadcasting are 5x slower.
     end = ops.minimum(boxes[..., axis + 2].expand_dims(2).broadcast_to(shape),
                       others[..., axis + 2].expand_dims(1).broadcast_to(shape))
     start = ops.maximum(boxes[..., axis].expand_dims(2).broadcast_to(shape),
@@ -40,20 +40,20 @@ def _overlap(boxes, others, axis, shape):
 
 
 def _centre_and_size(boxes):
-    """Centres (..., 2), x before y, and sizes (..., 2), width before height."""
+    """Return centres (..., 2) as (x, y) and sizes (..., 2) as (width, height)."""
     start, end = HALVES(boxes)
     size = end - start
     return start + 0.5 * size, size
 
 
 def encode(boxes: Tensor, reference: Tensor, weights: tuple) -> Tensor:
-    """Deltas (..., 4) that turn reference boxes into boxes (arXiv:1506.01497, equation 2).
+    """Return the deltas (..., 4) that transform reference boxes into boxes (arXiv:1506.01497, equation 2).
 
-    dx = wx (x - xr) / wr, dy likewise, dw = ww log(w / wr), dh likewise; x, y are centres.
+    dx = wx (x - xr) / wr and dw = ww log(w / wr), where x is the centre; dy and dh likewise.
 
     Args:
         boxes: (..., 4) float32 xyxy pixels.
-        reference: (..., 4) float32 xyxy pixels, anchors or proposals.
+        reference: (..., 4) float32 xyxy pixels: anchors or proposals.
         weights: the four factors (wx, wy, ww, wh).
     """
     (centre, size), (reference_centre, reference_size) = _centre_and_size(boxes), _centre_and_size(reference)
@@ -63,9 +63,9 @@ def encode(boxes: Tensor, reference: Tensor, weights: tuple) -> Tensor:
 
 
 def decode(deltas: Tensor, reference: Tensor, weights: tuple) -> Tensor:
-    """Boxes (..., 4) xyxy pixels of deltas (..., 4) from reference boxes (..., 4): the inverse of `encode`.
+    """Return the boxes (..., 4) xyxy pixels for deltas (..., 4) and reference boxes (..., 4): the inverse of `encode`.
 
-    Size deltas are clamped to log(1000 / 16), so that no box overflows.
+    Size deltas are clamped to at most log(1000 / 16), so that no box overflows.
     """
     centre, size = _centre_and_size(reference)
     shift, growth = HALVES(deltas)
@@ -75,17 +75,17 @@ def decode(deltas: Tensor, reference: Tensor, weights: tuple) -> Tensor:
 
 
 def _exp(x):
-    # On the CPU ops.exp has a relative error of 4e-6, a hundredth of a pixel in 2,000; ops.expm1 is exact to the last bit.
+    # On the CPU, ops.exp has a relative error of 4e-6 (0.01 pixels in 2,000). ops.expm1 is exact to the last bit.
     return ops.expm1(x) + 1
 
 
 def clip(boxes: Tensor, size: Tensor) -> Tensor:
-    """Boxes (B, N, 4) xyxy clipped to their image, of which size (B, 2) holds height and width in pixels."""
+    """Return boxes (B, N, 4) xyxy clipped to their images; size (B, 2) is the height and width of each image in pixels."""
     height, width = HALVES(size)
     limit = ops.concat((width, height, width, height), 1).expand_dims(1)
     return ops.minimum(ops.maximum(boxes, ops.zeros_like(boxes)), limit)
 
 
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:
-    """Rows (B, S, C) of table (B, N, C) at index (B, S) int32."""
+    """Return the rows (B, S, C) of table (B, N, C) at index (B, S) int32."""
     return ops.gather_elements(table, 1, index.expand_dims(2).broadcast_to((*index.shape, table.shape[2])))

@@ -1,4 +1,4 @@
-"""Faster R-CNN with a feature pyramid (arXiv:1506.01497, 1612.03144): losses of annotated images, and boxes on images."""
+"""Faster R-CNN with a feature pyramid (arXiv:1506.01497, 1612.03144): losses for training, and boxes for inference."""
 from __future__ import annotations
 
 import numpy as np
@@ -17,12 +17,12 @@ LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_l
 
 
 class FasterRCNN(nn.Cell):
-    """The weights of the detector, and the forward pass that training and inference share.
+    """The weights of the detector and the part of the forward pass that training and inference share.
 
     Args:
         cfg: the configuration.
         num_classes: K, without background.
-        backbone: images (B, 3, H, W) -> tuple of features C2..C5, with attribute `out_channels`, see `build_backbone`.
+        backbone: maps images (B, 3, H, W) to a tuple of features C2..C5; has the attribute `out_channels`, see `build_backbone`.
     """
 
     def __init__(self, cfg, num_classes: int, backbone: nn.Cell):
@@ -42,7 +42,7 @@ class FasterRCNN(nn.Cell):
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
 
     def pyramid(self, image):
-        """Normalised images (B, 3, H, W) -> tuple of levels (B, C, H_i, W_i) float32, finest first."""
+        """Return the pyramid levels of normalised images (B, 3, H, W): a tuple of (B, C, H_i, W_i) float32, finest first."""
         features = self.backbone(image)
         chosen = ()
         for i in self.level_index:
@@ -51,9 +51,9 @@ class FasterRCNN(nn.Cell):
 
 
 class FirstStage(nn.Cell):
-    """The convolutions over whole images: backbone, pyramid, and the RPN's head on every cell.
+    """The convolutions over whole images: backbone, pyramid, and the RPN head on every cell.
 
-    A cell of its own so that src/cpu_kernels can replace it by a single operator.
+    It is a separate cell so that src/cpu_kernels can replace it with a single operator.
 
     Args:
         network: the detector.
@@ -64,24 +64,24 @@ class FirstStage(nn.Cell):
         self.network = network
 
     def construct(self, image):
-        """Normalised images (B, 3, H, W) -> tuple of levels, logits and deltas: see `FasterRCNN.pyramid` and `RPNHead`."""
+        """Return levels, logits and deltas of normalised images (B, 3, H, W), see `FasterRCNN.pyramid` and `RPNHead`."""
         levels = self.network.pyramid(image)
         return levels, *self.network.rpn_head(levels)
 
 
 def _preprocess(item_transforms):
-    """The part of a list of transforms that happens next to the network."""
+    """Build the layer for the transforms that run in the graph: normalisation and channel order."""
     parameters = {name: values for item in item_transforms for name, values in item.items()}
     return Preprocess(parameters["NormalizeImage"], parameters["TransposeImage"])
 
 
 class TrainingFeatures(nn.Cell):
-    """What a training step takes from the pyramid: the pooled RoIs, and the patches around the sampled anchors.
+    """Extracts the features for a training step from the pyramid: pooled RoIs, and patches around the sampled anchors.
 
-    A cell of its own so that src/cpu_kernels can replace it by one that computes a single gradient of the levels.
+    It is a separate cell so that src/cpu_kernels can replace it with a cell that computes a single gradient of the levels.
 
     Args:
-        roi_align: of the network.
+        roi_align: RoIAlign of the network.
     """
 
     def __init__(self, roi_align: MultiScaleRoIAlign):
@@ -90,12 +90,12 @@ class TrainingFeatures(nn.Cell):
         self.patches = ExtractPatches()
 
     def construct(self, levels, rois, level, y, x):
-        """Pooled RoIs (B * R, C, h, w) and patches (B, C, 3, 3 * S): see `MultiScaleRoIAlign` and `ExtractPatches`."""
+        """Return pooled RoIs (B * R, C, h, w) and patches (B, C, 3, 3 * S), see `MultiScaleRoIAlign` and `ExtractPatches`."""
         return self.roi_align(levels, rois), self.patches(levels, level, y, x)
 
 
 class TrainingForward(nn.Cell):
-    """Annotated images -> losses.
+    """Computes the losses of annotated images.
 
     Args:
         network: the detector.
@@ -105,8 +105,8 @@ class TrainingForward(nn.Cell):
 
     Attributes:
         anchors: (N, 4) float32 pixels of the canvas, level by level.
-        num_anchors: of an image.
-        num_proposals: of an image.
+        num_anchors: number of anchors per image.
+        num_proposals: number of proposals per image.
     """
 
     def __init__(self, network: FasterRCNN, cfg, num_classes: int, canvas: tuple[int, int]):
@@ -126,19 +126,19 @@ class TrainingForward(nn.Cell):
         self.num_anchors, self.num_proposals = len(self.anchors), self.propose.number
 
     def construct(self, image, valid_size, boxes, labels, mask, anchor_priority, roi_priority):
-        """Returns (5,) float32 in the order of LOSS_NAMES; the first is the sum of the others.
+        """Return the losses (5,) float32 in the order of LOSS_NAMES: the total, then its four terms.
 
         Args:
             image: (B, H, W, 3) uint8 RGB.
             valid_size: (B, 2) float32, height and width of each image on its canvas.
-            boxes: (B, G, 4) float32, padded.
+            boxes: (B, G, 4) float32 xyxy pixels, padded.
             labels: (B, G) int32, 0..K-1.
             mask: (B, G) bool, False where padded.
             anchor_priority: (B, N) float32, see `src.models.matcher.subsample`.
-            roi_priority: (B, R + G) float32, or (B, R) where ground-truth boxes are no proposals.
+            roi_priority: (B, R + G) float32, or (B, R) if ground-truth boxes are not added to the proposals.
         """
         net = self.network
-        # Proposals have no gradient, and so need none of the dense outputs that they come from.
+        # Proposals have no gradient, so the dense outputs that they are computed from need none.
         levels, logits, deltas = self.first_stage(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
@@ -151,7 +151,7 @@ class TrainingForward(nn.Cell):
 
 
 class InferenceForward(nn.Cell):
-    """Images -> boxes and scores of every proposal and class, before non-maximum suppression by class.
+    """Computes boxes and scores of every proposal and class, before per-class NMS.
 
     Args:
         network: the detector.
@@ -173,7 +173,7 @@ class InferenceForward(nn.Cell):
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights, cfg.bbox_head.clip_first)
 
     def construct(self, image, valid_size):
-        """Returns boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
+        """Return boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
 
         Args:
             image: (B, H, W, 3) uint8 RGB.

@@ -7,7 +7,7 @@ from mindspore.common.initializer import HeUniform
 
 
 def _conv(in_channels, out_channels, kernel_size):
-    # HeUniform with slope 1 is Caffe2's XavierFill, with which the pyramids of Detectron and torchvision start.
+    # HeUniform with slope 1 is Caffe2's XavierFill, the initialisation of the pyramids in Detectron and torchvision.
     return nn.Conv2d(in_channels, out_channels, kernel_size, pad_mode="same", has_bias=True,
                      weight_init=HeUniform(negative_slope=1), bias_init="zeros")
 
@@ -16,7 +16,7 @@ class BilinearUpsample(nn.Cell):
     """Bilinear interpolation with half-pixel centres."""
 
     def construct(self, feature, size):
-        """Resizes feature (B, C, h, w) to size (H, W)."""
+        """Resize feature (B, C, h, w) to size (H, W)."""
         return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
 
@@ -24,17 +24,17 @@ class NearestUpsample(nn.Cell):
     """Nearest-neighbour interpolation."""
 
     def construct(self, feature, size):
-        """Resizes feature (B, C, h, w) to size (H, W)."""
+        """Resize feature (B, C, h, w) to size (H, W)."""
         return ops.interpolate(feature, size=size, mode="nearest")
 
 
 class FPN(nn.Cell):
-    """Features C2..C5 -> levels P2..P5 and further ones, each the previous one subsampled with stride 2.
+    """Maps features C2..C5 to levels P2..P5 and extra levels. Each extra level subsamples the previous level with stride 2.
 
     Args:
-        in_channels: of each feature of the backbone, finest first.
-        out_channels: of every level.
-        num_outs: number of levels returned.
+        in_channels: number of channels of each backbone feature, finest first.
+        out_channels: number of channels of every level.
+        num_outs: number of levels to return.
         upsample_mode: `nearest` or `bilinear`.
     """
 
@@ -43,12 +43,12 @@ class FPN(nn.Cell):
         self.lateral = nn.CellList([_conv(channels, out_channels, 1) for channels in in_channels])
         self.output = nn.CellList([_conv(out_channels, out_channels, 3) for _ in in_channels])
         self.extra_levels = num_outs - len(in_channels)
-        # A maximum over one pixel: MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
+        # Max pooling with a 1x1 kernel, as MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
         self.upsample = BilinearUpsample() if upsample_mode == "bilinear" else NearestUpsample()
 
     def construct(self, features):
-        """features: tuple of (B, C_i, H_i, W_i), finest first; returns a tuple of (B, out_channels, H_i, W_i) float32."""
+        """Return levels (B, out_channels, H_i, W_i) float32 of features (B, C_i, H_i, W_i), as tuples, finest first."""
         top = len(features) - 1
         merged = ops.cast(self.lateral[top](features[top]), ms.float32)
         levels = (ops.cast(self.output[top](merged), ms.float32),)

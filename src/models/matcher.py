@@ -1,4 +1,4 @@
-"""Assigning anchors and proposals to ground-truth boxes, and sampling those that the losses are computed on."""
+"""Matching of anchors and proposals to ground-truth boxes, and sampling of anchors and proposals for the losses."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -7,17 +7,17 @@ from mindspore import Tensor, nn, ops
 from src.models.boxes import pairwise_iou
 from src.models.operators import SUM, TOP_K
 
-BASE = 2048  # of the digits of priorities; float16 has all integers up to it
+BASE = 2048  # base of the two digits of a priority; float16 represents all integers up to it
 
 
 class Matcher(nn.Cell):
-    """The ground-truth box that each candidate, an anchor or proposal, overlaps most.
+    """Finds the ground-truth box that each candidate (an anchor or proposal) overlaps most.
 
-    A cell without parameters so that src/cpu_kernels can replace it.
+    It is a cell, although it has no parameters, so that src/cpu_kernels can replace it.
     """
 
     def construct(self, candidates, boxes, mask):
-        """Compares all candidates with all boxes of their image.
+        """Compare all candidates with all boxes of their image.
 
         Args:
             candidates: (B or 1, N, 4) float32 xyxy pixels.
@@ -25,10 +25,10 @@ class Matcher(nn.Cell):
             mask: (B, G) bool, False where padded.
 
         Returns:
-            overlap: (B, N) float32, the largest IoU; 0 without any box.
-            index: (B, N) integer, of the box with that IoU.
-            is_best: (B, N) bool, whether some box is overlapped by no candidate more than by this one. Ties count, IoU 0
-                does not.
+            overlap: (B, N) float32, the largest IoU of each candidate; 0 if the image has no box.
+            index: (B, N) integer, index of the box with the largest IoU.
+            is_best: (B, N) bool, whether the candidate has the largest IoU of all candidates for any box. Ties are
+                included, IoU 0 is not.
         """
         iou = pairwise_iou(candidates, boxes) * ops.cast(mask.expand_dims(1), boxes.dtype)
         overlap, index = ops.max(iou, axis=2)
@@ -39,23 +39,23 @@ class Matcher(nn.Cell):
 
 def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
               max_positive: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A random subset of the candidates, positives first (arXiv:1504.08083, section 2.3).
+    """Return a random sample of the candidates, positives first (arXiv:1504.08083, section 2.3).
 
-    Up to `max_positive` positives, then negatives until there are `number`. Those of largest priority are taken: a random
-    permutation gives a random sample, and equal priorities give equal samples.
+    It has up to `max_positive` positives, and negatives fill the sample up to `number`. Candidates with the largest priorities
+    are selected. If the priorities are a random permutation, the sample is random. The same priorities produce the same sample.
 
-    The result does not depend on how TopK orders equal values, nor on its rounding on Ascend 910A, which is that of float16.
+    The result does not depend on the order of equal values in TopK, or on its rounding to float16 on Ascend 910A.
 
     Args:
         positive: (B, N) bool.
-        negative: (B, N) bool, nowhere true where `positive` is.
+        negative: (B, N) bool, False where `positive` is True.
         priority: (B, N) float32, a permutation of 0..N-1 in each row; N is at most BASE**2.
-        number: of samples an image.
-        max_positive: of positive samples an image.
+        number: number of samples per image.
+        max_positive: largest number of positive samples per image.
 
     Returns:
-        index: (B, S) int32 with S = min(number, N): positives, then negatives, both by falling priority; 0 in unused slots. Above
-            BASE samples, the order is TopK's.
+        index: (B, S) int32 with S = min(number, N): positives, then negatives, each by descending priority; 0 in unused slots.
+            Above BASE samples, TopK decides the order.
         is_positive: (B, S) bool.
         is_sampled: (B, S) bool, False in unused slots.
     """
@@ -66,8 +66,8 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
     low = priority - high * BASE
     if max_positive < candidates:
         key, value, _ = _largest(ops.select(positive, high, nothing), low, max_positive + 1)
-        positive = key > value[:, -1:]  # the last one is left out
-    high = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))  # positives are above all negatives
+        positive = key > value[:, -1:]  # excludes the last one
+    high = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))  # all positives rank above all negatives
     _, value, index = _largest(high, low, number)
 
     order = ops.gather_elements(ops.select(positive, priority + candidates, priority), 1, index)
@@ -80,9 +80,9 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
 
 
 def _largest(high, low, number):
-    """A key (B, N) whose `number` largest values belong to the largest pairs (high, low), these values, and their indices.
+    """Return a key (B, N) that is largest for the `number` largest pairs (high, low), its `number` largest values and indices.
 
-    A pair gets BASE if its high is above the high of the last pair, low if both are equal and not -1, and -1 otherwise.
+    Let `last` be the high of the last selected pair, at least 0. The key is BASE if high > last, low if high == last, else -1.
     """
     last = ops.maximum(TOP_K(high, number)[0][:, -1:], 0.0)
     key = ops.select(high > last, BASE * ops.ones_like(low), ops.select(high == last, low, -ops.ones_like(low)))
@@ -91,5 +91,5 @@ def _largest(high, low, number):
 
 @ms.constexpr
 def _smaller(number, other):
-    # A graph would compile Python's min as it does operators.
+    # In a graph, Python's min would be compiled to operators.
     return min(number, other)

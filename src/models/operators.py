@@ -1,7 +1,7 @@
-"""MindSpore's operators, built once.
+"""MindSpore operators, each created once.
 
-The functions and methods that stand for them are Python code, with checks of types and defaults, that is compiled wherever it is
-called, which takes a good part of the time until the first step.
+The equivalent functions and methods are Python code with type checks and defaults. Every call of them is compiled, which takes a
+large part of the time to the first step.
 """
 from mindspore import ops
 
@@ -9,5 +9,5 @@ ASSIGN = ops.Assign()
 SQUARE = ops.Square()
 SUM = ops.ReduceSum()
 RESHAPE = ops.Reshape()
-TOP_K = ops.TopK()  # values and indices along the last axis, by falling value
+TOP_K = ops.TopK()  # values and indices along the last axis, in descending order
 HALVES = ops.Split(-1, 2)  # the two halves of the last axis

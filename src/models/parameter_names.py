@@ -1,9 +1,9 @@
-"""Names in checkpoints of the detector's parameters, as far as anything but the layers themselves depends on them."""
+"""Parameter names in checkpoints that code outside the layers depends on."""
 
-BACKBONE = "backbone.stages."  # before the names that mindcv gives the backbone's parameters
-MOMENTS = "moments."  # before the name of a weight: its momentum, which MindSpore's optimizer keeps
-# The layers whose shapes depend on the number of classes.
+BACKBONE = "backbone.stages."  # prefix of mindcv's names of the backbone's parameters
+MOMENTS = "moments."  # prefix of a weight's momentum in MindSpore's optimizer
+# Layers whose shapes depend on the number of classes.
 CLASSES, DELTAS = "box_head.classes.", "box_head.deltas."
 CLASS_LAYERS = (CLASSES, DELTAS)
-# Rows of torchvision's box head that have no place in this detector; src/convert keeps them beside the weights.
+# Prefix of the rows of torchvision's box head that this detector does not use; src/convert stores them with the weights.
 UNUSED = "torchvision.unused."

@@ -1,4 +1,4 @@
-"""Mixed precision: convolutions and dense layers in float16 or bfloat16, everything else in float32."""
+"""Mixed precision: convolutions and dense layers use float16 or bfloat16, all other layers use float32."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -8,12 +8,12 @@ from src.models.residual import NORMS, FunctionalConv2d
 
 
 def can_overflow(cfg) -> bool:
-    """Whether gradients need a loss scale: float16 ends at 65504, and bfloat16 where float32 does."""
+    """Return whether gradients need a loss scale: the largest float16 is 65504; bfloat16 has the range of float32."""
     return cfg.mix and cfg.mix_dtype == "float16"
 
 
 def to_mixed_precision(network: nn.Cell, dtype: ms.Type = ms.float16) -> nn.Cell:
-    """Make the convolutions and dense layers of `network` compute in `dtype`; weights stay float32. Returns `network`."""
+    """Set the convolutions and dense layers of `network` to compute in `dtype`, and return it. Weights stay float32."""
     for _, cell in network.cells_and_names():
         if isinstance(cell, (nn.Conv2d, nn.Dense)):
             cell.to_float(dtype)

@@ -1,4 +1,4 @@
-"""The network's first layer: 8-bit images to normalised network input."""
+"""The first layer of the network: converts 8-bit images to normalised input."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -7,18 +7,18 @@ from mindspore import Tensor, nn, ops
 
 
 class Preprocess(nn.Cell):
-    """uint8 RGB (B, H, W, 3) -> float32 (B, 3, H, W), normalised; outside each image's valid area zero, or what black becomes.
+    """Normalises uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W). The padding becomes zero, or the value of black.
 
-    The formula as elementwise operators, each of one float32 operation, in the order of NumPy's: on the CPU the same bits.
+    Each elementwise operator is one float32 operation, in the same order as in NumPy: on the CPU the result is bit-identical.
     src/cpu_kernels can replace this cell.
 
     Args:
-        normalize: parameters of `NormalizeImage`: pixels / 255 if is_scale, then (pixels - mean) / std if norm_type is mean_std;
-            outside the valid area, the pixels, which are black there, are normalised as well if pad_first.
-        transpose: parameters of `TransposeImage`: the network sees RGB if bgr2rgb, BGR otherwise.
+        normalize: parameters of `NormalizeImage`: pixels / 255 if is_scale, then (pixels - mean) / std if norm_type is mean_std.
+            If pad_first, the padding, which is black, is normalised too. Otherwise it becomes zero.
+        transpose: parameters of `TransposeImage`: the network input is RGB if bgr2rgb, and BGR otherwise.
 
     Attributes:
-        channels: index of the image's channel for each channel of the input.
+        channels: index of the image channel for each channel of the network input.
     """
 
     def __init__(self, normalize: dict, transpose: dict):
@@ -29,17 +29,17 @@ class Preprocess(nn.Cell):
         self.channels = (0, 1, 2) if transpose["bgr2rgb"] else (2, 1, 0)
 
     def normalize(self, pixels):
-        """pixels (..., 3, H, W) float32, in the order of the network's channels -> the same, normalised."""
+        """Return normalised pixels (..., 3, H, W) float32; the channels are in the order of the network input."""
         if self.is_scale:
             pixels = pixels / 255
         return (pixels - self.mean) / self.std if self.is_centred else pixels
 
     def table(self) -> np.ndarray:
-        """The normalised value of each pixel value in each channel, (3, 256) float32."""
+        """Return the normalised value of each pixel value in each channel, (3, 256) float32."""
         return self.normalize(Tensor(np.tile(np.arange(256, dtype=np.float32), (3, 1, 1)))).asnumpy()[:, 0]
 
     def construct(self, image, valid_size):
-        """Returns (B, 3, H, W) float32.
+        """Return the network input (B, 3, H, W) float32.
 
         Args:
             image: (B, H, W, 3) uint8 RGB, black outside the unpadded area.
@@ -47,7 +47,7 @@ class Preprocess(nn.Cell):
         """
         pixels = ops.cast(image, ms.float32).transpose(0, 3, 1, 2)
         if self.channels[0] != 0:
-            # Not by a slice of negative step, which not every device computes itself.
+            # No slice with a negative step: not every device supports it.
             pixels = ops.concat((pixels[:, 2:], pixels[:, 1:2], pixels[:, :1]), 1)
         values = self.normalize(pixels)
         if self.pad_first:

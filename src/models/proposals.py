@@ -1,4 +1,4 @@
-"""From the RPN's outputs to proposals (arXiv:1506.01497, section 3.3; per level as in arXiv:1612.03144)."""
+"""Selection of proposals from the outputs of the RPN (arXiv:1506.01497, section 3.3; per level as in arXiv:1612.03144)."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -9,16 +9,16 @@ from src.models.boxes import clip, decode, gather_rows
 from src.models.operators import HALVES, TOP_K
 from src.models.rpn import UNIT_WEIGHTS
 
-# Ascend 910A computes TopK and NMSWithMask in float16, and numbers beyond its range become the largest of it. There, boxes are
-# ordered by scores rounded to float16, and suppressed by rounded coordinates. Indices, ranks and REJECTED are exact.
-REJECTED = -65504.0  # score of a rejected box, below every logit: the lowest number of float16
+# Ascend 910A computes TopK and NMSWithMask in float16 and clamps numbers to its range. There, boxes are sorted by scores rounded
+# to float16, and NMS uses rounded coordinates. Indices, ranks and REJECTED are exact.
+REJECTED = -65504.0  # score of a rejected box, below every logit: the lowest float16 number
 
 
 class BatchedNMS(nn.Cell):
-    """Greedy non-maximum suppression within groups of boxes; a cell of its own so that src/cpu_kernels can replace it.
+    """Greedy NMS within groups of boxes. It is a separate cell so that src/cpu_kernels can replace it.
 
     Args:
-        threshold: a box is suppressed when its IoU with a kept box of higher score is above it.
+        threshold: IoU threshold. A box is removed if its IoU with a kept box of higher score is above the threshold.
     """
 
     def __init__(self, threshold: float):
@@ -27,19 +27,19 @@ class BatchedNMS(nn.Cell):
         self.nms = ops.NMSWithMask(threshold)
 
     def construct(self, boxes, ends):
-        """Which boxes are kept, (B, n) bool.
+        """Return (B, n) bool, True for kept boxes.
 
         Args:
-            boxes: (B, n, 4) float32 xyxy, in each group by falling score.
+            boxes: (B, n, 4) float32 xyxy, sorted by descending score within each group.
             ends: tuple of int, the index after the last box of each group.
         """
         kept = ()
         for image in range(boxes.shape[0]):
             first = 0
             for end in ends:
-                # Ranks instead of scores: the operator sorts again, and may change the order of equal scores.
+                # Ranks replace scores because the operator sorts again and may change the order of equal scores.
                 ranks = ops.cast(ops.arange(end - first, 0, -1), boxes.dtype).expand_dims(1)
-                ranks = ranks + ops.relu(ranks - 2048)  # float16 has only even integers above 2048
+                ranks = ranks + ops.relu(ranks - 2048)  # above 2048, float16 has only even integers
                 _, _, keep = self.nms(ops.concat((boxes[image, first:end], ranks), 1))
                 # The operator has no gradient, and none is needed.
                 kept += (ops.stop_gradient(keep),)
@@ -48,9 +48,9 @@ class BatchedNMS(nn.Cell):
 
 
 class ProposalGenerator(nn.Cell):
-    """The best boxes of each level after clipping and non-maximum suppression, then the best of all levels.
+    """Selects the best boxes of each level after clipping and NMS, then the best boxes of all levels.
 
-    Where the configuration asks for it, these suppress each other once more, whatever their levels.
+    With `joint_nms_thresh`, a second NMS runs over these boxes of all levels.
 
     Args:
         cfg: the section `rpn_head.train_proposal` or `rpn_head.test_proposal` of the configuration.
@@ -58,14 +58,14 @@ class ProposalGenerator(nn.Cell):
         canvas: (height, width) in pixels.
 
     Attributes:
-        levels: (first anchor, end, number of its best ones that are kept) of each level.
-        number: R, of proposals an image.
+        levels: (first anchor, end, number of best anchors to keep) for each level.
+        number: R, number of proposals per image.
     """
 
     def __init__(self, cfg, level_sizes: list[int], canvas: tuple[int, int]):
         super().__init__()
         self.min_size, self.drop_small_first = cfg.min_size, cfg.drop_small_first
-        # Here and not in the graph, of which each operation on numbers would be a node until it is folded.
+        # Computed here because in the graph each operation on numbers would be a node until constant folding.
         kept, firsts = [min(cfg.pre_nms_top_n, size) for size in level_sizes], np.cumsum([0, *level_sizes]).tolist()
         self.levels = tuple(zip(firsts, firsts[1:], kept))
         self.first_of_level = Tensor(np.repeat(firsts[:-1], kept), ms.int32)
@@ -73,11 +73,11 @@ class ProposalGenerator(nn.Cell):
         self.number = min(cfg.post_nms_top_n, self.ends[-1])
         self.suppress = BatchedNMS(cfg.nms_thresh)
         self.suppress_jointly = None if cfg.joint_nms_thresh is None else BatchedNMS(cfg.joint_nms_thresh)
-        # (1, 2) float32: height and width that all boxes are clipped to, or None where each image has its own.
+        # (1, 2) float32: height and width to which all boxes are clipped, or None to clip to the size of each image.
         self.limit = Tensor([[side - 1 for side in canvas]], ms.float32) if cfg.clip_to == "canvas" else None
 
     def _best_of_levels(self, logits):
-        """Scores (B, n) and index (B, n) of the best anchors of each level by falling score."""
+        """Return scores (B, n) and indices (B, n) of the best anchors of each level, by descending score within the level."""
         scores, index = (), ()
         for first, end, kept in self.levels:
             level_scores, level_index = TOP_K(logits[:, first:end], kept)
@@ -85,15 +85,15 @@ class ProposalGenerator(nn.Cell):
         return ops.concat(scores, 1), ops.concat(index, 1) + self.first_of_level
 
     def _boxes(self, deltas, anchors, limit):
-        """Boxes (B, n, 4) decoded from their anchors and clipped, and whether each is large enough, (B, n) bool."""
+        """Return boxes (B, n, 4), decoded from their anchors and clipped, and (B, n) bool, True for large enough boxes."""
         boxes = clip(decode(deltas, anchors, UNIT_WEIGHTS), limit)
         start, end = HALVES(boxes)
         return boxes, (end - start >= self.min_size).all(-1)
 
     def construct(self, anchors, logits, deltas, valid_size):
-        """Returns proposals (B, R, 4) float32 xyxy pixels by falling score, and which of them are valid, (B, R) bool.
+        """Return proposals (B, R, 4) float32 xyxy pixels by descending score, and (B, R) bool, True for valid proposals.
 
-        Those that are not valid may lie anywhere, and between the others.
+        Invalid proposals have arbitrary coordinates, and may be anywhere in the order.
 
         Args:
             anchors: (N, 4) float32 of all levels, finest first.
@@ -107,7 +107,7 @@ class ProposalGenerator(nn.Cell):
             logits = ops.select(large, logits, REJECTED * ops.ones_like(logits))
         scores, index = self._best_of_levels(logits)
         boxes, large = self._boxes(gather_rows(deltas, index), ops.gather(anchors, index, 0), limit)
-        # A box that is too small must not suppress others: multiplied by 0 it overlaps none.
+        # Small boxes must not suppress others: multiplied by 0, they overlap no box.
         boxes = boxes * ops.cast(large, boxes.dtype).expand_dims(2)
         kept = ops.logical_and(self.suppress(boxes, self.ends), large)
         scores, best = TOP_K(ops.select(kept, scores, REJECTED * ops.ones_like(scores)), self.number)

@@ -1,4 +1,4 @@
-"""The forward pass of mindcv's residual networks, with fixed BatchNorm folded into the convolution before it."""
+"""The forward pass of mindcv's residual networks. BatchNorm with stored statistics is folded into the preceding convolution."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -9,10 +9,10 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class PaddedMaxPool(nn.Cell):
-    """The maximum of 3x3 cells with stride 2 and padding 1, of features that a ReLU has made, which are not negative.
+    """3x3 max pooling with stride 2 and padding 1. The input must be the output of a ReLU, which is not negative.
 
-    nn.MaxPool2d with padding is MaxPool3DWithArgmax, which Ascend's AI cores cannot run (its AI CPU does). After a ReLU, zeros
-    around the features do the same: where a zero wins over another, the ReLU before stops the gradient anyway.
+    nn.MaxPool2d with padding is MaxPool3DWithArgmax, which runs on Ascend's AI CPU but not on its AI cores. After a ReLU, padding
+    with zeros is equivalent: if a padded zero is selected instead of a zero feature, the ReLU stops the gradient anyway.
     """
 
     def __init__(self):
@@ -20,9 +20,9 @@ class PaddedMaxPool(nn.Cell):
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
 
     def construct(self, x):
-        """x (B, C, H, W), not negative -> (B, C, ceil(H / 2), ceil(W / 2))."""
+        """Return (B, C, ceil(H / 2), ceil(W / 2)) for non-negative x (B, C, H, W)."""
         batch, channels, height, width = x.shape
-        # By concatenation: with ops.Pad this takes five times as long on the CPU.
+        # Padding by concatenation: ops.Pad takes 5x longer on the CPU.
         column = ops.zeros((batch, channels, height, 1), x.dtype)
         x = ops.concat((column, x, column) if width % 2 else (column, x), 3)
         row = ops.zeros((batch, channels, 1, x.shape[3]), x.dtype)
@@ -30,13 +30,13 @@ class PaddedMaxPool(nn.Cell):
 
 
 class FunctionalConv2d(nn.Cell):
-    """ops.conv2d as a cell: a convolution whose weight and bias are inputs.
+    """A convolution with weight and bias as inputs: ops.conv2d as a cell.
 
     Args:
-        conv: gives kernel size, stride, padding, dilation and groups.
+        conv: defines kernel size, stride, padding, dilation and groups.
 
     Attributes:
-        compute_dtype: of the products.
+        compute_dtype: data type of the multiplications.
     """
 
     def __init__(self, conv: nn.Conv2d):
@@ -45,7 +45,7 @@ class FunctionalConv2d(nn.Cell):
         self.compute_dtype = ms.float32
 
     def construct(self, x, weight, bias):
-        """Input x (B, C, H, W), weight (K, C, h, w), bias (K,) -> (B, K, H', W') float32."""
+        """Return (B, K, H', W') float32 for x (B, C, H, W), weight (K, C, h, w) and bias (K,)."""
         convolved = self.conv2d(ops.cast(x, self.compute_dtype), ops.cast(weight, self.compute_dtype))
         return ops.bias_add(ops.cast(convolved, ms.float32), bias)
 
@@ -53,12 +53,12 @@ class FunctionalConv2d(nn.Cell):
 class ConvBatchNorm(nn.Cell):
     """A convolution followed by BatchNorm.
 
-    With stored statistics BatchNorm is an affine map, y = conv(x, w s) + (beta - mean s), s = gamma / sqrt(variance + eps):
-    one pass over the features and one tensor less in memory than the two cells in turn.
+    BatchNorm with stored statistics is an affine map: y = conv(x, w s) + (beta - mean s) with s = gamma / sqrt(variance + eps).
+    Compared with separate cells, this needs one pass less over the features, and one tensor less in memory.
 
     Args:
-        conv: without bias; its parameters keep their names.
-        norm: one of NORMS; its parameters keep their names.
+        conv: convolution without bias. Its parameters keep their names.
+        norm: instance of a class in NORMS. Its parameters keep their names.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Cell):
@@ -68,7 +68,7 @@ class ConvBatchNorm(nn.Cell):
         self.convolution = FunctionalConv2d(conv)
 
     def construct(self, x):
-        """x (B, C, H, W) -> (B, K, H', W')."""
+        """Return features (B, K, H', W') for x (B, C, H, W)."""
         norm = self.norm
         if self.training and norm.use_batch_statistics is not False:
             return norm(self.conv(x))
@@ -80,7 +80,7 @@ class ResidualBlock(nn.Cell):
     """mindcv's BasicBlock or Bottleneck (arXiv:1512.03385, figure 5).
 
     Args:
-        block: its cells are used, and their parameters keep their names.
+        block: mindcv's block. Its cells are used, and their parameters keep their names.
     """
 
     def __init__(self, block: nn.Cell):
@@ -92,7 +92,7 @@ class ResidualBlock(nn.Cell):
         self.shortcut = None if block.down_sample is None else fold_batch_norm(block.down_sample)
 
     def construct(self, x):
-        """x (B, C, H, W) -> (B, K, H', W')."""
+        """Return features (B, K, H', W') for x (B, C, H, W)."""
         out, last = x, len(self.convolutions) - 1
         for i in range(last):
             out = ops.relu(self.convolutions[i](out))
@@ -101,21 +101,21 @@ class ResidualBlock(nn.Cell):
 
 
 class Chain(nn.Cell):
-    """A sequence of cells whose parameters keep their names, which nn.SequentialCell would change."""
+    """A sequence of cells that keeps the names of their parameters; nn.SequentialCell would change them."""
 
     def __init__(self, cells: list[nn.Cell]):
         super().__init__(auto_prefix=False)
         self.cells_in_order = nn.CellList(cells, auto_prefix=False)
 
     def construct(self, x):
-        """x (B, C, H, W) -> output of the last cell."""
+        """Return the output of the last cell for x (B, C, H, W)."""
         for cell in self.cells_in_order:
             x = cell(x)
         return x
 
 
 def fold_batch_norm(sequence: list[nn.Cell]) -> Chain:
-    """A `Chain` of the cells, in which each convolution and the BatchNorm after it are one `ConvBatchNorm`."""
+    """Return a `Chain` of the cells. Each convolution followed by BatchNorm becomes one `ConvBatchNorm`."""
     cells = []
     for cell in sequence:
         if isinstance(cell, NORMS) and cells and isinstance(cells[-1], nn.Conv2d) and not cells[-1].has_bias:

@@ -1,4 +1,4 @@
-"""RoIAlign (arXiv:1703.06870) over a feature pyramid, each RoI on the level of its size (arXiv:1612.03144, equation 1)."""
+"""RoIAlign (arXiv:1703.06870) over a feature pyramid. The size of an RoI selects its level (arXiv:1612.03144, equation 1)."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -14,14 +14,14 @@ CANONICAL_LEVEL = 4
 
 
 class MultiScaleRoIAlign(nn.Cell):
-    """Pools each RoI from the level of its size.
+    """Pools each RoI from the pyramid level that matches its size.
 
     Args:
-        strides: of the levels that RoIs are pooled from, finest first, in pixels.
+        strides: strides of the levels for pooling, finest first, in pixels.
         resolution: see `_Pooling`.
         sampling_ratio: see `_Pooling`.
         aligned: see `_Pooling`.
-        operator: gather for `RoIAlign`, roi_align for `OperatorRoIAlign`.
+        operator: `gather` selects `RoIAlign`, `roi_align` selects `OperatorRoIAlign`.
     """
 
     def __init__(self, strides: list[int], resolution: int, sampling_ratio: int, aligned: bool, operator: str = "gather"):
@@ -32,36 +32,36 @@ class MultiScaleRoIAlign(nn.Cell):
         self.pool = (RoIAlign if operator == "gather" else OperatorRoIAlign)(resolution, sampling_ratio, aligned)
 
     def assign_levels(self, rois: Tensor) -> Tensor:
-        """Index (M,) int32 into `strides` of rois (M, 4): level 4 + log2(sqrt(area) / 224), kept within the pyramid.
+        """Return the level of rois (M, 4) as an index (M,) int32 into `strides`: 4 + log2(sqrt(area) / 224), clamped.
 
-        1e-6 is added to the level, so that a size of exactly 224 times a power of 2 does not fall below its level by rounding.
+        1e-6 is added to the level so that rounding does not lower the level of a size of exactly 224 times a power of 2.
         """
         size = ops.maximum(ops.sqrt(area(rois)), MIN_SIDE)
         level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
         return ops.cast(ops.clamp(level, 0, self.num_levels - 1), ms.int32)
 
     def construct(self, levels, rois):
-        """Returns (B * R, C, resolution, resolution) float32.
+        """Return the pooled features (B * R, C, resolution, resolution) float32.
 
         Args:
-            levels: tuple of (B, C, H_i, W_i) float32; those beyond `strides` are not read.
+            levels: tuple of (B, C, H_i, W_i) float32. Levels after the last of `strides` are ignored.
             rois: (B, R, 4) float32 xyxy pixels of the canvas.
         """
         return self.pool(levels[: self.num_levels], *self.locate(rois))
 
     def locate(self, rois):
-        """rois (B, R, 4) pixels -> boxes (B, R, 4) in cells of their level, and the level's index (B * R,) int32."""
+        """Convert rois (B, R, 4) in pixels. Return boxes (B, R, 4) in cells of their level, and level indices (B * R,) int32."""
         level = self.assign_levels(rois.reshape(-1, 4))
         return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
 
 class _Pooling(nn.Cell):
-    """What both ways to compute RoIAlign are given.
+    """Base class of both RoIAlign implementations.
 
     Args:
-        resolution: bins a side.
-        sampling_ratio: samples a bin and axis.
-        aligned: True shifts boxes by half a cell, so that pixel centres agree; False is the original form.
+        resolution: number of bins per side.
+        sampling_ratio: number of samples per bin and axis.
+        aligned: True shifts boxes by half a cell so that pixel centres match; False is the original RoIAlign.
     """
 
     def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
@@ -74,11 +74,11 @@ class _Pooling(nn.Cell):
 
 
 class RoIAlign(_Pooling):
-    """RoIAlign of boxes whose level is known, by gathering rows of the flattened levels.
+    """RoIAlign of boxes with known levels. It gathers rows of the flattened levels.
 
-    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, which a gather and a small matrix product compute.
-    These give the same bits in every run, where the gradient of MindSpore's ROIAlign depends on the order of its threads, and
-    are several times faster than that operator on the CPU. src/cpu_kernels can replace this cell.
+    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, computed by a gather and a small matrix product.
+    The result is bit-identical in every run, while the gradient of MindSpore's ROIAlign depends on the order of its threads.
+    On the CPU, it is also several times faster than ROIAlign. src/cpu_kernels can replace this cell.
 
     Args: see `_Pooling`.
     """
@@ -90,13 +90,13 @@ class RoIAlign(_Pooling):
         self.steps = Tensor(steps.astype(np.float32))
 
     def _axis(self, start, end, limit):
-        """Cells along one axis that the samples interpolate between, and their weights: (M, resolution, 2 * samples) int32
-        and float32.
+        """Return the cells along one axis that the samples interpolate, and their weights. Both have the shape
+        (M, resolution, 2 * samples); cells are int32, weights float32.
 
         Args:
-            start: (M,) in cells of the level.
-            end: (M,) in cells of the level.
-            limit: (M,) number of cells.
+            start: (M,) start of each box in cells of its level.
+            end: (M,) end of each box in cells of its level.
+            limit: (M,) number of cells of the level along this axis.
         """
         length = ops.maximum(end - start, self.smallest_side)
         position = start.expand_dims(1) + length.expand_dims(1) * self.steps
@@ -112,7 +112,7 @@ class RoIAlign(_Pooling):
         return index.reshape(shape), weight.reshape(shape)
 
     def construct(self, levels, boxes, level):
-        """Returns (B * R, C, resolution, resolution) float32.
+        """Return the pooled features (B * R, C, resolution, resolution) float32.
 
         Args:
             levels: tuple of (B, C, H_i, W_i) float32.
@@ -137,26 +137,26 @@ class RoIAlign(_Pooling):
 
 
 class OperatorRoIAlign(_Pooling):
-    """`RoIAlign` by MindSpore's operator, which pools every box from every level; the result of its own level is taken.
+    """RoIAlign with MindSpore's operator. It pools every box from every level, and selects the result of the box's level.
 
-    For devices: to gather the rows of 1,024 RoIs of 256 channels writes 822 MB, and the backward pass adds 800,000 rows up again.
-    Outputs and gradients are those of `RoIAlign` up to the rounding of positions.
+    It is meant for Ascend and GPU. For 1,024 RoIs with 256 channels, the gather of `RoIAlign` writes 822 MB, and its backward
+    pass accumulates 800,000 rows. Outputs and gradients equal `RoIAlign` up to the rounding of positions.
 
-    Only the operator's roi_end_mode 1 will do, in which a box ends one pixel, here one cell, beyond its corner: MindSpore 2.10
-    leaves the mode out of the gradient, which is that of mode 1, CANN's default, for either. Other than on the CPU and GPU, on
-    Ascend mode 1, like mode 0, stretches boxes to one cell a side (so CANN's sources say): there aligned boxes with sides below
-    one cell of their level, 4 pixels on the finest, are pooled as if these had one cell.
+    roi_end_mode must be 1: a box then ends one pixel (here one cell) after its corner. MindSpore 2.10 does not pass the mode to
+    the gradient, which always uses mode 1, the default of CANN. According to CANN's sources, both modes on Ascend enlarge boxes
+    to at least one cell per side, unlike on the CPU and GPU. Aligned boxes smaller than one cell (4 pixels on the finest level)
+    are therefore pooled as boxes of one cell.
 
     Args: see `_Pooling`.
     """
 
     def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
         super().__init__(resolution, sampling_ratio, aligned)
-        # The scale of every level is 1, as boxes come in cells.
+        # The scale of every level is 1 because boxes are in cells.
         self.operator = ops.ROIAlign(resolution, resolution, 1.0, sampling_ratio, 1)
 
     def construct(self, levels, boxes, level):
-        """See `RoIAlign`."""
+        """See `RoIAlign.construct`."""
         batch, number = boxes.shape[:2]
         image = ops.cast(ops.arange(batch), boxes.dtype).reshape(-1, 1, 1).broadcast_to((batch, number, 1))
         start, end = HALVES(boxes - self.shift)
@@ -164,23 +164,23 @@ class OperatorRoIAlign(_Pooling):
         rois = ops.concat((image, start, end - 1), 2).reshape(-1, 5)
         pooled = self.operator(levels[0], rois)
         for i in range(1, len(levels)):
-            # A choice and no weighted sum: what another level holds must not matter, even if it is not finite.
+            # A selection instead of a weighted sum, so that non-finite values of another level have no effect.
             is_own = (level == i).reshape(-1, 1, 1, 1).broadcast_to(pooled.shape)
             pooled = ops.select(is_own, self.operator(levels[i], rois), pooled)
         return pooled
 
 
 def flatten_levels(levels: tuple, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The levels as one table of feature vectors, and where in it to find the S items of each image.
+    """Return the levels as one table of feature vectors, and the position in the table of the levels of S items per image.
 
     Args:
         levels: tuple of (B, C, H_i, W_i).
-        level: (B, S) int32, of each item.
+        level: (B, S) int32, level of each item.
 
     Returns:
         rows: (sum of B * H_i * W_i + 1, C), level by level, row-major over (image, y, x), and a last row of zeros.
-        height: (B * S,) int32, of the item's level.
-        width: (B * S,) int32, of the item's level.
+        height: (B * S,) int32, height of the item's level.
+        width: (B * S,) int32, width of the item's level.
         first_row: (B * S,) int32, row of the cell y = x = 0 of the item's image and level.
     """
     batch, number = level.shape

@@ -1,4 +1,4 @@
-"""The second stage (Fast R-CNN, arXiv:1504.08083): RoI sampling, two dense layers, class scores and class-specific boxes."""
+"""The second stage (Fast R-CNN, arXiv:1504.08083): RoI sampling, two dense layers, class scores and per-class boxes."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -12,12 +12,12 @@ from src.models.operators import SUM
 
 
 class BoxHead(nn.Cell):
-    """Pooled features -> class logits and box deltas.
+    """Computes class logits and box deltas from pooled features.
 
     Args:
-        in_channels: of the pooled features.
+        in_channels: number of channels of the pooled features.
         resolution: height and width of the pooled features.
-        hidden: width of the two dense layers.
+        hidden: number of units of the two dense layers.
         num_classes: K, without background.
     """
 
@@ -29,7 +29,7 @@ class BoxHead(nn.Cell):
         self.deltas = nn.Dense(hidden, 4 * num_classes, weight_init=Normal(0.001), bias_init="zeros")
 
     def construct(self, pooled):
-        """pooled (M, C, 7, 7) -> logits (M, K + 1), the background last, and deltas (M, K, 4), float32."""
+        """Return logits (M, K + 1), background last, and deltas (M, K, 4), float32, for pooled features (M, C, 7, 7)."""
         hidden = ops.relu(self.fc1(pooled.reshape(pooled.shape[0], -1)))
         hidden = ops.relu(self.fc2(hidden))
         logits, deltas = self.classes(hidden), self.deltas(hidden)
@@ -37,7 +37,7 @@ class BoxHead(nn.Cell):
 
 
 class RoISampler(nn.Cell):
-    """Samples the RoIs that train the box head: at most `fg_fraction` positives, the rest background.
+    """Samples RoIs for training the box head. At most a fraction `fg_fraction` is positive, the rest is background.
 
     Args:
         cfg: the section `bbox_head.bbox_assigner` of the configuration.
@@ -56,19 +56,19 @@ class RoISampler(nn.Cell):
         self.match = Matcher()
 
     def construct(self, proposals, valid, boxes, labels, mask, priority):
-        """Samples S RoIs an image.
+        """Sample S RoIs per image.
 
         Args:
             proposals: (B, R, 4) float32 xyxy pixels.
-            valid: (B, R) bool, of the proposals.
+            valid: (B, R) bool, True for valid proposals.
             boxes: (B, G, 4) float32 xyxy pixels.
             labels: (B, G) int32, 0..K-1.
             mask: (B, G) bool, False where padded.
-            priority: (B, R + G) float32, or (B, R) without added boxes, see `subsample`.
+            priority: (B, R + G) float32, or (B, R) if boxes are not added, see `subsample`.
 
         Returns:
             rois: (B, S, 4) float32.
-            target_boxes: (B, S, 4) float32, of the ground truth that each RoI overlaps most.
+            target_boxes: (B, S, 4) float32, the ground-truth box that each RoI overlaps most.
             label: (B, S) int32, K for background.
             is_sampled: (B, S) bool, False in unused slots.
         """
@@ -86,12 +86,12 @@ class RoISampler(nn.Cell):
 
 
 class RoILoss(nn.Cell):
-    """Classification and box losses of the sampled RoIs, divided by the number sampled in the batch.
+    """Classification and box losses of the sampled RoIs, divided by the number of sampled RoIs in the batch.
 
     Args:
         num_classes: K, without background.
-        bbox_weights: factors of the deltas, see `src.models.boxes.encode`.
-        beta: of the smooth L1 loss.
+        bbox_weights: weights of the deltas, see `src.models.boxes.encode`.
+        beta: beta of the smooth L1 loss.
     """
 
     def __init__(self, num_classes: int, bbox_weights: list[float], beta: float):
@@ -101,15 +101,15 @@ class RoILoss(nn.Cell):
         self.beta = beta
 
     def construct(self, logits, deltas, rois, target_boxes, label, is_sampled):
-        """Returns the classification loss and the box loss, float32 scalars.
+        """Return the classification loss and the box loss, float32 scalars.
 
         Args:
             logits: (B * S, K + 1) float32.
             deltas: (B * S, K, 4) float32.
-            rois: these and the following are the outputs of `RoISampler`.
-            target_boxes: see there.
-            label: see there.
-            is_sampled: see there.
+            rois: output of `RoISampler`.
+            target_boxes: output of `RoISampler`.
+            label: output of `RoISampler`.
+            is_sampled: output of `RoISampler`.
         """
         label, sampled_weight = label.reshape(-1), ops.cast(is_sampled.reshape(-1), ms.float32)
         is_positive = ops.logical_and(label < self.num_classes, is_sampled.reshape(-1))
@@ -120,18 +120,18 @@ class RoILoss(nn.Cell):
         target_boxes = ops.select(is_positive.expand_dims(1).broadcast_to((-1, 4)), target_boxes, rois)
         target = ops.stop_gradient(encode(target_boxes, rois, self.bbox_weights))
         own_class = ops.minimum(label, self.num_classes - 1)
-        # Background rows take the deltas of the last class, with weight 0.
+        # Background rows use the deltas of the last class, with weight 0.
         own_deltas = gather_rows(deltas, own_class.expand_dims(1)).squeeze(1)
         box = smooth_l1_sum(own_deltas - target, self.beta, ops.cast(is_positive, ms.float32))
         return classification / count, box / count
 
 
 class RoIPredictor(nn.Cell):
-    """Class probabilities and boxes of every proposal, decoded.
+    """Computes class probabilities and decoded boxes of every proposal.
 
     Args:
-        bbox_weights: factors of the deltas, see `src.models.boxes.encode`.
-        clipped: whether boxes are clipped to the image.
+        bbox_weights: weights of the deltas, see `src.models.boxes.encode`.
+        clipped: whether to clip boxes to the image.
     """
 
     def __init__(self, bbox_weights: list[float], clipped: bool = True):
@@ -140,13 +140,13 @@ class RoIPredictor(nn.Cell):
         self.clipped = clipped
 
     def construct(self, logits, deltas, proposals, valid, valid_size):
-        """Returns boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), 0 where a proposal is not valid.
+        """Return boxes (B, R, K, 4) in canvas pixels and scores (B, R, K). Invalid proposals have score 0.
 
         Args:
             logits: (B * R, K + 1) float32.
             deltas: (B * R, K, 4) float32.
             proposals: (B, R, 4) float32 xyxy pixels.
-            valid: (B, R) bool, of the proposals.
+            valid: (B, R) bool, True for valid proposals.
             valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
         batch, number = proposals.shape[:2]

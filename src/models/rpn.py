@@ -1,4 +1,4 @@
-"""Region proposal network (arXiv:1506.01497, section 3.1): objectness and box deltas of every anchor, and their losses."""
+"""Region proposal network (arXiv:1506.01497, section 3.1): objectness, box deltas and losses of anchors."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -10,17 +10,17 @@ from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
 from src.models.operators import SUM
 
-# The RPN's deltas are not scaled, as those of the box head are.
+# The RPN's deltas are not weighted, unlike the deltas of the box head.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 class RPNHead(nn.Cell):
-    """A 3x3 convolution and two 1x1 ones, shared by all levels.
+    """A 3x3 convolution and two 1x1 convolutions, shared by all levels.
 
     Args:
-        in_channels: of the pyramid.
-        channels: of the 3x3 convolution.
-        num_anchors: A, of a cell.
+        in_channels: number of channels of the pyramid.
+        channels: number of output channels of the 3x3 convolution.
+        num_anchors: A, number of anchors per cell.
     """
 
     def __init__(self, in_channels: int, channels: int, num_anchors: int):
@@ -30,13 +30,13 @@ class RPNHead(nn.Cell):
                               bias_init="zeros")
         self.objectness = nn.Conv2d(channels, num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
-        # The same weights applied to 3x3 patches side by side.
+        # The same weights, applied to 3x3 patches placed side by side.
         self.patch_conv = nn.Conv2d(in_channels, channels, 3, stride=3, pad_mode="valid", has_bias=True,
                                     weight_init="zeros", bias_init="zeros")
         self.patch_conv.weight, self.patch_conv.bias = self.conv.weight, self.conv.bias
 
     def construct(self, levels):
-        """Objectness logits and box deltas of all anchors.
+        """Return objectness logits and box deltas of all anchors.
 
         Args:
             levels: tuple of (B, C, H_i, W_i) float32.
@@ -45,7 +45,7 @@ class RPNHead(nn.Cell):
             logits: (B, N) float32, N = sum of H_i * W_i * A, level by level, row-major over (y, x, anchor).
             deltas: (B, N, 4) float32.
         """
-        # Tuples: a list that grows would send the graph compiler to the Python interpreter.
+        # Tuples, because with a growing list the graph compiler would fall back to the Python interpreter.
         logits, deltas = (), ()
         for level in levels:
             hidden = ops.relu(self.conv(level))
@@ -55,7 +55,7 @@ class RPNHead(nn.Cell):
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
     def locate_anchors(self, index, levels):
-        """Level, y and x, (B, S) int32 each, of the cells of the anchors at index (B, S) int32."""
+        """Return level, y and x, each (B, S) int32, of the cells of the anchors with index (B, S) int32."""
         widths, firsts, count = (), (), 0
         for feature in levels:
             height, width = feature.shape[2:]
@@ -70,13 +70,13 @@ class RPNHead(nn.Cell):
 
 
 class AnchorHead(nn.Cell):
-    """The RPN's head on single anchors: the outputs that `RPNHead` has there.
+    """The RPN head for selected anchors. Its outputs equal the outputs of `RPNHead` for these anchors.
 
-    The 3x3 convolution runs on the features around these anchors only, so that the backward pass of a loss on some hundred
-    anchors does not run over every cell of the pyramid.
+    The 3x3 convolution runs only on the features around these anchors. The backward pass of a loss on a few hundred anchors
+    then does not run over every cell of the pyramid.
 
     Args:
-        rpn_head: whose weights it uses.
+        rpn_head: the head that owns the weights.
     """
 
     def __init__(self, rpn_head: RPNHead):
@@ -85,11 +85,11 @@ class AnchorHead(nn.Cell):
         self.outputs = PatchOutputs(rpn_head)
 
     def construct(self, index, patches):
-        """Logits (B, S) and deltas (B, S, 4) float32.
+        """Return logits (B, S) and deltas (B, S, 4) float32.
 
         Args:
-            index: (B, S) int32, of the anchors.
-            patches: (B, C, 3, 3 * S) float32, the features around the cells that `RPNHead.locate_anchors` gives.
+            index: (B, S) int32, index of each anchor.
+            patches: (B, C, 3, 3 * S) float32, features around the cells returned by `RPNHead.locate_anchors`.
         """
         batch, number = index.shape
         logits, deltas = self.outputs(patches)
@@ -99,10 +99,10 @@ class AnchorHead(nn.Cell):
 
 
 class PatchOutputs(nn.Cell):
-    """The RPN's three convolutions on patches; src/cpu_kernels can replace it.
+    """The three convolutions of the RPN on patches. src/cpu_kernels can replace this cell.
 
     Args:
-        rpn_head: whose weights it uses.
+        rpn_head: the head that owns the weights.
     """
 
     def __init__(self, rpn_head: RPNHead):
@@ -110,17 +110,17 @@ class PatchOutputs(nn.Cell):
         self.patch_conv, self.objectness, self.deltas = rpn_head.patch_conv, rpn_head.objectness, rpn_head.deltas
 
     def construct(self, patches):
-        """patches (B, C, 3, 3 * S) float32 -> logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32."""
+        """Return logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32, for patches (B, C, 3, 3 * S)."""
         hidden = ops.relu(self.patch_conv(patches))
         logits, deltas = self.objectness(hidden), self.deltas(hidden)
         return ops.cast(logits, ms.float32).transpose(0, 2, 3, 1), ops.cast(deltas, ms.float32).transpose(0, 2, 3, 1)
 
 
 class AnchorSampler(nn.Cell):
-    """Samples the anchors that train the RPN, and computes their targets.
+    """Samples anchors for training the RPN and computes their targets.
 
-    An anchor is positive if its IoU with a box is `positive_overlap` or more, or if no anchor has a higher IoU with that box;
-    negative if its IoU with every box is below `negative_overlap`.
+    An anchor is positive if its IoU with a box is at least `positive_overlap`, or if no other anchor has a higher IoU with that
+    box. It is negative if it is not positive and its IoU with every box is below `negative_overlap`.
 
     Args:
         cfg: the section `rpn_head.rpn_label_assignment` of the configuration.
@@ -135,7 +135,7 @@ class AnchorSampler(nn.Cell):
         self.match = Matcher()
 
     def construct(self, anchors, boxes, mask, priority):
-        """Samples S anchors an image.
+        """Sample S anchors per image.
 
         Args:
             anchors: (N, 4) float32 xyxy pixels.
@@ -144,8 +144,8 @@ class AnchorSampler(nn.Cell):
             priority: (B, N) float32, see `subsample`.
 
         Returns:
-            index: (B, S) int32, of the anchors.
-            target: (B, S, 4) float32, deltas to the box that each overlaps most; 0 where not positive.
+            index: (B, S) int32, index of each sampled anchor.
+            target: (B, S, 4) float32, deltas to the box that each anchor overlaps most; 0 if the anchor is not positive.
             is_positive: (B, S) bool.
             is_sampled: (B, S) bool, False in unused slots.
         """
@@ -156,17 +156,17 @@ class AnchorSampler(nn.Cell):
         index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
 
         target_boxes = gather_rows(boxes, ops.gather_elements(box_index, 1, index))
-        # Other slots encode the anchor itself, which is finite, and has weight 0 in the loss.
+        # Slots that are not positive encode the anchor itself: the deltas are finite, and have weight 0 in the loss.
         reference = ops.gather(anchors, index, 0)
         target_boxes = ops.select(is_positive.expand_dims(2).broadcast_to((batch, -1, 4)), target_boxes, reference)
         return index, ops.stop_gradient(encode(target_boxes, reference, UNIT_WEIGHTS)), is_positive, is_sampled
 
 
 class RPNLoss(nn.Cell):
-    """Objectness and box losses of the sampled anchors, divided by their number in the batch.
+    """Objectness and box losses of the sampled anchors, divided by the number of sampled anchors in the batch.
 
     Args:
-        beta: of the smooth L1 loss.
+        beta: beta of the smooth L1 loss.
     """
 
     def __init__(self, beta: float):
@@ -174,14 +174,14 @@ class RPNLoss(nn.Cell):
         self.beta = beta
 
     def construct(self, logits, deltas, target, is_positive, is_sampled):
-        """Returns the objectness loss and the box loss, float32 scalars.
+        """Return the objectness loss and the box loss, float32 scalars.
 
         Args:
-            logits: (B, S) float32, of the anchors that `AnchorSampler` chose.
-            deltas: (B, S, 4) float32.
-            target: this and the following are outputs of `AnchorSampler`.
-            is_positive: see there.
-            is_sampled: see there.
+            logits: (B, S) float32, logits of the anchors sampled by `AnchorSampler`.
+            deltas: (B, S, 4) float32, deltas of the same anchors.
+            target: output of `AnchorSampler`.
+            is_positive: output of `AnchorSampler`.
+            is_sampled: output of `AnchorSampler`.
         """
         positive_weight, sampled_weight = ops.cast(is_positive, ms.float32), ops.cast(is_sampled, ms.float32)
         count = ops.maximum(SUM(sampled_weight), 1.0)

@@ -148,7 +148,7 @@ class GradientStep:
     """A mixed-precision training step in two graphs. Between the graphs, the host decides whether to skip the update.
 
     The gradient graph is compiled once per canvas, at its first batch. All canvases share the weights and the update graph. With
-    several micro-batches, the gradient graph runs once for each, and two more graphs accumulate the gradients and reduce the mean.
+    several micro-batches, the gradient graph runs once for each, and two more graphs accumulate gradients and reduce the mean.
 
     Args:
         forwards: a cell for each canvas; the first element of its output is the loss.
