@@ -27,8 +27,8 @@ class Matcher(nn.Cell):
         Returns:
             overlap: (B, N) float32, the largest IoU of each candidate; 0 if the image has no box.
             index: (B, N) integer, index of the box with the largest IoU.
-            is_best: (B, N) bool, whether the candidate has the largest IoU of all candidates for any box. Ties are
-                included, IoU 0 is not.
+            is_best: (B, N) bool, True if, for at least one box, no other candidate has a larger IoU. Ties count, IoU 0
+                does not.
         """
         iou = pairwise_iou(candidates, boxes) * ops.cast(mask.expand_dims(1), boxes.dtype)
         overlap, index = ops.max(iou, axis=2)

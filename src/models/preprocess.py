@@ -7,7 +7,7 @@ from mindspore import Tensor, nn, ops
 
 
 class Preprocess(nn.Cell):
-    """Normalises uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W). The padding becomes zero, or the value of black.
+    """Normalises uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W). The padding becomes zero or normalised black.
 
     Each elementwise operator is one float32 operation, in the same order as in NumPy: on the CPU the result is bit-identical.
     src/cpu_kernels can replace this cell.

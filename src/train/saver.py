@@ -31,7 +31,7 @@ class TrainState:
         best_ap: best AP so far, rounded to float32 as in checkpoints.
         best_epoch: epoch of the best AP, counted from 1; 0 if unknown.
         not_better: number of evaluations since the best AP.
-        skipped_in_a_row: number of consecutive skipped steps at the end of this process's steps so far.
+        skipped_in_a_row: number of consecutive skipped steps up to now, since this process started.
     """
     seed: int
     global_step: int = 0
@@ -106,7 +106,7 @@ class Saver:
                 os.remove(probe)
 
     def save(self) -> None:
-        """Write a checkpoint and remove the oldest checkpoints. All ranks must call this together.
+        """Write a checkpoint and remove old checkpoints. All ranks must call this together.
 
         If the checkpoint cannot be written, an error is logged and no old checkpoint is removed. None is removed after a skipped
         step either, because the run may have diverged. A non-finite weight, momentum or statistic raises a UserError.

@@ -24,7 +24,7 @@ def average_statistics(group: Group, network: nn.Cell) -> None:
 
 
 def gather_statistics(group: Group, network: nn.Cell) -> dict[str, Tensor]:
-    """Return the statistics of other ranks that differ from rank 0, by name in the checkpoint. Returns {} on other ranks."""
+    """Return all statistics that differ from the values of rank 0, by name in the checkpoint. Ranks other than 0 get {}."""
     if group.size == 1:
         return {}
     ranks = group.gather({parameter.name: parameter.asnumpy() for parameter in moving_statistics(network, nn.BatchNorm2d)}) or []

@@ -121,7 +121,7 @@ def _square_sum(gradient):
 class Update(nn.Cell):
     """Updates the weights from gradients that are multiplied by the loss scale.
 
-    The scaler's unscale method is not used. Outside a graph it compiles its graph, which may keep the scale of a deleted scaler.
+    The scaler's `unscale` is not used: called outside a graph, it compiles a graph that may keep the scale of a deleted scaler.
 
     Args:
         optimizer: MindSpore optimizer.
@@ -309,7 +309,7 @@ def build_optimizer(cfg, parameters: list[Parameter]) -> nn.Momentum:
 
 def set_learning_rate(optimizer: nn.Optimizer, rate: float) -> None:
     """Set the learning rate of the next step."""
-    # Not with set_data: MindSpore compiles its optimizers even outside this project's graphs, and would keep the first rate.
+    # Not with set_data: MindSpore compiles its optimizers even outside this project's graphs, and they would keep the first rate.
     ops.assign(optimizer.learning_rate, Tensor(rate, optimizer.learning_rate.dtype))
 
 
