@@ -1,7 +1,7 @@
 """Detect objects with a file of export.py: python deploy/detect.py detector.onnx IMAGES_VIDEOS_OR_CAMERA ... --output FOLDER
 
-It draws what is found on each image or frame and lists it in FOLDER/detections.json, as infer.py does. It needs numpy, OpenCV and
-ONNX Runtime alone, see requirements.txt beside it.
+Like infer.py, it draws the detections on each image or frame and lists them in FOLDER/detections.json. It needs only NumPy,
+OpenCV and ONNX Runtime, see requirements.txt in this folder.
 """
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from images import InputError, drawing_names, find_files, is_video, read_image
 from detector import Detector
 
 JPEG_QUALITY = 92
-CAMERA_RATE = 25.0  # frames a second of the file, where a camera does not tell
+CAMERA_RATE = 25.0  # frames per second of the file if the camera does not report it
 
 Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program and return its exit status: 1 where something is wrong, which is one sentence on standard error."""
+    """Run the program and return its exit status: 1 after an error, which is printed to standard error as one sentence."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file name may have characters that the terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may contain characters that the terminal cannot show
     args = parse_args(argv)
     try:
         run(args)
@@ -63,7 +63,7 @@ def probability(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Detect on everything, draw and list."""
+    """Run detection on all inputs, draw the detections, and write detections.json."""
     cameras = [place for place in args.inputs if place.isdigit() and not os.path.exists(place)]
     paths = find_files([place for place in args.inputs if place not in cameras])
     names = drawing_names(paths, args.output)
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def on_image(path: str, drawing: str, detect: Detect, names: list[str]) -> list[dict]:
-    """The entry of an image in detections.json; what is found is drawn into the file `drawing`."""
+    """Draw the detections of an image into the file `drawing`, and return the image's entry for detections.json."""
     image = read_image(path)
     boxes, scores, labels = detect(image)
     ending = os.path.splitext(drawing)[1]
@@ -111,7 +111,7 @@ def on_image(path: str, drawing: str, detect: Detect, names: list[str]) -> list[
 
 
 def on_video(path: str, drawing: str, detect: Detect, names: list[str]) -> list[dict]:
-    """The entries of the frames of a video, or of a camera until Ctrl-C, each with the number of its frame besides."""
+    """Draw the detections of a video, or of a camera until Ctrl-C, and return one entry with the frame number per frame."""
     writer, entries = None, []
     try:
         for number, (image, rate) in enumerate(frames(path)):
@@ -134,7 +134,7 @@ def on_video(path: str, drawing: str, detect: Detect, names: list[str]) -> list[
 
 
 def frames(path: str) -> Iterator[tuple[np.ndarray, float]]:
-    """(h, w, 3) uint8 RGB of each frame, and how many there are in a second."""
+    """Yield each frame, (h, w, 3) uint8 RGB, with the number of frames per second."""
     capture = cv2.VideoCapture(int(path) if path.isdigit() and not os.path.exists(path) else path)
     try:
         there, image = capture.read()
@@ -149,7 +149,7 @@ def frames(path: str) -> Iterator[tuple[np.ndarray, float]]:
 
 
 def rows(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, names: list[str]) -> list[dict]:
-    """Detections as detections.json has them: bbox is x, y, width, height in pixels of the image."""
+    """Return detections in the format of detections.json: bbox is x, y, width, height in pixels of the image."""
     xywh = boxes.astype(np.float64)
     xywh[:, 2:] -= xywh[:, :2]
     return [{"bbox": box, "category": names[label], "label": label, "score": score}
@@ -157,7 +157,7 @@ def rows(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, names: list[
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Write a file, which has its name only when it is complete."""
+    """Write a file. It gets its name only when it is complete."""
     partial = os.path.join(os.path.dirname(path), ".partial_" + os.path.basename(path))
     with open(partial, "wb") as file:
         file.write(data)

@@ -1,4 +1,4 @@
-"""A detector that export.py has written as ONNX. Copy this file into your program: it needs numpy and onnxruntime."""
+"""Runs a detector that export.py wrote as ONNX. Copy this file into your program; it needs NumPy and ONNX Runtime."""
 from __future__ import annotations
 
 import json
@@ -9,29 +9,29 @@ import onnxruntime
 
 
 class Detector:
-    """Finds objects on images of any size.
+    """Detects objects in images of any size.
 
     Args:
-        path: of the .onnx file.
-        threads: that it computes with; 0: one for each core.
-        providers: of ONNX Runtime, in the order of preference, such as CUDAExecutionProvider or OpenVINOExecutionProvider.
+        path: path of the .onnx file.
+        threads: number of threads; 0: one per core.
+        providers: providers of ONNX Runtime in order of preference, such as CUDAExecutionProvider or OpenVINOExecutionProvider.
 
     Attributes:
-        names: of the classes, by label.
+        names: class names by label.
 
     Raises:
-        ValueError: the file is no detector for single images, or cannot be read.
+        ValueError: the file cannot be read, or is not a detector for single images.
     """
 
     def __init__(self, path: str, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors; a warning would say that the thresholds may be left out
+        options.log_severity_level = 3  # errors only, to hide a warning that the thresholds are optional
         if not os.path.isfile(path):
             raise ValueError(f"there is no file {path}")
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=list(providers))
-        except Exception as error:  # it has several types of its own, without a common one
+        except Exception as error:  # its exception types have no common base class
             raise ValueError(f"{path} cannot be read by ONNX Runtime {onnxruntime.__version__}: {error}") from error
         names = self.session.get_modelmeta().custom_metadata_map.get("names")
         if names is None or len(self.session.get_inputs()[0].shape) != 3:
@@ -41,15 +41,15 @@ class Detector:
 
     def detect(self, image: np.ndarray, score_threshold: float | None = None,
                iou_threshold: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Find the objects on an image (h, w, 3) uint8 RGB.
+        """Detect objects in an image (h, w, 3) uint8 RGB.
 
         Args:
-            image: of any size. OpenCV's images are BGR: give image[..., ::-1].
-            score_threshold: lowest score, exclusive; None: as exported.
-            iou_threshold: highest IoU of two detections of a class; None: as exported.
+            image: image of any size. OpenCV's images are BGR, so pass image[..., ::-1].
+            score_threshold: confidence threshold, exclusive; None: as exported.
+            iou_threshold: IoU threshold of NMS; None: as exported.
 
         Returns:
-            boxes (n, 4) float32, x1, y1, x2, y2 in pixels of the image; scores (n,) float32, falling; labels (n,) int64.
+            boxes (n, 4) float32 (x1, y1, x2, y2) in pixels of the image, scores (n,) float32, descending, and labels (n,) int64.
         """
         given = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
         thresholds = {name: np.array([value], np.float32) for name, value in given.items() if value is not None}

@@ -1,5 +1,5 @@
-"""Boxes with names and scores on images, as infer.py draws them, in OpenCV's font: names beyond ASCII lose their accents, or
-become `class 7`."""
+"""Draws boxes with names and scores on images, as infer.py does, with OpenCV's font. Names with non-ASCII characters lose their
+accents, or become `class 7`."""
 from __future__ import annotations
 
 import functools
@@ -8,13 +8,13 @@ import unicodedata
 import cv2
 import numpy as np
 
-SHORT_SIDE, LONG_SIDE, MAX_SIDE = 96, 480, 4096  # small images are enlarged to so many pixels
-FONT, CAPITAL, MIN_LETTERS = cv2.FONT_HERSHEY_DUPLEX, 22, 10  # height of a capital letter at scale 1, and the lowest to be read
+SHORT_SIDE, LONG_SIDE, MAX_SIDE = 96, 480, 4096  # small images are enlarged to these sides in pixels
+FONT, CAPITAL, MIN_LETTERS = cv2.FONT_HERSHEY_DUPLEX, 22, 10  # height of a capital letter at scale 1, and its legible minimum
 
 
 def draw(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, names: list[str]) -> np.ndarray:
-    """Draw boxes (n, 4) xyxy with their labels (n,) and scores (n,) on an image (h, w, 3) uint8 RGB, which is not changed; the
-    first one over the others. A small image is enlarged by a whole number."""
+    """Draw boxes (n, 4) xyxy with labels (n,) and scores (n,) on a copy of an image (h, w, 3) uint8 RGB, and return it. The first
+    boxes are drawn over later boxes. A small image is enlarged by an integer factor."""
     short, long = sorted(image.shape[:2])
     factor = max(1, min(max(-(-SHORT_SIDE // short), -(-LONG_SIDE // long)), MAX_SIDE // long))
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
@@ -38,13 +38,13 @@ def draw(image: np.ndarray, boxes: np.ndarray, scores: np.ndarray, labels: np.nd
 
 
 def plain(name: str, label: int) -> str:
-    """The name in ASCII, without accents; `class 7` for the label 7 where that is not possible."""
+    """Return the name in ASCII, without accents, or `class 7` for label 7 if that is not possible."""
     text = "".join(part for part in unicodedata.normalize("NFKD", name) if not unicodedata.combining(part))
     return text if text.isascii() and text.isprintable() and text.strip() else f"class {label}"
 
 
 def _fitted(text, score, width, largest):
-    """The text of a tag and the height of its letters: smaller, then cut, where it would be wider than the image."""
+    """Return the text of a tag and the height of its letters. They are reduced, then the text is cut, to fit into the image."""
     for letters in range(largest, MIN_LETTERS - 1, -1):
         if _text_size(text + score, letters)[0] <= width:
             return text + score, letters
@@ -68,7 +68,7 @@ def _text_size(text, letters):
 
 
 def _free_place(box, size, line, shape, others):
-    """Left and top of a tag: at a corner of its box, inside the image, and clear of other tags if possible."""
+    """Return (left, top) of a tag: at a corner of its box, inside the image, and if possible not over other tags."""
     (wide, high), (left, top, right, bottom), outer = size, box, line // 2
     places = [(x, y) for y in (top - outer - high, bottom + outer + 1, top + outer, bottom - outer - high + 1)
               for x in (left - outer, right + outer + 1 - wide)]
@@ -80,7 +80,7 @@ def _free_place(box, size, line, shape, others):
 
 
 def _contrast(colour):
-    """Black or white, by the contrast ratio of WCAG 2."""
+    """Return black or white, by the contrast ratio of WCAG 2."""
     linear = [(part / 255 / 12.92 if part <= 10 else ((part / 255 + 0.055) / 1.055) ** 2.4) for part in colour]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return (0, 0, 0) if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else (255, 255, 255)
@@ -88,7 +88,7 @@ def _contrast(colour):
 
 @functools.lru_cache(maxsize=1)
 def palette() -> list[tuple[int, int, int]]:
-    """256 colours by farthest-point sampling in CIELAB among vivid ones."""
+    """Return 256 colours, chosen by farthest-point sampling in CIELAB among vivid colours."""
     levels = np.arange(0, 256, 17, dtype=np.uint8)
     tried = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     places = _lab(tried)

@@ -1,4 +1,4 @@
-"""Which images are meant, what the drawings of them are called, and reading them upright as RGB: as infer.py does."""
+"""Finds input images, chooses names for the drawings, and reads images upright as RGB, as infer.py does."""
 from __future__ import annotations
 
 import glob
@@ -10,18 +10,18 @@ import numpy as np
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".jp2", ".gif", ".avif", ".ppm", ".pgm",
               ".pbm", ".pnm", ".ras", ".sr")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".webm", ".mpg", ".mpeg", ".wmv")
-RGB_STARTS = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # of JPEG and PNG, whose decoders can give RGB
+RGB_STARTS = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # of JPEG and PNG, whose decoders can return RGB
 
 
 class InputError(Exception):
-    """Something that the user can mend, in one sentence."""
+    """An error that the user can fix, described in one sentence."""
 
 
 def find_files(places: list[str]) -> list[str]:
-    """The paths of the images and videos in `places`, files, folders and patterns, in this order and by name, each once.
+    """Return the paths of the images and videos in `places`, a list of files, folders and patterns, without duplicates.
 
-    A file may be called anything. Of folders, which are not searched further down, and of what a pattern matches, those count
-    whose names end as those of images or videos do.
+    A file may have any name. In folders and among the matches of a pattern, only files with the extension of an image or a video
+    are used. Folders are searched without their subfolders. The order is that of `places`, then by name.
     """
     return list(dict.fromkeys(path for place in places for path in _files_of(os.path.expanduser(place))))
 
@@ -40,8 +40,8 @@ def _files_of(place):
 
 
 def drawing_names(paths: list[str], folder: str) -> list[str]:
-    """A file name in `folder` for the drawing of each file: its own with .png, .mp4 or .jpg, or a longer one where that is
-    taken."""
+    """Return a unique file name in `folder` for the drawing of each file: the file's name with .png, .mp4 or .jpg, or a longer
+    one."""
     names: list[str] = []
     taken = set()
     for path in paths:
@@ -50,7 +50,7 @@ def drawing_names(paths: list[str], folder: str) -> list[str]:
         stem, extension = os.path.splitext(os.path.basename(path))
         ending = ".png" if extension.lower() == ".png" else ".mp4" if is_video(path) else ".jpg"
         name, number = stem + ending, 2
-        while name.lower() in taken:  # some file systems take names that differ in case for the same
+        while name.lower() in taken:  # some file systems ignore case
             name, number = f"{stem}_{number}{ending}", number + 1
         taken.add(name.lower())
         names.append(name)
@@ -62,10 +62,10 @@ def is_video(path: str) -> bool:
 
 
 def read_image(path: str) -> np.ndarray:
-    """(h, w, 3) uint8 RGB, turned as its EXIF data say.
+    """Return the image (h, w, 3) uint8 RGB, rotated as its EXIF data say.
 
     Raises:
-        InputError: with the reason why it cannot be read.
+        InputError: the image cannot be read; the message is the reason.
     """
     try:
         with open(path, "rb") as file:

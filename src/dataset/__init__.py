@@ -1,1 +1,1 @@
-"""Annotation file -> records -> samples -> batches. Knows nothing of the network but the shape of its input."""
+"""Reads annotation files into records, and turns records into samples and batches. Independent of the network."""

@@ -1,4 +1,4 @@
-"""COCO annotation files: found, read, parsed, and their classes."""
+"""Finds, reads and parses COCO annotation files, and reads their classes."""
 from __future__ import annotations
 
 import json
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 
 from src.errors import UserError, is_plain, show
 
-# The largest public sets in COCO's format (LVIS, Objects365, OpenImages) have files of one to some gigabytes, COCO itself of
-# 0.45 GB; parsed, a file takes several times its size in memory.
+# COCO's files have 0.45 GB. Those of the largest public data sets in this format (LVIS, Objects365, OpenImages) have one to a
+# few GB. A parsed file needs several times its size in memory.
 MAX_BYTES = 2**33
 LISTS = ("images", "annotations", "categories")
 
 
 def existing_annotation_path(path: str) -> str:
-    """`path`, or its like in a folder `annotation` instead of `annotations`, or the reverse.
+    """Return `path` if it is a file, else the same path with the folder `annotation` instead of `annotations`, or vice versa.
 
     Raises:
-        UserError: neither is a file.
+        UserError: neither path is a file.
     """
     folder, name = os.path.split(path)
     parent, folder_name = os.path.split(folder)
@@ -32,17 +32,17 @@ def existing_annotation_path(path: str) -> str:
 
 
 def parse_annotations(path: str) -> dict:
-    """The content of a COCO file without its segmentations: a dict with the lists of LISTS and `info`.
+    """Return the content of a COCO file without its segmentations: a dict with `info` and the lists named in LISTS.
 
     Raises:
-        UserError: the file cannot be read, is too large, no JSON, or lacks one of the lists.
+        UserError: the file cannot be read, is too large, is not JSON, or lacks one of the lists.
     """
     try:
         size = os.path.getsize(path)
         if size > MAX_BYTES:
             raise UserError(f"The annotation file {path} has {size} bytes, more than the {MAX_BYTES} that are read: split the "
                             "data set, or leave out what boxes do not need.")
-        with open(path, encoding="utf-8-sig") as file:  # with or without the mark that some programs put first
+        with open(path, encoding="utf-8-sig") as file:  # with or without a byte order mark
             coco = json.load(file, object_hook=_without_segmentation)
     except OSError as error:
         raise UserError(f"The annotation file {path} cannot be read: {error.strerror}.") from error
@@ -63,28 +63,28 @@ def parse_annotations(path: str) -> dict:
 
 
 def _without_segmentation(node):
-    # Polygons are most of COCO's 2 GB in memory, and boxes are all that this program uses.
+    # Polygons take most of the 2 GB that COCO needs in memory. This program uses boxes only.
     node.pop("segmentation", None)
     return node
 
 
 def read_class_names(annotation_path: str) -> list[str]:
-    """The names of the classes by label that `load_coco` would find in the file, without the rest of it.
+    """Return the class names by label, as `load_coco` does, without checking the images and boxes.
 
     Raises:
-        UserError: the file is missing or no COCO detection JSON.
+        UserError: the file is missing or is not COCO detection JSON.
     """
     path = existing_annotation_path(annotation_path)
     return read_classes(parse_annotations(path)["categories"], path)[0]
 
 
 def is_integer(value) -> bool:
-    """Whether a JSON value is an integer of at most 63 bits."""
+    """Return whether a JSON value is an integer of at most 63 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def check_id(identifier, seen: set, where: str) -> None:
-    """Check that an id is an integer which the set `seen` does not have yet, and add it."""
+    """Check that `identifier` is an integer that is not in the set `seen`, and add it to the set."""
     if not is_integer(identifier):
         raise UserError(f"{where} has the id {show(identifier)}: an integer of at most 63 bits is needed.")
     if identifier in seen:
@@ -93,7 +93,7 @@ def check_id(identifier, seen: set, where: str) -> None:
 
 
 def checked_entries(entries: list, kind: str, text_key: str, path: str) -> Iterator[dict]:
-    """Yield the entries of a list of images or categories: dicts with a unique integer id and a non-empty text."""
+    """Yield the entries of a list of images or categories. Each must be a dict with a unique integer id and non-empty text."""
     seen = set()
     for number, entry in enumerate(entries):
         where = f"{path}: number {number} of '{kind}'"
@@ -110,7 +110,7 @@ def checked_entries(entries: list, kind: str, text_key: str, path: str) -> Itera
 
 
 def read_classes(categories: list, path: str) -> tuple[list[str], list[int]]:
-    """Names and ids of the classes by label, which follows ascending ids."""
+    """Return the names and the category ids of the classes by label. Labels follow ascending category ids."""
     by_id = {entry["id"]: entry["name"] for entry in checked_entries(categories, "categories", "name", path)}
     category_ids = sorted(by_id)
     return [by_id[category_id] for category_id in category_ids], category_ids

@@ -1,4 +1,4 @@
-"""The content of COCO annotation files: checked and turned into one record an image."""
+"""Checks the content of COCO annotation files and converts it into one record per image."""
 from __future__ import annotations
 
 import logging
@@ -21,7 +21,7 @@ from src.errors import UserError, show
 
 logger = logging.getLogger("faster_rcnn")
 
-# COCO writes coordinates with two decimals: a side below one unit of the last place is no side at all.
+# COCO writes coordinates with two decimals. A box with a side shorter than 0.01 pixels counts as empty.
 MIN_SIDE = 0.01
 MAX_SIDE = 2**31  # no image is longer
 NUMBER_TYPES = frozenset((int, float))
@@ -36,7 +36,7 @@ DROP_MEANINGS = {
 
 
 class Record(NamedTuple):
-    """One image: its file, its size in pixels by the annotation file, and the boxes that train."""
+    """One image: its file, its size in pixels as annotated, and its boxes for training."""
     image_id: int
     path: str
     height: int
@@ -47,15 +47,15 @@ class Record(NamedTuple):
 
 @dataclass
 class CocoDataset:
-    """What an annotation file says.
+    """The content of an annotation file.
 
-    `coco_json` is the parsed file without segmentations, in which annotations have ids 1..n in place of their own and every one
-    has `area` and `iscrowd`, as pycocotools needs.
+    `coco_json` is the parsed file without segmentations. Annotations are renumbered 1..n, and each of them has `area` and
+    `iscrowd`, because pycocotools needs these keys.
     """
-    records: list[Record]     # every image in the file's order
-    names: list[str]          # of the classes, by label
-    category_ids: list[int]   # COCO's, by label
-    drops: dict[str, int]     # numbers of boxes by the keys of DROP_MEANINGS
+    records: list[Record]     # one per image, in the file's order
+    names: list[str]          # class names by label
+    category_ids: list[int]   # COCO category ids by label
+    drops: dict[str, int]     # number of boxes for each key of DROP_MEANINGS
     annotation_path: str
     image_dir: str
     coco_json: dict
@@ -64,15 +64,15 @@ class CocoDataset:
 def load_coco(annotation_path: str, image_dir: str) -> CocoDataset:
     """Read and check a COCO detection file.
 
-    A folder `annotations` may as well be named `annotation`, and the reverse. Labels 0..K-1 follow ascending category id.
+    The folder `annotations` may also be called `annotation`, and vice versa. Labels 0..K-1 follow ascending category ids.
 
     Args:
-        annotation_path: of the file.
+        annotation_path: path of the annotation file.
         image_dir: folder of the images.
 
     Raises:
-        UserError: the file or the image folder is missing, the file is not COCO detection JSON, or something in it contradicts
-            itself.
+        UserError: the file or the image folder is missing, the file is not COCO detection JSON, or its content is
+            inconsistent.
     """
     path = existing_annotation_path(annotation_path)
     if not os.path.isdir(image_dir):
@@ -94,7 +94,7 @@ def load_coco(annotation_path: str, image_dir: str) -> CocoDataset:
 
 
 def _checked_images(entries, image_dir, path):
-    """Return a list of (image id, file path, height, width)."""
+    """Return a list of tuples (image id, file path, height, width)."""
     images = []
     for entry in checked_entries(entries, "images", "file_name", path):
         name = entry["file_name"]
@@ -120,23 +120,23 @@ def _annotation_error(annotation, where):
 
 
 def _box_array(annotations, path):
-    """All bbox values as (n, 4) float64, each at most MAX_SIDE or not finite."""
+    """Return all bbox values as an array (n, 4) float64. Finite values are at most MAX_SIDE."""
     rows = [annotation["bbox"] for annotation in annotations]
     for number, row in enumerate(rows):
         where = f"{path}: number {number} of 'annotations' has the bbox"
         if not (isinstance(row, list) and len(row) == 4 and NUMBER_TYPES.issuperset(map(type, row))):
             raise UserError(f"{where} {show(row)}: [x, y, width, height] in pixels is needed.")
-        # Infinity is counted and dropped with what is no number.
+        # Infinity is counted and dropped together with NaN.
         if any(MAX_SIDE < abs(value) < math.inf for value in row):
             raise UserError(f"{where} {show(row)}, with a number too large for any image.")
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def _boxes(annotations, images, category_ids, path):
-    """Check all annotations at once; complete their `id`, `area` and `iscrowd` in place.
+    """Check all annotations at once, and fill in their `id`, `area` and `iscrowd` in place.
 
-    Returns the boxes that train (n, 4) float32 xyxy, their labels (n,) int32, the index of the image of each (n,), in
-    the file's order, and the counts of what was dropped or clipped.
+    Returns the boxes for training (n, 4) float32 xyxy, their labels (n,) int32 and their image indices (n,), all in the
+    file's order, and the number of boxes dropped or clipped for each reason.
     """
     image_index = {image[0]: index for index, image in enumerate(images)}
     label_of = {category_id: label for label, category_id in enumerate(category_ids)}
@@ -153,11 +153,11 @@ def _boxes(annotations, images, category_ids, path):
             check_id(annotation["id"], seen, where)
         if annotation.get("iscrowd") not in (None, 0, 1):
             raise UserError(f"{where} has the iscrowd {show(annotation['iscrowd'])}: 0 or 1 is needed.")
-        # As pycocotools wants them.
+        # The format that pycocotools expects.
         annotation["id"], annotation["iscrowd"] = number + 1, 1 if annotation.get("iscrowd") else 0
         crowd.append(annotation["iscrowd"])
     xywh = _box_array(annotations, path)
-    with np.errstate(invalid="ignore"):  # boxes that are not finite
+    with np.errstate(invalid="ignore"):  # some boxes are not finite
         areas = xywh[:, 2] * xywh[:, 3]
     for annotation, area in zip(annotations, areas.tolist()):
         given = annotation.get("area")
@@ -170,10 +170,10 @@ def _boxes(annotations, images, category_ids, path):
 
 
 def _clip(xywh, sizes, crowd):
-    """Clip boxes (n, 4) float64 xywh to image sizes (n, 2) (width, height).
+    """Clip boxes (n, 4) float64 xywh to the sizes (n, 2) of their images (width, height).
 
-    Returns boxes (n, 4) float32 xyxy, which of them train (n,) bool, and counts by the keys of DROP_MEANINGS; a box
-    counts once, under the first key that fits.
+    Returns the boxes (n, 4) float32 xyxy, a mask (n,) bool of the boxes for training, and a count for each key of
+    DROP_MEANINGS. Each box counts only once, under the first key that applies.
     """
     finite = np.isfinite(xywh).all(axis=1)
     corner, extent = np.hsplit(np.where(finite[:, None], xywh, 0.0), 2)

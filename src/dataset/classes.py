@@ -1,4 +1,4 @@
-"""Classes by name: some of those of an annotation file, or those of several files together."""
+"""Selects classes of an annotation file by name, and combines the classes of several files."""
 from __future__ import annotations
 
 import itertools
@@ -15,17 +15,16 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def common_names(parts: list[CocoDataset], data) -> list[str]:
-    """The names by label of the classes of data sets that are trained on together.
+    """Return the class names by label of data sets that are used together for training.
 
-    They are `data.classes`, else those of the first set; with `data.unite_classes`, followed by those that only the others have.
+    These are `data.classes`, if set. Otherwise, they are the first set's classes, and with `data.unite_classes` also later sets'.
 
     Args:
         parts: the data sets.
         data: the section `data` of the configuration.
 
     Raises:
-        UserError: without `data.classes` and `data.unite_classes`, the sets have different classes; no set has one of
-            `data.classes`.
+        UserError: the sets have different classes and neither setting is given, or no set has one of `data.classes`.
     """
     every = list(dict.fromkeys(itertools.chain.from_iterable(part.names for part in parts)))
     if data.classes:
@@ -45,17 +44,17 @@ def common_names(parts: list[CocoDataset], data) -> list[str]:
 
 
 def with_classes(dataset: CocoDataset, names: list[str], may_lack: bool) -> CocoDataset:
-    """The data set with the classes `names`, by label, and without the boxes of its other classes.
+    """Return the data set with the classes `names`, by label, and without boxes of other classes.
 
-    Classes keep their category ids; those that it lacks get new ones.
+    Classes keep their category ids. Classes that the data set does not have get new ids.
 
     Args:
-        dataset: as its file has it.
-        names: of the classes.
-        may_lack: whether it may lack some of them.
+        dataset: the data set as loaded from its file.
+        names: class names.
+        may_lack: whether the data set may lack some of these classes.
 
     Raises:
-        UserError: it lacks one and must not, or several of its classes have a name of `names`.
+        UserError: a required class is missing, or several classes of the data set have one of these names.
     """
     if names == dataset.names:
         return dataset
@@ -85,10 +84,10 @@ def with_classes(dataset: CocoDataset, names: list[str], may_lack: bool) -> Coco
 
 
 def check_classes(found: list[str], data, path: str) -> None:
-    """Check that the classes `found` in the file `path` are what data.nc and data.names expect.
+    """Check that the classes `found` in the file `path` match data.nc and data.names.
 
     Raises:
-        UserError: they are not.
+        UserError: they do not match.
     """
     listing = f"{len(found)} classes {found}"
     if data.nc is not None and data.nc != len(found):

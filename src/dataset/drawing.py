@@ -1,20 +1,20 @@
-"""One self-drawn image: coloured shapes over a textured background, with the box of what is visible of each."""
+"""Draws synthetic images with coloured shapes on a textured background, and computes boxes around their visible parts."""
 import cv2
 import numpy as np
 
-CLASSES = {"circle": 3, "rectangle": 7, "triangle": 18, "star": 44}  # category ids with gaps, as COCO has them
+CLASSES = {"circle": 3, "rectangle": 7, "triangle": 18, "star": 44}  # category ids have gaps, as in COCO
 MAX_OBJECTS = 6
-# Each class has a colour of its own, in many shades: a detector learns both colour and shape within minutes.
-HUES = {"circle": 0, "rectangle": 60, "triangle": 120, "star": 27}  # degrees / 2, as OpenCV counts them
+# Each class has its own hue in many shades, so that a detector learns both colour and shape within minutes.
+HUES = {"circle": 0, "rectangle": 60, "triangle": 120, "star": 27}  # degrees / 2, as in OpenCV
 HUE_SPREAD = 9
 BACKGROUND_COLOURFULNESS = 0.4   # 0 is grey
-MIN_EXTENT, MAX_EXTENT = 0.08, 0.55   # extent of a shape, relative to the image's shorter side
-MAX_COVERED = 0.6                # no shape hides more than this part of another
+MIN_EXTENT, MAX_EXTENT = 0.08, 0.55   # size of a shape relative to the image's shorter side
+MAX_COVERED = 0.6                # largest fraction of a shape that others may cover
 SHIFT = 4                        # fractional bits of OpenCV's polygon coordinates
 
 
 def draw_background(rng, height, width):
-    """A smooth two-colour gradient with stripes and noise: (height, width, 3) float32 RGB in 0..255."""
+    """Return a smooth two-colour gradient with stripes and noise: (height, width, 3) float32 RGB in 0..255."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     angle, stripe_angle = rng.uniform(0, 2 * np.pi, 2)
     ramp = (x * np.cos(angle) + y * np.sin(angle)) / np.hypot(height, width) + 0.5
@@ -32,7 +32,7 @@ def draw_background(rng, height, width):
 
 
 def outline(name, rng):
-    """Corners (n, 2) of a shape around the origin, within the unit circle."""
+    """Return the corners (n, 2) of a shape around the origin, within the unit circle."""
     if name == "circle":
         angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
         return np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -49,7 +49,7 @@ def outline(name, rng):
 
 
 def _place(name, rng, height, width):
-    """Corners (n, 2) in pixels of a shape of random extent, turn and place; its middle is well inside the image."""
+    """Return the corners (n, 2) of a shape of random size and rotation, in pixels. Its random centre is well inside the image."""
     corners = outline(name, rng)
     turn = rng.uniform(-0.5, 0.5)
     corners = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -60,14 +60,14 @@ def _place(name, rng, height, width):
 
 
 def covered_part(corners, height, width):
-    """How much of each pixel a polygon covers: (height, width) float32 in 0..1, smooth at the edge."""
+    """Return the fraction of each pixel that a polygon covers: (height, width) float32 in 0..1, anti-aliased at the edge."""
     mask = np.zeros((height, width), dtype=np.uint8)
     cv2.fillPoly(mask, [np.round(corners * 2 ** SHIFT).astype(np.int32)], 255, cv2.LINE_AA, SHIFT)
     return mask.astype(np.float32) / 255
 
 
 def _colours(name, rng, surroundings):
-    """A fill colour of the class that stands out from the surroundings' mean colour (3,), and a darker or lighter edge."""
+    """Return a fill colour of the class that contrasts with the mean colour (3,) around it, and a darker or lighter edge."""
     while True:
         hue = (HUES[name] + rng.uniform(-HUE_SPREAD, HUE_SPREAD)) % 180
         hsv = np.array([[[2 * hue, rng.uniform(0.55, 1), rng.uniform(0.45, 1)]]], np.float32)
@@ -79,8 +79,8 @@ def _colours(name, rng, surroundings):
 def draw_scene(rng, height, width):
     """Draw an image with 1 to 6 shapes.
 
-    Returns image (height, width, 3) uint8 RGB, boxes (n, 4) int xyxy around the visible pixels of each shape, category
-    ids (n,) and areas (n,) in visible pixels.
+    Returns the image (height, width, 3) uint8 RGB, boxes (n, 4) int xyxy around the visible pixels of the shapes, category
+    ids (n,), and areas (n,) in visible pixels.
     """
     image = draw_background(rng, height, width)
     names = list(CLASSES)

@@ -1,4 +1,4 @@
-"""Image files decoded to RGB, 8 bits a channel, at the size that the annotation file states."""
+"""Decodes image files to 8-bit RGB and compares their sizes with the annotation file."""
 from __future__ import annotations
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from src.environment import MAX_IMAGE_PIXELS
 
-# What the largest image takes without compression, with four channels of 16 bits each.
+# Size of the largest uncompressed image with four 16-bit channels.
 MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -24,25 +24,25 @@ END_OF_IMAGE = b"\xff\xd9"
 
 
 class UnreadableImageError(Exception):
-    """An image file that is missing, damaged or of another size than annotated; the message is the reason alone."""
+    """Raised for an image file that is missing, damaged or of another size than annotated. The message is only the reason."""
 
 
 def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode an image file.
 
-    Grey, palette, CMYK, 16-bit and transparent images become 8-bit RGB (transparency is ignored). Images of more than
-    MAX_IMAGE_PIXELS are not decoded. Without `size`, the orientation in EXIF data is applied; with `size`, only when the
-    stored image does not have that size and the rotated one has.
+    Greyscale, palette, CMYK, 16-bit and transparent images are converted to 8-bit RGB; transparency is ignored. Images with
+    more than MAX_IMAGE_PIXELS pixels are rejected. Without `size`, the EXIF orientation is applied. With `size`, it is applied
+    only if the stored image does not have that size and the rotated image has.
 
     Args:
-        path: of the file.
-        size: (height, width) that the annotation file states.
+        path: path of the file.
+        size: (height, width) in the annotation file.
 
     Returns:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        UnreadableImageError: with the reason.
+        UnreadableImageError: the image cannot be read; the message is the reason.
     """
     data, _ = _read_checked(path, size)
     image = _decode(data, cv2.IMREAD_IGNORE_ORIENTATION if size else 0)
@@ -60,9 +60,9 @@ def check_image(path: str, size: tuple[int, int]) -> None:
 
 
 def _read_checked(path, size):
-    """The content of an image file, and the size in its header or None."""
+    """Return the content of an image file, and the size in its header or None."""
     data = _read_file(path)
-    # Sizes are compared before decoding: a small file may claim, and then fill, gigabytes.
+    # Sizes are checked before decoding, because a small file can expand to gigabytes.
     stored = _checked_header(data)
     if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
         raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
@@ -79,7 +79,7 @@ def _wrong_size(stored, size):
 def _read_file(path):
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever, reading a device never end
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe or reading a device could block forever
             raise UnreadableImageError("cannot be opened (not a regular file)")
         if status.st_size > MAX_FILE_BYTES:
             raise UnreadableImageError(f"has {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read")
@@ -93,7 +93,7 @@ def _read_file(path):
 
 
 def _decode(data, flags=0):
-    # The decoders of other formats may give BGR whatever they are asked for, as that of PAM does.
+    # Decoders of some other formats, such as PAM, return BGR regardless of the flags.
     rgb = data.startswith((JPEG_START, PNG_START))
     try:
         image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8),
@@ -109,8 +109,8 @@ def _decode(data, flags=0):
 
 
 def _checked_header(data):
-    """The (height, width) that a JPEG or PNG file states, whose end must be there: some decoders fill what is missing with grey
-    and say nothing. None for other formats."""
+    """Return the (height, width) in the header of a JPEG or PNG file, and None for other formats. Truncated files are rejected,
+    because some decoders silently fill the missing part with grey."""
     if data.startswith(PNG_START):
         return _checked_png(data)
     if data.startswith(JPEG_START):
@@ -119,8 +119,8 @@ def _checked_header(data):
 
 
 def _checked_png(data):
-    """Walk the chunks up to the end's. Of those that a decoder needs (an upper-case letter comes first) the checksums must hold:
-    of damaged ones libpng speaks on standard error, once an epoch, and names no file."""
+    """Check all chunks of a PNG file up to IEND. Critical chunks (first letter in upper case) must have a valid checksum. Without
+    this check, libpng would warn on standard error once per epoch without naming the file."""
     position, size = len(PNG_START), None
     while position + PNG_CHUNK_EXTRA <= len(data):
         length, kind = struct.unpack(">I4s", data[position:position + 8])
@@ -138,8 +138,8 @@ def _checked_png(data):
 
 
 def _checked_jpeg(data):
-    """Walk the segments up to the first scan. An end marker inside the scans cannot be image data (there 0xFF is
-    always followed by 0), and one before them belongs to a thumbnail."""
+    """Check the segments of a JPEG file up to the first scan. An end marker after that point ends the image, because in image
+    data 0xFF is always followed by 0. An end marker before it belongs to a thumbnail."""
     position, size = 2, None
     while position + 4 <= len(data):
         if data[position] != 0xFF:
@@ -151,7 +151,7 @@ def _checked_jpeg(data):
         if marker in START_OF_FRAME and position + 9 <= len(data):
             size = struct.unpack(">HH", data[position + 5:position + 9])
         if marker == START_OF_SCAN:
-            if data.rfind(END_OF_IMAGE, position) < 0:  # from the back: it is the last of most files
+            if data.rfind(END_OF_IMAGE, position) < 0:  # search from the back: most files end with it
                 break
             return size
         position += 2 + struct.unpack(">H", data[position + 2:position + 4])[0]

@@ -1,4 +1,4 @@
-"""Which images are meant, and what the drawings of them are called."""
+"""Finds input images, and chooses file names for the drawings of them."""
 from __future__ import annotations
 
 import glob
@@ -14,13 +14,13 @@ EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", 
 
 
 def find_images(places: list[str]) -> list[str]:
-    """The paths of the images in `places`, a list of files, folders and patterns, in this order and by name, each once.
+    """Return the paths of the images in `places`, a list of files, folders and patterns, without duplicates.
 
-    A file may be called anything. Of folders, which are not searched further down, and of what a pattern matches, those count
-    whose names end as those of images do; the log says how many do not.
+    A file may have any name. In folders and among the matches of a pattern, only files with an image extension are used; the log
+    counts the ignored files. Folders are searched without their subfolders. The order is that of `places`, then by name.
 
     Raises:
-        UserError: there is no such place, or no image in one.
+        UserError: a place does not exist or contains no image.
     """
     if not places:
         raise UserError("there is nothing to detect on; give --image an image, a folder of images or a pattern such as "
@@ -29,10 +29,10 @@ def find_images(places: list[str]) -> list[str]:
 
 
 def drawing_names(paths: list[str], folder: str) -> list[str]:
-    """A file name in `folder` for the drawing of each image: its own with .png or .jpg, or a longer one where that is taken.
+    """Return a unique file name in `folder` for the drawing of each image: the image's name with .png or .jpg, or a longer one.
 
     Raises:
-        UserError: an image lies in `folder`, where drawings might overwrite it.
+        UserError: an image is in `folder`, where a drawing could overwrite it.
     """
     names, taken = [], set()
     for path in paths:
@@ -41,7 +41,7 @@ def drawing_names(paths: list[str], folder: str) -> list[str]:
         stem, extension = os.path.splitext(os.path.basename(path))
         ending = ".png" if extension.lower() == ".png" else ".jpg"
         name, number = stem + ending, 2
-        while name.lower() in taken:  # some file systems take names that differ in case for the same
+        while name.lower() in taken:  # some file systems ignore case
             name, number = f"{stem}_{number}{ending}", number + 1
         taken.add(name.lower())
         names.append(name)

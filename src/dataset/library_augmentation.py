@@ -1,4 +1,4 @@
-"""Transforms of the library albumentations, which is installed only by those who want it."""
+"""Applies transforms of the library albumentations, an optional dependency."""
 from __future__ import annotations
 
 import random
@@ -9,37 +9,37 @@ from numpy.random import Generator
 from src.dataset.sample import Sample
 from src.errors import UserError
 
-# A box of which less is visible after a transform is dropped.
+# Boxes are dropped if a transform leaves a smaller fraction of them visible.
 MIN_VISIBILITY = 0.5
 
 
 def transform_with_albumentations(sample: Sample, rng: Generator, transforms: list[dict]) -> Sample:
-    """Apply `transforms`, one-key dicts {name: parameters} of the library, to image and boxes; the image's size may change.
+    """Apply `transforms`, one-key dicts {name: parameters} of the library, to image and boxes. The image size may change.
 
-    They are built anew for each sample, as they hold their random state and several threads call this. That takes 0.1 to 0.2 ms
-    a transform.
+    Transforms are created for each sample, because they hold random state and several threads call this function. That takes
+    0.1 to 0.2 ms per transform.
 
     Raises:
-        UserError: a transform fails on this image, or does not give (h, w, 3) uint8.
+        UserError: a transform fails on this image, or does not return (h, w, 3) uint8.
     """
     import albumentations
 
     steps = [getattr(albumentations, name)(**parameters) for item in transforms for name, parameters in item.items()]
-    # Boxes that rounding has made empty are invalid. NoOp stands for a transform that moves boxes: without one, the library
-    # warns that nothing does.
+    # Boxes that rounding made empty are invalid. NoOp counts as a transform that moves boxes. Without such a transform, the
+    # library prints a warning.
     bbox_params = albumentations.BboxParams("pascal_voc", min_visibility=MIN_VISIBILITY, clip=True, filter_invalid_bboxes=True)
     compose = albumentations.Compose([*steps, albumentations.NoOp()], bbox_params=bbox_params)
-    # Compose's argument `seed` would start every transform from the same state, so that they would be applied together.
+    # Compose's argument `seed` would start all transforms from the same state, so that their decisions would be correlated.
     compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
     rows = np.column_stack([sample.boxes, sample.labels])
     try:
         found = compose(image=sample.image, bboxes=rows)
-    except Exception as error:  # whatever the library raises
+    except Exception as error:  # the library may raise any type
         raise _failure(sample, f"{type(error).__name__}: {error}") from error
     image = found["image"]
     if image.dtype != np.uint8 or image.shape[2:] != (3,):
         raise _failure(sample, f"the result is {image.dtype} of shape {image.shape} instead of uint8 with three channels")
-    boxes = found["bboxes"].reshape(-1, 5)  # the library drops the column of labels with the last box
+    boxes = found["bboxes"].reshape(-1, 5)  # without boxes, the library drops the label column
     return sample._replace(image=image, boxes=boxes[:, :4].astype(np.float32), labels=boxes[:, 4].astype(np.int32))
 
 

@@ -1,7 +1,7 @@
-"""Records -> samples -> batches for training and evaluation, read ahead by worker threads, or by MindSpore's worker processes.
+"""Turns records into samples and batches for training and evaluation, prefetched by worker threads or MindSpore's processes.
 
-A sample is a function of the seed and its `Draw` alone. It does not depend on the worker, the batch or what came before, so a
-run that is resumed at any step sees what an uninterrupted one would have seen.
+A sample depends only on the seed and its `Draw`, not on the worker, the batch or earlier samples. A resumed run therefore sees
+the same samples as an uninterrupted run.
 """
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from src.errors import UserError
 logger = logging.getLogger("faster_rcnn")
 share_logger = logging.getLogger("faster_rcnn.share")
 
-# MindSpore's sampler keeps the number of every batch of a run, 8 bytes each. A thousand epochs of COCO are fewer.
+# MindSpore's sampler stores the index of every batch of a run, 8 bytes each. A thousand epochs of COCO are below this limit.
 MAX_IMAGES = 2**27
-NETWORK_COLUMNS = 5  # the first ones of a batch, which the network reads
+NETWORK_COLUMNS = 5  # the first columns of a batch, which are the network's inputs
 
 
 class Draw(NamedTuple):
-    """A place in an epoch."""
-    record: int      # its number
+    """One sample of an epoch."""
+    record: int      # index of the record
     epoch: int
-    repeat: int = 0  # how often the record has come in the epoch before: each time it is augmented in another way
+    repeat: int = 0  # number of earlier occurrences in this epoch; each is augmented differently
 
 
 class Batch(NamedTuple):
-    """B images of one canvas with their annotations, at most G boxes each. A loader makes MindSpore tensors of the first five,
-    which the network reads; the others stay arrays.
+    """B images on the same canvas with their annotations, at most G boxes per image. A loader converts the first five columns,
+    the network's inputs, to MindSpore tensors. All further columns remain arrays.
     """
-    image: np.ndarray          # (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros beside it
+    image: np.ndarray          # (B, H, W, 3) uint8 RGB, each image at the top left of its canvas, zeros elsewhere
     valid_size: np.ndarray     # (B, 2) float32, height and width of the image on its canvas
     boxes: np.ndarray          # (B, G, 4) float32 xyxy, canvas pixels; zeros where padded
     labels: np.ndarray         # (B, G) int32, 0..K-1
@@ -57,26 +57,26 @@ class Batch(NamedTuple):
     image_id: np.ndarray       # (B,) int64
     original_size: np.ndarray  # (B, 2) int32, height and width of the image in its file
     scale: np.ndarray          # (B, 2) float32, canvas pixels per original pixel, (sy, sx)
-    readable: np.ndarray       # (B,) bool, False where a file could not be read: training has the next readable image instead,
-                               # evaluation a black one
+    readable: np.ndarray       # (B,) bool, False if the file could not be read: training uses the next readable image instead,
+                               # evaluation a black image
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """(height, width) of the images' canvas in pixels."""
+        """Return the canvas size (height, width) in pixels."""
         return self.image.shape[1], self.image.shape[2]
 
 
 class Loader:
-    """What the two loaders share: numbers of batches -> batches of arrays, for several workers at once, and their stream.
+    """Base class of the two loaders. `loader[number]` builds a batch of arrays, and several workers may call it at once.
 
-    Of `size` processes, this is number `rank`.
+    The loader serves process number `rank` of `size` processes.
 
     Attributes:
-        records: of which samples are made.
-        canvas_of: (N,) int64, number of each record's canvas, see `choose_canvas`.
-        num_batches: of this process.
-        padding_size: G, length of the box lists: the configuration's, or the most boxes that a record has.
-        unreadable: {path: reason} of the files that could not be read so far; each is logged once.
+        records: the records from which samples are made.
+        canvas_of: (N,) int64, canvas index of each record, see `choose_canvas`.
+        num_batches: number of batches of this process.
+        padding_size: G, length of the box lists: the configured value, or the most boxes of any record if that is larger.
+        unreadable: {path: reason} of the files that could not be read so far. Each file is logged once.
     """
     num_batches: int
 
@@ -95,10 +95,10 @@ class Loader:
         self._lock = threading.Lock()
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
-        """The batches from number `start` on; the workers end whenever the caller stops.
+        """Yield the batches from number `start` on. The workers end when the caller stops iterating.
 
         Raises:
-            UserError: not one training image can be read.
+            UserError: no training image can be read.
         """
         read = _read_with_threads if self.cfg.max_rowsize is None else _read_with_processes
         with contextlib.closing(read(self, start, self.cfg)) as batches:
@@ -110,14 +110,14 @@ class Loader:
 
     def __getitem__(self, number: int) -> Batch:
         draws = self.plan(int(number))
-        # Images are drawn where they stay: collecting them afterwards would copy each once more.
+        # Each image is written directly into the batch. Stacking the images afterwards would copy each of them once more.
         images = np.empty((len(draws), *self.canvases[self.canvas_of[draws[0].record]], 3), dtype=np.uint8)
         rows = [self.row(draw, canvas) for draw, canvas in zip(draws, images)]
         return Batch(images, *map(np.stack, zip(*rows)))
 
     def canvas_order(self, start: int = 0) -> list[tuple[int, int]]:
-        """The canvases of all records, as (height, width), in the order in which the batches from number `start` on first have
-        them; at the end those that they do not have."""
+        """Return the canvases (height, width) of all records, in the order in which the batches from number `start` on first use
+        them. Canvases that these batches do not use come last."""
         used = np.unique(self.canvas_of)
         met: dict = {}
         for number in range(start, len(self)):
@@ -127,15 +127,15 @@ class Loader:
         return [self.canvases[number] for number in {**met, **dict.fromkeys(used)}]
 
     def plan(self, number: int) -> list[Draw]:
-        """What makes up this process's batch of that number, all of one canvas."""
+        """Return the samples of batch `number` of this process, all on one canvas."""
         raise NotImplementedError
 
     def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
-        """A sample: its columns of `Batch` but the first, `image`, which is drawn onto `canvas`."""
+        """Return the columns of `Batch` for one sample, without `image`, which is written to `canvas`."""
         raise NotImplementedError
 
     def read(self, index: int) -> np.ndarray | None:
-        """The image of a record, (h, w, 3) uint8 RGB, or None where its file cannot be read."""
+        """Return the image of a record, (h, w, 3) uint8 RGB, or None if its file cannot be read."""
         record = self.records[index]
         try:
             return read_image(record.path, (record.height, record.width))
@@ -147,7 +147,7 @@ class Loader:
             return None
 
     def sample(self, canvas: np.ndarray, draw: Draw, image: np.ndarray | None, readable: bool) -> tuple:
-        """The columns of a record; its image is transformed onto `canvas` (H, W, 3) uint8, which is black without one."""
+        """Return the columns of a record. `image` is transformed onto `canvas` (H, W, 3) uint8; None makes the canvas black."""
         record = self.records[draw.record]
         size = record.height, record.width
         if image is None:
@@ -165,25 +165,25 @@ class Loader:
 class TrainLoader(Loader):
     """Shuffled, augmented batches of all epochs of a run.
 
-    An epoch is a permutation of the records, cut to whole batches of all processes, of which this one gets its rows: in each
-    step all have images of the same canvas. It gets them as cfg.accumulate_steps batches, the micro-batches of the step. With
-    one canvas the records beyond the last whole batch are left out of the epoch. With several, the last batch of each canvas is
-    filled up with the first records of that canvas in the epoch, so that none is left out. With `data.repeat_threshold`, records
-    with rare classes come more often. The epochs are one stream, so that workers start once a run, and a run that starts at step
-    k gets the batches that one from step 0 gets from its step k on. A record whose file cannot be read is replaced by the next
-    readable one, of the same canvas if there is one.
+    An epoch is a random permutation of the records, split into global batches, one per step. Each process gets its rows as
+    cfg.accumulate_steps micro-batches. In each step, all processes use the same canvas. With one canvas, an epoch leaves out the
+    records after the last whole batch. With several canvases, no record is left out: the last batch of each canvas is filled up
+    with the first records of that canvas in the epoch. With `data.repeat_threshold`, records with rare classes occur more often.
+    All epochs form one stream, so that workers start once per run. A run that starts at step k gets the same batches as a run
+    from step 0 gets from step k on. If a record's file cannot be read, the next readable record replaces it, if possible on the
+    same canvas.
 
     Attributes:
-        steps_per_epoch: as training counts them; step number s begins with batch number s * cfg.accumulate_steps.
+        steps_per_epoch: number of optimizer steps per epoch. Step s begins with batch number s * cfg.accumulate_steps.
 
     Raises:
-        UserError: no record has a box, a batch of the only canvas is larger than the data set, or the run is beyond reason.
+        UserError: no record has a box, the only canvas has fewer records than a global batch needs, or the run is too long.
     """
 
     def __init__(self, dataset: TrainingSet | CocoDataset, cfg, rank: int = 0, size: int = 1):
         super().__init__(training_records(dataset, cfg.data.keep_empty_images), cfg, cfg.data.train_transforms, rank, size)
         self.factors = repeat_factors(self.records, len(dataset.names), cfg.data.repeat_threshold)
-        # Of two epochs: workers may be at the end of one and at the beginning of the next.
+        # Keep two epochs, because some workers may be in one epoch while others are already in the next.
         self.draw_epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
         self.steps_per_epoch = len(self.draw_epoch(0)[0])
         if self.steps_per_epoch == 0:
@@ -200,7 +200,7 @@ class TrainLoader(Loader):
                             "a smaller number of epochs.")
 
     def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Records and repeats of the steps of all processes, (steps_per_epoch, size * accumulate_steps * B) int64, see `Draw`."""
+        """Return records and repeats of all steps and ranks, (steps_per_epoch, size * accumulate_steps * B) int64, see `Draw`."""
         common = self.cfg.batch_size * self.cfg.accumulate_steps * self.size
         order = epoch_order(self.cfg.seed, epoch, self.factors, self.canvas_of)
         batches = one_canvas_batches(order, self.canvas_of, common, fill=len(self.canvases) > 1)
@@ -222,7 +222,7 @@ class TrainLoader(Loader):
         raise UserError(f"not one of the {len(self.records)} training images can be read; above is the reason for each.")
 
     def _in_place_of(self, index: int) -> Iterator[int]:
-        """The record itself, those that follow it on its canvas, then those of other canvases."""
+        """Yield the record itself, then the records after it on its canvas, then the records of other canvases."""
         count = len(self.records)
         for same_canvas in (True, False):
             for other in itertools.chain(range(index, count), range(index)):
@@ -231,14 +231,14 @@ class TrainLoader(Loader):
 
 
 class EvalLoader(Loader):
-    """Batches of every record once, in order, also of those without boxes.
+    """Batches that contain every record once, in order, including records without boxes.
 
-    Of several processes, each gets every size-th batch: an image has the same neighbours whatever their number. The last batch of
-    each canvas is filled up with repeats of its last record. An unreadable file becomes a black image.
+    With several processes, each gets every size-th batch, so that the batches are the same for any number of processes. The last
+    batch of each canvas is padded with copies of its last record. An unreadable file becomes a black image.
 
     Attributes:
-        counts: by batch, the number of its first rows that count; those after them are repeats.
-        num_images: of this process.
+        counts: for each batch, the number of rows to evaluate; rows after these are padding.
+        num_images: number of images of this process.
     """
 
     def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
@@ -260,8 +260,8 @@ class EvalLoader(Loader):
 
 
 def _read_with_threads(source, start, cfg):
-    # A thread pool of the standard library, not GeneratorDataset's worker threads: these outlive their iterator or take up to
-    # 5 s to end, sleep 0.1 s whenever no batch is ready, and turn an error into a page of MindSpore's internals.
+    # Use a thread pool of the standard library, because GeneratorDataset's worker threads outlive their iterator or need up to
+    # 5 s to stop. They also sleep 0.1 s whenever no batch is ready, and turn an error into a page of MindSpore's internals.
     workers = _worker_count(cfg.num_workers)
     numbers = iter(range(start, len(source)))
     pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="data")
@@ -278,7 +278,7 @@ def _read_with_threads(source, start, cfg):
 
 def _read_with_processes(source, start, cfg):
     if start >= len(source):
-        return  # to MindSpore, zero samples mean all of them
+        return  # MindSpore interprets zero samples as all samples
     ds.config.set_prefetch_size(cfg.prefetch_size)
     rows = ds.GeneratorDataset(source, list(Batch._fields), sampler=ds.SequentialSampler(start, len(source) - start),
                                num_parallel_workers=_worker_count(cfg.num_workers), python_multiprocessing=True,
@@ -290,9 +290,9 @@ def _read_with_processes(source, start, cfg):
         iterator.release()
 
 
-@functools.cache  # so that it is said once
+@functools.cache  # so that it is logged once
 def _worker_count(configured: int) -> int:
-    """MindSpore refuses more worker processes than processors, and more threads read no faster."""
+    """Return the number of workers, at most one per processor: MindSpore rejects more processes, more threads are no faster."""
     workers = min(configured, os.cpu_count() or 1)
     if workers < configured:
         logger.info("num_workers is %d, but there are %d processors: %d workers are used", configured, os.cpu_count(), workers)

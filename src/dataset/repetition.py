@@ -1,4 +1,4 @@
-"""Repeat-factor sampling (LVIS, arXiv:1908.03195): images with rare classes come more often."""
+"""Repeat-factor sampling (LVIS, arXiv:1908.03195): images with rare classes occur more often."""
 from __future__ import annotations
 
 import numpy as np
@@ -7,17 +7,17 @@ from src.dataset.annotations import Record
 
 
 def repeat_factors(records: list[Record], num_classes: int, threshold: float) -> np.ndarray:
-    """How often each image comes in an epoch, on average: (N,) float64, at least 1.
+    """Return how often each image occurs per epoch on average: (N,) float64, at least 1.
 
-    A class that a fraction f of the images has gets max(1, sqrt(threshold / f)), an image the most of its classes.
+    The factor of a class in a fraction f of the images is max(1, sqrt(threshold / f)). An image has the largest of its classes.
 
     Args:
         records: the images.
         num_classes: K, without background.
-        threshold: the fraction below which a class is rare; 0 gives 1 for all images.
+        threshold: fraction of images below which a class is rare; 0 means a factor of 1 for all images.
     """
     if not threshold:
-        return np.ones(len(records))  # without a look at every image of a large set
+        return np.ones(len(records))  # avoids a pass over all images of a large data set
     classes = [np.unique(record.labels) for record in records]
     images = np.bincount(np.concatenate(classes), minlength=num_classes)
     by_class = np.maximum(1.0, np.sqrt(threshold * len(records) / np.maximum(images, 1)))
@@ -25,16 +25,15 @@ def repeat_factors(records: list[Record], num_classes: int, threshold: float) ->
 
 
 def draw_repeats(factors: np.ndarray, canvas_of: np.ndarray, offset: float) -> np.ndarray:
-    """How often each image comes in one epoch: (N,) int64, its factor rounded down or up, so that the mean over offsets is the
-    factor.
+    """Return how often each image occurs in one epoch: (N,) int64, its factor rounded down or up; the mean is the factor.
 
-    The paper rounds each factor at random. Here one offset serves all images (systematic sampling), so that each epoch has as
-    many images of each canvas as any other; to make them whole numbers, the factors of a canvas grow by less than one image.
+    The paper rounds each factor at random. Here all images share one offset (systematic sampling), so that the number of images
+    per canvas is the same in every epoch. To make this number an integer, the factors of a canvas grow by less than one image.
 
     Args:
         factors: (N,) float64, at least 1.
-        canvas_of: (N,) number of each image's canvas.
-        offset: uniformly random in [0, 1).
+        canvas_of: (N,) canvas index of each image.
+        offset: uniform random number in [0, 1).
     """
     repeats = np.ones(len(factors), dtype=np.int64)
     for canvas in np.unique(canvas_of):
@@ -48,7 +47,7 @@ def draw_repeats(factors: np.ndarray, canvas_of: np.ndarray, offset: float) -> n
 
 
 def occurrences(order: np.ndarray) -> np.ndarray:
-    """For each entry of `order` (N,) int64, how often its value stands before it: (N,) int64."""
+    """Return how often the value of each entry of `order` (N,) int64 occurs before that entry: (N,) int64."""
     by_value = np.argsort(order, kind="stable")
     values, places = order[by_value], np.arange(len(order))
     first = np.maximum.accumulate(np.where(np.diff(values, prepend=-1) != 0, places, 0))

@@ -1,4 +1,4 @@
-"""Scaling an image to its canvas, and the choice of the canvas."""
+"""Chooses the canvas of an image and scales the image to it."""
 from __future__ import annotations
 
 import math
@@ -12,9 +12,9 @@ from src.dataset.sample import MAX_CROPS, Sample, crop
 
 
 class Scaling(NamedTuple):
-    """How large an image becomes: as large as its canvas allows, or with shortest sides of `shortest` pixels.
+    """How to scale an image: to a shorter side of `shortest` pixels, or if that is None, as large as its canvas allows.
 
-    Where these would make the longest side more than `longest` pixels, that is what it becomes, unless `longest` is None.
+    `longest`, if not None, limits the longer side in pixels. For `exact_factor` and `shrink` see `resize`.
     """
     shortest: float | None = None
     longest: float | None = None
@@ -26,7 +26,7 @@ FIT = Scaling()
 
 
 def scaling_of(item_transforms: list[dict]) -> Scaling:
-    """The scaling that a list of transforms asks for, in its Resize or, the largest that may be drawn, in its ScaleJitter."""
+    """Return the scaling of a list of transforms: from its Resize, or the largest scaling of its ScaleJitter."""
     steps = {name: parameters for item in item_transforms for name, parameters in item.items()}
     if "ScaleJitter" in steps:
         return Scaling(max(steps["ScaleJitter"]["shortest"]), steps["ScaleJitter"]["longest"])
@@ -34,7 +34,7 @@ def scaling_of(item_transforms: list[dict]) -> Scaling:
 
 
 def scaled_size(size: tuple[int, int], shortest: float, longest: float | None) -> tuple[int, int]:
-    """The (height, width) that torchvision's GeneralizedRCNNTransform gives an image of `size`, rounded down to whole pixels."""
+    """Return the (height, width) to which torchvision's GeneralizedRCNNTransform scales `size`, rounded down to whole pixels."""
     scale = shortest / min(size)
     if longest is not None:
         scale = min(scale, longest / max(size))
@@ -42,10 +42,10 @@ def scaled_size(size: tuple[int, int], shortest: float, longest: float | None) -
 
 
 def fitted_size(size: tuple[int, int], canvas_size: tuple[int, int], scaling: Scaling = FIT) -> tuple[int, int]:
-    """The (height, width) in whole pixels of an image of `size` (height, width), scaled by one factor.
+    """Return the (height, width) in whole pixels to which an image of `size` (height, width) is scaled by one factor.
 
-    Without `scaling.shortest` it just fits into `canvas_size` (height, width), and sides are rounded. With it, the size is
-    `scaled_size`, and an image that would not fit into its canvas just fits.
+    Without `scaling.shortest`, the image just fits into `canvas_size` (height, width), and its sides are rounded. Otherwise, the
+    result is `scaled_size`, or if that does not fit into the canvas, the size that just fits.
     """
     if scaling.shortest is not None:
         height, width = scaled_size(size, scaling.shortest, scaling.longest)
@@ -56,18 +56,18 @@ def fitted_size(size: tuple[int, int], canvas_size: tuple[int, int], scaling: Sc
 
 
 def choose_canvas(size: tuple[int, int], canvases: tuple[tuple[int, int], ...], scaling: Scaling) -> int:
-    """The number of the canvas on which an image of `size` (height, width) becomes largest, the first of equals."""
+    """Return the index of the canvas on which an image of `size` (height, width) is largest; ties take the first."""
     return max(range(len(canvases)), key=lambda number: math.prod(fitted_size(size, canvases[number], scaling)))
 
 
 def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT) -> Sample:
-    """Scale image and boxes by one factor to the `fitted_size` on the canvas (H, W, 3) uint8.
+    """Scale image and boxes by one factor to `fitted_size`, into the canvas (H, W, 3) uint8.
 
-    Sides are whole pixels, so boxes are scaled by the ratio that each axis really got. The scaled image is the canvas's own
-    top-left part, which saves a copy; an image that fits already is given back as it is. Images are enlarged by linear
-    interpolation, and made smaller as `scaling.shrink` says: `linear`, or `area`, the mean of the pixels that fall into one.
-    With `scaling.exact_factor`, pixels and boxes are scaled by min(H / h, W / w) along both axes, as cv2.resize(fx=, fy=) does,
-    unless this leaves no whole pixel. Boxes end at the rounded sides.
+    Image sides are whole pixels, so boxes are scaled by the actual ratio of each axis. The result is a view of the canvas's
+    top-left part, which avoids a copy. An image that already has this size is returned unchanged. Enlarging is linear; shrinking
+    follows `scaling.shrink`: `linear`, or `area`, the mean of the pixels that a new pixel covers. With `scaling.exact_factor`,
+    pixels and boxes are scaled by min(H / h, W / w) along both axes, as cv2.resize(fx=, fy=) does, unless no whole pixel would
+    remain. Boxes are clipped to the rounded sides.
     """
     size, limits = _size(sample.image), _size(canvas)
     height, width = fitted_size(size, limits, scaling)
@@ -77,20 +77,20 @@ def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT) -> Sample
 
 def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: list[int], sampling: str, longest: int | None,
                  min_area: float) -> Sample:
-    """Scale image and boxes to a shortest side that is drawn, as `scaled_size` does, and cut the image to the canvas.
+    """Scale image and boxes to a random shortest side with `scaled_size`, and crop the image to the canvas.
 
-    An image that is larger than the canvas (H, W, 3) uint8 keeps a window of its size, or of what there is of it, at a place
-    that is drawn; of the boxes those stay of which `min_area` of their area is left. A window that leaves none of them is drawn
-    again, up to MAX_CROPS times.
+    An image that is larger than the canvas (H, W, 3) uint8 is cropped to a random window of at most the canvas size. Boxes with
+    less than `min_area` of their area inside the window are removed. If a window removes all boxes, another one is sampled, up to
+    MAX_CROPS times.
 
     Args:
-        sample: to be scaled.
-        rng: the sample's own.
-        canvas: to be scaled to; the image may become a part of it.
-        shortest: in pixels, the sides to choose from, or the first and the last of a range.
+        sample: sample to scale.
+        rng: random generator of the sample.
+        canvas: the target; the returned image may be a view of it.
+        shortest: shortest sides in pixels to choose from, or the first and last value of a range.
         sampling: list or range.
-        longest: side in pixels that `shortest` may lead to, or None.
-        min_area: share of a box's area.
+        longest: limit of the longest side in pixels, or None.
+        min_area: fraction of a box's area that must remain.
     """
     drawn = rng.choice(shortest) if sampling == "list" else rng.integers(shortest[0], shortest[-1], endpoint=True)
     height, width = scaled_size(_size(sample.image), int(drawn), longest)
@@ -107,7 +107,7 @@ def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: l
 
 
 def _scale_to(sample: Sample, place: np.ndarray, shrink: str = "linear", factor: float = 0) -> Sample:
-    """Scale image and boxes by `factor` (0: by the ratio of each axis) into `place` (h, w, 3) uint8, unless it has their size."""
+    """Scale image and boxes by `factor` (0: the ratio of each axis) into `place` (h, w, 3) uint8, unless the size is the same."""
     image = sample.image
     (old_height, old_width), (height, width) = _size(image), _size(place)
     if (height, width) != (old_height, old_width):
@@ -120,5 +120,5 @@ def _scale_to(sample: Sample, place: np.ndarray, shrink: str = "linear", factor:
 
 
 def _size(image: np.ndarray) -> tuple[int, int]:
-    """(height, width) in pixels."""
+    """Return (height, width) in pixels."""
     return image.shape[0], image.shape[1]

@@ -1,4 +1,4 @@
-"""What the transforms work on, and cutting a window out of it."""
+"""Defines `Sample`, the input and output of all transforms, and crops samples."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -6,21 +6,21 @@ from typing import NamedTuple
 import numpy as np
 
 UNSCALED = np.ones(2, np.float32)
-MAX_CROPS = 10  # windows that are drawn until one leaves a box
+MAX_CROPS = 10  # attempts to find a window that keeps a box
 
 
 class Sample(NamedTuple):
-    """An image with its boxes. No array of it is changed in place: they may be those of a record."""
+    """An image with its boxes. The arrays may belong to a record, so they are never changed in place."""
     image: np.ndarray             # (h, w, 3) uint8 RGB
-    boxes: np.ndarray             # (n, 4) float32 xyxy, pixels of the image
+    boxes: np.ndarray             # (n, 4) float32 xyxy in pixels of the image
     labels: np.ndarray            # (n,) int32, 0..K-1
-    scale: np.ndarray = UNSCALED  # (2,) float32, pixels of the image per pixel of the file, (sy, sx)
+    scale: np.ndarray = UNSCALED  # (2,) float32 (sy, sx), image pixels per pixel of the file
 
 
 def crop(sample: Sample, top: int, bottom: int, left: int, right: int, min_area: float) -> Sample:
-    """The part of an image between rows top and bottom and columns left and right, the last of them excluded.
+    """Crop a sample to rows top to bottom and columns left to right, both excluding the end.
 
-    Boxes are clipped to it, and go where less than `min_area` of their area is left.
+    Boxes are clipped to the window. Boxes with less than `min_area` of their area inside it are removed.
     """
     areas = _areas(sample.boxes)
     corner = np.array([left, top, left, top], np.float32)

@@ -1,4 +1,4 @@
-"""The self-drawn data set of the quick start: JPEG files and annotations in the COCO2017 layout."""
+"""Generates the synthetic data set of the quick start: JPEG files and annotations in the layout of COCO2017."""
 import json
 import logging
 import os
@@ -13,25 +13,25 @@ from src.errors import UserError
 logger = logging.getLogger("faster_rcnn")
 
 PARAMETERS_FILE = "shapes.json"
-DRAWING_VERSION = 1   # to be raised when the same parameters give other images
+DRAWING_VERSION = 1   # increase it when the same parameters produce different images
 
 
 def ensure_shapes(root: str, train_images: int, val_images: int, height: int, width: int, seed: int) -> None:
-    """Draw the data set into the folder `root`, unless it is there already with the same parameters.
+    """Generate the data set in the folder `root`, unless it already exists there with the same parameters.
 
-    It is drawn into a temporary folder beside `root` and renamed when complete, so `root` is never half a data set.
-    Deterministic by `seed`; training and validation images differ.
+    It is written to a temporary folder next to `root` and renamed when complete, so `root` is never incomplete.
+    The images depend only on the parameters and `seed`. Training and validation images differ.
 
     Args:
         root: folder of the data set.
-        train_images: number of them.
-        val_images: number of them.
-        height: of an image, in pixels.
-        width: of an image, in pixels.
-        seed: of the drawing.
+        train_images: number of training images.
+        val_images: number of validation images.
+        height: image height in pixels.
+        width: image width in pixels.
+        seed: random seed.
 
     Raises:
-        UserError: `root` holds something else or cannot be written.
+        UserError: `root` contains something else or cannot be written.
     """
     parameters = {"train_images": train_images, "val_images": val_images, "height": height, "width": width,
                   "seed": seed, "drawing_version": DRAWING_VERSION}
@@ -48,7 +48,7 @@ def ensure_shapes(root: str, train_images: int, val_images: int, height: int, wi
         try:
             os.rename(partial, root)
         except OSError:
-            # Another process may have drawn the same meanwhile; if not, the rename's own error says what is wrong.
+            # Another process may have generated the same data set meanwhile. Otherwise, the error of os.rename is raised.
             if not _is_drawn(root, parameters):
                 raise
     except OSError as error:
@@ -59,7 +59,7 @@ def ensure_shapes(root: str, train_images: int, val_images: int, height: int, wi
 
 
 def _is_drawn(root, parameters):
-    """Whether `root` holds the data set with these parameters; False when nothing is there yet."""
+    """Return whether `root` contains the data set with these parameters: False if it does not exist or is empty."""
     if not os.path.lexists(root) or (os.path.isdir(root) and not os.listdir(root)):
         return False
     try:
@@ -86,7 +86,7 @@ def _draw_split(root, split, count, height, width, seed):
         image, boxes, category_ids, areas = draw_scene(np.random.default_rng([*seed, number]), height, width)
         name = f"{number + 1:06d}.jpg"
         _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])
-        with open(os.path.join(root, split, name), "wb") as file:  # not cv2.imwrite: it swallows the reason of a failure
+        with open(os.path.join(root, split, name), "wb") as file:  # cv2.imwrite would not report why it failed
             file.write(data.tobytes())
         images.append({"id": number + 1, "file_name": name, "height": height, "width": width})
         for (x1, y1, x2, y2), category_id, area in zip(boxes.tolist(), category_ids.tolist(), areas.tolist()):

@@ -1,4 +1,4 @@
-"""The training and the validation set of a configuration."""
+"""Opens the training set and the validation set of a configuration."""
 from __future__ import annotations
 
 import hashlib
@@ -19,23 +19,23 @@ logger = logging.getLogger("faster_rcnn")
 
 
 class TrainingSet(NamedTuple):
-    """The images of one or several annotation files.
+    """The images of one or more annotation files.
 
-    Of several files, images are numbered 1, 2, ... in the place of their own ids, which may repeat.
+    Images of several files are numbered 1, 2, ..., because their ids may repeat.
     """
-    records: list[Record]   # every image in the files' order
-    names: list[str]        # of the classes, by label
-    annotation_path: str    # the files, for messages
+    records: list[Record]   # one per image, in the files' order
+    names: list[str]        # class names by label
+    annotation_path: str    # paths of the files, for messages
 
 
 def open_training_set(cfg, group: Group) -> TrainingSet:
-    """The training set, from the same annotation files on all processes.
+    """Open the training set, and check that its annotation files are the same on all processes.
 
-    With `data.draw_shapes`, one process of each machine first draws it.
+    With `data.draw_shapes`, one process on each machine first generates it.
 
     Raises:
-        UserError: see `load_coco`, `ensure_shapes`, `common_names` and `check_classes`; there is no data.dataset_dir; the
-            processes' files differ.
+        UserError: see `load_coco`, `ensure_shapes`, `common_names` and `check_classes`; data.dataset_dir is empty; or the
+            files differ between processes.
     """
     parts = _open(cfg.data, cfg.data.train_files, group)
     names = common_names(parts, cfg.data)
@@ -49,7 +49,7 @@ def open_training_set(cfg, group: Group) -> TrainingSet:
 
 
 def training_records(dataset: TrainingSet | CocoDataset, keep_empty_images: bool) -> list[Record]:
-    """The records that are trained on, in order: those with a box and, with `keep_empty_images`, those without as background.
+    """Return the records for training, in order. Records without boxes are included only with `keep_empty_images`.
 
     Raises:
         UserError: no record has a box.
@@ -67,16 +67,16 @@ def training_records(dataset: TrainingSet | CocoDataset, keep_empty_images: bool
 
 
 def open_validation_set(cfg, group: Group, trained: list[str] | None = None) -> CocoDataset:
-    """The validation set, from the same annotation file on all processes; see `open_training_set`.
+    """Open the validation set, and check that its annotation file is the same on all processes.
 
     Args:
         cfg: the configuration.
         group: the process group.
-        trained: names of the detector's classes by label. With `data.unite_classes`, they are those of this set, whether its
-            file has them or not.
+        trained: the detector's class names by label. With `data.unite_classes`, the validation set has these classes, even if
+            its file lacks some of them.
 
     Raises:
-        UserError: as `open_training_set` does.
+        UserError: see `open_training_set`.
     """
     data = cfg.data
     [dataset] = _open(data, [(data.val_anno_path, data.val_img_dir)], group)
@@ -94,7 +94,7 @@ def open_validation_set(cfg, group: Group, trained: list[str] | None = None) -> 
 
 
 def _open(data, files, group):
-    """The data sets of pairs of annotation file and image folder."""
+    """Load the data sets of (annotation file, image folder) pairs."""
     if not data.dataset_dir:
         raise UserError("data.dataset_dir is empty: set it in the YAML file or with -o data.dataset_dir=FOLDER.")
     folder = os.path.expanduser(data.dataset_dir)

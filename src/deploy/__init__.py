@@ -1,1 +1,1 @@
-"""Files that run without this program: the detector as MindIR and ONNX."""
+"""Exports the detector as MindIR and ONNX files, which run without this program."""

@@ -1,4 +1,4 @@
-"""Comparing the outputs of an exported file with those of the network."""
+"""Compares the outputs of an exported file with the outputs of the network."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -7,19 +7,19 @@ import numpy as np
 
 from src.errors import UserError
 
-BOX_TOLERANCE = 1e-2  # pixels of the canvas
+BOX_TOLERANCE = 1e-2  # canvas pixels
 SCORE_TOLERANCE = 1e-4
-# Rounding breaks ties: which of two boxes of equal score is the last proposal, or is suppressed.
+# Share of proposals that may differ, because rounding breaks ties: it decides which of two boxes with equal scores is kept.
 MAX_TIES = 0.01
 
 
 class Agreement(NamedTuple):
-    """How far two sets of outputs are apart.
+    """The differences of two sets of outputs.
 
     Attributes:
-        box_difference: the largest, in pixels of the canvas.
-        score_difference: the largest.
-        alone: number of proposals of either set without a counterpart in the other.
+        box_difference: largest difference of boxes, in canvas pixels.
+        score_difference: largest difference of scores.
+        alone: number of proposals of either set without a counterpart in the opposite set.
         rows: number of proposals in both sets.
     """
     box_difference: float
@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
     rows: int
 
     def holds(self, max_alone: float = MAX_TIES) -> bool:
-        """Whether all but a few proposals, for ties, are within the tolerances; max_alone: the part that need not be."""
+        """Return whether all proposals are within the tolerances, except a share of `max_alone` for ties."""
         return self.alone <= max_alone * self.rows
 
     def __str__(self):
@@ -40,14 +40,14 @@ def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, 
               tolerances: tuple[float, float] = (BOX_TOLERANCE, SCORE_TOLERANCE)) -> Agreement:
     """Compare the outputs of two detectors for the same images, proposal by proposal.
 
-    Proposals of nearly equal scores may have changed places: one that differs from that of its rank beyond the tolerances is
-    compared with all of the other side. The differences are those of the proposals with a counterpart, or of all where none
-    has one.
+    Proposals with nearly equal scores may be swapped. Therefore, a proposal that differs from the proposal at the same index by
+    more than the tolerances is compared with all proposals of the opposite set. The differences refer to the proposals with a
+    counterpart, or to all of them if none has a counterpart.
 
     Args:
         found: boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
-        expected: the same of the other detector.
-        tolerances: of boxes, in pixels, and of scores.
+        expected: boxes and scores of the reference detector.
+        tolerances: tolerance of boxes in pixels, and of scores.
     """
     worst, alone = [], 0
     for boxes, scores, other_boxes, other_scores in zip(*found, *expected):
@@ -65,7 +65,7 @@ def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, 
 
 
 def require_agreement(path: str, result: Agreement) -> None:
-    """Raise a UserError unless `result`, of comparing the exported file with the network, holds."""
+    """Raise a UserError unless `result`, a comparison of the exported file with the network, is within the tolerances."""
     if not result.holds():
         raise UserError(f"{path} is not written, as it would not compute what the network does: {result} (allowed: "
                         f"{BOX_TOLERANCE} pixels, {SCORE_TOLERANCE}, {MAX_TIES:.0%} of the proposals); try another image "
@@ -73,12 +73,12 @@ def require_agreement(path: str, result: Agreement) -> None:
 
 
 def _differences(boxes, scores, other_boxes, other_scores):
-    """(n, 2): the largest difference of boxes and of scores of each row."""
+    """Return the largest difference of boxes and of scores in each row, (n, 2)."""
     count = len(other_scores)
     return np.stack((np.abs(boxes - other_boxes).reshape(count, -1).max(axis=1),
                      np.abs(scores - other_scores).reshape(count, -1).max(axis=1)), axis=1)
 
 
 def _within(differences, tolerances):
-    """(n,) bool, False where a difference is not finite."""
+    """Return whether each row is within the tolerances, (n,) bool; False for NaN and infinity."""
     return (differences <= tolerances).all(axis=1)

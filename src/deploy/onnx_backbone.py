@@ -1,4 +1,4 @@
-"""The convolutional part of a detector as operators of ONNX: backbone, feature pyramid and the RPN's head."""
+"""Converts the convolutional part of a detector to ONNX operators: backbone, feature pyramid and RPN head."""
 from __future__ import annotations
 
 import numpy as np
@@ -11,10 +11,10 @@ from src.models.residual import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlo
 
 
 def pyramid(graph: Graph, network: nn.Cell, image: str) -> list[str]:
-    """The names of the levels (B, C, H_i, W_i) of a `FasterRCNN` for the normalised image (B, 3, H, W).
+    """Add backbone and FPN of a `FasterRCNN`. Return the names of the levels (B, C, H_i, W_i) of a normalised image (B, 3, H, W).
 
     Raises:
-        UserError: the backbone has a cell other than those of mindcv's ResNets.
+        UserError: the backbone has a cell that mindcv's ResNets do not have.
     """
     features = []
     for part in network.backbone.parts:
@@ -24,7 +24,7 @@ def pyramid(graph: Graph, network: nn.Cell, image: str) -> list[str]:
 
 
 def rpn_outputs(graph: Graph, head: nn.Cell, levels: list[str], batch: int) -> list[tuple[str, str]]:
-    """Logits (B, n) and deltas (B, n, 4) of each level, a list of pairs, which `RPNHead` concatenates."""
+    """Return a list with a pair per level: logits (B, n) and deltas (B, n, 4), which `RPNHead` concatenates."""
     outputs = []
     for level in levels:
         hidden = graph.add("Relu", _conv(graph, head.conv, level))
@@ -35,7 +35,7 @@ def rpn_outputs(graph: Graph, head: nn.Cell, levels: list[str], batch: int) -> l
 
 
 def _cell(graph, cell, x):
-    """The output of a cell of the backbone."""
+    """Add a cell of the backbone, and return its output."""
     if isinstance(cell, Chain):
         for inner in cell.cells_in_order:
             x = _cell(graph, inner, x)
@@ -79,7 +79,7 @@ def _conv(graph, conv, x):
 
 
 def _convolve(graph, conv, x, *parameters):
-    """The geometry of nn.Conv2d with other parameters: weight (K, C, h, w) and perhaps bias (K,)."""
+    """Add a convolution with the geometry of `conv` but other parameters: weight (K, C, h, w) and optionally bias (K,)."""
     operator = conv.conv2d
     kernel, stride, dilation = _pair(operator.kernel_size), _pair(operator.stride), _pair(operator.dilation)
     return graph.add("Conv", x, *parameters, kernel_shape=kernel, strides=stride, dilations=dilation, group=operator.group,
@@ -87,18 +87,18 @@ def _convolve(graph, conv, x, *parameters):
 
 
 def _pair(value):
-    """Height and width of MindSpore's number, pair, or shape of four."""
+    """Return height and width of a MindSpore value, which is a number, a pair or a shape of four numbers."""
     return [int(side) for side in np.broadcast_to(value, 4 if np.size(value) == 4 else 2)[-2:]]
 
 
 def _pads(mode, kernel, stride, given):
-    """[top, left, bottom, right] of MindSpore's padding.
+    """Return MindSpore's padding as [top, left, bottom, right].
 
     Args:
         mode: same, valid or pad.
         kernel: (height, width).
         stride: (y, x).
-        given: (top, bottom, left, right) for the mode pad.
+        given: (top, bottom, left, right) if mode is pad.
     """
     if mode.lower() == "pad":
         top, bottom, left, right = map(int, given)
@@ -120,7 +120,7 @@ def _fpn(graph, fpn, features):
 
 
 def _upsampled(graph, upsample, coarse, fine):
-    """`coarse` in the size of `fine`, which has as many channels."""
+    """Return `coarse` resized to the size of `fine`, which has the same number of channels."""
     size = graph.add("Shape", fine)
     if isinstance(upsample, BilinearUpsample):
         return graph.add("Resize", coarse, None, None, size, mode="linear", coordinate_transformation_mode="half_pixel")

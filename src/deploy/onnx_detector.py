@@ -1,4 +1,4 @@
-"""A detector as operators of ONNX: those of `InferenceForward`, in its order and with its shapes."""
+"""Converts a detector to ONNX operators: the operators of `InferenceForward`, in the same order and with the same shapes."""
 from __future__ import annotations
 
 import numpy as np
@@ -14,13 +14,13 @@ from src.models.rpn import UNIT_WEIGHTS
 
 
 def detector_model(forward: InferenceForward, batch: int, height: int, width: int) -> onnx.ModelProto:
-    """The ONNX model of an `InferenceForward` for inputs of one shape.
+    """Return the ONNX model of an `InferenceForward` for inputs of one shape.
 
     Args:
-        forward: of plain operators.
-        batch: B.
-        height: of the canvas, in pixels.
-        width: of the canvas, in pixels.
+        forward: InferenceForward that consists of plain operators.
+        batch: batch size B.
+        height: height of the canvas in pixels.
+        width: width of the canvas in pixels.
 
     Raises:
         UserError: the backbone is not one of mindcv's ResNets.
@@ -35,13 +35,13 @@ def detector_model(forward: InferenceForward, batch: int, height: int, width: in
 
 
 def outputs_of_image(forward: InferenceForward) -> tuple[int, int]:
-    """R and K: how many proposals and classes there are scores of."""
+    """Return R and K, the numbers of proposals and classes in the outputs."""
     return forward.propose.number, forward.network.box_head.classes.out_channels - 1
 
 
 def network_outputs(graph: Graph, forward: InferenceForward, image: str, valid_size: str,
                     shape: tuple[int, int, int]) -> tuple[str, str]:
-    """Boxes (B, R, K, 4) and scores (B, R, K) of image (B, H, W, 3) uint8 and valid_size (B, 2) float32; shape: (B, H, W)."""
+    """Return boxes (B, R, K, 4) and scores (B, R, K). image: (B, H, W, 3) uint8; valid_size: (B, 2) float32; shape: (B, H, W)."""
     net, (batch, height, width) = forward.network, shape
     levels = pyramid(graph, net, _preprocess(graph, forward.preprocess, image, valid_size, height, width))
     limit = graph.add("Gather", valid_size, np.array([1, 0, 1, 0]), axis=1)  # (B, 4): x, y, x, y
@@ -54,7 +54,7 @@ def network_outputs(graph: Graph, forward: InferenceForward, image: str, valid_s
 
 
 def _preprocess(graph, cell, image, valid_size, height, width):
-    """The normalised image (B, 3, H, W): a look-up table for each channel, and its padding."""
+    """Return the normalised and padded image (B, 3, H, W). Each channel is normalised with a look-up table."""
     channels = graph.add("Gather", image, np.array(cell.channels), axis=3)
     index = graph.add("Cast", graph.add("Transpose", channels, perm=[0, 3, 1, 2]), to=onnx.TensorProto.INT32)
     table = cell.table()
@@ -71,7 +71,7 @@ def _preprocess(graph, cell, image, valid_size, height, width):
 
 
 def _propose(graph, cell, all_anchors, outputs, limit, batch):
-    """Proposals (B, R, 4) by falling score, and 1 or 0 for each that is valid or not, (B, R, 1) float32."""
+    """Return proposals (B, R, 4) by descending score, and whether each is valid (1) or not (0), (B, R, 1) float32."""
     boxes, scores = [], []
     for (first, end, kept), (logits, deltas) in zip(cell.levels, outputs):
         level_boxes, level_scores = _best_of_level(graph, cell, kept, all_anchors[first:end], logits, deltas, limit, batch)
@@ -87,8 +87,8 @@ def _propose(graph, cell, all_anchors, outputs, limit, batch):
 
 
 def _best_of_level(graph, cell, kept, anchors, logits, deltas, limit, batch):
-    """The `kept` best boxes of one level, (B, kept, 4), by falling logit, and their scores (B, kept), REJECTED for suppressed or
-    small boxes."""
+    """Return the `kept` best boxes of one level (B, kept, 4) by descending logit, and their scores (B, kept). The score of small
+    boxes and of boxes that NMS removes is REJECTED."""
     if cell.drop_small_first:
         _, large = _boxes(graph, cell, deltas, anchors[None], limit, batch)
         logits = graph.add("Where", graph.add("Squeeze", large, np.array([2])), logits, np.float32(REJECTED))
@@ -103,7 +103,7 @@ def _best_of_level(graph, cell, kept, anchors, logits, deltas, limit, batch):
 
 
 def _boxes(graph, cell, deltas, anchors, limit, batch):
-    """Boxes (B, n, 4) decoded from their anchors and clipped, and whether each is large enough, (B, n, 1) bool."""
+    """Return boxes (B, n, 4), decoded from their anchors and clipped, and whether each is large enough, (B, n, 1) bool."""
     boxes = _decode(graph, deltas, anchors, UNIT_WEIGHTS)
     limit = graph.reshape(limit, batch, 1, 4) if cell.limit is None else cell.limit.asnumpy()[:, [1, 0, 1, 0]]
     boxes = _clip(graph, boxes, limit)
@@ -113,17 +113,17 @@ def _boxes(graph, cell, deltas, anchors, limit, batch):
 
 
 def _survivors(graph, boxes, threshold, batch, count):
-    """Rows (image, box) of the boxes (B, n, 4), by falling score, that no other suppresses."""
-    # Ranks instead of scores, as in the network. Rows (image, 0, box) of the boxes that are kept.
+    """Return the indices (image, box) of the boxes (B, n, 4), sorted by descending score, that NMS keeps."""
+    # Use ranks instead of scores, as in the network. NonMaxSuppression returns indices (image, 0, box) of the kept boxes.
     ranks = np.broadcast_to(np.arange(count, 0, -1, dtype=np.float32), (batch, 1, count))
     chosen = graph.add("NonMaxSuppression", boxes, ranks, np.array([count]), np.array([threshold], np.float32))
     return graph.add("Gather", chosen, np.array([0, 2]), axis=1)
 
 
 def _roi_align(graph, cell, levels, rois, batch, number):
-    """Pooled features (B * R, C, h, w), each from the level of its RoI's size.
+    """Return pooled features (B * R, C, h, w). Each RoI is pooled from the level that matches its size.
 
-    The RoIs of a level are pooled together; then the rows are brought back into the order of the RoIs.
+    All RoIs of a level are pooled together. Then the rows are put back into the order of the RoIs.
     """
     rois = graph.reshape(rois, -1, 4)
     low, high = _halves(graph, rois)
@@ -149,7 +149,7 @@ def _roi_align(graph, cell, levels, rois, batch, number):
 
 
 def _box_head(graph, head, pooled, shape):
-    """Logits (B, R, K + 1) and deltas (B, R, K, 4) of pooled features (B * R, C, h, w); shape: (B, R, K)."""
+    """Return logits (B, R, K + 1) and deltas (B, R, K, 4) for pooled features (B * R, C, h, w). `shape` is (B, R, K)."""
     batch, number, classes = shape
     hidden = graph.reshape(pooled, batch * number, -1)
     for layer in (head.fc1, head.fc2):
@@ -159,7 +159,7 @@ def _box_head(graph, head, pooled, shape):
 
 
 def _predict(graph, cell, logits, deltas, proposals, valid, limit, shape):
-    """Boxes (B, R, K, 4) and scores (B, R, K)."""
+    """Return boxes (B, R, K, 4) and scores (B, R, K)."""
     batch, number, classes = shape
     scores, _ = graph.add("Split", graph.add("Softmax", logits, axis=2), np.array([classes, 1]), axis=2, outputs=2)
     boxes = _decode(graph, deltas, graph.reshape(proposals, batch, number, 1, 4), cell.bbox_weights)
@@ -173,17 +173,17 @@ def _dense(graph, layer, x):
 
 
 def _rows(graph, table, index):
-    """Rows (B, S, C) of table (B, N, C) at index (B, S)."""
+    """Return the rows (B, S, C) of table (B, N, C) at index (B, S)."""
     return graph.add("GatherND", table, graph.add("Unsqueeze", index, np.array([2])), batch_dims=1)
 
 
 def _halves(graph, boxes):
-    """The upper left and lower right corners (..., 2) of boxes (..., 4)."""
+    """Return the upper left and lower right corners (..., 2) of boxes (..., 4)."""
     return graph.add("Split", boxes, np.array([2, 2]), axis=-1, outputs=2)
 
 
 def _decode(graph, deltas, reference, weights):
-    """As `src.models.boxes.decode`, x and y together."""
+    """Decode boxes as `src.models.boxes.decode` does, with x and y in one operator."""
     low, high = _halves(graph, reference)
     side = graph.add("Sub", high, low)
     centre = graph.add("Add", low, graph.add("Mul", side, np.float32(0.5)))
@@ -195,5 +195,5 @@ def _decode(graph, deltas, reference, weights):
 
 
 def _clip(graph, boxes, limit):
-    """Boxes clipped to 0 and `limit`, of a shape that broadcasts to theirs."""
+    """Return boxes clipped to 0..limit, where the shape of `limit` broadcasts to the boxes."""
     return graph.add("Min", graph.add("Max", boxes, np.float32(0)), limit)

@@ -1,7 +1,7 @@
-"""Exported detectors as ONNX files.
+"""Exports detectors as ONNX files.
 
-MindSpore 2.10's own exporter fails at the operator ResizeBilinearV2, or ResizeNearestNeighborV2 where
-backbone.fpn.upsample_mode is nearest. Therefore the graph is built here from the network's weights.
+MindSpore 2.10's exporter fails at the operator ResizeBilinearV2, or at ResizeNearestNeighborV2 if
+backbone.fpn.upsample_mode is nearest. Therefore this package builds the graph from the network's weights.
 """
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def check_possible(cfg) -> None:
 
 
 def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray) -> None:
-    """Write a network with its weights, for inputs of the shapes given.
+    """Write a network with its weights for inputs of the given shapes.
 
     Args:
-        path: of the file.
-        forward: InferenceForward of plain operators.
+        path: path of the file.
+        forward: InferenceForward that consists of plain operators.
         image: (B, H, W, 3) uint8.
         valid_size: (B, 2) float32.
     """
-    from src.deploy.onnx_detector import detector_model  # here: it needs the package onnx
+    from src.deploy.onnx_detector import detector_model  # imported here because it needs the package onnx
     model = detector_model(forward, len(valid_size), *image.shape[1:3])
     with open(path, "wb") as file:
         file.write(model.SerializeToString())
 
 
 def run(path: str, batches: list) -> tuple[np.ndarray, np.ndarray]:
-    """ONNX Runtime's outputs on the CPU for a list of (image, valid_size), joined: boxes (n, R, K, 4) and scores (n, R, K)."""
+    """Run a file on the CPU with ONNX Runtime for a list of (image, valid_size). Return boxes (n, R, K, 4), scores (n, R, K)."""
     import onnxruntime
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = [session.run(["boxes", "scores"], {"image": image, "valid_size": valid_size}) for image, valid_size in batches]

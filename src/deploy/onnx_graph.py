@@ -1,4 +1,4 @@
-"""Building an ONNX graph operator by operator."""
+"""Builds an ONNX graph operator by operator."""
 from __future__ import annotations
 
 import hashlib
@@ -9,28 +9,28 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# ONNX Runtime reads these from 1.15 on.
+# ONNX Runtime supports these versions since 1.15.
 OPSET, IR_VERSION = 17, 8
 
 
 class Graph:
-    """Operators in the order in which they run, and their constants.
+    """A list of operators in execution order, with their constants.
 
-    Tensors are represented by their names. A numpy array given as the input of an operator becomes a constant; arrays that are
-    equal become one.
+    Tensors are represented by their names. A NumPy array as an input of an operator becomes a constant. Equal arrays share one
+    constant.
 
     Args:
-        outer: the graph that this one is a branch of. Its tensors may be used here, and its constants are shared.
+        outer: the parent graph, if this graph is a branch. Its tensors can be used here, and its constants are shared.
     """
 
     def __init__(self, outer: Graph | None = None):
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = outer.constants if outer else {}
         self._names: dict[tuple, str] = outer._names if outer else {}
-        self._counter: list[int] = outer._counter if outer else [0]  # of the operators of all branches
+        self._counter: list[int] = outer._counter if outer else [0]  # counts the operators of all branches
 
     def add(self, operator: str, *inputs, outputs: int = 1, **attributes) -> Any:
-        """Append an operator of ONNX; an input of None is left out. Returns the name of its output, or a tuple of several."""
+        """Append an ONNX operator, and return the name of its output, or a tuple of names. An input of None is omitted."""
         names = [self._name(tensor) for tensor in inputs]
         results = tuple(f"{operator.lower()}_{self._counter[0]}" + (f"_{i}" if outputs > 1 else "") for i in range(outputs))
         self._counter[0] += 1
@@ -38,20 +38,20 @@ class Graph:
         return results if outputs > 1 else results[0]
 
     def reshape(self, tensor, *shape: int) -> str:
-        """The tensor in another shape, of which one number may be -1."""
+        """Return the tensor reshaped to `shape`, in which one number may be -1."""
         return self.add("Reshape", tensor, np.array(shape, np.int64))
 
     def cast(self, tensor, kind: type) -> str:
-        """The tensor as numbers of numpy's type `kind`."""
+        """Return the tensor converted to the NumPy type `kind`."""
         return self.add("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
 
     def choose(self, number: str, cases: list[Callable[[Graph], list[str]]], outputs: list[tuple]) -> list[str]:
-        """The outputs of the case with this number, the only one that is computed.
+        """Return the outputs of case `number`. Only this case is computed.
 
         Args:
             number: an int64 scalar.
-            cases: each appends its operators to the graph that it gets, and returns its outputs.
-            outputs: (numpy type, shape) of each.
+            cases: functions that add operators to the graph they receive, and return their outputs.
+            outputs: (NumPy type, shape) of each output.
         """
         if len(cases) == 1:
             return cases[0](self)
@@ -66,12 +66,12 @@ class Graph:
         return list(chosen) if len(outputs) > 1 else [chosen]
 
     def model(self, inputs: dict, outputs: dict, defaults: dict[str, np.ndarray] | None = None) -> onnx.ModelProto:
-        """The graph as an ONNX model, checked.
+        """Return the graph as an ONNX model, and check it.
 
         Args:
-            inputs: name -> (numpy type, shape).
-            outputs: name -> (numpy type, shape), names that `rename` gave.
-            defaults: name -> array, of further inputs that may be left out.
+            inputs: {name: (NumPy type, shape)}.
+            outputs: {name: (NumPy type, shape)}, with names set by `rename`.
+            defaults: {name: array}, default values of further, optional inputs.
         """
         defaults = defaults or {}
         inputs = {**inputs, **{name: (array.dtype, array.shape) for name, array in defaults.items()}}

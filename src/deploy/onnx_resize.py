@@ -1,7 +1,7 @@
-"""Scaling an image to its canvas as operators of ONNX: what src/dataset/resize.py does, with OpenCV's arithmetic.
+"""Scales an image to its canvas with ONNX operators, as src/dataset/resize.py does, with OpenCV's arithmetic.
 
-OpenCV's linear interpolation of 8-bit images works on integers, and so do these operators: the scaled pixels are the same.
-(ONNX's own Resize computes in floating point, up to one grey level apart.)
+OpenCV's linear interpolation of 8-bit images uses integers. These operators do the same, so the scaled pixels are identical.
+(ONNX's Resize computes in floating point and differs by up to one grey level.)
 """
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from src.dataset.resize import Scaling
 from src.deploy.onnx_graph import Graph
 
-# OpenCV's coefficients have 11 bits. Between the passes over columns and rows it drops 4 bits, after the second one 16 and 2.
+# OpenCV's coefficients have 11 bits. It drops 4 bits between the passes over columns and rows, then 16 and 2 bits at the end.
 UNIT, FIRST_SHIFT, SECOND_SHIFT, LAST_SHIFT = 1 << 11, 1 << 4, 1 << 16, 1 << 2
 
 
 def fitted_sizes(graph: Graph, size: str, canvases: tuple[tuple[int, int], ...], scaling: Scaling) -> str:
-    """`src.dataset.resize.fitted_size` of an image on each canvas, (C, 2) int64.
+    """Return `src.dataset.resize.fitted_size` of an image on each canvas, (C, 2) int64.
 
     Args:
         size: (2,) int64, height and width of the image.
@@ -36,24 +36,24 @@ def fitted_sizes(graph: Graph, size: str, canvases: tuple[tuple[int, int], ...],
 
 
 def _slack(graph, exact):
-    """0 in a runtime that computes with 64 bits. OpenVINO's 32 would often make 799 of 800.0 by the scale's rounding."""
+    """Return 0 in a runtime with 64-bit floats, else 1e-3. OpenVINO's 32-bit floats would often round 800.0 down to 799."""
     one = graph.add("Div", exact, exact)
     held = graph.add("Sub", graph.add("Add", one, np.float64(1e-12)), one)
     return graph.add("Where", graph.add("Greater", held, np.float64(0)), np.float64(0), np.float64(1e-3))
 
 
 def largest(graph: Graph, sizes: str) -> str:
-    """The number of the canvas on which the image becomes largest, the first of equals, an int64 scalar; sizes: (C, 2) int64."""
+    """Return the index of the canvas with the largest scaled image, an int64 scalar; ties take the first. sizes: (C, 2) int64."""
     areas = graph.cast(graph.add("ReduceProd", sizes, axes=[1], keepdims=0), np.int32)
     return graph.add("ArgMax", areas, axis=0, keepdims=0)
 
 
 def on_canvas(graph: Graph, image: str, sides: tuple[str, str, str, str], canvas: tuple[int, int], shrink: str) -> str:
-    """Images (B, H, W, 3) uint8 on their canvas, black beside them, of image (B, h, w, 3) uint8.
+    """Return images (B, H, W, 3) uint8 on their canvas, with zeros elsewhere, for image (B, h, w, 3) uint8.
 
     Args:
-        sides: (2,) int64 each, for y and x: the size h and w, height and width on the canvas, and two lengths before and after
-            scaling, whose ratio is the factor.
+        sides: tensors (2,) int64 for y and x: the image size (h, w), its size on the canvas, and two lengths before and after
+            scaling, whose ratio is the scale factor.
         canvas: (H, W).
         shrink: linear or area, see `src.dataset.resize.resize`.
     """
@@ -67,7 +67,7 @@ def on_canvas(graph: Graph, image: str, sides: tuple[str, str, str, str], canvas
 
 
 def _linear(graph, image, axes):
-    """cv2.resize with INTER_LINEAR; axes: (size, scaled, before, after, side of the canvas) of y and x."""
+    """Scale as cv2.resize with INTER_LINEAR. `axes`: (size, scaled, before, after, side of the canvas) for y and x."""
     (rows, row_weights), (columns, column_weights) = (_taps(graph, axis) for axis in axes)
     total = np.int32(LAST_SHIFT // 2)
     for row, row_weight in zip(rows, row_weights):
@@ -81,10 +81,10 @@ def _linear(graph, image, axes):
 
 
 def _taps(graph, axis):
-    """The two pixels that each place of the canvas is made of, and their weights of UNIT together, or 0 beyond the new side.
+    """Return the two source pixels of each canvas position and their weights, which add up to UNIT, or to 0 outside the image.
 
-    Place i is at (i + 0.5) * before / after - 0.5, between pixels; numerators and denominators are whole numbers here.
-    OpenCV has that number in 32 bits before it takes the fraction.
+    Position i is at (i + 0.5) * before / after - 0.5 between source pixels. Here, numerators and denominators are integers.
+    OpenCV stores this number in 32 bits before it takes the fraction.
 
     Returns:
         ((length,), (length,)) int64 and ((length,), (length,)) int32.
@@ -92,7 +92,7 @@ def _taps(graph, axis):
     old, new, before, after, length = axis
     place = np.arange(length)
     double = graph.add("Mul", after, np.array([2]))
-    # (place + 0.5) * before / after - 0.5 + 1, so that nothing is negative.
+    # (place + 0.5) * before / after - 0.5 + 1, which is never negative.
     numerator = graph.add("Add", graph.add("Mul", before, 2 * place + 1), after)
     whole = graph.add("Div", numerator, double)
     rest = graph.add("Sub", numerator, graph.add("Mul", whole, double))
@@ -111,21 +111,21 @@ def _taps(graph, axis):
 
 
 def _area(graph, image, axes):
-    """cv2.resize with INTER_AREA where neither side grows: the mean of what a pixel covers, by differences of running sums.
+    """Scale as cv2.resize with INTER_AREA if neither side grows: the mean of the covered pixels, from differences of prefix sums.
 
-    OpenCV adds in another order, in 32 bits, so that a mean near a half may be rounded the other way.
+    OpenCV sums in another order and in 32 bits, so a mean near .5 may be rounded differently.
     """
     values = graph.cast(image, np.int32)
     for number, axis in zip((1, 2), axes):
         values = _means(graph, values, number, *axis)
     doubled = [graph.add("Equal", before, graph.add("Mul", after, np.array([2]))) for _, _, before, after, _ in axes]
-    # Of squares of four pixels OpenCV rounds halves up, of all else to even numbers.
+    # OpenCV rounds means of 2x2 pixels half up, and all other means half to even.
     up = graph.add("Floor", graph.add("Add", values, np.float64(0.5)))
     return graph.cast(graph.add("Where", graph.add("And", *doubled), up, graph.add("Round", values)), np.uint8)
 
 
 def _means(graph, values, axis, old, new, before, after, length):
-    """The mean of `values` between the borders of each place along an axis, float64; 0 beyond the new side."""
+    """Return the mean of `values` between the borders of each canvas position along an axis, float64; 0 outside the image."""
     shape = [-1 if number == axis else 1 for number in range(4)]
     sums = graph.add("CumSum", values, np.int64(axis), exclusive=1)
     border = graph.add("Min", graph.add("Mul", before, np.arange(length + 1)), graph.add("Mul", old, after))

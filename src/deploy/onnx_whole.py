@@ -1,4 +1,4 @@
-"""A detector as one ONNX file that does the whole job: from an image of any size to the detections on it."""
+"""Exports a complete detector as one ONNX file: from an image of any size to its detections."""
 from __future__ import annotations
 
 import numpy as np
@@ -11,21 +11,21 @@ from src.deploy.onnx_resize import fitted_sizes, largest, on_canvas
 from src.evaluation.detections import MIN_SIDE
 from src.models.faster_rcnn import InferenceForward
 
-SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"  # inputs that may be left out
+SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"  # optional inputs
 
 
 def whole_model(forwards: dict[tuple[int, int], InferenceForward], cfg, metadata: dict[str, str]) -> onnx.ModelProto:
-    """The ONNX model of what `src.detector.Predictor.detect` does, for images of any size.
+    """Return an ONNX model that does the same as `src.detector.Predictor.detect`, for images of any size.
 
-    Its inputs are image (h, w, 3) uint8 RGB, and score_threshold and iou_threshold, (1,) float32, whose defaults are those of
-    cfg.infer. Its outputs are boxes (N, 4) float32 xyxy in pixels of the image, scores (N,) float32 and labels (N,) int64 by
-    falling score. With cfg.batch_size B above 1, image is (B, h, w, 3), and a further output images (N,) int64 says on which of
-    them a detection is, the first image's come first.
+    Inputs: image (h, w, 3) uint8 RGB, and the optional score_threshold and iou_threshold, (1,) float32, with the defaults of
+    cfg.infer. Outputs: boxes (N, 4) float32 xyxy in pixels of the image, scores (N,) float32 and labels (N,) int64, by
+    descending score. If the batch size B (cfg.batch_size) is above 1, image is (B, h, w, 3), and a further output images
+    (N,) int64 contains the image index of each detection, in ascending order.
 
     Args:
-        forwards: by canvas (H, W), of plain operators and with one network.
+        forwards: {canvas (H, W): InferenceForward of plain operators}, all with the same network.
         cfg: the configuration.
-        metadata: texts that travel with the model.
+        metadata: strings stored in the model.
 
     Raises:
         UserError: the backbone is not one of mindcv's ResNets.
@@ -36,7 +36,7 @@ def whole_model(forwards: dict[tuple[int, int], InferenceForward], cfg, metadata
     size = graph.add("Gather", graph.add("Shape", image), np.array([1, 2]))
     boxes, scores, scale = _on_best_canvas(graph, forwards, cfg, image, size)
     place, scores = _best(graph, boxes, scores, (batch, rows, classes), cfg.infer.max_box_num)
-    # Rows of `place`: which image, and which of its pairs of a proposal and a class.
+    # Columns of `place`: index of the image, and index of the (proposal, class) pair.
     number, pair = (graph.reshape(part, -1) for part in graph.add("Split", place, np.array([1, 1]), axis=1, outputs=2))
     chosen = graph.add("GatherND", graph.reshape(boxes, batch, rows * classes, 4), place)
     limit, scale = (graph.add("Gather", sides, np.array([1, 0, 1, 0])) for sides in (graph.cast(size, np.float32), scale))
@@ -56,15 +56,15 @@ def whole_model(forwards: dict[tuple[int, int], InferenceForward], cfg, metadata
 
 
 def _on_best_canvas(graph, forwards, cfg, image, size):
-    """Boxes (B, R, K, 4) in pixels of the canvas on which the images become largest, scores (B, R, K), and scale (2,) float32,
-    canvas pixels per pixel of the image along y and x."""
+    """Return boxes (B, R, K, 4) in pixels of the canvas with the largest scale, scores (B, R, K), and scale (2,) float32, canvas
+    pixels per image pixel along y and x."""
     transforms, batch, canvases = cfg.data.eval_transforms.item_transforms, cfg.batch_size, tuple(forwards)
     scaling = scaling_of(transforms)
     sizes = fitted_sizes(graph, size, canvases, scaling)
     number = largest(graph, sizes)
     scaled = graph.add("Gather", sizes, number)
     sides = size, scaled, size, scaled
-    if scaling.exact_factor:  # of the axis that fills the canvas
+    if scaling.exact_factor:  # use the axis that fills the canvas
         limits = graph.add("Gather", np.array(canvases), number)
         shares = graph.add("Div", graph.cast(size, np.float32), graph.cast(limits, np.float32))
         axis = graph.add("Expand", graph.add("ArgMax", shares, axis=0), np.array([2]))
@@ -83,27 +83,27 @@ def _on_best_canvas(graph, forwards, cfg, image, size):
 
 
 def _best(graph, boxes, scores, shape, max_box_num):
-    """What `src.evaluation.detections.select_detections` selects: place (N, 2) int64, image and number of the pair of a proposal
-    and a class among all R * K, and scores (N,).
+    """Select detections as `src.evaluation.detections.select_detections` does. Return place (N, 2) int64, the image index and the
+    index of the (proposal, class) pair among all R * K, and scores (N,).
 
     Args:
         boxes: (B, R, K, 4).
         scores: (B, R, K).
         shape: (B, R, K).
-        max_box_num: the most detections of an image, or None.
+        max_box_num: maximum number of detections per image, or None.
     """
     batch, rows, classes = shape
     low, high = graph.add("Split", boxes, np.array([2, 2]), axis=3, outputs=2)
-    # A NaN coordinate fails the comparison.
+    # A comparison with NaN is false, so boxes with a NaN coordinate are dropped.
     large = graph.cast(graph.add("GreaterOrEqual", graph.add("Sub", high, low), np.float32(MIN_SIDE)), np.int32)
     scores = graph.add("Where", graph.add("Equal", graph.add("ReduceMin", large, axes=[3], keepdims=0), np.int32(1)), scores,
                        np.float32(0))
-    # Each class has boxes of its own, so that what the operator calls images are pairs of an image and a class.
+    # Boxes differ by class, so each (image, class) pair is treated as one batch element of the operator.
     by_class = graph.reshape(graph.add("Transpose", scores, perm=[0, 2, 1]), batch * classes, 1, rows)
     kept = graph.add("NonMaxSuppression", graph.reshape(graph.add("Transpose", boxes, perm=[0, 2, 1, 3]), -1, rows, 4), by_class,
                      np.array([rows]), IOU_THRESHOLD, SCORE_THRESHOLD)
     flat = graph.add("ScatterND", np.zeros((batch * classes, 1, rows), np.float32), kept, graph.add("GatherND", by_class, kept))
-    # Back to the order of the proposals: of equal scores the first one comes first.
+    # Restore the order of the proposals, so that ties take the first.
     flat = graph.reshape(graph.add("Transpose", graph.reshape(flat, batch, classes, rows), perm=[0, 2, 1]), batch, -1)
     most = min(max_box_num or rows * classes, rows * classes)
     best, pairs = graph.add("TopK", flat, np.array([most]), axis=1, outputs=2)

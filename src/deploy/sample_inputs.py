@@ -1,4 +1,4 @@
-"""Inputs on which an exported detector is compared with the network."""
+"""Provides inputs for the comparison of an exported detector with the network."""
 from __future__ import annotations
 
 import numpy as np
@@ -13,14 +13,14 @@ DRAWN_SIZE = (480, 640)  # height, width
 
 
 def sample_images(places: list[str], count: int) -> list[np.ndarray]:
-    """Images, (h, w, 3) uint8 RGB each.
+    """Return sample images, (h, w, 3) uint8 RGB each.
 
     Args:
         places: files, folders or patterns, see `find_images`.
-        count: of images that are drawn where `places` is empty.
+        count: number of synthetic images if `places` is empty.
 
     Raises:
-        UserError: there is no such place, or an image cannot be read.
+        UserError: a place does not exist or an image cannot be read.
     """
     if not places:
         return [draw_scene(np.random.default_rng([0, number]), *DRAWN_SIZE)[0] for number in range(count)]
@@ -34,9 +34,9 @@ def sample_images(places: list[str], count: int) -> list[np.ndarray]:
 
 
 def batches_of(images: list[np.ndarray], cfg, canvas: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The images as inputs of the network for the canvas (H, W): image (B, H, W, 3) uint8 and valid_size (B, 2) float32 each.
+    """Return the images as inputs for the canvas (H, W), a list of pairs: image (B, H, W, 3) uint8 and valid_size (B, 2) float32.
 
-    Batches have cfg.batch_size images; the last one is filled up with the first images.
+    Batches have cfg.batch_size images. The last batch is filled up with the first images.
     """
     size, count = cfg.batch_size, len(images)
     canvases = np.empty((-(-count // size) * size, *canvas, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Exported detectors that do the whole job, as ONNX files, and their comparison with what infer.py does."""
+"""Exports complete detectors as ONNX files, and compares their detections with infer.py's."""
 from __future__ import annotations
 
 import hashlib
@@ -16,23 +16,23 @@ from src.errors import UserError
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
-# The settings that decide, with the weights, what a detector finds.
+# The settings that, with the weights, determine the detections.
 DECISIVE: dict = {"net": True, "backbone": True, "rpn_head": {"anchor_generator", "test_proposal"}, "bbox_head": True,
                   "infer": True, "data": {"target_size", "eval_transforms"}}
-CORNER_TOLERANCE = 0.01  # pixels; boxes without area have no IoU
-# Of the first image, beside its own size: an upright one, a large and a small one.
+CORNER_TOLERANCE = 0.01  # in pixels, for boxes without area, which have no IoU
+# Scale factors for the enlarged and the reduced copy of the first image.
 LARGE, SMALL = 2.5, 0.4
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4), scores (n,) and labels (n,) of an image
 
 
 class Tolerance(NamedTuple):
-    """What two detectors may differ by.
+    """Allowed differences between two detectors.
 
     Attributes:
-        min_iou: of counterparts, exclusive.
-        score: largest difference of counterparts' scores.
-        min_share: of the detections that must have a counterpart.
+        min_iou: lowest IoU of counterparts, exclusive.
+        score: largest difference of scores of counterparts.
+        min_share: share of the detections that must have a counterpart.
     """
     min_iou: float
     score: float
@@ -40,16 +40,16 @@ class Tolerance(NamedTuple):
 
 
 FINE = Tolerance(0.99, 1e-3, 0.99)
-ROUGH = Tolerance(0.7, 0.2, 0.9)  # for int8: it is no longer the same network, but it has to be one
+ROUGH = Tolerance(0.7, 0.2, 0.9)  # for int8, whose detections differ, but must still be similar
 
 
 class DetectionAgreement(NamedTuple):
-    """How many of the detections of both sides have a counterpart on the other.
+    """The number of detections of two detectors that have a counterpart.
 
     Attributes:
-        found: number of detections that must have one, of both sides.
-        alone: number of those that have none.
-        score_difference: the largest of two counterparts.
+        found: number of detections of both detectors that must have a counterpart.
+        alone: number of these detections without a counterpart.
+        score_difference: largest score difference of two counterparts.
     """
     found: int
     alone: int
@@ -61,16 +61,16 @@ class DetectionAgreement(NamedTuple):
 
 
 def write(path: str, network: FasterRCNN, cfg, names: list[str]) -> None:
-    """Write the file of a network of plain operators, see `src.deploy.onnx_whole.whole_model`."""
-    from src.deploy.onnx_whole import whole_model  # here: it needs the package onnx
+    """Write a network of plain operators to a file, see `src.deploy.onnx_whole.whole_model`."""
+    from src.deploy.onnx_whole import whole_model  # imported here because it needs the package onnx
     forwards = {canvas: InferenceForward(network, cfg, canvas).set_train(False) for canvas in cfg.data.canvases}
     model = whole_model(forwards, cfg, metadata(cfg, names))
     Path(path).write_bytes(model.SerializeToString())
 
 
 def metadata(cfg, names: list[str]) -> dict[str, str]:
-    """What travels with a file: names of the classes by label and canvases (height, width) as JSON, a digest of the settings that
-    decide what is found, and the version of this project."""
+    """Return the metadata of a file: class names by label and canvases (height, width) as JSON, a digest of the settings that
+    determine the detections, and the version of this project."""
     settings = json.dumps(cfg.model_dump(include=DECISIVE), sort_keys=True)
     found = re.search(r'^version = "(.*)"$', PYPROJECT.read_text(encoding="utf-8"), re.MULTILINE)
     return {"names": json.dumps(names, ensure_ascii=False), "canvases": json.dumps(cfg.data.canvases),
@@ -78,22 +78,22 @@ def metadata(cfg, names: list[str]) -> dict[str, str]:
 
 
 class FileDetector:
-    """An exported file in ONNX Runtime on the CPU.
+    """Runs an exported file with ONNX Runtime on the CPU.
 
     Args:
-        path: of the file.
-        batch: B that it takes.
+        path: path of the file.
+        batch: batch size B of the file.
     """
 
     def __init__(self, path: str, batch: int):
         import onnxruntime
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # that an input has a default is no cause for a warning
+        options.log_severity_level = 3  # hide the warning that an input has a default
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.batch = batch
 
     def __call__(self, images: np.ndarray, threshold: float) -> list[Detections]:
-        """The detections on each of the images (B, h, w, 3) uint8 RGB with scores above the threshold."""
+        """Return the detections with scores above the threshold for each image of (B, h, w, 3) uint8 RGB."""
         image = images if self.batch > 1 else images[0]
         outputs: Any = self.session.run(None, {"image": image, "score_threshold": np.array([threshold], np.float32)})
         boxes, scores, labels, *others = outputs
@@ -102,8 +102,8 @@ class FileDetector:
 
 
 def of_several_sizes(images: list[np.ndarray], batch: int) -> list[np.ndarray]:
-    """Batches (B, h, w, 3) of each image, and of the first one made upright or wide, large and small. The images of a batch are
-    one image, mirrored and turned."""
+    """Return a batch (B, h, w, 3) for each image, and for a rotated, an enlarged and a reduced copy of the first image. A batch
+    contains one image and its mirrored and flipped copies."""
     first = images[0]
     sizes = [np.rot90(first), *(cv2.resize(first, None, fx=factor, fy=factor) for factor in (LARGE, SMALL)
                                 if factor * min(first.shape[:2]) >= 1)]
@@ -113,13 +113,13 @@ def of_several_sizes(images: list[np.ndarray], batch: int) -> list[np.ndarray]:
 
 def compare(detect: FileDetector, predictor: Predictor, batches: list[np.ndarray],
             tolerance: Tolerance = FINE) -> DetectionAgreement:
-    """Compare the detections of a file with those of the network.
+    """Compare the detections of an exported file with the network's detections.
 
     Args:
-        detect: the file.
-        predictor: the network; the thresholds are those of its configuration.
-        batches: of images, (B, h, w, 3) uint8 each.
-        tolerance: that counterparts are within.
+        detect: detector of the file.
+        predictor: predictor of the network; its configuration provides the thresholds.
+        batches: batches of images, (B, h, w, 3) uint8 each.
+        tolerance: maximum differences of counterparts.
     """
     infer, found, alone, worst = predictor.cfg.infer, 0, 0, 0.0
     for images in batches:
@@ -133,10 +133,10 @@ def compare(detect: FileDetector, predictor: Predictor, batches: list[np.ndarray
 
 
 def quantize(path: str, batches: list[np.ndarray]) -> None:
-    """Turn a file into one that computes convolutions and dense layers in int8, by ONNX Runtime's static quantisation.
+    """Quantise a file in place: convolutions and dense layers compute in int8, by ONNX Runtime's static quantisation.
 
-    Weights are scaled by channel, to 7 bits: products of 8 saturate on x86 processors without VNNI. The range of each activation
-    is that on the batches (B, h, w, 3) uint8.
+    Weights are scaled per channel, to 7 bits, because 8-bit products saturate on x86 processors without VNNI. The range of each
+    activation is measured on the batches (B, h, w, 3) uint8.
     """
     import onnx
     import onnxruntime
@@ -151,9 +151,9 @@ def quantize(path: str, batches: list[np.ndarray]) -> None:
 
     model = onnx.load(path)
     kept = {entry.key: entry.value for entry in model.metadata_props}
-    # The graph needs none of its preparations, of which there would be a warning.
+    # Mark the graph as preprocessed to avoid a warning. It needs no preprocessing.
     onnx.helper.set_model_props(model, {**kept, "onnx.quant.pre_process": "onnxruntime.quant"})
-    onnxruntime.set_default_logger_severity(3)  # of the calibration's sessions, see FileDetector
+    onnxruntime.set_default_logger_severity(3)  # for the calibration's sessions, see FileDetector
     quantization.quantize_static(model, path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
                                  op_types_to_quantize=["Conv", "Gemm"], activation_type=quantization.QuantType.QUInt8,
                                  weight_type=quantization.QuantType.QInt8, reduce_range=True)
@@ -161,7 +161,7 @@ def quantize(path: str, batches: list[np.ndarray]) -> None:
 
 
 def require(path: str, result: DetectionAgreement, tolerance: Tolerance = FINE) -> None:
-    """Raise a UserError unless so many detections have counterparts."""
+    """Raise a UserError unless the share `tolerance.min_share` of the detections has counterparts."""
     if result.alone > (1 - tolerance.min_share) * result.found:
         raise UserError(f"{path} is not written, as it would not find what the network does: {result}, but "
                         f"{tolerance.min_share:.0%} must have one (IoU above {tolerance.min_iou}, score within "
@@ -169,9 +169,9 @@ def require(path: str, result: DetectionAgreement, tolerance: Tolerance = FINE) 
 
 
 def _counterparts(first, second, infer, tolerance):
-    """Rows of `first` that must have a counterpart in `second`, and by how much the scores of each differ, NaN without one.
+    """Return the rows of `first` that must have a counterpart in `second`, and their score differences (NaN: no counterpart).
 
-    Rounding may put a score near the threshold, or near that of the last detection of a full list, on either side of it.
+    Rounding may move a score across the threshold, or across the last score of a full list. Such detections need no counterpart.
     """
     boxes, scores, labels = first
     lowest = max([infer.conf_threshold, *(part[1].min() for part in (first, second) if 0 < len(part[1]) == infer.max_box_num)])
@@ -186,7 +186,7 @@ def _counterparts(first, second, infer, tolerance):
 
 
 def _ious(boxes, others):
-    """(n, m) of boxes (n, 4) and (m, 4) xyxy."""
+    """Return the IoUs (n, m) of boxes (n, 4) and (m, 4) xyxy."""
     first, second = (np.concatenate((part[:, :2], part[:, 2:] - part[:, :2]), axis=1).astype(np.float64)
                      for part in (boxes, others))
     return mask.iou(first, second, np.zeros(len(second), np.uint8))

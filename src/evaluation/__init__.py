@@ -1,1 +1,1 @@
-"""From the network's output to detections, result files and COCO numbers."""
+"""Turns the network's output into detections, result files and COCO metrics."""

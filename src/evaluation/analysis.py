@@ -1,4 +1,4 @@
-"""What eval.py tells beyond COCO's numbers: precision-recall curves and the kinds of errors, as images and as numbers."""
+"""The analysis that eval.py adds to the COCO metrics: precision-recall curves and kinds of errors, as images and numbers."""
 from __future__ import annotations
 
 import logging
@@ -23,14 +23,14 @@ CURVE_IOU = (0.5, 0.75)
 def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[Font] = ()) -> dict:
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and count the kinds of errors.
 
-    The folder is made where missing. An image that cannot be written is reported in the log. `fonts` are those that
-    class names beyond ASCII need.
+    The folder is created if it does not exist. An image that cannot be written is logged as an error. `fonts` are needed for
+    class names with non-ASCII characters.
 
     Returns:
-        what `error_breakdown` gives.
+        the result of `error_breakdown`.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be created.
     """
     errors = error_breakdown(evaluation.ground_truth, evaluation.detections, evaluation.class_names)
     recalls, precision = precision_curves(evaluation.precision)
@@ -41,13 +41,13 @@ def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[Font] = 
 
 
 def precision_curves(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision by recall at the IoUs of CURVE_IOU, of boxes of any area and the 100 best detections of an image and class.
+    """Return precision-recall curves at the IoU thresholds CURVE_IOU, for all areas and up to 100 detections per image and class.
 
     Args:
-        precision: (T, R, K, A, M), see Evaluation.
+        precision: (T, R, K, A, M), see `Evaluation`.
 
     Returns:
-        recalls (R,), precision (2, R, K), -1 for a class without ground truth.
+        recalls (R,) and precision (2, R, K), which is -1 for classes without ground truth.
     """
     params = Params(iouType="bbox")
     thresholds = [int(np.abs(params.iouThrs - iou).argmin()) for iou in CURVE_IOU]

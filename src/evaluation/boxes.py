@@ -1,4 +1,4 @@
-"""Ground truth and detections of all images as arrays, one row a box."""
+"""Ground truth and detections of all images as arrays with one row per box."""
 from __future__ import annotations
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 class Boxes(NamedTuple):
     """Ground truth or detections of all images.
 
-    Images and categories are given by their index in rising order of ids, the order in which pycocotools goes through them.
+    Images and categories are stored as indices into their sorted ids, the order in which pycocotools processes them.
     """
     image: np.ndarray     # (n,) int64
     category: np.ndarray  # (n,) int64
@@ -20,25 +20,25 @@ class Boxes(NamedTuple):
     crowd: np.ndarray     # (n,) bool; False for detections
 
     def select(self, rows: np.ndarray) -> Boxes:
-        """The given rows, (m,) int, in that order."""
+        """Return the given rows, (m,) int, in that order."""
         return Boxes(*(column[rows] for column in self))
 
     def sorted(self) -> Boxes:
-        """By category, image and falling score; rows that are equal in all three keep their order."""
+        """Return the rows sorted by category, image and descending score. The sort is stable."""
         return self.select(np.lexsort((-self.score, self.image, self.category)))
 
     def groups(self) -> dict:
-        """{(category, image): slice of its rows}; the rows must be sorted."""
+        """Return {(category, image): slice of its rows}. The rows must be sorted."""
         pairs = np.stack([self.category, self.image], axis=1)
         edges = [0, *np.flatnonzero((pairs[1:] != pairs[:-1]).any(axis=1)) + 1, len(pairs)]
         return {tuple(pairs[start].tolist()): slice(start, end) for start, end in zip(edges, edges[1:]) if end > start}
 
 
 def to_boxes(coco_json: dict, results: list[dict], image_ids: list, category_ids: list[int]) -> tuple[Boxes, Boxes, int]:
-    """Ground truth and detections of the given images and categories, for the arguments of `src.evaluation.coco.score`.
+    """Return ground truth and detections of the given images and categories. Arguments are as for `src.evaluation.coco.score`.
 
     Returns:
-        ground truth, detections, and the number of annotations that are left out because their box is invalid.
+        ground truth, detections, and the number of annotations ignored because their box is invalid.
     """
     images, categories = index_by_id(image_ids), index_by_id(category_ids)
     annotations, invalid = [], 0
@@ -64,12 +64,12 @@ def to_boxes(coco_json: dict, results: list[dict], image_ids: list, category_ids
 
 
 def index_by_id(ids: list) -> dict:
-    """{id: its index in rising order}."""
+    """Return {id: its index among the sorted ids}."""
     return {identifier: index for index, identifier in enumerate(sorted(set(ids)))}
 
 
 def _columns(rows, images, categories):
-    """Indices of image (n,) and category (n,), boxes (n, 4)."""
+    """Return image indices (n,), category indices (n,) and boxes (n, 4)."""
     return (np.array([images[row["image_id"]] for row in rows], np.int64),
             np.array([categories[row["category_id"]] for row in rows], np.int64),
             np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4))
@@ -80,5 +80,5 @@ def _is_finite(value):
 
 
 def _is_box(box):
-    """Whether this is an [x, y, w, h] of finite numbers without a negative side."""
+    """Return whether `box` is [x, y, w, h] with finite numbers, and w and h are not negative."""
     return isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0

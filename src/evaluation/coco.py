@@ -1,4 +1,4 @@
-"""The COCO detection numbers, as pycocotools computes them."""
+"""COCO's detection metrics, as pycocotools computes them."""
 from __future__ import annotations
 
 import contextlib
@@ -20,29 +20,29 @@ KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs"
 
 
 class Evaluation(NamedTuple):
-    """What `score` computes."""
-    metrics: dict            # KEYS (floats), `images` (how many count) and `per_class` {name: AP}
+    """The result of `score`."""
+    metrics: dict            # KEYS (floats), `images` (number of images) and `per_class` {name: AP}
     results: list[dict]      # the detections in COCO's result format
     ground_truth: Boxes
     detections: Boxes
-    class_names: list[str]   # by category index, as Boxes and precision have it: in rising order of category ids
+    class_names: list[str]   # by ascending category id, the category order of Boxes and precision
     precision: np.ndarray    # (T, R, K, A, M) float64, COCOeval's eval["precision"]
 
 
 def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str], category_ids: list[int]) -> Evaluation:
-    """Score detections against COCO ground truth and log COCO's twelve lines.
+    """Evaluate detections against COCO ground truth, and log COCO's twelve lines.
 
-    A number is -1 where the ground truth holds nothing of its kind (no small box: APs and ARs are -1), which is COCO's
-    own convention; it is 0 where there is something to find and nothing was found, also when `results` is empty.
-    Ground truth may lack `iscrowd` (0), `area` (width times height) and `id`; annotations whose box is negative, not
-    finite or no box at all are left out, and a warning says how many. Empty boxes stay, as in pycocotools.
+    As in COCO, a metric is -1 if the ground truth has no box of its kind: without small boxes, APs and ARs are -1. A metric is 0
+    if no box of its kind was found, even if `results` is empty. In the ground truth, `iscrowd` (0), `area` (width times height)
+    and `id` are optional. Annotations are ignored if their box is missing, negative or not finite, and a warning gives their
+    number. Empty boxes are kept, as in pycocotools.
 
     Args:
-        coco_json: parsed annotation file; not changed.
-        results: list of dicts in COCO's result format: image_id, category_id, bbox [x, y, w, h] in original pixels,
+        coco_json: parsed annotation file. It is not changed.
+        results: list of dicts in COCO's result format: image_id, category_id, bbox [x, y, w, h] in original pixels and
             score.
-        image_ids: ids of the images that count.
-        names: class names by label; in `per_class`, one that several categories share becomes "name (category id)".
+        image_ids: ids of the images to evaluate.
+        names: class names by label. In `per_class`, a name shared by several categories becomes "name (category id)".
         category_ids: COCO category ids by label.
     """
     evaluation = COCOeval(iouType="bbox")
@@ -65,19 +65,19 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
 
 
 def result_rows(image_id, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, category_ids) -> list[dict]:
-    """The detections of one image in COCO's result format.
+    """Return the detections of one image in COCO's result format.
 
-    Nothing is rounded: a rounded box could cross an IoU threshold, and rounded scores could tie.
+    Values are not rounded, because a rounded box could cross an IoU threshold, and rounded scores could tie.
 
     Args:
-        image_id: what identifies the image, an int in COCO's format.
-        boxes: (n, 4) float32, xyxy original pixels.
+        image_id: id of the image, an int in COCO's format.
+        boxes: (n, 4) float32, xyxy in original pixels.
         scores: (n,) float32.
         labels: (n,) int.
         category_ids: COCO category ids by label.
 
     Returns:
-        n dicts: image_id, category_id, bbox [x, y, w, h], score.
+        n dicts with image_id, category_id, bbox [x, y, w, h] and score.
     """
     xywh = boxes.astype(np.float64)
     xywh[:, 2:] -= xywh[:, :2]
@@ -87,12 +87,12 @@ def result_rows(image_id, boxes: np.ndarray, scores: np.ndarray, labels: np.ndar
 
 
 def unique_names(names: list[str], category_ids: list[int]) -> list[str]:
-    """By label, a name for each class: "name (category id)" where several share a name."""
+    """Return a unique name for each label: "name (category id)" if several classes share a name."""
     uses = Counter(names)
     return [name if uses[name] == 1 else f"{name} ({category})" for name, category in zip(names, category_ids)]
 
 
 def _average_precision(precision):
-    """Mean of one class's precision over all thresholds, -1 for a class without ground truth."""
+    """Return the mean of one class's precision over all thresholds, or -1 for a class without ground truth."""
     values = precision[precision > -1]
     return float(values.mean()) if values.size else -1.0

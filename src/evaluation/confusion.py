@@ -1,9 +1,9 @@
-"""Which class the detector takes for which: detections matched with ground truth whatever the classes.
+"""Class confusions: detections are matched with ground truth of any class.
 
-The confusion matrix of a score threshold has a row for each annotated class and for the background, and a column for each
-detected class and for the background. A detection is in the row of the box that it is matched with, or in the background's; an
-annotated box that nothing is matched with is in the background's column. As each detection is matched before those of lower
-scores, the threshold does not change the matches of those above it.
+The confusion matrix at a score threshold has one row per annotated class and one for the background, and one column per
+detected class and one for the background. A detection is in the row of its matched box, or in the background row if it has
+none. An annotated box without a match is in the background column. Detections are matched in descending order of score, so the
+threshold does not change the matches of the detections above it.
 """
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from src.evaluation.boxes import Boxes
 from src.evaluation.error_analysis import FOREGROUND_IOU, IGNORED
 from src.evaluation.matching import match
 
-OWN_CLASS_FIRST = 1e-9  # is added to the IoU with a box of the same class, which decides between equal ones
+OWN_CLASS_FIRST = 1e-9  # added to the IoU with a box of the same class, which breaks ties
 
 
 def match_any_class(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray) -> np.ndarray:
-    """Match at an IoU of 0.5, image by image and by falling score, each detection with the free box of highest IoU.
+    """Match each detection, by descending score, with the unmatched box of its image with the highest IoU of at least 0.5.
 
-    Crowds are matched with nothing, and neither are detections that are IGNORED for a crowd.
+    Crowd boxes are never matched. Detections that are IGNORED because of a crowd box are not matched either.
 
     Args:
-        ground_truth: in the order of images.
-        detections: in the order of images, within an image by falling score.
-        kinds: (n,) int, of the detections, as `src.evaluation.error_analysis.classify` gives them.
+        ground_truth: boxes sorted by image.
+        detections: sorted by image, then by descending score.
+        kinds: (n,) int, kinds of the detections from `src.evaluation.error_analysis.classify`.
 
     Returns:
-        (n,) int, the row of the ground truth, -1 for none.
+        (n,) int, the matched row of the ground truth, or -1.
     """
     places = np.full(len(detections.score), -1)
     counted = np.flatnonzero(kinds != IGNORED)

@@ -1,24 +1,24 @@
-"""What kinds of errors a detector makes, after TIDE (Bolya et al. 2020, arXiv:2008.08115).
+"""The kinds of errors that a detector makes, after TIDE (Bolya et al. 2020, arXiv:2008.08115).
 
-Detections are matched with ground truth at an IoU of 0.5 as in COCO's evaluation, image by image and class by class, by falling
-score (`src.evaluation.matching.match`). A detection matched with a crowd is ignored. Every other detection is
+As in COCO's evaluation, detections are matched with ground truth at an IoU of 0.5, per image and class, in descending order of
+score (`src.evaluation.matching.match`). A detection matched with a crowd box is ignored. Each other detection is
 
-- correct, if it is matched; otherwise the first of these that holds, in the order of TIDE's own program:
-- localisation: 0.1 <= highest IoU < 0.5 with ground truth of its own class;
+- correct, if it is matched; otherwise the first kind that applies, in the order of TIDE's code:
+- localisation: 0.1 <= highest IoU < 0.5 with ground truth of the same class;
 - class: IoU >= 0.5 with ground truth of another class;
-- duplicate: IoU >= 0.5 with ground truth of its own class that a better detection is matched with;
+- duplicate: IoU >= 0.5 with ground truth of the same class that is matched with a better detection;
 - background: IoU < 0.1 with all ground truth;
-- both, localisation and class: what remains, so IoU from 0.1 to 0.5 with ground truth of other classes alone.
+- both, localisation and class: all remaining detections, whose IoU is 0.1 to 0.5 only with ground truth of other classes.
 
-Every box of the ground truth that is no crowd is
+Each ground truth box, except crowd boxes, is
 
 - found, if a detection is matched with it; otherwise
-- localisation, if it is the closest of its class to a detection with that error; otherwise
-- class, if it is the closest of another class to a detection with that error; otherwise
+- localisation, if it is the closest box of the same class to a detection with that error; otherwise
+- class, if it is the closest box of another class to a detection with that error; otherwise
 - missed: no detection explains it.
 
-Only detections from a score threshold on count: the one with the highest F1 = 2 correct / (detections + ground truth) over all
-classes. As each detection is matched before those of lower scores, the threshold does not change the kinds of those above it.
+Only detections at or above a score threshold count. The threshold maximises F1 = 2 correct / (detections + ground truth) over all
+classes. Matching is in descending order of score, so the threshold does not change the kinds of the detections above it.
 """
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FOUND, BADLY_LOCALISED, WRONG_CLASS, MISSED = range(len(TRUTH_OUTCOMES))
 
 
 def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[str]) -> dict:
-    """Count the kinds of errors on all images; class_names: by category index.
+    """Count the kinds of errors on all images. `class_names` are in the order of category indices.
 
     Returns:
-        dict: `score_threshold` (float, None without detections), `detections` {kind: number} without the ignored ones,
+        dict with `score_threshold` (float, or None without detections), `detections` {kind: number} without ignored ones,
         `ground_truth` {outcome: number}, and `per_class` {name: {"detections": ..., "ground_truth": ...}}, where a
-        detection counts for the class that it predicts.
+        detection counts for its predicted class.
     """
     ground_truth, detections = by_image(ground_truth, detections)
     kinds, partners = classify(ground_truth, detections)
@@ -56,21 +56,21 @@ def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[st
 
 
 def by_image(ground_truth: Boxes, detections: Boxes) -> tuple[Boxes, Boxes]:
-    """Both in the order of images, the detections of an image by falling score."""
+    """Return both sorted by image, the detections of an image by descending score."""
     return (ground_truth.select(np.argsort(ground_truth.image, kind="stable")),
             detections.select(np.lexsort((-detections.score, detections.image))))
 
 
 def classify(ground_truth: Boxes, detections: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    """The kind of each detection.
+    """Return the kind of each detection, and the ground truth that it belongs to.
 
     Args:
-        ground_truth: in the order of images.
-        detections: in the order of images, within an image by falling score.
+        ground_truth: boxes sorted by image.
+        detections: sorted by image, then by descending score.
 
     Returns:
-        kinds (n,) int, indices of DETECTION_KINDS, and (n,) int, the row of the ground truth that a detection is matched or
-        confused with, -1 for none.
+        kinds (n,) int, indices of DETECTION_KINDS, and (n,) int, the row of the ground truth that each detection is matched
+        or confused with, or -1.
     """
     kinds, partners = np.full(len(detections.score), BACKGROUND), np.full(len(detections.score), -1)
     for image in np.unique(detections.image):
@@ -86,9 +86,9 @@ def classify(ground_truth: Boxes, detections: Boxes) -> tuple[np.ndarray, np.nda
 
 
 def _classify_image(iou, same, crowd):
-    """Kinds (D,) and partners (D,) of one image's detections.
+    """Return kinds (D,) and partners (D,) of one image's detections.
 
-    iou: (D, G) by falling score; same: (D, G) bool, whether the classes are the same; crowd: (G,) bool.
+    iou: (D, G), by descending score; same: (D, G) bool, whether the classes are equal; crowd: (G,) bool.
     """
     matches = match(np.where(same, iou, -1.0), crowd[None], crowd, np.array([FOREGROUND_IOU]))[0, 0]
     own, other = np.where(same & ~crowd, iou, -1.0), np.where(same | crowd, -1.0, iou)
@@ -102,34 +102,34 @@ def _classify_image(iou, same, crowd):
 
 
 def best_threshold(score: np.ndarray, kinds: np.ndarray, positives: int) -> float:
-    """The score from which on F1 is highest; infinity without detections.
+    """Return the score threshold with the highest F1, or infinity without detections.
 
     Args:
-        score: (n,) of detections.
-        kinds: (n,) int, their kinds.
-        positives: the number of boxes to find.
+        score: (n,), scores of the detections.
+        kinds: (n,) int, kinds of the detections.
+        positives: number of boxes to find.
     """
     order = np.argsort(-score, kind="stable")
     score, kinds = score[order], kinds[order]
     last_of_score = np.append(score[1:] != score[:-1], True)[:len(score)]
     correct, counted = np.cumsum(kinds == CORRECT), np.cumsum(kinds != IGNORED)
     f1 = np.where(last_of_score, 2 * correct / np.maximum(counted + positives, 1), -1.0)
-    # Of equal ones the lowest score: where nothing is correct, all errors are counted.
+    # Ties take the lowest score, so that all errors are counted if nothing is correct.
     return score[len(f1) - 1 - f1[::-1].argmax()] if len(score) else np.inf
 
 
 def truth_outcomes(kinds: np.ndarray, partners: np.ndarray, count: int) -> np.ndarray:
-    """The outcome of each of `count` boxes of the ground truth, (count,) int, indices of TRUTH_OUTCOMES, for the kinds and
-    partners that `classify` gives of the detections that count."""
+    """Return the outcome of each of the `count` ground truth boxes, (count,) int, indices of TRUTH_OUTCOMES. `kinds` and
+    `partners` are the results of `classify` for the detections that count."""
     outcomes = np.full(count, MISSED)
-    # The strongest explanation last, as it overwrites the others.
+    # The strongest explanation comes last and overwrites weaker ones.
     for kind, outcome in ((CLASS, WRONG_CLASS), (LOCALISATION, BADLY_LOCALISED), (CORRECT, FOUND)):
         outcomes[partners[kinds == kind]] = outcome
     return outcomes
 
 
 def _count(kinds, category, num_categories, num_kinds):
-    """(num_categories, num_kinds): how many of each kind a category has."""
+    """Return the number of each kind in each category, (num_categories, num_kinds)."""
     return np.bincount(category * num_kinds + kinds, minlength=num_categories * num_kinds).reshape(num_categories, num_kinds)
 
 
@@ -140,10 +140,10 @@ def _named(by_kind, by_outcome):
 
 def image_costs(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray, partners: np.ndarray, threshold: float,
                 num_images: int) -> np.ndarray:
-    """(num_images,) float64: the sum of the scores of an image's false detections, and 1 for each box that was not found.
+    """Return a cost for each image, (num_images,) float64: the sum of its false detections' scores, plus 1 per missed box.
 
-    Detections with a score of at least `threshold` count, and boxes that are no crowd. `kinds` and `partners` are the results of
-    `classify`. People look at images in this order.
+    Detections at or above `threshold` count; crowd boxes do not. `kinds` and `partners` are the results of `classify`. Reports
+    show the images with the highest cost first.
     """
     kept = detections.score >= threshold
     false = kept & (kinds != CORRECT) & (kinds != IGNORED)

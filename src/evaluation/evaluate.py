@@ -1,4 +1,4 @@
-"""Run a detector over an evaluation set and score what it finds."""
+"""Runs a detector on an evaluation set and scores its detections."""
 from __future__ import annotations
 
 import json
@@ -27,20 +27,20 @@ MEND = "fix it, or leave such images out of the evaluation with --skip_bad_image
 
 def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
              group: Group) -> Evaluation | None:
-    """Detect on every image of the set exactly once, and score the detections.
+    """Run detection once on every image of the data set, and score the detections.
 
-    Of several processes each detects on its part of the images, and rank 0 scores.
+    With several processes, each processes a part of the images, and rank 0 scores all detections.
 
     Args:
-        predict: function of a batch's image and valid_size; gives numpy boxes (B, R, K, 4) float32 canvas pixels and scores
-            (B, R, K) float32.
-        loader: of the data set.
-        dataset: whose annotations count.
-        cfg: read are infer.* and skip_bad_images.
+        predict: function of a batch's image and valid_size that returns NumPy arrays: boxes (B, R, K, 4) float32 in canvas pixels
+            and scores (B, R, K) float32.
+        loader: loader of the data set.
+        dataset: the data set with its annotations.
+        cfg: the configuration; infer.* and skip_bad_images are used.
 
     Returns:
-        What coco.score gives, its metrics with `skipped_images`, `skipped_image_ids` and where the data set is (`annotations`,
-        `image_folder`) besides; None on ranks other than 0.
+        The result of `coco.score`, with `skipped_images`, `skipped_image_ids` and the paths of the data set (`annotations`,
+        `image_folder`) added to its metrics; None on ranks other than 0.
 
     Raises:
         UserError: an image cannot be read and cfg.skip_bad_images is off; no image can be read.
@@ -62,21 +62,21 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
 
 
 def write_results(folder: str, metrics: dict, results: list[dict]) -> None:
-    """Write metrics.json and bbox_results.json (COCO's result format) into `folder`, which is made where missing.
+    """Write metrics.json and bbox_results.json (COCO's result format) to `folder`, and create it if it does not exist.
 
     Raises:
-        UserError: they could not be written, for example because the disk is full.
+        UserError: the files cannot be written, for example because the disk is full.
     """
     make_folder(folder)
     with writing_into(folder, "the results"):
         for name, content in (("bbox_results.json", results), ("metrics.json", metrics)):
             with whole_file(os.path.join(folder, name)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                # dumps, not dump: the C encoder is used by the former alone, and is five times faster.
+                # json.dumps uses the C encoder, which is 5x faster than json.dump.
                 file.write(json.dumps(content, allow_nan=False))
 
 
 def _detect(predict, loader, dataset, cfg, bar):
-    """-> (image id, result rows) of each image, ids of those that could not be read, number of those not finite."""
+    """Return a list of (image id, result rows), the ids of unreadable images, and the number of images with non-finite scores."""
     found, skipped, not_finite = [], [], 0
     start = last_report = time.perf_counter()
     done = 0
@@ -85,7 +85,7 @@ def _detect(predict, loader, dataset, cfg, bar):
         unreadable = batch.image_id[:count][~readable].tolist()
         if unreadable and not cfg.skip_bad_images:
             path = next(record.path for record in dataset.records if record.image_id == unreadable[0])
-            reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log it
+            reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log the reason
             raise UserError(f"Image {path}: {reason}; {MEND}")
         boxes, scores = predict(batch.image, batch.valid_size)
         for row in np.flatnonzero(readable):
@@ -105,7 +105,7 @@ def _detect(predict, loader, dataset, cfg, bar):
 
 
 def _merge(parts, records):
-    """What `_detect` gave on each process -> result rows, image ids, ids of skipped images, in the order of the records."""
+    """Merge the results of `_detect` of all processes into result rows, image ids and skipped ids in the order of the records."""
     place = {record.image_id: number for number, record in enumerate(records)}
     found = sorted((image for part, _, _ in parts for image in part), key=lambda image: place[image[0]])
     skipped = sorted((image_id for _, part, _ in parts for image_id in part), key=place.__getitem__)

@@ -1,4 +1,4 @@
-"""F1 over the score threshold, of each class and of all together."""
+"""F1 as a function of the score threshold, for each class and for all classes together."""
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -12,18 +12,18 @@ THRESHOLDS = np.linspace(0, 1, 101)
 
 
 class F1Curve(NamedTuple):
-    """F1 = 2 correct / (detections + ground truth), as `src.evaluation.error_analysis` counts them."""
-    f1: np.ndarray         # (101,) float64, of the detections with a score of at least THRESHOLDS
-    best_score: float      # of a detection, from which on F1 is highest; infinity without detections
-    best_f1: float         # the F1 there
+    """F1 = 2 correct / (detections + ground truth), counted as in `src.evaluation.error_analysis`."""
+    f1: np.ndarray         # (101,) float64, F1 at each of THRESHOLDS
+    best_score: float      # threshold with the highest F1, a detection's score; infinity without detections
+    best_f1: float         # F1 at best_score
 
 
 def f1_curves(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray, num_classes: int) -> list[F1Curve]:
-    """The curve of each class, and last that of all classes together.
+    """Return the curve of each class, followed by the curve of all classes together.
 
     Args:
-        ground_truth: all boxes.
-        detections: with the kinds `kinds`, (n,) int.
+        ground_truth: all annotated boxes.
+        detections: all detections; `kinds` (n,) int are their kinds.
         num_classes: K.
     """
     truth = ground_truth.category[~ground_truth.crowd]

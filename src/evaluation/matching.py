@@ -1,8 +1,8 @@
-"""COCOeval's evaluate() and accumulate() for boxes on arrays: its numbers to the last bit in a fraction of its time.
+"""An array version of COCOeval's evaluate() and accumulate() for boxes. Its numbers are bit-identical, and it is faster.
 
-COCOeval loops in Python over every image, class, area range, IoU threshold and box. Here the area ranges and thresholds of a
-detection are matched at once, and only detections that overlap ground truth enough are looked at. For 5,000 images with 100
-detections COCOeval takes 6 to 10 times as long; faster-coco-eval (1.7.2, 1.8.0) is about as fast, but its precision differs
+COCOeval loops in Python over every image, class, area range, IoU threshold and box. This module matches a detection in all area
+ranges and at all thresholds at once, and skips detections without sufficient overlap. For 5,000 images with 100 detections each,
+COCOeval takes 6 to 10 times as long. faster-coco-eval (1.7.2, 1.8.0) is about as fast as this module, but its precision differs
 from COCOeval's in the last bit.
 """
 from __future__ import annotations
@@ -16,20 +16,20 @@ from src.evaluation.boxes import Boxes
 
 def precision_and_recall(ground_truth: Boxes, detections: Boxes, num_categories: int,
                          params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """Precision at each recall threshold, and the recall of all detections.
+    """Return the precision at each recall threshold, and the recall of all detections.
 
     Args:
         ground_truth: boxes to find.
         detections: boxes with scores.
         num_categories: K.
-        params: read are iouThrs (T), recThrs (R), areaRng (A) and maxDets (M, rising).
+        params: iouThrs (T), recThrs (R), areaRng (A) and maxDets (M, ascending) are used.
 
     Returns:
-        precision (T, R, K, A, M) and recall (T, K, A, M) float64, -1 where there is no ground truth.
+        precision (T, R, K, A, M) and recall (T, K, A, M) float64, -1 without ground truth.
     """
     ground_truth, detections = ground_truth.sorted(), detections.sorted()
     groups, detection_groups = ground_truth.groups(), detections.groups()
-    rank = np.arange(len(detections.score))  # within image and class
+    rank = np.arange(len(detections.score))  # within an image and class
     for rows in detection_groups.values():
         rank[rows] -= rows.start
     ignored_truth = _outside(ground_truth.area, params.areaRng) | ground_truth.crowd
@@ -61,21 +61,21 @@ def precision_and_recall(ground_truth: Boxes, detections: Boxes, num_categories:
 
 
 def match(iou: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Match the detections of an image with its ground truth.
+    """Match the detections of one image with its ground truth.
 
-    One after the other, each detection gets the ground truth of highest IoU, of equal ones the last, that no earlier detection
-    has got. Crowds can be matched any number of times; an ignored box is matched only where no other one can be.
+    In order, each detection is matched with the unmatched ground truth of the highest IoU; ties take the last. Crowd boxes can be
+    matched several times. An ignored box is matched only if no other box can be matched.
 
     Args:
-        iou: (D, G) float64, detections by falling score.
-        ignored: (A, G) bool, which ground truth each area range ignores.
-        crowd: (G,) bool.
-        thresholds: (T,) lowest IoU of a match.
+        iou: (D, G) float64, detections by descending score.
+        ignored: (A, G) bool, whether an area range ignores a ground truth box.
+        crowd: (G,) bool, whether a ground truth box is a crowd box.
+        thresholds: (T,), lowest IoU of a match.
 
     Returns:
-        (A, T, D) int64: the index of the ground truth, -1 for none.
+        (A, T, D) int64, index of the matched ground truth, or -1.
     """
-    # In reverse order, as argmax gives the first of equal values.
+    # The order is reversed, because argmax returns the first of equal values.
     iou, ignored, crowd = iou[:, ::-1], ignored[:, None, ::-1], crowd[::-1]
     thresholds = thresholds[:, None]
     matches = np.full((len(ignored), len(thresholds), len(iou)), -1)
@@ -92,15 +92,15 @@ def match(iou: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thresholds: n
 
 
 def _outside(area, ranges):
-    """(A, n) bool: which areas are outside which range."""
+    """Return whether each area is outside each range, (A, n) bool."""
     low, high = np.asarray(ranges, np.float64).T[..., None]
     return (area < low) | (area > high)
 
 
 def _curve(matched, ignored, positives, recall_thresholds):
-    """Precision (T, R) at the recall thresholds, and the final recall (T,), of one class.
+    """Return precision (T, R) at the recall thresholds and final recall (T,) of one class.
 
-    matched, ignored: (T, n) bool, detections by falling score; positives: the number of boxes to find.
+    matched, ignored: (T, n) bool, detections by descending score; positives: number of boxes to find.
     """
     precision = np.zeros((len(matched), len(recall_thresholds)))
     if not matched.shape[1]:
@@ -108,7 +108,7 @@ def _curve(matched, ignored, positives, recall_thresholds):
     true_positives = np.cumsum(matched & ~ignored, axis=1).astype(np.float64)
     false_positives = np.cumsum(~matched & ~ignored, axis=1)
     recall = true_positives / positives
-    # COCOeval's formula with its order of operations; then no precision is lower than that at a higher recall.
+    # COCOeval's formula and order of operations. Then precision is made monotonic: none is lower than at a higher recall.
     envelope = true_positives / (false_positives + true_positives + np.spacing(1))
     envelope = np.maximum.accumulate(envelope[:, ::-1], axis=1)[:, ::-1]
     for t, row in enumerate(recall):

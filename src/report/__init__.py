@@ -1,1 +1,1 @@
-"""Pages that people look at: of an evaluation, of two beside each other, and of a training run. Each is one HTML file."""
+"""HTML reports of an evaluation, of two evaluations side by side, and of a training run. Each report is a single file."""

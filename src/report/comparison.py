@@ -1,4 +1,4 @@
-"""The page of two evaluations of the same images: what became better, and what became worse."""
+"""The report that compares two evaluations of the same images: the improvements and the regressions."""
 from __future__ import annotations
 
 import json
@@ -14,11 +14,11 @@ from src.report.contents import detector_contents, gallery_contents, most_expens
 from src.report.matched import match_boxes
 from src.report.page import write_page
 
-TOLERANCE = 1e-6  # of numbers computed again
+TOLERANCE = 1e-6  # for recomputed metrics
 
 
 class Stored(NamedTuple):
-    """What an evaluation has left in its folder."""
+    """The stored results of an evaluation."""
     folder: str
     metrics: dict
     results: list[dict]
@@ -28,7 +28,7 @@ def read_evaluation(folder: str) -> Stored:
     """Read metrics.json and bbox_results.json of an evaluation.
 
     Raises:
-        UserError: they are not there, or hold something else.
+        UserError: the files are missing or have other content.
     """
     metrics, results = (_read_json(os.path.join(folder, name)) for name in ("metrics.json", "bbox_results.json"))
     if not (isinstance(metrics, dict) and isinstance(metrics.get("per_class"), dict)
@@ -41,10 +41,10 @@ def read_evaluation(folder: str) -> Stored:
 
 
 def open_dataset(stored: Sequence[Stored], annotations: str, images: str) -> CocoDataset:
-    """The data set of evaluations: what is given, or what metrics.json says.
+    """Load the data set of two evaluations from the given paths, or else from the paths in metrics.json.
 
     Raises:
-        UserError: the evaluations have other classes or images; it is not known where the data set is, or cannot be read.
+        UserError: the evaluations have different classes or images, or the data set's paths are unknown or cannot be read.
     """
     first, other = (one.metrics for one in stored)
     if list(first["per_class"]) != list(other["per_class"]):
@@ -63,10 +63,10 @@ def open_dataset(stored: Sequence[Stored], annotations: str, images: str) -> Coc
 
 
 def score_again(stored: Stored, dataset: CocoDataset) -> Evaluation:
-    """The evaluation of stored detections.
+    """Compute the evaluation of stored detections again.
 
     Raises:
-        UserError: detections or scores are those of another data set.
+        UserError: the detections or metrics belong to another data set.
     """
     ids = [record.image_id for record in scored_records(dataset, stored.metrics)]
     unknown = {row["image_id"] for row in stored.results}.difference(ids)
@@ -84,10 +84,10 @@ def score_again(stored: Stored, dataset: CocoDataset) -> Evaluation:
 
 
 def write_comparison(path: str, stored: Sequence[Stored], dataset: CocoDataset) -> None:
-    """Write the page of two evaluations of `dataset` to the file `path`.
+    """Write the report of two evaluations of `dataset` to the file `path`.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the file cannot be written.
         UserError: see `score_again`.
     """
     evaluations = [score_again(one, dataset) for one in stored]

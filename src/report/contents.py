@@ -1,4 +1,4 @@
-"""What the scripts of a page are given: numbers of a whole evaluation, and the images of its gallery."""
+"""The data for a report's scripts: the numbers of a whole evaluation, and the images of its gallery."""
 from __future__ import annotations
 
 import math
@@ -15,20 +15,20 @@ from src.report.matched import Matched
 from src.report.page import packed
 from src.report.thumbnails import thumbnail
 
-MAX_IMAGES = 300  # of a gallery
-# Borders between bars: of the square root of a box's area in pixels, COCO's among them, and of its width / height.
+MAX_IMAGES = 300  # in a gallery
+# Bin edges of the recall charts: square root of the box area in pixels (including COCO's edges), and box width / height.
 SIDES = (16, 32, 64, 96, 128, 256, 512)
 RATIOS = (0.25, 0.5, 0.8, 1.25, 2, 4)
 
 
 def scored_records(dataset: CocoDataset, metrics: dict) -> list[Record]:
-    """The records of the images that an evaluation has scored, in the order in which Boxes number them."""
+    """Return the records of the evaluated images, in the image order of `Boxes`."""
     skipped = set(metrics.get("skipped_image_ids", ()))
     return sorted((record for record in dataset.records if record.image_id not in skipped), key=lambda record: record.image_id)
 
 
 def truth_contents(ground_truth: Boxes, num_images: int) -> dict:
-    """All boxes of the ground truth, without their places, in the order of images."""
+    """Return all ground truth boxes without their coordinates, sorted by image."""
     width, height = np.maximum(ground_truth.xywh[:, 2:].T, 1e-9)
     return {"starts": packed(_starts(ground_truth, num_images), np.uint32),
             "category": packed(ground_truth.category, np.uint16),
@@ -39,7 +39,7 @@ def truth_contents(ground_truth: Boxes, num_images: int) -> dict:
 
 
 def detector_contents(label: str, evaluation: Evaluation, matched: Matched, num_images: int) -> dict:
-    """The numbers of one evaluation, and all its detections, without their places, in the order of images."""
+    """Return the numbers of one evaluation, and all its detections without their coordinates, sorted by image."""
     detections, starts = matched.detections, _starts(matched.ground_truth, num_images)
     first = starts[detections.image]
     return {"label": label,
@@ -51,14 +51,14 @@ def detector_contents(label: str, evaluation: Evaluation, matched: Matched, num_
             "score": packed(detections.score, np.float32),
             "category": packed(detections.category, np.uint16),
             "kind": packed(matched.kinds, np.uint8),
-            # Within the image, as these are below 32,768.
+            # Indices within the image, which are below 32,768.
             "partner": packed(np.where(matched.partners < 0, -1, matched.partners - first), np.int16),
             "place": packed(np.where(matched.places < 0, -1, matched.places - first), np.int16)}
 
 
 def gallery_contents(records: Sequence[Record], chosen: np.ndarray, ground_truth: Boxes,
                      detections: Sequence[Boxes]) -> dict:
-    """The images of numbers `chosen`, (c,) int, with the places of their boxes of ground truth and of each detector."""
+    """Return the images with the indices `chosen`, (c,) int, and the coordinates of their ground truth and detections."""
     shown = [records[number] for number in chosen]
     return {"images": [{"image": int(number), "id": record.image_id, "name": record.path.replace("\\", "/").rpartition("/")[2],
                         "width": record.width, "height": record.height, "jpeg": jpeg}
@@ -67,12 +67,12 @@ def gallery_contents(records: Sequence[Record], chosen: np.ndarray, ground_truth
 
 
 def most_expensive(costs: np.ndarray) -> np.ndarray:
-    """The numbers of the MAX_IMAGES images of the highest absolute costs, the highest first, of equal ones the first."""
+    """Return the indices of the MAX_IMAGES images with the highest absolute costs, in descending order. The sort is stable."""
     return np.argsort(-np.abs(costs), kind="stable")[:MAX_IMAGES]
 
 
 def _class_contents(evaluation, matched):
-    """By class: name, APs, precision at IoU 0.5 and 0.75, F1 and the best threshold; last all classes together."""
+    """Return for each class, and last for all together: name, APs, precision at IoU 0.5 and 0.75, F1 and best threshold."""
     recalls, precision = precision_curves(evaluation.precision)
     known = precision[0, 0] > -1
     per_class = evaluation.metrics["per_class"]
@@ -87,11 +87,11 @@ def _class_contents(evaluation, matched):
 
 
 def _starts(boxes, num_images):
-    """(num_images + 1,) int: the row at which the boxes of each image begin, and the number of all."""
+    """Return the first row of each image's boxes and the total number of boxes, (num_images + 1,) int."""
     return np.searchsorted(boxes.image, np.arange(num_images + 1))
 
 
 def _places(boxes, chosen):
-    """The boxes of the chosen images one after the other, [x, y, width, height] to a tenth of a pixel, in float32."""
+    """Return the boxes of the chosen images, concatenated: [x, y, width, height] rounded to 0.1 pixels, float32."""
     rows = [np.arange(*np.searchsorted(boxes.image, (number, number + 1))) for number in chosen]
     return packed(np.round(boxes.xywh[np.concatenate([np.zeros(0, int), *rows])], 1), np.float32)

@@ -1,4 +1,4 @@
-"""The page of an evaluation: from its numbers to the images behind them."""
+"""The report of an evaluation, which links its numbers to the images behind them."""
 from __future__ import annotations
 
 import logging
@@ -17,18 +17,18 @@ NAME = "report.html"
 
 
 def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDataset, label: str = "") -> None:
-    """Write <folder>/report.html; the folder is made where missing.
+    """Write <folder>/report.html, and create the folder if it does not exist.
 
-    Images that cannot be read have no picture there.
+    Unreadable images are listed without a picture.
 
     Args:
-        folder: of the evaluation.
-        evaluation: of the images of `dataset`, its metrics as `src.evaluation.evaluate.evaluate` gives them.
-        dataset: whose images are shown.
-        label: what was evaluated.
+        folder: folder of the evaluation.
+        evaluation: evaluation of `dataset`, with the metrics of `src.evaluation.evaluate.evaluate`.
+        dataset: the data set whose images are shown.
+        label: name of the evaluated checkpoint or model, for the title.
 
     Raises:
-        UserError: it could not be written, for example because the disk is full.
+        UserError: the file cannot be written, for example because the disk is full.
     """
     records = scored_records(dataset, evaluation.metrics)
     matched = match_boxes(evaluation)

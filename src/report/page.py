@@ -1,4 +1,4 @@
-"""HTML pages of one file, which need no network: templates, styles, scripts and data are all inside."""
+"""Writes HTML pages as single files that work offline: templates, styles, scripts and data are embedded."""
 from __future__ import annotations
 
 import base64
@@ -16,26 +16,26 @@ TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
 
 def write_page(path: str, template: str, title: str, contents: dict, refresh: int = 0) -> None:
-    """Write a page from one of the templates.
+    """Render a template with data, and write it as one HTML file.
 
     Args:
-        path: of the file; an earlier one stays until the new one is complete.
-        template: its file name.
-        title: of the page.
-        contents: what the scripts of the page show, values that JSON has.
-        refresh: seconds after which a browser loads the page again, 0 for never.
+        path: path of the file. An existing file is replaced only when the new one is complete.
+        template: file name of the template.
+        title: title of the page.
+        contents: JSON-compatible data for the scripts of the page.
+        refresh: seconds until a browser reloads the page, 0 for never.
 
     Raises:
-        OSError: it could not be written.
+        OSError: the file cannot be written.
     """
     text = _environment().get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh)
-    # Names of files may have characters by which Python stands for undecodable bytes.
+    # File names may contain surrogates, with which Python represents undecodable bytes.
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
 
 
 def packed(values: np.ndarray, dtype: type) -> str:
-    """Numbers of a NumPy type as base64 of their little-endian bytes, which a page reads as a typed array."""
+    """Return the base64 encoding of an array's little-endian bytes, which a page reads as a typed array."""
     return base64.b64encode(np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()).decode("ascii")
 
 
@@ -45,11 +45,11 @@ def _environment():
 
 
 def _in_script(contents):
-    """JSON, in ASCII, that no parser of HTML takes for the end of its script or the start of a comment."""
+    """Return ASCII JSON without "<", so that an HTML parser finds no end of script and no comment in it."""
     return Markup(json.dumps(contents, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def _source(name):
-    """A style or script of the project."""
+    """Return the content of a style sheet or script in TEMPLATES."""
     with open(os.path.join(TEMPLATES, name), encoding="utf-8") as file:
         return Markup(file.read())

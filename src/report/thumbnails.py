@@ -1,4 +1,4 @@
-"""Images as small JPEG files inside of a page."""
+"""Encodes images as small JPEG files for embedding in a page."""
 from __future__ import annotations
 
 import base64
@@ -10,12 +10,12 @@ from src.dataset.annotations import Record
 from src.dataset.image import UnreadableImageError, read_image
 from src.visualization.sheet import fit
 
-SIDE = 512  # pixels of the longer side, at most
+SIDE = 512  # maximum length of the longer side, in pixels
 QUALITY = 80
 
 
 def thumbnail(record: Record) -> str | None:
-    """The image of a record in base64; None where it cannot be read, which the evaluation has logged."""
+    """Return the image of a record as base64 JPEG, or None if it cannot be read, which the evaluation has logged."""
     try:
         image = read_image(record.path, (record.height, record.width))
     except UnreadableImageError:

@@ -1,4 +1,4 @@
-"""The page of a training run, which shows its progress while it runs: a file that a browser loads again and again."""
+"""The report of a training run. It shows the progress of a running training, because browsers reload it regularly."""
 from __future__ import annotations
 
 import functools
@@ -21,8 +21,8 @@ from src.visualization.curves import MAX_POINTS, column, epochs_of, group_means
 logger = logging.getLogger("faster_rcnn")
 
 NAME = "report.html"
-REFRESH = 15  # seconds after which a browser loads the page of a run again
-MIN_SECONDS, MAX_SHARE = 5.0, 0.01  # between two versions; of the time of training, for writing them
+REFRESH = 15  # seconds after which a browser reloads the page of a running training
+MIN_SECONDS, MAX_SHARE = 5.0, 0.01  # minimum interval between updates; maximum share of the training time
 SERIES = (*LOSS_NAMES, "lr", "images_per_second", "data_wait", "rank_wait", "all_reduce")
 SCORES = KEYS[:3]
 SETTINGS = ("device_target", "mix", "backbone.name", "data.dataset_dir", "data.target_size", "batch_size", "accumulate_steps",
@@ -30,14 +30,14 @@ SETTINGS = ("device_target", "mix", "backbone.name", "data.dataset_dir", "data.t
 
 
 class TrainingReport:
-    """Writes <save_dir>/report.html: the curves of the run so far, where it stands, and its settings.
+    """Writes <save_dir>/report.html with the curves, the progress and the settings of a run.
 
-    It costs less than MAX_SHARE of the time of training. A file that cannot be written is reported in the log.
+    This takes less than MAX_SHARE of the training time. If the file cannot be written, an error is logged.
 
     Args:
         cfg: the configuration.
-        processes: their number.
-        schedule: of the run.
+        processes: number of processes.
+        schedule: schedule of the run.
     """
 
     def __init__(self, cfg, processes: int, schedule: Schedule):
@@ -49,7 +49,7 @@ class TrainingReport:
         self.next_time = 0.0
 
     def begin(self, global_step: int) -> None:
-        """Take up the lines of an interrupted run that stands at `global_step`, and write the page."""
+        """Load the metrics of an interrupted run that resumes at `global_step`, and write the page."""
         lines, self.evaluations = (self._read(name, key) for name, key in (("metrics.jsonl", "global_step"),
                                                                            ("evaluations.jsonl", "epoch")))
         self.columns["x"].extend(epochs_of(lines).tolist())
@@ -59,7 +59,7 @@ class TrainingReport:
         self.write("running")
 
     def add(self, line: dict) -> None:
-        """Take note of a line of metrics.jsonl, and write the page where that is due."""
+        """Add a line of metrics.jsonl, and write the page if an update is due."""
         self.columns["x"].append(line["epoch"] - 1 + line["step"] / self.steps_per_epoch)
         for name in SERIES:
             self.columns[name].append(line.get(name, math.nan))
@@ -68,12 +68,12 @@ class TrainingReport:
             self.write("running")
 
     def add_evaluation(self, line: dict) -> None:
-        """Take note of a line of evaluations.jsonl, and write the page."""
+        """Add a line of evaluations.jsonl, and write the page."""
         self.evaluations.append(line)
         self.write("running")
 
     def write(self, state: str, reason: str = "") -> None:
-        """Write the page of a run that is `running`, `finished` or `stopped`."""
+        """Write the page with the state `running`, `finished` or `stopped`."""
         start = time.monotonic()
         contents = {"state": state, "reason": reason, "written": time.time(), "refresh": REFRESH,
                     "step": self.last["global_step"], "total": self.total_steps, "steps_per_epoch": self.steps_per_epoch,
@@ -94,7 +94,7 @@ class TrainingReport:
         return read_json_lines(path, key) if os.path.isfile(path) else []
 
     def _curves(self):
-        """By name at most MAX_POINTS numbers, means of neighbours; names without any number are left out."""
+        """Return {name: at most MAX_POINTS values, means of neighbours}. Names without any finite value are left out."""
         group = max(1, math.ceil(len(self.columns["x"]) / MAX_POINTS))
         means = {name: group_means(np.array(values), group) for name, values in self.columns.items()}
         return {name: [_known(value) for value in values.tolist()] for name, values in means.items() if np.isfinite(values).any()}
@@ -105,7 +105,7 @@ class TrainingReport:
 
 
 def _known(value):
-    """The number to six digits; None where it is not finite or no number, or COCO's -1."""
+    """Return the number with six significant digits, or None if it is not a finite number or is negative, as COCO's -1."""
     if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return float(f"{value:.6g}")

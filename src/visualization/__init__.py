@@ -1,1 +1,1 @@
-"""Drawings: boxes with names and scores, contact sheets, samples of an evaluation, curves of training and evaluation."""
+"""Draws boxes with names and scores, contact sheets, samples of an evaluation, and curves of training and evaluation."""

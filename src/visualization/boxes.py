@@ -1,4 +1,4 @@
-"""Boxes with names and scores, drawn so that they can be read on images of any size."""
+"""Draws boxes with names and scores, legible on images of any size."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from src.visualization.colours import colour_of, text_colour
 from src.visualization.font import Font
 from src.visualization.text import MIN_TEXT_HEIGHT, class_text, draw_text, fitted, text_size
 
-# Images are enlarged until their shorter and longer side have so many pixels, but no further than to MAX_SIDE.
+# Small images are enlarged until their sides reach these lengths in pixels, but not beyond MAX_SIDE.
 SHORT_SIDE, LONG_SIDE = 96, 480
 MAX_SIDE = 4096
 MIN_LINE_WIDTH = 2
-# The square root of an image's area divided by these is the width of a line, and the height of a capital letter.
+# The line width and the height of a capital letter are the square root of the image area divided by these numbers.
 LINES, LETTERS = 280, 50
 
 
 class Label(NamedTuple):
-    """The text beside a box, and the upper left corner and size of its background in pixels."""
+    """The label of a box: its text, and the upper left corner and size of its background in pixels."""
     left: int
     top: int
     width: int
@@ -32,21 +32,21 @@ class Label(NamedTuple):
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.ndarray, names: list[str],
                scores: Sequence[float] | np.ndarray | None = None, fonts: Sequence[Font] = ()) -> np.ndarray:
-    """Draw boxes, each with the name of its class and perhaps its score.
+    """Draw boxes with class names and optional scores.
 
-    Small images are enlarged by a whole number first, see `enlargement`. Lines and letters grow with the image. Where boxes
-    overlap, the first one is drawn over the others.
+    Small images are first enlarged by an integer factor, see `enlargement`. Lines and letters scale with the image. Boxes that
+    come first are drawn over later boxes.
 
     Args:
-        image: (h, w, 3) uint8 RGB, which is not changed.
+        image: (h, w, 3) uint8 RGB. It is not changed.
         boxes: (n, 4) xyxy in pixels of the image.
         labels: (n,) int, 0..K-1.
-        names: of the K classes.
-        scores: (n,) from 0 to 1.
-        fonts: for names that are not ASCII, see src.visualization.font.find_fonts.
+        names: names of the K classes.
+        scores: (n,), 0 to 1, or None.
+        fonts: fonts for names with non-ASCII characters, see src.visualization.font.find_fonts.
 
     Returns:
-        (H, W, 3) uint8 RGB, H and W the same multiple of h and w.
+        (H, W, 3) uint8 RGB, where H and W are the same multiple of h and w.
     """
     factor = enlargement(image.shape)
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
@@ -69,27 +69,27 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, labels: Sequence[int] | np.
 
 
 def enlargement(shape: tuple) -> int:
-    """The factor by which an image of shape (h, w, ...) is enlarged before boxes are drawn."""
+    """Return the factor by which an image of shape (h, w, ...) is enlarged before boxes are drawn."""
     short, long = sorted(shape[:2])
     wanted = max(-(-SHORT_SIDE // short), -(-LONG_SIDE // long))
     return max(1, min(wanted, MAX_SIDE // long))
 
 
 def _corners(box, width, shape):
-    """The box (x1, y1, x2, y2) in whole pixels, moved so that its line is inside the image."""
+    """Return the box (x1, y1, x2, y2) in whole pixels, shifted so that its line is inside the image."""
     margin = width // 2
     limits = np.array([shape[1], shape[0]] * 2) - 1 - margin
     return [int(value) for value in np.maximum(np.minimum(np.round(box), limits), margin)]
 
 
 def _free_place(box, size, line, shape, others):
-    """Left and top of a label: at a corner of its box, inside the image, and clear of other labels if possible."""
+    """Return (left, top) of a label: at a corner of its box, inside the image, and if possible not over other labels."""
     width, height = size
     left, top, right, bottom = box
     outer = line // 2
     lefts = left - outer, right + outer + 1 - width
     tops = top - outer - height, bottom + outer + 1, top + outer, bottom - outer - height + 1
-    # Above the box at its left corner comes first.
+    # The first choice is above the upper left corner of the box.
     places = [(x, y) for y in tops for x in lefts]
     inside = [_moved_inside(x, y, size, shape) for x, y in places if 0 <= y <= shape[0] - height]
     inside = inside or [_moved_inside(*places[0], size, shape)]

@@ -1,4 +1,4 @@
-"""Curves of a training run: losses, learning rate and AP by epoch."""
+"""Draws the curves of a training run: losses, learning rate and AP by epoch."""
 from __future__ import annotations
 
 import math
@@ -18,11 +18,11 @@ LOSSES = {
     "roi_box_loss": ("RoI box", "tab:orange", 1.1),
 }
 SCORES = {"AP": ("AP, IoU 0.50:0.95", "tab:green"), "AP50": ("AP50, IoU 0.50", "tab:purple")}
-MAX_POINTS = 1000  # of a curve; with more lines, means of groups are drawn
+MAX_POINTS = 1000  # per curve; longer curves are drawn as means of groups
 
 
 def draw_curves(save_dir: str) -> None:
-    """Draw <save_dir>/curves.png from metrics.jsonl and evaluations.jsonl of the same folder, as far as they exist.
+    """Draw <save_dir>/curves.png from metrics.jsonl and evaluations.jsonl of the same folder, if they exist.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -30,7 +30,7 @@ def draw_curves(save_dir: str) -> None:
     lines = _read(os.path.join(save_dir, "metrics.jsonl"), "global_step")
     evaluations = _read(os.path.join(save_dir, "evaluations.jsonl"), "epoch")
     figure = new_figure(9, 10)
-    figure.set_layout_engine(None)  # to find the margins that the numbers need would take as long as to draw
+    figure.set_layout_engine(None)  # finding the margins automatically would double the drawing time
     figure.subplots_adjust(left=0.1, right=0.985, bottom=0.055, top=0.955, hspace=0.14)
     loss, rate, score = figure.subplots(3, sharex=True, height_ratios=(3, 1.5, 2))
     _draw_training(loss, rate, lines)
@@ -80,13 +80,13 @@ def _draw_scores(axes, evaluations):
 
 
 def _legend_above(axes):
-    """A legend in one row above the axes, where it hides no curve."""
+    """Draw a legend in one row above the axes, where it hides no curve."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, fontsize="small", frameon=False,
                 ncols=len(axes.lines))
 
 
 def _use_log_scale(axes):
-    """A logarithmic y axis with plain numbers, unless all values are 0 or less."""
+    """Set a logarithmic y axis with plain numbers, unless all values are 0 or less."""
     from matplotlib.ticker import LogLocator, StrMethodFormatter
     if any((line.get_ydata() > 0).any() for line in axes.lines):
         axes.set_yscale("log", nonpositive="mask")
@@ -96,15 +96,15 @@ def _use_log_scale(axes):
 
 
 def column(lines: list[dict], key: str) -> np.ndarray:
-    """The numbers under `key` as (n,) float64; NaN where there is none."""
+    """Return the numbers with key `key` as (n,) float64, with NaN for missing values."""
     values = (line.get(key) for line in lines)
     return np.array([value if isinstance(value, (int, float)) else np.nan for value in values], np.float64)
 
 
 def epochs_of(lines: list[dict]) -> np.ndarray:
-    """The position of each line of metrics.jsonl in epochs, (n,) float64: 1.5 is the middle of the second one.
+    """Return the position of each line of metrics.jsonl in epochs, (n,) float64: 1.5 is the middle of the second epoch.
 
-    An epoch has as many steps as its last line says.
+    The number of steps of an epoch is the step of its last line.
     """
     epoch, step = column(lines, "epoch"), column(lines, "step")
     numbers, place = np.unique(epoch, return_inverse=True)
@@ -114,7 +114,7 @@ def epochs_of(lines: list[dict]) -> np.ndarray:
 
 
 def group_means(values: np.ndarray, group: int) -> np.ndarray:
-    """(n,) -> (ceil(n / group),): means of `group` neighbours, leaving out NaN; NaN where all are."""
+    """Return the means of `group` neighbours, (n,) -> (ceil(n / group),), ignoring NaN; NaN if all of them are NaN."""
     padded = np.full(-(-len(values) // group) * group, np.nan)
     padded[:len(values)] = values
     rows = padded.reshape(-1, group)

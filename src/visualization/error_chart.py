@@ -1,4 +1,4 @@
-"""A chart of the kinds of errors that a detector makes."""
+"""Draws a chart of the kinds of errors that a detector makes."""
 import numpy as np
 
 from src.visualization.output import new_figure, save_figure
@@ -6,7 +6,7 @@ from src.visualization.precision_recall import short
 
 COLOURS = {"correct": "tab:green", "found": "tab:green", "localisation": "tab:orange", "class": "tab:purple",
            "duplicate": "tab:cyan", "both": "tab:pink", "background": "tab:gray", "missed": "tab:red"}
-MAX_CLASSES = 20  # shown at most, those with the smallest share of boxes found
+MAX_CLASSES = 20  # the classes with the smallest share of found boxes are shown
 
 
 def draw_errors(path: str, errors: dict) -> None:
@@ -15,7 +15,7 @@ def draw_errors(path: str, errors: dict) -> None:
     `errors` is the result of src.evaluation.error_analysis.error_breakdown.
 
     Raises:
-        OSError: the file could not be written.
+        OSError: the file cannot be written.
     """
     classes = {name: counts["ground_truth"] for name, counts in errors["per_class"].items()}
     classes = {name: counts for name, counts in classes.items() if any(counts.values())}
@@ -32,18 +32,18 @@ def draw_errors(path: str, errors: dict) -> None:
 
 
 def _draw_counts(axes, counts, what):
-    """One bar for each kind, with its number and share."""
+    """Draw one bar per kind, with its number and share."""
     total = sum(counts.values())
     bars = axes.barh(list(counts), list(counts.values()), color=[COLOURS[kind] for kind in counts])
     axes.bar_label(bars, [f"{count:,} ({count / max(total, 1):.1%})" for count in counts.values()], padding=3, fontsize="small")
     axes.invert_yaxis()
-    axes.set_xlim(0, max(1, *counts.values()) * 1.3)  # room for the numbers
+    axes.set_xlim(0, max(1, *counts.values()) * 1.3)  # space for the numbers
     axes.set_title(f"{total:,} {what}" if total else what, fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_classes(axes, classes, count):
-    """The kinds of annotated boxes of each class, as shares of a bar."""
+    """Draw one stacked bar per class, with the shares of the kinds of annotated boxes."""
     names = [f"{short(name)} ({sum(counts.values()):,})" for name, counts in classes.items()]
     start = np.zeros(len(classes))
     for kind in ("found", "localisation", "class", "missed"):
@@ -51,7 +51,7 @@ def _draw_classes(axes, classes, count):
         axes.barh(np.arange(len(classes)), share, left=start, color=COLOURS[kind], label=kind)
         start += share
     axes.set_yticks(np.arange(len(classes)), names, fontsize="small")
-    axes.set_ylim(max(len(classes), 8) - 0.5, -0.5)  # from top to bottom, and no bar thicker than an eighth
+    axes.set_ylim(max(len(classes), 8) - 0.5, -0.5)  # from top to bottom; a bar has at most 1/8 of the height
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.set_title("annotated boxes by class" if count <= MAX_CLASSES else

@@ -1,4 +1,4 @@
-"""TrueType fonts for texts that OpenCV's font, which has ASCII characters only, cannot draw."""
+"""Finds TrueType fonts for text that OpenCV's ASCII-only font cannot draw."""
 from __future__ import annotations
 
 import contextlib
@@ -16,37 +16,37 @@ from src.errors import UserError, is_plain, one_line, show
 
 logger = logging.getLogger("faster_rcnn")
 
-NEEDED = frozenset(map(ord, " .H0123456789"))  # by scores, by the end of shortened names, and to measure a capital letter
-# Parts of file names of fonts that come after all others, for one of them often has a plain style as well. macOS's LastResort
+NEEDED = frozenset(map(ord, " .H0123456789"))  # for scores and shortened names, and H to measure a capital letter
+# Font files with these words in their names are tried last, because their family often has a plain style too. LastResort of macOS
 # has a box for every character.
 STYLED = re.compile("bold|black|heavy|italic|oblique|light|thin|lastresort", re.IGNORECASE)
 MEASURED = 200  # size in pixels at which a font's capital letters are measured
 
 
 class Font(NamedTuple):
-    """A font that can be drawn in any size."""
+    """A scalable font."""
     path: str
     family: str
-    characters: frozenset  # code points that it has
-    capital: float  # height in pixels of a capital letter at the size MEASURED
+    characters: frozenset  # supported code points
+    capital: float  # height of a capital letter in pixels at the size MEASURED
 
 
 def find_fonts(names: list[str], path: str) -> list[Font]:
-    """The fonts that are needed to draw all names, of those on the system; a warning lists the names that none can draw.
+    """Return the fonts that are needed to draw all names. A warning lists the names that no font on the system can draw.
 
     Args:
-        names: of classes.
-        path: of a font that precedes all others, the configuration's `font`; empty: matplotlib's own precedes.
+        names: class names.
+        path: path of the preferred font (the configuration's `font`); empty: matplotlib's bundled font is preferred.
 
     Returns:
-        that first font, and others that have the characters of further names.
+        the preferred font, followed by other fonts for the names that it cannot draw.
 
     Raises:
-        UserError: `path` is no font.
+        UserError: `path` is not a usable font.
     """
     fonts = [_given_font(path) if path else _read_font(_bundled_font())]
     missing = _not_in(fonts, names)
-    others = _other_fonts()  # a file of these is read only when its turn comes
+    others = _other_fonts()  # lazy: each file is read only when needed
     while missing and (font := next(others, None)):
         left = _not_in([font], missing)
         if left != missing:
@@ -59,7 +59,7 @@ def find_fonts(names: list[str], path: str) -> list[Font]:
 
 
 def font_of(text: str, fonts: Sequence[Font]) -> Font | None:
-    """The first font that has all characters of the text; None where none has, and for ASCII, which needs none."""
+    """Return the first font with all characters of the text, or None if there is none. ASCII needs no font and returns None."""
     text = unicodedata.normalize("NFC", text)
     if text.isascii() or not text.strip() or not is_plain(text):
         return None
@@ -68,13 +68,13 @@ def font_of(text: str, fonts: Sequence[Font]) -> Font | None:
 
 @functools.lru_cache(maxsize=256)
 def scaled_font(font: Font, letters: int) -> ImageFont.FreeTypeFont:
-    """The font in the size in which its capital letters are `letters` pixels high."""
+    """Return the font in the size at which capital letters are `letters` pixels high."""
     return ImageFont.truetype(font.path, max(1, round(MEASURED * letters / font.capital)))
 
 
 @contextlib.contextmanager
 def fonts_of_charts(fonts: Sequence[Font]) -> Iterator[None]:
-    """Within it, matplotlib takes from these fonts the characters that its own does not have."""
+    """In this context, matplotlib uses these fonts for characters that its default font lacks."""
     from matplotlib import font_manager, rc_context, rcParams
 
     for font in fonts:
@@ -96,13 +96,13 @@ def _given_font(path):
 
 
 def _read_font(path):
-    """The font of a file.
+    """Read a font file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no font, cannot be scaled, or lacks characters that all texts need.
+        ValueError: the file is not a font, is not scalable, or lacks one of the NEEDED characters.
     """
-    from matplotlib.ft2font import FT2Font  # here: it takes a while, and only drawings need it
+    from matplotlib.ft2font import FT2Font  # imported here because it is slow and needed only for drawings
 
     try:
         font = FT2Font(path)
@@ -118,12 +118,12 @@ def _read_font(path):
 
 
 def _other_fonts():
-    """Yield matplotlib's own font and then those of the system, plain styles first, in an order that is always the same."""
+    """Yield matplotlib's bundled font, then the system's fonts in a deterministic order, plain styles first."""
     from matplotlib.font_manager import findSystemFonts
 
     found = sorted(findSystemFonts(), key=lambda path: (bool(STYLED.search(os.path.basename(path))), path))
     for path in [_bundled_font(), *found]:
-        # One that cannot be used is another program's, which nobody has asked for.
+        # Skip unusable system fonts silently, because the user did not ask for them.
         with contextlib.suppress(OSError, ValueError):
             yield _read_font(path)
 

@@ -1,4 +1,4 @@
-"""Images and matplotlib's figures written to files, which have their names only when they are complete."""
+"""Writes images and matplotlib figures to files. A file gets its name only when it is complete."""
 import cv2
 import numpy as np
 
@@ -16,13 +16,13 @@ def write_image(path: str, image: np.ndarray) -> None:
     """
     _, data = cv2.imencode(path[path.rindex("."):], cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
                            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    with whole_file(path) as temporary, open(temporary, "wb") as file:  # cv2.imwrite does not say why it failed
+    with whole_file(path) as temporary, open(temporary, "wb") as file:  # cv2.imwrite does not report why it failed
         file.write(data.tobytes())
 
 
 def new_figure(width: float, height: float):
-    """An empty matplotlib.figure.Figure of so many inches, which needs no display and is in no global state."""
-    from matplotlib.figure import Figure  # here: it takes half a second, which most starts of a program need not spend
+    """Return an empty matplotlib.figure.Figure of the given size in inches, without a display and without global state."""
+    from matplotlib.figure import Figure  # imported here because it takes 0.5 s, which most runs need not spend
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 

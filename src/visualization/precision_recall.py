@@ -1,26 +1,26 @@
-"""Precision-recall curves of an evaluation."""
+"""Draws the precision-recall curves of an evaluation."""
 from __future__ import annotations
 
 import numpy as np
 
 from src.visualization.output import new_figure, save_figure
 
-ALL_NAMED = 8  # with up to so many classes, each has a colour and a name
-EXTREMES = 4  # with more, so many of the best and of the worst have
+ALL_NAMED = 8  # up to this number of classes, each one has a colour and a name
+EXTREMES = 4  # with more classes, this number of the best and of the worst ones
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:cyan")
 MAX_NAME_LENGTH = 30
 
 
 def draw_precision_recall(path: str, recalls: np.ndarray, precision: np.ndarray, names: list[str]) -> None:
-    """Draw the means over the classes at IoU 0.5 and 0.75, and each class at 0.5, to a PNG file.
+    """Draw the mean curves over all classes at IoU 0.5 and 0.75, and the curve of each class at IoU 0.5, to a PNG file.
 
     Args:
-        recalls: (R,), at which the precision is known.
+        recalls: (R,), recall values of the curves.
         precision: (2, R, K) at IoU 0.5 and 0.75, -1 for a class without ground truth.
-        names: of the K classes.
+        names: names of the K classes.
 
     Raises:
-        OSError: the file could not be written.
+        OSError: the file cannot be written.
     """
     classes = np.flatnonzero((precision[0] > -1).all(axis=0))
     curves = precision[:, :, classes]
@@ -43,7 +43,7 @@ def draw_precision_recall(path: str, recalls: np.ndarray, precision: np.ndarray,
 
 
 def _colours(count):
-    """{place: colour} of the curves that are named, of `count` from the best to the worst."""
+    """Return {index: colour} of the named curves among `count` curves, sorted from best to worst."""
     if count <= ALL_NAMED:
         return dict(enumerate(COLOURS[:count]))
     return dict(zip([*range(EXTREMES), *range(count - EXTREMES, count)], COLOURS))
@@ -60,11 +60,11 @@ def _label(axes, count, named):
     axes.set_ylim(-0.01, 1.02)
     axes.grid(True, alpha=0.4)
     handles, labels = axes.get_legend_handles_labels()
-    if labels:  # the means are drawn last, over the others, and named first
+    if labels:  # the means are drawn last, on top, but named first
         axes.legend(handles[-2:] + handles[:-2], labels[-2:] + labels[:-2], title="average precision", loc="upper left",
                     bbox_to_anchor=(1.01, 1), fontsize="small")
 
 
 def short(name: str) -> str:
-    """A name of at most MAX_NAME_LENGTH characters, its dollar signs escaped, which matplotlib takes for formulas."""
+    """Return the name cut to MAX_NAME_LENGTH characters, with dollar signs escaped, because matplotlib reads them as formulas."""
     return (name if len(name) <= MAX_NAME_LENGTH else name[:MAX_NAME_LENGTH - 1] + "…").replace("$", r"\$")

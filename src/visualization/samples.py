@@ -1,4 +1,4 @@
-"""Some images of an evaluation, annotated boxes beside detections."""
+"""Draws sample images of an evaluation with annotated boxes next to detections."""
 from __future__ import annotations
 
 import glob
@@ -16,19 +16,19 @@ from src.visualization.output import write_image
 from src.visualization.sheet import contact_sheet, fit
 
 SAMPLES = 8
-MIN_SCORE = 0.3  # of the detections that are drawn
-SIDE = 640  # pixels of each image's longer side
+MIN_SCORE = 0.3  # confidence threshold of the drawn detections
+SIDE = 640  # longer side of each image, in pixels
 
 
 def write_samples(folder: str, dataset: CocoDataset, results: list[dict], fonts: Sequence[Font] = ()) -> None:
-    """Draw up to SAMPLES images, spread evenly over the set, to <folder>/samples/<image id>.jpg.
+    """Draw up to SAMPLES images, evenly spread over the data set, to <folder>/samples/<image id>.jpg.
 
-    Annotated boxes are on the left, detections with a score of at least MIN_SCORE on the right. Samples of an earlier
-    evaluation are removed. An unreadable image is left out. `results` are detections in COCO's result format, `fonts`
-    those that names and file names beyond ASCII need.
+    Annotated boxes are on the left, detections with scores >= MIN_SCORE on the right. Samples of earlier
+    evaluations are removed. Unreadable images are left out. `results` are detections in COCO's result format, and `fonts`
+    are fonts for class names and file names with non-ASCII characters.
 
     Raises:
-        UserError: they could not be written, for example because the disk is full.
+        UserError: the images cannot be written, for example because the disk is full.
     """
     folder = make_folder(os.path.join(folder, "samples"))
     chosen = np.unique(np.linspace(0, len(dataset.records) - 1, SAMPLES).round().astype(int))
@@ -43,7 +43,7 @@ def write_samples(folder: str, dataset: CocoDataset, results: list[dict], fonts:
 
 
 def _write_sample(folder, record, rows_of, dataset, fonts):
-    """Draw one image; returns the path of the file, or None for an unreadable image."""
+    """Draw one image. Return the path of the file, or None for an unreadable image."""
     try:
         image = read_image(record.path, (record.height, record.width))
     except UnreadableImageError:

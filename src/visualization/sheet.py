@@ -1,4 +1,4 @@
-"""Contact sheets: several images, with captions, on one."""
+"""Draws contact sheets: several images with captions on one image."""
 from __future__ import annotations
 
 import unicodedata
@@ -12,11 +12,11 @@ from src.visualization.text import draw_text, fitted, plain_text, text_size
 
 BACKGROUND, CAPTION = (245, 245, 245), (20, 20, 20)
 GAP = 10  # pixels between images
-LETTERS = 11  # height of a caption's capital letters, in pixels
+LETTERS = 11  # height of a caption's capital letters in pixels
 
 
 def fit(image: np.ndarray, boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale an image (h, w, 3) uint8 and its boxes (n, 4), keeping the aspect ratio, to just fit into width x height pixels."""
+    """Scale an image (h, w, 3) uint8 and its boxes (n, 4) to the largest size within width x height, keeping the aspect ratio."""
     scale = min(width / image.shape[1], height / image.shape[0])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -24,13 +24,13 @@ def fit(image: np.ndarray, boxes: np.ndarray, width: int, height: int) -> tuple[
 
 
 def contact_sheet(images: list[np.ndarray], captions: list[list[str]], columns: int, fonts: Sequence[Font] = ()) -> np.ndarray:
-    """Images in rows of `columns`, each with its caption below.
+    """Return a contact sheet: images in rows of `columns`, each with its caption below.
 
     Args:
-        images: (h, w, 3) uint8 RGB each, which are not scaled.
+        images: (h, w, 3) uint8 RGB each. They are not scaled.
         captions: lines of text for each image.
-        columns: images in a row.
-        fonts: for captions that are not ASCII; characters of which no font is given become question marks.
+        columns: number of images per row.
+        fonts: fonts for captions with non-ASCII characters. If no font has the characters, they become question marks.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -51,7 +51,7 @@ def contact_sheet(images: list[np.ndarray], captions: list[list[str]], columns: 
 
 
 def _cell(image, lines, width, fonts):
-    """An image at the left of an area of the given width, with its caption below."""
+    """Return an area of the given width with an image at the left and its caption below."""
     texts = [fitted(_caption(line, fonts), "", width, LETTERS, fonts) for line in lines]
     heights = [max(text_size("", LETTERS)[1], text_size(*text, fonts)[1]) for text in texts]
     top = image.shape[0]
@@ -64,7 +64,7 @@ def _cell(image, lines, width, fonts):
 
 
 def _caption(line, fonts):
-    """The line as it can be drawn: whole, or in ASCII with question marks."""
+    """Return the line unchanged if a font can draw it, else in ASCII with question marks."""
     if font_of(line, fonts):
         return unicodedata.normalize("NFC", line)
     return "".join(character if plain_text(character, 0) == character or character == " " else "?" for character in line)

@@ -1,4 +1,4 @@
-"""Text on images: ASCII in a font of OpenCV, which has no other characters, and the rest in TrueType fonts."""
+"""Draws text on images: ASCII with OpenCV's font, which has no other characters, and other text with TrueType fonts."""
 from __future__ import annotations
 
 import math
@@ -12,32 +12,32 @@ from PIL import Image, ImageDraw
 from src.visualization.font import Font, font_of, scaled_font
 
 FONT = cv2.FONT_HERSHEY_DUPLEX
-CAPITAL = 22  # height in pixels of a capital letter at scale 1
-MIN_TEXT_HEIGHT = 10  # height in pixels of a capital letter that can still be read
-LETTERS_IN_STROKE = 12  # height of a capital letter divided by the width of its stroke
+CAPITAL = 22  # height of a capital letter in pixels at scale 1
+MIN_TEXT_HEIGHT = 10  # smallest legible height of a capital letter in pixels
+LETTERS_IN_STROKE = 12  # height of a capital letter divided by the stroke width
 
 
 def plain_text(name: str, label: int) -> str:
-    """The name of a class in ASCII, without accents; `class 3` for the label 3 where that is not possible."""
+    """Return the class name in ASCII, without accents, or `class 3` for label 3 if that is not possible."""
     text = unicodedata.normalize("NFKD", name)
     text = "".join(character for character in text if not unicodedata.combining(character))
     return text if text.isascii() and text.isprintable() and text.strip() else f"class {label}"
 
 
 def class_text(name: str, label: int, fonts: Sequence[Font]) -> str:
-    """The name of a class as it is drawn: whole where OpenCV's font or one of `fonts` has its characters, else `plain_text`."""
+    """Return the class name as drawn: unchanged if OpenCV's font or one of `fonts` has all its characters, else `plain_text`."""
     return unicodedata.normalize("NFC", name) if font_of(name, fonts) else plain_text(name, label)
 
 
 def shortened(text: str, length: int) -> str:
-    """`text`, cut to `length` characters that end with two dots where it is longer."""
+    """Return `text`, cut to `length` characters with two dots at the end if it is longer."""
     return text if len(text) <= length else text[:max(length - 2, 1)] + ".."
 
 
 def fitted(text: str, ending: str, width: int, largest: int, fonts: Sequence[Font] = ()) -> tuple[str, int]:
-    """`text` + `ending`, and the height of its capital letters in pixels.
+    """Return `text` + `ending` and the height of its capital letters in pixels, chosen to fit into `width` pixels.
 
-    That is `largest`; where it would be wider than `width` pixels, letters are smaller, then `text` is cut.
+    The height is `largest`, or smaller if the text would be too wide. If the smallest letters do not fit either, `text` is cut.
     """
     for letters in range(largest, MIN_TEXT_HEIGHT - 1, -1):
         if text_size(text + ending, letters, fonts)[0] <= width:
@@ -49,14 +49,14 @@ def fitted(text: str, ending: str, width: int, largest: int, fonts: Sequence[Fon
 
 
 def text_size(text: str, letters: int, fonts: Sequence[Font] = ()) -> tuple[int, int]:
-    """Width and height in pixels of `text` with a margin, its capital letters `letters` pixels high."""
+    """Return width and height in pixels of `text` with a margin, if its capital letters are `letters` pixels high."""
     left, top, right, bottom = _ink(text, letters, fonts)
     return right - left + 2 * _margin(letters), bottom - top + 2 * _margin(letters)
 
 
 def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, colour: tuple[int, int, int],
               fonts: Sequence[Font] = ()) -> None:
-    """Write onto the image (h, w, 3) uint8, in place; left, top: corner of the area whose size `text_size` gives."""
+    """Draw text on the image (h, w, 3) uint8 in place. `left` and `top` are the corner of the area, see `text_size`."""
     ink = _ink(text, letters, fonts)
     foot = _margin(letters) - ink[0], _margin(letters) - ink[1]
     font = font_of(text, fonts)
@@ -71,9 +71,9 @@ def draw_text(image: np.ndarray, text: str, left: int, top: int, letters: int, c
 
 
 def _ink(text, letters, fonts):
-    """Left, top, right and bottom of a text in pixels from where its base line begins.
+    """Return left, top, right and bottom of a text in pixels, relative to the start of its base line.
 
-    There is always room for a capital letter, and below for letters such as g; accents and other scripts may need more.
+    The area always has space for capital letters and for descenders, as in g. Accents and other scripts may enlarge it.
     """
     top, bottom = -letters, letters // 4
     font = font_of(text, fonts)

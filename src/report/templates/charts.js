@@ -1,9 +1,9 @@
 "use strict";
-// Curves as SVG and bars as elements.
+// Draws line charts as SVG and bar charts as HTML elements.
 
 const CHART = {width: 560, height: 320, left: 52, right: 14, top: 12, bottom: 42};
 
-// A round step that gives at most `most` lines over a span.
+// Return a round step that divides a span into at most `most` parts.
 function niceStep(span, most) {
   const power = 10 ** Math.floor(Math.log10(span / most));
   return [1, 2, 5, 10].map((factor) => factor * power).find((step) => span / step <= most) ?? 10 * power;
@@ -29,7 +29,7 @@ function shortNumber(value) {
     : String(Number(value.toPrecision(4)));
 }
 
-// The least and the most of the numbers; positive ones alone for a logarithmic scale.
+// Return the smallest and the largest value; a logarithmic scale uses only positive values.
 function extent(series, log) {
   let low = Infinity, high = -Infinity;
   for (const {y} of series) {
@@ -44,7 +44,7 @@ function extent(series, log) {
   return log ? [low / 2, high * 2] : [Math.min(low, 0), high || 1];
 }
 
-// Where numbers are missing, a curve has a gap; a number between two gaps is a dot.
+// A missing value leaves a gap in the curve. A value between two gaps becomes a dot.
 function curvePath({x, y}, across, up, log) {
   let path = "", open = false;
   y.forEach((value, k) => {
@@ -57,7 +57,7 @@ function curvePath({x, y}, across, up, log) {
   return path;
 }
 
-// A chart of curves {name, x, y, colour, dashed}, whose names stand below, with marks {x, name}.
+// Draw curves {name, x, y, colour, dashed}, with marks {x, name} and the curve names below.
 function lineChart(target, {title, xLabel, yLabel, series, xRange, yRange = null, log = false, marks = [], dots = false,
   width = CHART.width}) {
   const {height, left, right, top, bottom} = CHART;
@@ -92,7 +92,7 @@ function lineChart(target, {title, xLabel, yLabel, series, xRange, yRange = null
   target.replaceChildren(element("h3", {}, title), picture, legend);
 }
 
-// Bars {name, share (0 to 1), text, colour, click, pressed}.
+// Draw bars {name, share (0 to 1), text, colour, click, pressed}.
 function barChart(target, rows) {
   replace(target, element("div", {class: "bars"}, ...rows.flatMap(({name, share, text, colour, click, pressed, key}) => [
     click ? element("button", {type: "button", "data-key": key, "aria-pressed": String(Boolean(pressed)), click}, name)

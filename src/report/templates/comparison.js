@@ -1,14 +1,14 @@
 "use strict";
-// The page of two evaluations, A and B.
+// The report of two evaluations, A and B.
 
 const data = readData();
 const truth = new Truth(data.truth);
 const detectors = data.detectors.map((one) => new Detector(one, truth, data.names.length));
 const allClasses = data.names.map((_, k) => k);
 const LETTERS = ["A", "B"];
-let change = ""; // which images are shown: "better", "worse", or all
+let change = ""; // filter of the images: "better", "worse", or empty for all
 
-// What an image costs less in B than in A.
+// Return how much lower the cost of an image is in B than in A.
 function gain(image) {
   return detectors[0].costs[image] - detectors[1].costs[image];
 }
@@ -28,12 +28,12 @@ function signed(value) {
   return value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 }
 
-// The difference of two numbers, null where one is missing.
+// Return the difference of two numbers, or null if one is missing.
 function difference(a, b) {
   return [a, b].every((value) => value !== null && value >= 0) ? b - a : null;
 }
 
-// Columns of a number in A, in B, and their difference; pair: function of a row.
+// Return the columns of a number in A, in B, and their difference. `pair` is a function of a row.
 function columnsOf(title, pair) {
   const change = (row) => difference(...pair(row));
   const ofOne = (letter, k) => ({title: `${title} ${letter}`, value: (row) => pair(row)[k], text: (row) => fixed(pair(row)[k])});
@@ -89,7 +89,7 @@ function setThreshold(k, value, show = true) {
   if (show) showAll();
 }
 
-// Each detector with its own best score: scores of two detectors are not the same scale.
+// Use each detector's best threshold, because the scores of two detectors are on different scales.
 function setBest() {
   const {category} = gallery.filter;
   detectors.forEach((detector, k) => setThreshold(k, detector.classes.at(category).best_score ?? detector.best, false));

@@ -1,6 +1,6 @@
 "use strict";
-// The boxes of a whole evaluation as typed arrays, and what of them counts from a score on. Kinds and matches of detections are
-// independent of that score, as each detection was matched before those of lower scores.
+// The boxes of an evaluation as typed arrays, and their counts above a score threshold. Kinds and matches of detections do not
+// depend on the threshold, because detections are matched in descending order of score.
 
 class Truth {
   constructor(data) {
@@ -32,14 +32,14 @@ class Detector {
     this.missed = truth.outcomes.indexOf("missed");
     this.ignored = data.kinds.indexOf("ignored");
     this.correct = data.kinds.indexOf("correct");
-    // The outcome that a kind explains; found before localisation before class.
+    // The outcome that each kind explains. "found" has priority over "localisation", and that over "class".
     this.explains = data.kinds.map((kind) => truth.outcomes.indexOf(kind === "correct" ? "found" : kind));
     this.outcome = new Uint8Array(truth.length);
     this.unmatched = new Uint8Array(truth.length);
     this.count(this.best);
   }
 
-  // Count everything from a score on: outcome and unmatched by box of the ground truth, kinds by class, the matrix, and costs.
+  // Count all values for a threshold: outcome and unmatched for each box, kinds by class, the confusion matrix, and costs.
   count(threshold) {
     const {truth, numClasses} = this, size = numClasses + 1;
     this.threshold = Math.fround(threshold);
@@ -74,7 +74,7 @@ class Detector {
     }
   }
 
-  // The row of the matrix that detection i is in; first: the first box of its image.
+  // Return the row of the confusion matrix for detection i. `first` is the first box of its image.
   row(i, first) {
     return this.place[i] >= 0 ? this.truth.category[first + this.place[i]] : this.numClasses;
   }
@@ -87,7 +87,7 @@ class Detector {
     return this.byOutcome[category * this.truth.outcomes.length + outcome];
   }
 
-  // Boxes, detections, precision, recall and F1 of some classes; null where nothing is counted.
+  // Return boxes, detections, precision, recall and F1 of some classes. A ratio with a denominator of 0 is null.
   scores(categories) {
     let boxes = 0, detections = 0, correct = 0, found = 0;
     for (const category of categories) {
@@ -100,7 +100,7 @@ class Detector {
       f1: boxes + detections ? 2 * correct / (boxes + detections) : null};
   }
 
-  // By bin of side or ratio: the number of boxes, and how many of them were found.
+  // Return the number of boxes and of found boxes for each bin of side or ratio.
   recallBy(bins, count, category) {
     const all = new Uint32Array(count), found = new Uint32Array(count);
     for (let box = 0; box < this.truth.length; box++) {
@@ -111,7 +111,7 @@ class Detector {
     return {all, found};
   }
 
-  // Visit what of an image passes a filter {category, kind, cell}: detection(i, passes), box(number, passes).
+  // Call detection(i, passes) and box(number, passes) of an image; passes: result of the filter {category, kind, cell}.
   visit(image, filter, detection, box) {
     const {truth, numClasses} = this, first = truth.starts[image];
     for (let i = this.starts[image]; i < this.starts[image + 1] && this.score[i] >= this.threshold; i++) {
@@ -125,7 +125,7 @@ class Detector {
     }
   }
 
-  // Whether an image has something that passes a filter.
+  // Return whether an image has a detection or box that passes the filter.
   matches(image, filter) {
     if (filter.category < 0 && !filter.kind && !filter.cell) return true;
     let found = false;

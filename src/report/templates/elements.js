@@ -1,5 +1,5 @@
 "use strict";
-// Elements made without HTML from text, so that no name can be more than a name.
+// Creates elements from text without parsing HTML, so that names cannot inject markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -28,14 +28,14 @@ function readData() {
   return JSON.parse(byId("data").textContent);
 }
 
-// Base64 of little-endian numbers, as all machines that run a browser have them, as an array of the given type.
+// Decode base64 of little-endian numbers to a typed array. All machines that run browsers are little-endian.
 function unpack(text, Type) {
   const binary = atob(text), bytes = new Uint8Array(binary.length);
   for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
   return new Type(bytes.buffer);
 }
 
-// COCO's -1 and what is not there are a dash.
+// Format a number. COCO's -1 and missing values become a dash.
 function fixed(value, digits = 3) {
   return value === null || value === undefined || value < 0 ? "–" : value.toFixed(digits);
 }
@@ -48,20 +48,20 @@ function options(select, names) {
   select.replaceChildren(...names.map(([value, name]) => element("option", {value}, name)));
 }
 
-// New children; a button keeps the keyboard's focus in its successor of the same data-key.
+// Replace all children. If a button had the keyboard focus, its successor with the same data-key gets it.
 function replace(target, ...children) {
   const key = target.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
   target.replaceChildren(...children);
   if (key !== undefined) target.querySelector(`button[data-key="${CSS.escape(key)}"]`)?.focus();
 }
 
-// A table whose headings sort it: columns have a title, a value of a row, and perhaps its text, class and click.
+// A table that is sorted by clicks on its headings. Columns have title and value(row), and optionally text, class and click.
 class SortedTable {
   constructor(table, columns) {
     this.table = table;
     this.columns = columns;
     this.column = 0;
-    this.direction = 0; // 0: as the rows come
+    this.direction = 0; // 0: unsorted
   }
 
   show(rows, last = null, isChosen = () => false) {
@@ -90,7 +90,7 @@ class SortedTable {
     }));
   }
 
-  // Numbers fall first, as the best and the most come to the top; names rise. The next click turns the order.
+  // The first click sorts numbers in descending and names in ascending order. The next click reverses the order.
   sort(k) {
     const first = typeof this.columns[k].value(this.rows[0] ?? this.last) === "string" ? 1 : -1;
     this.direction = this.column === k && this.direction === first ? -first : first;

@@ -1,11 +1,11 @@
 "use strict";
-// The page of one evaluation.
+// The report of one evaluation.
 
 const data = readData();
 const truth = new Truth(data.truth);
 const detector = new Detector(data.detectors[0], truth, data.names.length);
 const allClasses = data.names.map((_, k) => k);
-const MATRIX_CLASSES = 24; // with more, those with the most errors are shown
+const MATRIX_CLASSES = 24; // with more classes, only classes with the most errors are shown
 
 const gallery = new Gallery(data, [detector], data.names, {
   order: (image) => detector.costs[image],
@@ -92,7 +92,7 @@ function showKind(kind) {
   if (gallery.filter.kind) byId("gallery").scrollIntoView();
 }
 
-// The classes in the matrix: all, or those with the most cells' counts beside the diagonal at the best score.
+// Return the classes of the matrix: all, or the classes with the highest off-diagonal counts at the best score.
 function matrixClasses() {
   const size = data.names.length + 1;
   if (data.names.length <= MATRIX_CLASSES) return allClasses;
@@ -170,7 +170,7 @@ function showAll() {
 gallery.onChoose = (filter, before) => {
   if (filter.category !== before.category) showNumbers();
   else {
-    showErrors(); // which show what is chosen
+    showErrors(); // highlights the chosen kind
     showMatrix();
   }
 };

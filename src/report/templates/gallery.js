@@ -1,11 +1,11 @@
 "use strict";
-// Images with the boxes of annotation and of one or two detectors, which can be switched and filtered.
+// A gallery of images with annotated boxes and the boxes of one or two detectors, which can be filtered and hidden.
 
-const PAGE = 24; // figures that are shown at first, and more with each click
-const MAX_LABELS = 12; // on a small image, those of the highest scores
+const PAGE = 24; // number of figures at first, and added by each click
+const MAX_LABELS = 12; // labels of the highest scores on a small image
 
 class Gallery {
-  // order: function of an image's number in the set that gives what it is sorted by, highest first; caption: its text.
+  // order: function of an image's index that returns its sort key, highest first; caption: function that returns its text.
   constructor(data, detectors, names, {order, caption, keep = () => true}) {
     Object.assign(this, {detectors, names, order, caption, keep, shown: PAGE, enlarged: -1});
     this.images = data.gallery.images;
@@ -16,7 +16,7 @@ class Gallery {
     this.switches = {annotations: true, detections: detectors.map(() => true)};
     byId("figures").classList.toggle("double", detectors.length > 1);
     this.addControls();
-    // Boxes are drawn where someone sees them: thousands of them take longer than one likes to wait for a slider.
+    // Draw boxes only in visible figures: drawing thousands of them would delay a slider.
     this.observer = new IntersectionObserver((entries) => {
       for (const {target} of entries.filter(({isIntersecting}) => isIntersecting)) {
         this.observer.unobserve(target);
@@ -25,7 +25,7 @@ class Gallery {
     }, {rootMargin: "100px"});
   }
 
-  // Where the boxes of each image begin in the lists of places.
+  // Find the first box of each image in the lists of coordinates.
   locate() {
     let truth = 0;
     const found = this.detectors.map(() => 0), [{truth: all}] = this.detectors;
@@ -71,10 +71,10 @@ class Gallery {
     }}), ` ${name} `);
   }
 
-  // Change the filter, and tell onChoose.
+  // Change the filter, and call onChoose.
   choose(change) {
     const before = this.filter;
-    // A cell has its own classes and kinds.
+    // A cell implies its classes and kinds.
     this.filter = {...this.filter, ...change.cell ? {category: -1, kind: ""} : {cell: null}, ...change};
     byId("kind").value = this.filter.kind;
     byId("class").value = this.filter.category;
@@ -83,12 +83,12 @@ class Gallery {
     this.update();
   }
 
-  // Choose a class, or all classes where it is the chosen one.
+  // Choose a class, or all classes if it is already chosen.
   toggleClass(k) {
     this.choose({category: k === this.filter.category ? -1 : k});
   }
 
-  // Sort and filter anew, as after a change of the score.
+  // Sort and filter again, for example after a change of the threshold.
   update() {
     const chosen = this.images.filter(({image}) => this.keep(image)
       && this.detectors.some((detector) => detector.matches(image, this.filter)));
@@ -131,8 +131,8 @@ class Gallery {
     return element("div", {class: "panels"}, ...this.detectors.map((_, k) => this.panel(image, k, letters, maxLabels)));
   }
 
-  // An image with its boxes; letters: how many of them would fill the longer side in height; maxLabels: how many boxes may have
-  // a label, where it is not infinite those of errors.
+  // Return an image with its boxes. letters: number of letter heights in the longer side; maxLabels: maximum number of labels;
+  // if it is finite, only errors have labels.
   panel(image, k, letters, maxLabels) {
     const {width, height} = image, size = Math.max(width, height * 1.3) / letters;
     const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": image.name});
@@ -146,7 +146,7 @@ class Gallery {
     return picture;
   }
 
-  // Call `add` for the boxes of an image that are switched on.
+  // Call `add` for each visible box of an image.
   eachBox(image, k, add) {
     const detector = this.detectors[k], {truth} = detector;
     const place = (list, at) => ({x: list[at * 4], y: list[at * 4 + 1], w: list[at * 4 + 2], h: list[at * 4 + 3]});
@@ -164,7 +164,7 @@ class Gallery {
   }
 }
 
-// One path for all boxes of a shape, kind and brightness.
+// Draw all boxes of the same shape, kind and brightness as one path.
 function boxPaths(boxes) {
   const groups = new Map();
   for (const {x, y, w, h, kind, shape, passed} of boxes) {
@@ -179,7 +179,7 @@ function boxPaths(boxes) {
   });
 }
 
-// Annotations have their labels below, detections above.
+// Labels of annotations are below their boxes, labels of detections above.
 function boxLabel({x, y, h, kind, shape, text, passed}, width, height, size) {
   const left = Math.max(size * 0.2, Math.min(x, width - size * 0.6 * text.length));
   const foot = shape === "truth" ? Math.min(y + h + size, height - size * 0.3) : Math.max(y - size * 0.25, size);

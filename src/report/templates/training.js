@@ -1,8 +1,8 @@
 "use strict";
-// The page of a training run, which the browser loads again while it runs.
+// The report of a training run. The browser reloads it during training.
 
 const data = readData();
-const PATIENCE = 300; // seconds without news until the page says so
+const PATIENCE = 300; // seconds without an update until the page reports it
 const LOSSES = [["loss", "total", "var(--ink)"], ["rpn_cls_loss", "RPN class", "var(--accent)"],
   ["rpn_box_loss", "RPN box", "var(--duplicate)"], ["roi_cls_loss", "RoI class", "var(--missed)"],
   ["roi_box_loss", "RoI box", "var(--localisation)"]];
@@ -54,7 +54,7 @@ function showCurves() {
     series: seriesOf(LOSSES, curves, x, withLast)});
   lineChart(byId("rate-chart"), {...common, title: "Learning rate", yLabel: "rate", log: true,
     series: seriesOf([["lr", "learning rate", "var(--background)"]], curves, x, withLast)});
-  const best = (name, values) => `${withLast(name, values)}, best ${fixed(Math.max(...values))}`; // null counts as 0
+  const best = (name, values) => `${withLast(name, values)}, best ${fixed(Math.max(...values))}`; // Math.max treats null as 0
   const title = evaluations.epoch.length ? "Average precision" : "No evaluation so far";
   lineChart(byId("score-chart"), {...common, dots: true, title, yLabel: "AP", yRange: [0, 1],
     series: seriesOf(SCORES, evaluations, evaluations.epoch, best)});
