@@ -25,7 +25,7 @@ def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDa
         folder: folder of the evaluation.
         evaluation: evaluation of `dataset`, with the metrics of `src.evaluation.evaluate.evaluate`.
         dataset: the data set whose images are shown.
-        label: name of the evaluated checkpoint or model, for the title.
+        label: path or name of the evaluated model, shown in the report.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
