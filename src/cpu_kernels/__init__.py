@@ -1,1 +1,1 @@
-"""C++ kernels for the CPU, and the cells that call them in place of MindSpore's operators where a compiler is installed."""
+"""C++ kernels for the CPU, and the cells that replace MindSpore's operators by them if a C++ compiler is installed."""

@@ -1,4 +1,4 @@
-// bfloat16, the upper half of a float.
+// bfloat16: the upper half of a float32.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ template <>
 inline Bf16 from_float<Bf16>(float x) {
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
-  // To the nearest, ties to even; a NaN stays one.
+  // Rounds to nearest, ties to even. NaN stays NaN.
   const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   return {static_cast<uint16_t>(x == x ? rounded : 0x7fc0)};
 }

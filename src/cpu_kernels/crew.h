@@ -1,4 +1,4 @@
-// The threads of one call of a kernel. They run its parallel loops and the loops of oneDNN's primitives.
+// The threads of one kernel call. They run the loops of the kernel and of oneDNN's primitives in parallel.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +11,12 @@
 #include "onednn.h"
 #include "vectors.h"
 
-// Number of threads that a kernel runs on: $FASTER_RCNN_NUM_THREADS, or the processors that the calling thread may use, but not
-// more than the CPU quota of the process's cgroup corresponds to. Throws std::runtime_error if the variable is not a number.
+// Number of threads of a kernel: $FASTER_RCNN_NUM_THREADS, or else the number of processors that the calling thread may use, but
+// at most the CPU quota of the process's cgroup. Throws std::runtime_error if the variable is not a number.
 int thread_count();
 
-// Returns when condition() no longer holds. Waits are short, so sleeping would cost more than it frees; yielding keeps a crowded
-// machine moving.
+// Returns when condition() becomes false. Waits are short, so sleeping would cost more than it saves; yielding lets other threads
+// run on a busy machine.
 template <class Condition>
 void spin_while(const Condition& condition) {
   for (int spins = 0; condition(); ++spins) {
@@ -24,12 +24,12 @@ void spin_while(const Condition& condition) {
   }
 }
 
-// A loop waits for the threads that have taken part of it, not for those that the system has given no time since it began: where
-// more threads run than there are processors, such a wait takes thousands of times as long as a short loop.
+// A loop waits only for threads that have started a part of it. It does not wait for threads that the system has not scheduled
+// since the loop began: with more threads than processors, that wait takes thousands of times as long as a short loop.
 class Crew : public onednn::ThreadPool {
  public:
-  // Calls work(crew) on the calling thread while the other threads wait for its loops. Where fewer threads can be started, these do all
-  // the work. An exception in a loop ends the loop, and is thrown again by it on the calling thread.
+  // Calls work(crew) on the calling thread while the other threads wait for its loops. If the system cannot start all threads,
+  // the started threads do all the work. An exception in a loop ends the loop, which rethrows it on the calling thread.
   template <class Work>
   static void run(const Work& work) {
     Crew crew;
@@ -46,13 +46,13 @@ class Crew : public onednn::ThreadPool {
     if (crew.error_) std::rethrow_exception(crew.error_);
   }
 
-  // Calls body(0) .. body(count - 1), each on whichever thread is free.
+  // Calls body(0) .. body(count - 1), each on any free thread.
   template <class Body>
   void share(int64_t count, const Body& body) {
     parallel_for(static_cast<int>(count), [&](int i, int) { body(i); });
   }
 
-  // Calls body(begin, end) for pieces of 0 .. count of the same size, whatever the number of threads.
+  // Calls body(begin, end) for equal pieces of 0 .. count. The pieces do not depend on the number of threads.
   template <class Body>
   void share_range(int64_t count, int64_t piece, const Body& body) {
     share(ceil_div(count, piece), [&](int64_t i) { body(i * piece, std::min(count, (i + 1) * piece)); });
@@ -88,7 +88,7 @@ class Crew : public onednn::ThreadPool {
     return value;
   }
 
-  // Keeps the first exception; after it, the rest of the work is left out.
+  // Keeps the first exception and skips the rest of the work.
   template <class Work>
   void guard(const Work& work) {
     try {
@@ -104,7 +104,7 @@ class Crew : public onednn::ThreadPool {
       loop = loop_.load(std::memory_order_acquire);
       if (loop == kOver) return;
       if (loop % 2 == 0) continue;
-      // Either the caller sees that this thread is busy, or this one sees that the loop has ended.
+      // Either the caller sees that this thread is busy, or this thread sees that the loop has ended.
       busy_.fetch_add(1);
       if (loop_.load() == loop) take();
       busy_.fetch_sub(1);

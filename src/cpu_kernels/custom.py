@@ -1,4 +1,4 @@
-"""Entry points of the shared library as operators."""
+"""Entry points of the shared library as MindSpore operators."""
 from __future__ import annotations
 
 import itertools
@@ -10,16 +10,16 @@ _numbers = itertools.count()
 
 
 def custom_operator(library: str, name: str, shape: Callable, dtype: Callable) -> ops.Custom:
-    """The operator of an entry point.
+    """Return the MindSpore operator that calls an entry point of the shared library.
 
     Args:
         library: path of the shared library.
-        name: of the entry point, with the signature of MindSpore's operators compiled ahead of time.
-        shape: shapes of the inputs -> that of the output, or a tuple of them.
-        dtype: types of the inputs -> that of the output, or a tuple of them.
+            name: name of the entry point, whose signature is that of MindSpore's ahead-of-time compiled operators.
+            shape: function that maps the input shapes to the output shape, or to a tuple of output shapes.
+            dtype: function that maps the input types to the output type, or to a tuple of output types.
     """
     operator = ops.Custom(f"{library}:{name}", shape, dtype, func_type="aot")
-    # In PyNative mode MindSpore keeps the shapes of outputs for operators of one name, attributes and shapes of inputs. Those of
-    # one entry point may have other outputs: a convolution's stride is in its program.
+    # PyNative mode caches output shapes by operator name, attributes and input shapes. That key is not unique for an entry point:
+    # a convolution's stride, for example, is part of its program. A number per operator makes the key unique.
     operator.add_prim_attr("number", next(_numbers))
     return operator

@@ -1,6 +1,6 @@
-// What the entry points of the kernels have in common. MindSpore calls each with its inputs, then its outputs, and the shape of
-// each of these. It runs on thread_count() threads, with the same result on any number of them, and returns 0, or 1 after an
-// error, such as lack of memory.
+// Code that all entry points share. MindSpore calls an entry point with its inputs and outputs, and with the shape of each. The
+// entry point runs on thread_count() threads; the result does not depend on that number. It returns 0, or 1 after an error,
+// such as lack of memory.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ inline float* floats(void* tensor) { return static_cast<float*>(tensor); }
 inline int32_t* ints(void* tensor) { return static_cast<int32_t*>(tensor); }
 inline bool* bools(void* tensor) { return static_cast<bool*>(tensor); }
 
-// The status of an entry point that runs `body`: MindSpore, which is not to see an exception, reports any but 0 as an error.
+// Runs `body` and returns the status of the entry point. No exception may reach MindSpore, which reports a status other than 0.
 template <class Body>
 int status_of(const char* name, const Body& body) {
   try {

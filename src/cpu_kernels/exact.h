@@ -1,5 +1,5 @@
-// Include this last. It turns fused multiply-add off, so that each operation rounds as in the plain operators: results are equal
-// bit for bit, thresholds and ties included.
+// Include this file last. It turns off fused multiply-add, so that each operation rounds like the plain operators. Results are
+// bit-identical, including thresholds and ties.
 #pragma once
 
 #ifdef __clang__

@@ -1,4 +1,4 @@
-// What a network computes beside its products, on features with channels last (B, H, W, C) of float or Bf16, and the gradients.
+// The layers of a network other than products, and their gradients. Features are float or Bf16 (B, H, W, C), channels last.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ struct Size {
   int64_t count() const { return rows() * c; }
 };
 
-constexpr int64_t kPiece = 1 << 15;  // elements of a parallel loop's piece
-constexpr int64_t kChannels = 32;    // of a piece where pieces must not write to the same cells
+constexpr int64_t kPiece = 1 << 15;  // elements per piece of a parallel loop
+constexpr int64_t kChannels = 32;    // channels per piece, if pieces must not write to the same cells
 
 template <class From, class To>
 void cast(Crew& crew, int64_t count, const From* in, To* out) {
@@ -32,13 +32,13 @@ void copy(Crew& crew, int64_t count, const T* in, T* out) {
   crew.share_range(count, kPiece, [&](int64_t begin, int64_t end) { std::copy(in + begin, in + end, out + begin); });
 }
 
-// One addend of a gradient.
+// One term of a gradient.
 struct Part {
   const void* data;
-  bool wide;  // float, else the type of the features
+  bool wide;  // float instead of the type of the features
 };
 
-// The sum of the parts, 0 where `value`, the result of a ReLU, is 0 and not where it is NaN; nullptr: no ReLU.
+// Sum of the parts. If `value`, the result of a ReLU, is not nullptr, the sum is 0 where `value` is 0, but not where it is NaN.
 template <class T>
 void sum_parts(Crew& crew, int64_t count, const std::vector<Part>& parts, const T* value, T* out) {
   crew.share_range(count, 4096, [&](int64_t begin, int64_t end) {
@@ -79,8 +79,8 @@ void column_sums(Crew& crew, int64_t rows, int64_t columns, const T* x, float* o
   }
 }
 
-// Mean and biased variance of the columns of x (rows, columns): two passes over pieces that stay in the cache, which then meet
-// (Chan, Golub and LeVeque, 1983).
+// Mean and biased variance of the columns of x (rows, columns). Each piece stays in the cache for two passes; the results of the
+// pieces are then combined (Chan, Golub and LeVeque, 1983).
 struct Moments {
   std::vector<float> mean, variance;
 
@@ -117,7 +117,7 @@ struct Moments {
   static int64_t rows_of(int64_t number, int64_t piece, int64_t rows) { return std::min(piece, rows - number * piece); }
 };
 
-// BatchNorm of x (rows, columns), with an addend, unless that is nullptr, and a ReLU.
+// BatchNorm of x (rows, columns), plus an addend (unless it is nullptr), followed by ReLU.
 template <class T>
 void batch_norm(Crew& crew, int64_t rows, int64_t columns, const T* x, const Moments& moments, float eps, const float* gamma,
                 const float* beta, const T* addend, bool relu, T* out) {
@@ -137,7 +137,7 @@ void batch_norm(Crew& crew, int64_t rows, int64_t columns, const T* x, const Mom
   });
 }
 
-// Gradients of x, gamma and beta of BatchNorm.
+// Gradients of x, gamma and beta through BatchNorm.
 template <class T>
 void batch_norm_gradient(Crew& crew, int64_t rows, int64_t columns, const T* x, const Moments& moments, float eps,
                          const float* gamma, const T* dout, float* dgamma, float* dbeta, T* dx) {
@@ -179,18 +179,18 @@ void batch_norm_gradient(Crew& crew, int64_t rows, int64_t columns, const T* x, 
   });
 }
 
-// The window of an output cell along one axis, as a range of cells inside.
+// The window of an output cell along one axis, as a range of input cells.
 struct Window {
   int64_t begin, end;
   Window(int64_t cell, int64_t pad, int64_t limit) : begin(std::max<int64_t>(2 * cell - pad, 0)),
                                                      end(std::min<int64_t>(2 * cell - pad + 3, limit)) {}
 };
 
-// Whether a maximum of `best` becomes `value`: a NaN is larger than any number.
+// Whether `value` replaces the maximum `best`. NaN is larger than any number.
 inline bool exceeds(float value, float best) { return value > best || value != value; }
 
-// Maximum of 3x3 cells with stride 2; cells before the first, of which there are `top` rows and `left` columns, are left out, and
-// those after the last.
+// Maximum of 3x3 cells with stride 2. The padding, `top` rows and `left` columns before the first cell and any after the last, is
+// ignored.
 template <class T>
 void max_pool(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t left, const T* in, T* out) {
   crew.share(to.b * to.h, [&](int64_t row) {
@@ -212,7 +212,7 @@ void max_pool(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t
   });
 }
 
-// Calls body(image, first channel, end channel) for pieces that do not share cells.
+// Calls body(image, first channel, end channel) for pieces that share no cells.
 template <class Body>
 void share_channels(Crew& crew, const Size& size, const Body& body) {
   const int64_t pieces = ceil_div(size.c, kChannels);
@@ -229,7 +229,7 @@ inline void clear(const Size& size, int64_t image, int64_t first, int64_t end, f
   }
 }
 
-// The gradient goes to the first maximum of each window.
+// Gradient of max pooling: goes to the first maximum of each window.
 template <class T>
 void max_pool_gradient(Crew& crew, const Size& from, const Size& to, int64_t top, int64_t left, const T* in, const T* dout,
                        float* din) {
@@ -256,7 +256,7 @@ void max_pool_gradient(Crew& crew, const Size& from, const Size& to, int64_t top
   });
 }
 
-// Every second row and column.
+// Keeps every second row and column.
 template <class T>
 void subsample(Crew& crew, const Size& from, const Size& to, const T* in, T* out) {
   crew.share(to.b * to.h, [&](int64_t row) {
@@ -277,13 +277,13 @@ void subsample_gradient(Crew& crew, const Size& from, const Size& to, const T* d
   });
 }
 
-// Where a cell of a scaled-up axis takes its value: low * (1 - share) + high * share.
+// The source of a cell on an upsampled axis: low * (1 - share) + high * share.
 struct Tap {
   int64_t low, high;
   float share;
 };
 
-// Half-pixel centres with `bilinear`, else the nearest cell at or before.
+// With `bilinear`, half-pixel centres; otherwise the nearest source cell, rounded down.
 inline std::vector<Tap> find_taps(int64_t from, int64_t to, bool bilinear) {
   std::vector<Tap> taps(to);
   const float scale = static_cast<float>(from) / to;
@@ -295,7 +295,7 @@ inline std::vector<Tap> find_taps(int64_t from, int64_t to, bool bilinear) {
   return taps;
 }
 
-// out = fine + coarse scaled up.
+// out = fine + upsampled coarse.
 template <class T>
 void merge(Crew& crew, const Size& small, const Size& large, bool bilinear, const T* coarse, const T* fine, T* out) {
   const std::vector<Tap> ys = find_taps(small.h, large.h, bilinear), xs = find_taps(small.w, large.w, bilinear);
@@ -317,7 +317,7 @@ void merge(Crew& crew, const Size& small, const Size& large, bool bilinear, cons
   });
 }
 
-// Gradient of the coarse addend of `merge`.
+// Gradient of the coarse input of `merge`.
 template <class T>
 void merge_gradient(Crew& crew, const Size& small, const Size& large, bool bilinear, const T* dout, float* dcoarse) {
   const std::vector<Tap> ys = find_taps(small.h, large.h, bilinear), xs = find_taps(small.w, large.w, bilinear);

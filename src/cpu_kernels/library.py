@@ -1,4 +1,4 @@
-"""The C++ kernels in this folder, compiled for this machine's processor on first use, and the oneDNN that they call."""
+"""Compile the C++ kernels of this folder for this machine's processor on first use, and load the oneDNN that they call."""
 from __future__ import annotations
 
 import ctypes
@@ -27,15 +27,15 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread"]
 
 @functools.cache
 def library() -> str | None:
-    """Path of the shared library, or None where it cannot be built or has no oneDNN to call, with the reason in the log.
+    """Return the path of the shared library. If it cannot be built or finds no oneDNN, log the reason and return None.
 
-    It is kept in $XDG_CACHE_HOME/faster_rcnn (default ~/.cache/faster_rcnn) under a name that depends on the sources, flags,
-    processor and compiler. The compiler is $CXX, or g++; without one, the library of any compiler is used. A build deletes the
-    libraries that were not used for 30 days, because machines with other processors may use the same folder.
+    The library is cached in $XDG_CACHE_HOME/faster_rcnn (default ~/.cache/faster_rcnn). Its name depends on the sources, flags,
+    processor and compiler. The compiler is $CXX, or g++; without one, a library built by any compiler is used. Machines with
+    other processors may share the folder, so a build deletes only libraries that have not been used for 30 days.
     """
     folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "faster_rcnn")
     try:
-        # MindSpore opens the real path. Another path could load the library twice, and oneDNN would be opened for one copy only.
+        # MindSpore opens the real path. Any other path could load the library a second time, and only one copy would have oneDNN.
         cache = os.path.realpath(make_folder(folder, "set XDG_CACHE_HOME to another folder", private=True))
         with verified_files(cache, "kernels-*-*.so"):
             path = _find_or_build(Path(cache))
@@ -48,28 +48,28 @@ def library() -> str | None:
 
 
 def has_bf16_products() -> bool:
-    """Whether the kernels can be used and the processor multiplies bfloat16 (AVX-512 BF16, AMX)."""
+    """Return whether the kernels are available and the processor multiplies bfloat16 (AVX-512 BF16, AMX)."""
     path = library()
     return path is not None and bool(ctypes.CDLL(path).HasBf16Products())
 
 
 def _open_onednn(path):
-    """Let the kernels open a copy of MindSpore's oneDNN in memory. The limit of instructions that MindSpore's convolutions need
-    applies to everything that a library computes."""
+    """Let the kernels load a second copy of MindSpore's oneDNN, from memory. The instruction limit that MindSpore's convolutions
+    need applies to a whole copy of the library."""
     found = sorted((Path(mindspore.__file__).parent / "lib").glob("libdnnl.so*"))
     if not found:
         raise OSError("this MindSpore has no oneDNN")
-    # Python builds for older systems (conda, uv) lack os.memfd_create. 1: other programs do not get the file.
+    # Python builds for older systems (conda, uv) lack os.memfd_create. Flag 1: child processes do not inherit the file.
     copy = shutil.copyfile(found[0], f"/proc/self/fd/{ctypes.CDLL(None).memfd_create(b'onednn', 1)}")
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     reason = ctypes.create_string_buffer(500)
-    # A limit other than this program's own is the user's.
+    # Any limit that differs from this program's default was set by the user.
     if ctypes.CDLL(str(path)).OpenOneDNN(os.fsencode(copy), limit in (None, DEFAULTS["ONEDNN_MAX_CPU_ISA"]), reason, len(reason)):
         raise OSError(f"oneDNN: {reason.value.decode(errors='replace')}")
 
 
 def _reason(error):
-    """The first line of the compiler's output with the word error, or the exception's own message."""
+    """Return the first line of the compiler's output that contains "error", or else the exception's message."""
     lines = (getattr(error, "stderr", None) or "").strip().splitlines() or [str(error)]
     return next((line for line in lines if "error" in line), lines[0])
 
@@ -98,7 +98,7 @@ def _find_or_build(cache):
 
 
 def _processor():
-    """What the compiler's -march=native depends on."""
+    """Return a text of the processor features that -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

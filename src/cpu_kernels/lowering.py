@@ -1,4 +1,4 @@
-"""Writing the detector's own cells as programs of the kernel in network.cc."""
+"""Translate the detector's cells into programs for the kernel in network.cc."""
 from __future__ import annotations
 
 from mindspore import nn
@@ -12,14 +12,14 @@ from src.models.rpn import PatchOutputs
 
 
 class NotLoweredError(Exception):
-    """A cell that is not known here."""
+    """The cell has a type that cannot be translated."""
 
 
 def whole_first_stage(plain: FirstStage, mixed: bool, training: bool) -> Program:
-    """Images (B, 3, H, W) -> what `_pyramid_and_rpn` gives.
+    """Return the program of the first stage: images (B, 3, H, W) -> the outputs of `_pyramid_and_rpn`.
 
     Raises:
-        NotLoweredError: the backbone is not made of residual blocks.
+            NotLoweredError: the backbone contains layers other than residual blocks.
     """
     program, network = Program(mixed, training), plain.network
     x, features = program.add_input(3), []
@@ -31,7 +31,7 @@ def whole_first_stage(plain: FirstStage, mixed: bool, training: bool) -> Program
 
 
 def after_backbone(plain: FirstStage, mixed: bool, training: bool) -> Program:
-    """Those features of the backbone that the pyramid takes, (B, C_i, H_i, W_i) -> what `_pyramid_and_rpn` gives."""
+    """Return the program after the backbone: the features that the pyramid reads, (B, C_i, H_i, W_i) -> `_pyramid_and_rpn`."""
     program, network = Program(mixed, training), plain.network
     features = [program.add_input(lateral.in_channels, gradient=training) for lateral in network.fpn.lateral]
     _pyramid_and_rpn(network, program, features)
@@ -39,19 +39,19 @@ def after_backbone(plain: FirstStage, mixed: bool, training: bool) -> Program:
 
 
 def _pyramid_and_rpn(network, program, features):
-    """Levels with channels last in memory, and of each the RPN's logits (B, H_i, W_i, A) and deltas (B, H_i, W_i, 4 A)."""
+    """Add outputs: levels with channels last in memory; per level, RPN logits (B, H_i, W_i, A) and deltas (B, H_i, W_i, 4 A)."""
     levels, rpn = pyramid(network.fpn, program, features), network.rpn_head
     for level in levels:
         program.add_output(level, NATIVE)
     for level in levels:
-        # Proposals have no gradient: the RPN is trained on patches.
+        # Gradients do not flow through the proposals; the RPN is trained on patches.
         hidden = program.convolution(level, rpn.conv, relu=True, constant=True)
         for conv in (rpn.objectness, rpn.deltas):
             program.add_output(program.convolution(hidden, conv, wide=True, constant=True), ROWS, differentiable=False)
 
 
 def patch_outputs(plain: PatchOutputs, mixed: bool, training: bool) -> Program:
-    """`PatchOutputs` as a program."""
+    """Return the program of `PatchOutputs`."""
     program = Program(mixed, training)
     hidden = program.convolution(program.add_input(plain.patch_conv.in_channels, gradient=training), plain.patch_conv, relu=True)
     for conv in (plain.objectness, plain.deltas):
@@ -60,14 +60,14 @@ def patch_outputs(plain: PatchOutputs, mixed: bool, training: bool) -> Program:
 
 
 def convolution(conv: nn.Conv2d, mixed: bool) -> Program:
-    """A single convolution, (B, C, H, W) -> (B, K, H', W')."""
+    """Return the program of a single convolution, (B, C, H, W) -> (B, K, H', W')."""
     program = Program(mixed, trained=True)
     program.add_output(program.convolution(program.add_input(conv.in_channels, gradient=True), conv), PLANES)
     return program
 
 
 def conv_batch_norm(plain: ConvBatchNorm, mixed: bool, training: bool) -> Program:
-    """`ConvBatchNorm` as a program, in training or with stored statistics."""
+    """Return the program of `ConvBatchNorm`, with batch statistics in training and with stored statistics otherwise."""
     program = Program(mixed, trained=True)
     value = _conv_batch_norm(plain, program, program.add_input(plain.conv.in_channels, gradient=True), training)
     program.add_output(value, PLANES)
@@ -75,7 +75,7 @@ def conv_batch_norm(plain: ConvBatchNorm, mixed: bool, training: bool) -> Progra
 
 
 def box_head(plain: BoxHead, mixed: bool, training: bool) -> Program:
-    """Pooled features (M, C * h * w) -> class logits (1, 1, M, K + 1) and deltas (1, 1, M, 4 K), float32."""
+    """Return the program: pooled features (M, C * h * w) -> float32 class logits (1, 1, M, K + 1) and deltas (1, 1, M, 4 K)."""
     program = Program(mixed, training)
     hidden = program.add_input(plain.fc1.in_channels, rows=True, gradient=training)
     for dense in (plain.fc1, plain.fc2):
@@ -86,7 +86,7 @@ def box_head(plain: BoxHead, mixed: bool, training: bool) -> Program:
 
 
 def lower(cell: nn.Cell, program: Program, x: int, training: bool) -> int:
-    """Adds the layers of a part of the backbone, which a training may have been given kernels before; returns its value."""
+    """Add the layers of a part of the backbone and return its value. Training may already have replaced its cells by kernels."""
     cell = getattr(cell, "plain", cell)
     if type(cell) is Chain:
         for item in cell.cells_in_order:
@@ -121,7 +121,7 @@ def _residual_block(block, program, x, training):
 
 
 def pyramid(fpn: FPN, program: Program, features: list[int]) -> list[int]:
-    """Adds the layers of the pyramid; returns its levels."""
+    """Add the layers of the pyramid and return its levels."""
     bilinear = type(fpn.upsample) is BilinearUpsample
     merged = program.convolution(features[-1], fpn.lateral[len(features) - 1])
     levels = [program.convolution(merged, fpn.output[len(features) - 1])]

@@ -1,4 +1,4 @@
-// For each candidate box (an anchor or a proposal) the ground-truth box that it overlaps most.
+// Finds, for each candidate box (an anchor or a proposal), the ground-truth box with the largest overlap.
 
 #include <algorithm>
 #include <cstdint>
@@ -11,16 +11,16 @@
 
 namespace {
 
-constexpr int64_t kChunk = 1024;  // candidates that a thread takes at a time
+constexpr int64_t kChunk = 1024;  // candidates per work item of a thread
 constexpr float kSmallestUnion = 1e-12f;
-constexpr float kSmallestBest = 1e-12f;  // a box that nobody overlaps has no best candidate
+constexpr float kSmallestBest = 1e-12f;  // a ground-truth box without overlap has no best candidate
 
 struct Box {
   float x1, y1, x2, y2;
   float area() const { return std::max(x2 - x1, 0.f) * std::max(y2 - y1, 0.f); }
 };
 
-// A chunk of candidates, coordinate by coordinate, so that the loops over it become vector instructions.
+// A chunk of candidates, one array per coordinate, so that the compiler vectorises the loops over it.
 struct Chunk {
   int64_t size;
   float x1[kChunk], y1[kChunk], x2[kChunk], y2[kChunk], area[kChunk], iou[kChunk];
@@ -48,7 +48,7 @@ struct Chunk {
 void match_image(const Box* candidates, const Box* boxes, const bool* mask, int64_t N, int64_t G, float* overlap,
                  int32_t* index, bool* is_best) {
   const int64_t chunks = ceil_div(N, kChunk);
-  std::vector<float> best(chunks * G, 0.f);  // of each chunk and box, then in the first row of all chunks
+  std::vector<float> best(chunks * G, 0.f);  // per chunk and box; later the first row is the maximum of all chunks
   Crew::run([&](Crew& crew) {
     crew.share(chunks, [&](int64_t c) {
       const int64_t first = c * kChunk;

@@ -14,7 +14,7 @@ namespace network {
 
 namespace {
 
-// The size of a convolution's or pooling's result along one axis, and the padding before it.
+// Returns the output size of a convolution or pooling along one axis, and sets the padding before the first cell.
 int64_t output_size(const Layer& layer, int64_t side, int64_t kernel, int64_t before, int64_t after, int64_t* pad) {
   const int64_t extent = (kernel - 1) * layer.dilation + 1;
   if (layer.same) {
@@ -106,7 +106,7 @@ Buffer Parameters::scaled(Crew& crew, int64_t rows, int64_t columns) const {
 
 namespace {
 
-// A number that differs where the numbers do, for all that is likely: sums, and sums of the sums, as in Fletcher's checksum.
+// Returns a hash of the numbers, which almost certainly changes with them: sums, and sums of sums, as in Fletcher's checksum.
 uint64_t fingerprint(Crew& crew, const float* data, int64_t count) {
   typedef uint32_t Words __attribute__((vector_size(64)));
   constexpr int64_t kPiece = 1 << 16, kLanes = 16;
@@ -141,10 +141,10 @@ Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t colu
     uint64_t weight, scale;
     Buffer packed;
   };
-  // One for each weight, whatever the sizes of the images, so that memory does not grow with these.
+  // One entry per weight, whatever the image sizes, so that memory does not grow with the number of sizes.
   static auto& all = *new std::map<const void*, Kept>;  // never destroyed, see onednn.cc
   static auto& mutex = *new std::mutex;
-  constexpr size_t kMost = 1000;  // more than the weights of a network, and few enough where networks come and go
+  constexpr size_t kMost = 1000;  // more than the weights of one network, and a limit for programs that build many networks
 
   const auto make = [&] {
     const Buffer packed = allocate(to.bytes());
@@ -165,7 +165,7 @@ Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t colu
 
 namespace {
 
-// The forward pass: values come to be one after the other, and their memory goes with their last use.
+// The forward pass. It computes the values in order and frees each value after its last use.
 template <class T>
 class Forward {
  public:
@@ -205,7 +205,7 @@ class Forward {
   }
 
  private:
-  // Whether an output is the value itself.
+  // Whether an output is the stored value itself.
   bool is_plain(const Output& output) const {
     return output.form == kNative || (output.form == kRows && (program_.steps[output.value].wide || program_.type == kF32));
   }
@@ -265,7 +265,7 @@ class Forward {
     primitive->run(crew_, arguments);
   }
 
-  // The BatchNorms come in the order of their statistics.
+  // The BatchNorms are computed in the order of their statistics.
   void batch_norm(const Step& step, const layers::Size& to, T* out) {
     const int32_t* parameters = program_.weights[step.weight].parameters;
     const Constants constants = constants_[step.weight];
@@ -285,7 +285,7 @@ class Forward {
   void write(const Output& output, void* out) {
     const auto* computed = static_cast<const char*>(values_[output.value].get());
     if (computed == out) return;
-    // The same value is saved, or another output, too.
+    // The value is already stored in another output or saved value: copy it.
     if (is_plain(output)) return layers::copy(crew_, program_.bytes(output.value), computed, static_cast<char*>(out));
     const layers::Size size = program_.size(output.value);
     if (output.form == kRows) return layers::cast(crew_, size.count(), value(output.value), floats(out));
@@ -303,8 +303,8 @@ class Forward {
 }  // namespace
 }  // namespace network
 
-// Program, sizes of the inputs, constants of each weight, inputs, parameters, moving statistics -> outputs, new statistics, then
-// the saved values.
+// Inputs: program, sizes of the inputs, constants of each weight, inputs, parameters, moving statistics. Outputs: outputs of the
+// program, new statistics, saved values.
 extern "C" int Network(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
   return status_of(__func__, [&] {
     const network::Program program(ints(tensors[0]), ints(tensors[1]));

@@ -1,5 +1,5 @@
-// A network of convolutions that runs as one operator: its layers pass each other features with channels last, in the type that
-// the products are computed in. src/cpu_kernels/network.py writes the program, in the same order.
+// A network of convolutions that runs as one operator. Layers exchange features with channels last, in the type of the products.
+// src/cpu_kernels/program.py writes the program with its fields in the same order.
 #pragma once
 
 #include <cstdint>
@@ -14,46 +14,46 @@
 
 namespace network {
 
-// Inputs are float planes (B, C, H, W), or rows (M, ...) of the type that the products are computed in.
+// Inputs are float planes (B, C, H, W), or rows (M, ...) in the type of the products.
 enum Kind : int32_t { kFromPlanes, kFromRows, kConvolution, kMaxPool, kSubsample, kMerge, kBatchNorm };
 enum Form : int32_t { kNative, kRows, kPlanes };
 
-// A layer, whose result is the value of the same number.
+// A layer. Its index is also the index of its result among the values.
 struct Layer {
   int32_t kind;
-  int32_t source;  // a value, or of the first kinds an input
-  int32_t addend;  // a value that is added to a convolution's or BatchNorm's result, or the coarse one of a merge; below 0: none
-  int32_t weight;  // of a convolution or BatchNorm
-  int32_t relu;    // of a convolution or BatchNorm, as its last
+  int32_t source;  // index of a value; index of an input for kFromPlanes and kFromRows
+  int32_t addend;  // value added to the result of a convolution or BatchNorm, or the coarse input of a merge; below 0: none
+  int32_t weight;  // index, for a convolution or BatchNorm
+  int32_t relu;    // whether a convolution or BatchNorm ends with ReLU
   int32_t wide;    // whether the result is float
   int32_t kernel_h, kernel_w, stride, dilation, groups;
-  int32_t same;  // padding as TensorFlow's SAME, else:
+  int32_t same;  // TensorFlow's SAME padding instead of:
   int32_t top, bottom, left, right;
-  int32_t bilinear;  // of a merge
+  int32_t bilinear;  // for a merge
   int32_t c;         // channels of the result
 };
 
-// A layer for inputs of known sizes.
+// A layer with the sizes that belong to known input sizes.
 struct Step : Layer {
   int64_t b, h, w, pad_top, pad_left;
 };
 
-// The parameters of a convolution: weight (K, C / groups, h, w) and nothing, a bias (K), or a BatchNorm's gamma, beta, mean and
-// variance (K), which the convolution takes in. Those of a BatchNorm with the statistics of the batch: gamma, beta, as kind 1.
+// The parameters of a convolution: weight (K, C / groups, h, w), alone, with a bias (K), or with gamma, beta, mean and variance
+// (K) of a BatchNorm that is fused into the convolution. A BatchNorm with batch statistics has gamma and beta, with kind 1.
 struct Weight {
   int32_t kind;           // 0, 1, 2
   int32_t trainable;
-  int32_t parameters[5];  // their numbers; below 0: none
+  int32_t parameters[5];  // their indices; below 0: none
 };
 
-// Of a BatchNorm.
+// Constants of a BatchNorm.
 struct Constants {
   float eps, momentum;
 };
 
 struct Output {
   int32_t value;
-  int32_t form;  // as it is; float rows (B, H, W, C); float planes (B, C, H, W)
+  int32_t form;  // as stored; float rows (B, H, W, C); float planes (B, C, H, W)
   int32_t differentiable;
 };
 
@@ -67,7 +67,7 @@ struct Program {
   std::vector<int32_t> saved;  // values that the gradient needs
   int statistics = 0;          // two for each kBatchNorm
 
-  // `sizes` (inputs, 4): shapes of the inputs, filled up with 1.
+  // `sizes` (inputs, 4): shapes of the inputs, padded with 1.
   Program(const int32_t* data, const int32_t* sizes);
   layers::Size size(int value) const { return {steps[value].b, steps[value].c, steps[value].h, steps[value].w}; }
   size_t bytes(int value) const { return size(value).count() * (type == onednn::kF32 || steps[value].wide ? 4 : 2); }
@@ -78,7 +78,7 @@ struct Program {
 
 inline Buffer borrow(void* data) { return Buffer(data, [](void*) {}); }
 
-// A convolution's parameters as MindSpore holds them, and the factors that a BatchNorm gives the rows of its weight.
+// A convolution's parameters in MindSpore's layout, and the factors by which a BatchNorm scales the rows of the weight.
 struct Parameters {
   const float* weight;
   std::vector<float> scale, bias;  // empty: none
@@ -88,8 +88,8 @@ struct Parameters {
   Buffer scaled(Crew& crew, int64_t rows, int64_t columns) const;
 };
 
-// The scaled weight from its layout to another, which a primitive wants. With `keep`, for weights that are not trained, the
-// result is kept for the next call: it is made anew when the numbers have changed, as between two evaluations of a training.
+// Copies the scaled weight to the layout that a primitive needs. With `keep`, for weights that are not trained, the result is
+// kept for the next call. It is computed again if the numbers have changed, for example between two evaluations during training.
 Buffer pack(Crew& crew, const Parameters& parameters, int64_t rows, int64_t columns, const onednn::Layout& from,
             const onednn::Layout& to, bool keep);
 

@@ -1,4 +1,4 @@
-"""A network of convolutions as one MindSpore operator, with one more for its gradients."""
+"""A network of convolutions as one MindSpore operator, and a second operator for its gradients."""
 from __future__ import annotations
 
 import mindspore as ms
@@ -15,11 +15,11 @@ from src.models.rpn import PatchOutputs
 
 
 class KernelNetwork(nn.Cell):
-    """Runs a program; see network.h.
+    """Runs a program; network.h describes its parts.
 
     Args:
         library: path of the shared library.
-        program: what is computed.
+            program: layers to compute.
     """
 
     def __init__(self, library: str, program: Program):
@@ -29,12 +29,12 @@ class KernelNetwork(nn.Cell):
         self.run = _Run(library, program)
 
     def construct(self, *inputs):
-        """The program's inputs -> tuple of its outputs."""
+        """Map the program's inputs to the tuple of its outputs."""
         return self.run(_sizes(inputs), inputs, self.trained, self.elsewhere, self.frozen)[: self.num_outputs]
 
 
 def _sizes(inputs):
-    """Shapes of the inputs, (I, 4) int32, filled up with 1."""
+    """Return the shapes of the inputs as an array (I, 4) int32, padded with 1."""
     sizes = ()
     for x in inputs:
         sizes += (x.shape + (1,) * (4 - len(x.shape)),)
@@ -42,12 +42,12 @@ def _sizes(inputs):
 
 
 class KernelFirstStage(nn.Cell):
-    """`src.models.faster_rcnn.FirstStage` whose levels, of the same shape, have their channels last in memory.
+    """`src.models.faster_rcnn.FirstStage` on the C++ kernels. Its levels have the same shape, with channels last in memory.
 
-    With a backbone of residual blocks it is a single operator; other backbones run as they are.
+    A backbone of residual blocks becomes part of the one operator. Any other backbone runs unchanged.
 
     Args:
-        mixed: whether products are of bfloat16; the levels are then, too.
+        mixed: whether products, and with them the levels, are in bfloat16.
         training: whether gradients are needed.
     """
 
@@ -80,21 +80,21 @@ class KernelFirstStage(nn.Cell):
 
 
 class KernelBoxHead(nn.Cell):
-    """`src.models.roi_head.BoxHead`; arguments as of `KernelFirstStage`."""
+    """`src.models.roi_head.BoxHead` on the C++ kernels, with the arguments of `KernelFirstStage`."""
 
     def __init__(self, library: str, plain: BoxHead, mixed: bool, training: bool):
         super().__init__(auto_prefix=False)
         self.network = KernelNetwork(library, lowering.box_head(plain, mixed, training))
 
     def construct(self, pooled):
-        """See `BoxHead`; pooled is of bfloat16 with `mixed`."""
+        """See `BoxHead`; with `mixed`, pooled is in bfloat16."""
         count = pooled.shape[0]
         logits, deltas = self.network(pooled)
         return logits.reshape(count, -1), deltas.reshape(count, -1, 4)
 
 
 class KernelPatchOutputs(nn.Cell):
-    """`src.models.rpn.PatchOutputs`; arguments as of `KernelFirstStage`."""
+    """`src.models.rpn.PatchOutputs` on the C++ kernels, with the arguments of `KernelFirstStage`."""
 
     def __init__(self, library: str, plain: PatchOutputs, mixed: bool, training: bool):
         super().__init__(auto_prefix=False)
@@ -106,7 +106,7 @@ class KernelPatchOutputs(nn.Cell):
 
 
 class KernelConv2d(nn.Cell):
-    """nn.Conv2d with the same parameters."""
+    """`nn.Conv2d` on the C++ kernels, with the same parameters."""
 
     def __init__(self, library: str, conv: nn.Conv2d, mixed: bool):
         super().__init__(auto_prefix=False)
@@ -118,10 +118,10 @@ class KernelConv2d(nn.Cell):
 
 
 class KernelConvBatchNorm(nn.Cell):
-    """`src.models.residual.ConvBatchNorm`.
+    """`src.models.residual.ConvBatchNorm` on the C++ kernels.
 
     Attributes:
-        plain: the cell, which an inference takes into its program.
+            plain: the original cell, which an inference program contains instead of this one.
     """
 
     def __init__(self, library: str, plain: ConvBatchNorm, mixed: bool):
@@ -138,7 +138,7 @@ class KernelConvBatchNorm(nn.Cell):
 
 
 class _Run(nn.Cell):
-    """The two operators of a program, without its parameters, which come as inputs."""
+    """The forward and the gradient operator of a program. The parameters are inputs of `construct`."""
 
     def __init__(self, library, program):
         super().__init__(auto_prefix=False)
@@ -150,7 +150,7 @@ class _Run(nn.Cell):
         self.first_saved = self.num_outputs + len(program.statistics)
         self.map = ops.HyperMap()
         num_inputs = program.num_inputs
-        self.first = num_inputs if program.input_gradients else 0  # of the gradients of parameters
+        self.first = num_inputs if program.input_gradients else 0  # index of the first parameter gradient
         self.forward = custom_operator(library, "Network",
                                        lambda *shapes: tuple(program.result_shapes(shapes[3:3 + num_inputs])),
                                        lambda *_: program.result_dtypes())
@@ -159,17 +159,17 @@ class _Run(nn.Cell):
                                         lambda *_: program.gradient_dtypes())
 
     def construct(self, sizes, inputs, trained, elsewhere, frozen):
-        """Outputs of the program, new statistics, and the values that its gradient needs."""
+        """Return the program's outputs, the new statistics and the values that the gradient needs."""
         results = self.forward(self.program, sizes, self.constants, *inputs, *trained, *elsewhere, *frozen, *self.statistics)
         if self.first_saved > self.num_outputs:
             self.map(ASSIGN, self.statistics, results[self.num_outputs: self.first_saved])
         return results
 
     def bprop(self, sizes, inputs, trained, elsewhere, frozen, out, dout):
-        """Gradients of the arguments of `construct`."""
+        """Return the gradients of the arguments of `construct`."""
         arguments, dinputs, zeros = (), (), ()
         if self.input_gradients:
-            for x in inputs:  # small tensors that carry the shape
+            for x in inputs:  # small tensors whose only purpose is their shape
                 arguments += (ops.zeros(x.shape[:1] + x.shape[2:], ms.bool_),)
         for i in self.differentiable:
             arguments += (dout[i],)
@@ -182,5 +182,5 @@ class _Run(nn.Cell):
                 dinputs += (ops.zeros_like(x),)
         for parameter in elsewhere:
             zeros += (ops.zeros_like(parameter),)
-        # Nobody asks for gradients of what is frozen, and a zero for each would make the graph as large again.
+        # The gradients of frozen parameters are never read, and a zero tensor for each would double the size of the graph.
         return ops.zeros_like(sizes), dinputs, found[self.first:], zeros, frozen

@@ -25,7 +25,7 @@ class Backward {
     }
   }
 
-  // `gradients` of the differentiable outputs in their order; those of the inputs are written to `input_gradients`.
+  // `gradients`: of the differentiable outputs, in order. The gradients of the inputs are written to `input_gradients`.
   void run(void** gradients, void** input_gradients) {
     for (const Output& output : program_.outputs) {
       if (output.differentiable) receive(output, *gradients++);
@@ -51,7 +51,7 @@ class Backward {
     parts_[output.value].push_back({rows, false});
   }
 
-  // Room for a gradient of the value, which is added to its others.
+  // Allocates memory for one more term of the gradient of a value. The terms are added later.
   template <class U>
   U* part_of(int value) {
     const Buffer data = allocate(program_.size(value).count() * sizeof(U));
@@ -96,7 +96,7 @@ class Backward {
     total_ = nullptr;
   }
 
-  // The sum of a value's parts, through its ReLU.
+  // Returns the sum of the terms of a gradient, after the gradient of the value's ReLU.
   const T* total(int i, const T* value) {
     const int64_t count = program_.size(i).count();
     if (parts_[i].size() == 1 && value == nullptr && (sizeof(T) == sizeof(float) || !parts_[i][0].wide)) {
@@ -112,10 +112,10 @@ class Backward {
 
   static const float* as_floats(const void* data) { return static_cast<const float*>(data); }
 
-  // Where the gradient of a weight, or of its bias (1), goes: trainable parameters are the first ones.
+  // Returns the output for the gradient of a weight (0) or its bias (1). Trainable parameters have the first indices.
   float* gradient_of(const Weight& weight, int i) const { return floats(weight_gradients_[weight.parameters[i]]); }
 
-  // A layer that no output depends on.
+  // Sets the gradients of a layer's parameters to 0, because no output depends on the layer.
   void zero_weights(const Step& step) {
     if (step.weight < 0 || !program_.weights[step.weight].trainable) return;
     const Weight& weight = program_.weights[step.weight];
@@ -218,9 +218,9 @@ class Backward {
 }  // namespace
 }  // namespace network
 
-// Program, sizes of the inputs, constants of each weight, for each input that has a gradient a tensor that carries its shape,
-// gradients of the differentiable outputs, parameters, saved values -> gradients of the inputs where the program asks for them,
-// then of the trainable parameters.
+// Inputs: program, sizes of the inputs, constants of each weight, a tensor with the shape of each input that has a gradient,
+// gradients of the differentiable outputs, parameters, saved values. Outputs: gradients of the inputs, if the program asks for
+// them, and of the trainable parameters.
 extern "C" int NetworkGradient(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
   return status_of(__func__, [&] {
     const network::Program program(ints(tensors[0]), ints(tensors[1]));

@@ -1,4 +1,4 @@
-// Greedy non-maximum suppression of boxes that come by falling score.
+// Greedy non-maximum suppression of boxes in order of decreasing score.
 
 #include <algorithm>
 #include <vector>
@@ -14,7 +14,7 @@ struct Box {
   float x1, y1, x2, y2;
 };
 
-// The boxes that survived so far, coordinate by coordinate, so that the comparison with all of them is a vector loop.
+// The boxes kept so far, one array per coordinate, so that a vectorised loop compares a box with all of them.
 struct Kept {
   std::vector<float> x1, y1, x2, y2, area;
   int64_t size = 0;
@@ -27,7 +27,7 @@ struct Kept {
   }
 
   bool overlaps(const Box& box, float box_area, float threshold) const {
-    constexpr int64_t kPiece = 64;  // between two looks at the result
+    constexpr int64_t kPiece = 64;  // boxes between two checks of the result
     for (int64_t first = 0; first < size; first += kPiece) {
       int found = 0;
       for (int64_t i = first; i < std::min(first + kPiece, size); ++i) {
@@ -53,7 +53,7 @@ void suppress(const Box* boxes, int64_t count, float threshold, bool* keep) {
 
 }  // namespace
 
-// boxes (B, N, 4) by falling score within each group, ends of the groups (groups), threshold (1) -> keep (B, N).
+// boxes (B, N, 4) in order of decreasing score within each group, ends of the groups (groups), threshold (1) -> keep (B, N).
 extern "C" int NMS(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {
     const Box* boxes = static_cast<Box*>(tensors[0]);
@@ -61,7 +61,7 @@ extern "C" int NMS(int, void** tensors, int*, int64_t** shapes, const char**, vo
     const float threshold = floats(tensors[2])[0];
     const int64_t B = shapes[0][0], N = shapes[0][1], groups = shapes[1][0];
     Crew::run([&](Crew& crew) {
-      // The largest groups come first: they take longest.
+      // The largest groups take longest, so they start first.
       crew.share(B * groups, [&](int64_t item) {
         const int64_t group = item / B, first = group == 0 ? 0 : ends[group - 1], row = item % B * N + first;
         suppress(boxes + row, ends[group] - first, threshold, bools(tensors[3]) + row);

@@ -19,7 +19,7 @@ struct Version {
   int major, minor, patch;
 };
 
-// The functions of the library, by their names without dnnl_.
+// The library's functions, by their names without dnnl_.
 struct Library {
   void* handle;
   void* engine = nullptr;
@@ -87,7 +87,7 @@ void copy(const std::vector<int64_t>& values, Dims out) {
   for (size_t i = 0; i < values.size(); ++i) out[i] = values[i];
 }
 
-// Attributes of a primitive: memory for its work is ours, and what follows the product.
+// Attributes of a primitive: the operations after the product, and that we provide the scratchpad memory.
 class Attributes {
  public:
   explicit Attributes(Epilogue epilogue = {}, const Layout& result = {}) {
@@ -97,7 +97,7 @@ class Attributes {
     void* post = nullptr;
     check(library->post_ops_create(&post), "post-operations");
     if (epilogue.add) check(library->post_ops_append_binary(post, kAdd, result.get()), "addition");
-    // The library's ReLU makes 0 of NaN. x * clip(x * FLT_MAX, 0, 1) has the same values, NaN stays, and -inf becomes NaN.
+    // The library's ReLU maps NaN to 0. x * clip(x * FLT_MAX, 0, 1) has the same values but keeps NaN; -inf becomes NaN.
     if (epilogue.relu) check(library->post_ops_append_eltwise(post, kHardSwish, FLT_MAX, 0.f), "ReLU");
     check(library->primitive_attr_set_post_ops(attr_, post), "post-operations");
     library->post_ops_destroy(post);
@@ -110,7 +110,7 @@ class Attributes {
   void* attr_ = nullptr;
 };
 
-// Primitives are made once for each key, which takes a millisecond or more.
+// Creating a primitive takes a millisecond or more, so each primitive is created once per key and kept.
 template <class Make>
 PrimitivePtr cached(const std::vector<int64_t>& key, const Make& make) {
   // Never destroyed: threads may compute while the process exits.
@@ -130,7 +130,7 @@ std::vector<int64_t> key_of(int kind, DataType type, DataType out, const Convolu
           s.dilation, s.groups, e.bias, e.add, e.relu};
 }
 
-// The arguments of the library's functions for a convolution.
+// Arguments of the library's convolution functions.
 struct ConvolutionArguments {
   Layout source, weights, bias, destination;
   Dims strides, dilations, before, after;
@@ -147,7 +147,7 @@ struct ConvolutionArguments {
   }
 };
 
-// The forward pass that descriptors of gradients are made with, with weights of the type that it computes in.
+// The forward pass that the library requires to create gradient descriptors, with weights in the type of its products.
 class ForwardHint {
  public:
   ForwardHint(DataType type, const ConvolutionShape& shape) {
@@ -276,7 +276,7 @@ PrimitivePtr convolution(DataType type, DataType out, const ConvolutionShape& sh
 
 namespace {
 
-// A gradient of a convolution: create(descriptor, arguments, forward pass, attributes) is the library's function for it.
+// Creates a gradient of a convolution. create(descriptor, arguments, forward pass, attributes) is the library's function for it.
 template <class Create>
 PrimitivePtr convolution_gradient(int kind, DataType type, DataType weight_type, const ConvolutionShape& shape,
                                   const Create& create) {
@@ -333,8 +333,8 @@ void reorder(ThreadPool& pool, const Layout& from, const void* source, const Lay
 
 }  // namespace onednn
 
-// Opens the library at `path`; `all_instructions`: whether it may use every instruction of the processor, whatever
-// ONEDNN_MAX_CPU_ISA says. Returns 0, or 1 and the reason in `reason`, which has room for `size` characters.
+// Opens the library at `path`. With `all_instructions` it may use every instruction of the processor, whatever ONEDNN_MAX_CPU_ISA
+// says. Returns 0; after an error, returns 1 and writes the reason to `reason`, a buffer of `size` characters.
 extern "C" int OpenOneDNN(const char* path, int all_instructions, char* reason, int size) {
   using namespace onednn;
   try {
@@ -345,7 +345,7 @@ extern "C" int OpenOneDNN(const char* path, int all_instructions, char* reason, 
     if (version->major != 3) throw std::runtime_error("version " + std::to_string(version->major) + " instead of 3");
     if (all_instructions) opened->set_max_cpu_isa(0);
     check(opened->engine_create(&opened->engine, kCpu, 0), "engine");
-    // Primitives that were made belong to the engine of the first time.
+    // Existing primitives belong to the engine of the first call, so later calls keep that library.
     if (library == nullptr) library = new Library(*opened);
     return 0;
   } catch (const std::exception& error) {
@@ -354,5 +354,5 @@ extern "C" int OpenOneDNN(const char* path, int all_instructions, char* reason, 
   }
 }
 
-// After OpenOneDNN: whether the processor has products of bf16.
+// Call this after OpenOneDNN. Returns whether the processor has bf16 products.
 extern "C" int HasBf16Products() { return (onednn::library->get_effective_cpu_isa() & onednn::kBf16Instructions) != 0; }

@@ -1,4 +1,4 @@
-"""The C++ kernels as MindSpore cells, each with the signature of the plain cell that it replaces.
+"""The C++ kernels as MindSpore cells. Each cell has the signature of the plain cell that it replaces.
 
 Every constructor takes the path of the shared library and the plain cell.
 """
@@ -22,17 +22,17 @@ class KernelMatcher(nn.Cell):
                                      lambda candidates, boxes, mask: (ms.float32, ms.int32, ms.bool_))
 
     def construct(self, candidates, boxes, mask):
-        """See `Matcher`; it has no gradient, and none is needed."""
+        """See `Matcher`. The result needs no gradient and has none."""
         overlap, index, is_best = self.match(candidates, boxes, mask)
         return ops.stop_gradient(overlap), index, is_best
 
 
 class KernelRoIAlign(nn.Cell):
-    """`src.models.roi_align.RoIAlign` of levels with channels last in memory, in their type. For inference: without gradient."""
+    """`src.models.roi_align.RoIAlign` for levels with channels last in memory; keeps their type. Inference only: no gradient."""
 
     def __init__(self, library: str, plain: RoIAlign):
         super().__init__()
-        # What a pair reads, which is made after an evaluation has replaced the plain cell.
+        # `KernelRoIAlignPair` reads these, also when it is built after an evaluation has replaced the plain cell.
         self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
         self.geometry = _geometry(plain)
         self.pool = _pool_operator(library, plain.resolution)
@@ -43,8 +43,8 @@ class KernelRoIAlign(nn.Cell):
 
 
 class KernelRoIAlignPair(nn.Cell):
-    """Two RoIAligns of the same levels, whose channels come last in memory, with a common gradient; each of two would be as large
-    as the levels."""
+    """Two RoIAligns of the same levels (channels last in memory) with one common gradient. A gradient for each RoIAlign would be
+    as large as the levels."""
 
     def __init__(self, library: str, plain: RoIAlign, other: RoIAlign):
         super().__init__()
@@ -55,15 +55,15 @@ class KernelRoIAlignPair(nn.Cell):
                                         lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
                                         lambda *inputs: inputs[8:])
 
-    # The levels come last: PyNative mode misreads gradients whose first element is a tuple.
+    # The levels are the last argument: PyNative mode misreads gradients whose first element is a tuple.
     def construct(self, boxes, level, other_boxes, other_level, levels):
-        """The outputs of both; arguments as of `RoIAlign`; boxes have no gradient."""
+        """Return the outputs of both RoIAligns; for the arguments see `RoIAlign`. Boxes have no gradient."""
         return (self.pool(boxes, level, self.geometries[0], *levels),
                 self.other_pool(other_boxes, other_level, self.geometries[1], *levels))
 
     def bprop(self, boxes, level, other_boxes, other_level, levels, out, dout):
-        """Gradients of the arguments of `construct`."""
-        # Small tensors of the levels' heights, widths and types, all that is needed of them: the levels need not be kept.
+        """Return the gradients of the arguments of `construct`."""
+        # The gradient needs only the levels' heights, widths and types. Small tensors carry them, so the levels are not kept.
         sizes = ()
         for feature in levels:
             sizes += (ops.zeros(feature.shape[2:], feature.dtype),)
@@ -83,12 +83,12 @@ def _pool_operator(library, side):
                            lambda boxes, level, geometry, *levels: levels[0])
 
 
-# One sample a bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
+# One sample per bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
 PATCH = RoIAlign(resolution=3, sampling_ratio=1, aligned=False)
 
 
 class KernelTrainingFeatures(nn.Cell):
-    """`src.models.faster_rcnn.TrainingFeatures` with a common gradient of the levels for both of its parts."""
+    """`src.models.faster_rcnn.TrainingFeatures`, where both parts share one gradient of the levels."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -98,7 +98,7 @@ class KernelTrainingFeatures(nn.Cell):
     def construct(self, levels, rois, level, y, x):
         """See `TrainingFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
-        # Boxes (B, S, 4) of 3 x 3 cells around the cells y, x (B, S).
+        # Boxes (B, S, 4) of 3 x 3 cells, centred on the cells y, x (B, S).
         left, top = ops.cast(x, ms.float32) - 1.5, ops.cast(y, ms.float32) - 1.5
         patch_boxes = ops.stack((left, top, left + 3, top + 3), 2)
         pooled, patches = self.pools(boxes, roi_level, patch_boxes, level.reshape(-1), levels)
@@ -106,7 +106,7 @@ class KernelTrainingFeatures(nn.Cell):
 
 
 def _side_by_side(patches, levels, level, y, x):
-    """Patches (B * S, C, 3, 3) as `ExtractPatches` gives them: zero outside the level, where RoIAlign repeats the border."""
+    """Return patches (B * S, C, 3, 3) as `ExtractPatches` does: zero outside the level, where RoIAlign repeats the border."""
     batch, number = level.shape
     heights, widths = (), ()
     for feature in levels:
@@ -121,7 +121,7 @@ def _side_by_side(patches, levels, level, y, x):
 
 
 class KernelPreprocess(nn.Cell):
-    """`src.models.preprocess.Preprocess` in one pass, by a look-up table for each channel."""
+    """`src.models.preprocess.Preprocess` in one pass, with a look-up table per channel."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()
@@ -131,13 +131,13 @@ class KernelPreprocess(nn.Cell):
 
     def construct(self, image, valid_size):
         """See `Preprocess`."""
-        # The padding is normalised like any other pixel where it lies inside.
+        # With `pad_first`, padding inside the canvas is normalised like any other pixel.
         size = ops.full_like(valid_size, max(image.shape[1:3])) if self.pad_first else valid_size
         return ops.stop_gradient(self.preprocess(image, size, self.table, self.channels))
 
 
 class KernelNMS(nn.Cell):
-    """`src.models.proposals.BatchedNMS` of all groups in one call, each box compared with the kept ones only."""
+    """`src.models.proposals.BatchedNMS` for all groups in one call. Each box is compared only with boxes that were kept."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()

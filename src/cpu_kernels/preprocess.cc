@@ -1,9 +1,9 @@
-// 8-bit images to the network's input.
+// Converts 8-bit images to the network's input.
 
 #include "crew.h"
 #include "entry_point.h"
 
-// image uint8 (B, H, W, 3), valid_size (B, 2), tables (3, 256), channels (3), the channel of the image that each table is for ->
+// image uint8 (B, H, W, 3), valid_size (B, 2), tables (3, 256), channels (3), the image channel that each table applies to ->
 // (B, 3, H, W), zero outside the valid size.
 extern "C" int Preprocess(int, void** tensors, int*, int64_t** shapes, const char**, void*, void*) {
   return status_of(__func__, [&] {

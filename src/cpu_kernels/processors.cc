@@ -1,4 +1,4 @@
-// How many threads a kernel starts.
+// Number of threads that a kernel starts.
 
 #include <climits>
 #include <cmath>
@@ -13,16 +13,16 @@
 #include <sched.h>
 #endif
 
-// Number of processors that the CPU quota of a process's cgroup, and of the cgroups around it, corresponds to, rounded up;
-// INT_MAX without a quota. `cgroups` is the process's /proc/self/cgroup, `root` is /sys/fs/cgroup.
+// Number of processors that corresponds to the CPU quota of a process's cgroup and its parent cgroups, rounded up; INT_MAX
+// without a quota. `cgroups` is the path of the process's /proc/self/cgroup, `root` is /sys/fs/cgroup.
 extern "C" int QuotaProcessors(const char* cgroups, const char* root) {
   double least = INT_MAX;
   std::ifstream file(cgroups);
-  // number:controllers:/path, in version 2 without controllers.
+  // Lines are number:controllers:/path; in version 2 the controllers are empty.
   for (std::string number, controllers, path; getline(getline(getline(file, number, ':'), controllers, ':'), path);) {
     const std::string mount = root + ("/" + controllers);
     for (std::string folder = mount + path; folder.size() >= mount.size(); folder.resize(folder.rfind('/'))) {
-      double quota = 0, period = 0;  // microseconds; without a quota, "max" or -1
+      double quota = 0, period = 0;  // microseconds; "max" or -1 without a quota
       if (!(std::ifstream(folder + "/cpu.max") >> quota >> period)) {
         std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
         std::ifstream(folder + "/cpu.cfs_period_us") >> period;

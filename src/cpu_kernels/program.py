@@ -1,4 +1,4 @@
-"""The layers of a network of convolutions as numbers, which the kernel in network.cc runs as one operator."""
+"""The layers of a network of convolutions as a list of numbers, which the kernel in network.cc runs as one operator."""
 from __future__ import annotations
 
 import dataclasses
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import nn
 
-# The numbers of network.h.
+# The values of `Kind` in network.h.
 FROM_PLANES, FROM_ROWS, CONVOLUTION, MAX_POOL, SUBSAMPLE, MERGE, BATCH_NORM = range(7)
 NATIVE, ROWS, PLANES = range(3)
 BF16, F32 = 2, 3
@@ -17,7 +17,7 @@ BF16, F32 = 2, 3
 
 @dataclasses.dataclass
 class Step:
-    """A layer; its result is the value of the same number. Fields as in network.h."""
+    """A layer. The index of the layer is also the index of its result among the values. `Layer` of network.h has the same fields."""
 
     kind: int
     source: int
@@ -39,8 +39,8 @@ class Step:
 class Weight:
     """The parameters of a layer.
 
-    Of a convolution: weight, or weight and bias, or weight, gamma, beta, mean and variance with eps; of a BatchNorm of its own:
-    gamma and beta with eps, and with momentum, the share of a batch in the moving statistics.
+    A convolution has weight; or weight and bias; or weight, gamma, beta, mean and variance with eps. A separate BatchNorm has
+    gamma and beta with eps and momentum, which is the weight of the new batch in the moving statistics.
     """
 
     parameters: tuple
@@ -50,20 +50,20 @@ class Weight:
 
     @property
     def kind(self) -> int:
-        """Of a convolution 0 without bias, 1 with one, 2 with stored statistics; 1 of a BatchNorm."""
+        """Return 0 for a convolution without bias, 1 with bias, 2 with stored statistics; 1 for a BatchNorm."""
         return min(len(self.parameters) - 1, 2)
 
     def with_gradient(self) -> tuple:
-        """The parameters that get a gradient: of stored statistics, gamma and beta are constants."""
+        """Return the parameters that get a gradient. With stored statistics, gamma and beta are constants."""
         return self.parameters[: 1 + (self.kind == 1)] if self.trainable else ()
 
 
 class Program:
-    """Collects the layers of a network; each method adds one and returns the number of its value.
+    """Collects the layers of a network. Each method adds one layer and returns the index of its value.
 
     Args:
-        mixed: whether the products are of bfloat16, with sums in float32, else of float32.
-        trained: whether weights that require a gradient get one.
+            mixed: True for products in bfloat16 with sums in float32, False for products in float32.
+            trained: whether parameters that require a gradient get a gradient.
     """
 
     def __init__(self, mixed: bool, trained: bool):
@@ -80,21 +80,21 @@ class Program:
         return len(self.steps) - 1
 
     def add_input(self, channels: int, rows: bool = False, gradient: bool = False) -> int:
-        """The next input, before all layers; with `gradient` all have one.
+        """Add the next input, before any layer. With `gradient`, all inputs have a gradient.
 
-        It is float32 (B, C, H, W), or with `rows` (M, ...), rows of C numbers of the type that the products are computed in.
+        It is float32 (B, C, H, W). With `rows` it is (M, ...): rows of C numbers in the type of the products.
         """
         self.num_inputs += 1
         self.input_gradients = gradient
         return self._add(kind=FROM_ROWS if rows else FROM_PLANES, source=self.num_inputs - 1, channels=channels)
 
     def add_output(self, value: int, form: int, differentiable: bool = True) -> None:
-        """A value as it is (NATIVE), as float32 rows (ROWS) or as float32 (B, C, H, W) (PLANES)."""
+        """Add an output: a value as stored (NATIVE), as float32 rows (ROWS) or as float32 (B, C, H, W) (PLANES)."""
         self.outputs.append((value, form, differentiable))
 
     def convolution(self, x: int, conv: nn.Cell, norm: nn.Cell | None = None, relu: bool = False, addend: int = -1,
                     wide: bool = False, constant: bool = False) -> int:
-        """An nn.Conv2d or nn.Dense, and a BatchNorm with stored statistics after it; `constant`: its weight has no gradient."""
+        """Add an nn.Conv2d or nn.Dense, then a BatchNorm with stored statistics; `constant`: the weight gets no gradient."""
         parameters = [conv.weight]
         if norm is not None:
             parameters += [norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance]
@@ -110,7 +110,7 @@ class Program:
                          weight=len(self.weights) - 1, relu=relu, wide=wide, **fields)
 
     def batch_norm(self, x: int, norm: nn.Cell, relu: bool = False, addend: int = -1) -> int:
-        """An nn.BatchNorm2d with the statistics of the batch (arXiv:1502.03167), which also move those that it stores."""
+        """Add an nn.BatchNorm2d with batch statistics (arXiv:1502.03167), which also updates its stored statistics."""
         trainable = self.trained and norm.gamma.requires_grad
         self.weights.append(Weight((norm.gamma, norm.beta), trainable, norm.eps, norm.momentum))
         self.statistics += [norm.moving_mean, norm.moving_variance]
@@ -118,28 +118,28 @@ class Program:
                          weight=len(self.weights) - 1, relu=relu)
 
     def relu(self, x: int) -> int:
-        """ReLU of a convolution's or BatchNorm's result that nothing else reads."""
+        """Apply ReLU to the result of a convolution or BatchNorm that no other layer reads."""
         self.steps[x].relu = True
         return x
 
     def max_pool(self, x: int, same: bool) -> int:
-        """The maximum of 3x3 cells with stride 2, padding 1, or as TensorFlow's SAME."""
+        """Add max pooling of 3x3 cells with stride 2, with padding 1 or with TensorFlow's SAME padding."""
         return self._add(kind=MAX_POOL, source=x, channels=self.steps[x].channels, kernel=(3, 3), stride=2, pad=(1, 1, 1, 1),
                          same=same)
 
     def subsample(self, x: int) -> int:
-        """Every second row and column."""
+        """Add a layer that keeps every second row and column."""
         return self._add(kind=SUBSAMPLE, source=x, channels=self.steps[x].channels, stride=2)
 
     def merge(self, fine: int, coarse: int, bilinear: bool) -> int:
-        """fine + coarse scaled up to its size."""
+        """Add fine + coarse, with coarse upsampled to the size of fine."""
         return self._add(kind=MERGE, source=fine, addend=coarse, channels=self.steps[fine].channels, bilinear=bilinear)
 
     def parameters(self) -> tuple[list, list, list]:
-        """Those of all weights: trained here; trained by another program; frozen. The kernel gets them in this order.
+        """Return all parameters in the kernel's order: those trained here, those trained by another program, and frozen ones.
 
         Raises:
-            ValueError: a weight that is trained here belongs to several layers, whose gradients the kernel does not add.
+                ValueError: several layers use a weight that is trained here; the kernel does not add their gradients.
         """
         groups: tuple[list, list, list] = [], [], []
         for weight in self.weights:
@@ -148,12 +148,12 @@ class Program:
                 groups[0 if i < len(own) else 1 if parameter.requires_grad else 2].append(parameter)
         if len({*map(id, groups[0])}) < len(groups[0]) or {*map(id, groups[0])} & {*map(id, groups[1])}:
             raise ValueError("a weight that is trained belongs to several layers of a program")
-        # Another weight may serve several layers.
+        # All other weights may be used by several layers.
         trained, elsewhere, frozen = (list({id(parameter): parameter for parameter in group}.values()) for group in groups)
         return trained, elsewhere, frozen
 
     def saved(self) -> list[int]:
-        """Values that the gradient needs: what trainable convolutions, BatchNorm and pooling read, and the results of ReLUs."""
+        """Return the values that the gradient needs: inputs of trainable convolutions, BatchNorm and pooling; ReLU results."""
         needed, saved = self._needed(), set()
         reached = {value for value, _, differentiable in self.outputs if differentiable}
         for number in range(len(self.steps) - 1, -1, -1):
@@ -168,7 +168,7 @@ class Program:
         return sorted(saved)
 
     def _needed(self):
-        """Of each value: whether a gradient has to come to it."""
+        """Return, for each value, whether its gradient is needed."""
         needed: list[bool] = []
         for step in self.steps:
             if step.kind < CONVOLUTION:
@@ -179,7 +179,7 @@ class Program:
         return needed
 
     def sizes(self, inputs: Sequence[Sequence[int]]) -> list[tuple[int, int, int, int]]:
-        """(B, C, H, W) of each value for inputs of these shapes; rows (M, ...) count as (1, C, 1, M)."""
+        """Return the size (B, C, H, W) of each value for these input shapes; rows (M, ...) have the size (1, C, 1, M)."""
         sizes: list[tuple[int, int, int, int]] = []
         for step in self.steps:
             if step.kind == FROM_ROWS:
@@ -194,10 +194,10 @@ class Program:
         return sizes
 
     def numbers(self) -> list[int]:
-        """The program as network.h reads it.
+        """Return the program as the numbers that network.h reads.
 
         Raises:
-            ValueError: a wide result has a ReLU or an addend, is read by a layer, or is an output other than ROWS.
+                ValueError: a wide result has a ReLU or an addend, is read by a layer, or is an output in a form other than ROWS.
         """
         wide = {number for number, step in enumerate(self.steps) if step.wide}
         read = {value for step in self.steps if step.kind >= CONVOLUTION for value in (step.source, step.addend)}
@@ -220,51 +220,51 @@ class Program:
         return [*numbers, len(saved), *saved]
 
     def result_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Of the outputs, of the new statistics, then of the saved values, for inputs of these shapes."""
+        """Return the shapes of the outputs, the new statistics and the saved values for these input shapes."""
         sizes, shapes = self.sizes(inputs), []
         for value, form, _ in self.outputs:
             batch, channels, height, width = sizes[value]
-            # Those that go on as they are keep the shape by which the detector's cells know them, with channels last in memory.
+            # Other outputs keep the shape that the detector's cells expect, with channels last in memory.
             shapes.append([batch, height, width, channels] if form == ROWS else [batch, channels, height, width])
         shapes += [list(parameter.shape) for parameter in self.statistics]
         return [*shapes, *(list(sizes[value]) for value in self.saved())]
 
     @property
     def dtype(self) -> ms.Type:
-        """What the products are computed in."""
+        """Return the type of the products."""
         return ms.bfloat16 if self.mixed else ms.float32
 
     def result_dtypes(self) -> tuple[ms.Type, ...]:
-        """As `result_shapes`."""
+        """Return the types of the tensors of `result_shapes`."""
         outputs = tuple(self.dtype if form == NATIVE else ms.float32 for _, form, _ in self.outputs)
         return outputs + (ms.float32,) * len(self.statistics) + (self.dtype,) * len(self.saved())
 
     def gradient_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Of the gradients of the inputs, where they have some, and of the trainable parameters.
+        """Return the gradient shapes of the inputs, if they have gradients, and of the trainable parameters.
 
         Args:
-            inputs: shapes of the inputs without their channels, if they have gradients.
+            inputs: shapes of the inputs that have gradients, without channels.
         """
         shapes = [[size[0], step.channels // (math.prod(size[1:]) if step.kind == FROM_ROWS else 1), *size[1:]]
                   for step, size in zip(self.steps, inputs)] if self.input_gradients else []
         return shapes + [list(parameter.shape) for parameter in self.parameters()[0]]
 
     def gradient_dtypes(self) -> tuple[ms.Type, ...]:
-        """As `gradient_shapes`."""
+        """Return the types of the tensors of `gradient_shapes`."""
         inputs = self.steps[: self.num_inputs] if self.input_gradients else []
         return (*(self.dtype if step.kind == FROM_ROWS else ms.float32 for step in inputs),
                 *[ms.float32] * len(self.parameters()[0]))
 
 
 def _output_size(step, side, kernel, pad):
-    """Of a convolution or pooling along one axis."""
+    """Return the output size of a convolution or pooling along one axis."""
     if step.same:
         return -(-side // step.stride)
     return (side + pad - (kernel - 1) * step.dilation - 1) // step.stride + 1
 
 
 def _geometry(conv):
-    """Kernel, stride, padding, dilation and groups of an nn.Conv2d."""
+    """Return kernel size, stride, padding, dilation and groups of an nn.Conv2d."""
     padding = conv.padding if isinstance(conv.padding, (tuple, list)) else (conv.padding,) * 4
     return {"kernel": tuple(conv.kernel_size), "stride": conv.stride[-1], "same": conv.pad_mode == "same",
             "pad": tuple(padding) if conv.pad_mode == "pad" else (0, 0, 0, 0), "dilation": conv.dilation[-1],

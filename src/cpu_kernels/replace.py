@@ -1,4 +1,4 @@
-"""Replacing plain cells of the network by those of the C++ kernels."""
+"""Replace plain cells of the network by cells that call the C++ kernels."""
 from __future__ import annotations
 
 from mindspore import nn
@@ -18,9 +18,9 @@ KERNELS = {BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, OperatorRoIAlign: Ke
 
 
 def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
-    """Make `forward` run on the kernels where that is possible: on the CPU, with a compiler.
+    """Let `forward` run on the kernels if possible, which means on the CPU with a C++ compiler.
 
-    The results agree with those of the plain operators up to rounding; with cfg.mix products are of bfloat16.
+    The results agree with the plain operators up to rounding. With cfg.mix, products are in bfloat16.
 
     Returns:
         forward, a TrainingForward or InferenceForward.
@@ -43,7 +43,7 @@ def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
 
 
 def _use_in_backbone(path, backbone, mixed):
-    """Replace its convolutions one by one."""
+    """Replace the convolutions of the backbone one by one."""
     for parent in [cell for _, cell in backbone.cells_and_names() if not isinstance(cell, (ConvBatchNorm, KernelConvBatchNorm))]:
         for name, cell in list(parent.name_cells().items()):
             if type(cell) is ConvBatchNorm:
@@ -53,7 +53,7 @@ def _use_in_backbone(path, backbone, mixed):
 
 
 def _replace(parent, name, cell):
-    """Set the child `name` of `parent`; its parameters keep their names, which MindSpore would prefix again."""
+    """Set the child `name` of `parent` and keep the parameter names, to which MindSpore would add a second prefix."""
     names = [(parameter, parameter.name) for parameter in cell.get_parameters()]
     if isinstance(parent, nn.CellList):
         parent[int(name)] = cell

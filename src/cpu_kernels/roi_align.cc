@@ -1,8 +1,8 @@
-// RoIAlign over a feature pyramid with channels last, forward and backward; levels and what is pooled of them are float or Bf16.
+// RoIAlign over a feature pyramid, forward and backward. Levels have channels last. Levels and results are float or Bf16.
 //
-// Bilinear sampling on a regular grid is separable: each output row is a weighted sum of a few rows of the level, and
-// each output cell a weighted sum of a few cells of that. So a region is pooled along y first, over all the columns that
-// it touches, and along x afterwards; the gradient takes the same way backwards. Channels go by in groups of kGroup.
+// Bilinear sampling on a regular grid is separable. A region is first pooled along y, over all columns that it touches: each
+// pooled row is a weighted sum of a few rows of the level. It is then pooled along x in the same way. The gradient does the
+// reverse. Channels are processed in groups of kGroup.
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@
 
 namespace {
 
-// Channels that are worked on together; in the gradient, threads share the work by these.
+// Channels processed together. In the gradient, each thread works on one group.
 constexpr int kGroup = 64;
 typedef float Group[kGroup];
 
@@ -27,7 +27,7 @@ struct Tap {
   float weight;
 };
 
-// The taps of one axis: 2 * samples for every output cell, the averaging over the samples included in the weights.
+// The taps of one axis: 2 * samples per output cell. Their weights include the averaging over the samples.
 void find_taps(float from, float to, int64_t limit, int resolution, int samples, bool aligned, Tap* taps) {
   const float start = from - (aligned ? 0.5f : 0.f), length = std::max(to - from, aligned ? 0.f : 1.f);
   const int count = resolution * samples;
@@ -45,7 +45,7 @@ void find_taps(float from, float to, int64_t limit, int resolution, int samples,
   }
 }
 
-// The pyramid, or its gradient: of each level the memory, the height and the width.
+// The pyramid or its gradient: memory, height and width of each level.
 struct Levels {
   std::vector<void*> data;
   std::vector<int64_t> heights, widths;
@@ -61,11 +61,11 @@ struct Levels {
 
 struct Region {
   int level;  // below 0: the box is NaN
-  int64_t first, span;  // the columns that are read; taps of x are relative to the first of them
+  int64_t first, span;  // columns that are read; the taps of x are relative to the first column
   const Tap *y, *x;
 };
 
-// All regions and their taps, found once and used for every channel.
+// All regions and their taps, computed once for all channels.
 struct Regions {
   int resolution, samples;
   std::vector<Tap> taps;
@@ -83,7 +83,7 @@ struct Regions {
       Tap *y = &taps[2 * axis * i], *x = y + axis;
       find_taps(box[1], box[3], levels.heights[level], resolution, samples, aligned, y);
       find_taps(box[0], box[2], levels.widths[level], resolution, samples, aligned, x);
-      // Taps without weight do not count: those outside the level would stretch the span to column 0.
+      // Taps with weight 0 are ignored: taps outside the level would extend the span to column 0.
       int64_t first = levels.widths[level], last = 0;
       for (int t = 0; t < axis; ++t) {
         if (x[t].weight == 0) continue;
@@ -97,8 +97,8 @@ struct Regions {
   }
 };
 
-// `image` is the level's part of the region's image from its first column on, `lanes` <= kGroup channels from the pointer on;
-// `line` has room for a group of each column, and `out` (cells) is a group for each cell.
+// `image` points to the first column of the region in the level of its image, at the first of `lanes` <= kGroup channels. `line`
+// has room for a group per column. `out` (cells) has a group per output cell.
 template <class T>
 void pool(const Region& region, const T* image, int64_t width, int64_t channels, int lanes, int resolution, int taps, Group* line,
           Group* out) {
@@ -150,13 +150,13 @@ void scatter(const Region& region, const Group* dout, int64_t width, int64_t cha
   }
 }
 
-// Calls body(item, line, cells) with buffers of the thread's own for a line of each level and for `cells` output cells.
+// Calls body(item, line, cells). Each thread has buffers for a line of the widest level and for `cells` output cells.
 template <class Body>
 void share_items(int64_t count, const Levels& levels, int cells, const Body& body) {
   const int64_t columns = *std::max_element(levels.widths.begin(), levels.widths.end());
   Crew::run([&](Crew& crew) {
     crew.share(count, [&](int64_t item) {
-      // One per thread. Buffers of two threads on one page would halve the speed.
+      // One buffer per thread. If two threads had buffers on one page, they would run at half the speed.
       static thread_local std::vector<float> buffer;
       buffer.resize((columns + cells) * kGroup);
       Group* line = reinterpret_cast<Group*>(buffer.data());
@@ -182,7 +182,7 @@ void pool_all(const Levels& levels, const Regions& regions, int64_t batch, int64
     for (int64_t c = 0; c < channels; c += kGroup) {
       const int lanes = static_cast<int>(std::min<int64_t>(kGroup, channels - c));
       pool(region, image + c, width, channels, lanes, resolution, 2 * regions.samples, line, pooled);
-      // Narrowed first, which the compiler makes vectors of, and then turned.
+      // Rounding comes first, because the compiler vectorises it; the transposition follows.
       static thread_local std::vector<T> narrow;
       narrow.resize(cells * kGroup);
       const float* wide = pooled[0];
@@ -194,12 +194,12 @@ void pool_all(const Levels& levels, const Regions& regions, int64_t batch, int64
   });
 }
 
-// Adds the gradients of the levels, which are set to 0 before with `fresh`.
+// Adds the gradients of the levels. With `fresh`, the levels are set to 0 before.
 template <class T>
 void scatter_all(const Levels& gradients, const Regions& regions, int64_t batch, int64_t channels, const T* dout, bool fresh) {
   const int resolution = regions.resolution, cells = resolution * resolution;
   const int64_t groups = ceil_div(channels, kGroup), count = regions.all.size() / batch;
-  // Nobody else writes to an item's channels of its image, so there are no races and the order of additions is fixed.
+  // Only one item writes to these channels of its image, so there are no races and the order of additions is fixed.
   share_items(batch * groups, gradients, cells, [&](int64_t item, Group* line, Group* pooled) {
     const int64_t image = item / groups, first = item % groups * kGroup;
     const int lanes = static_cast<int>(std::min<int64_t>(kGroup, channels - first));
@@ -229,7 +229,7 @@ void scatter_all(const Levels& gradients, const Regions& regions, int64_t batch,
 }  // namespace
 
 // boxes (B, R, 4) in cells, level (B * R), geometry {resolution, samples, aligned}, levels (B, C, H_i, W_i) with channels last in
-// memory -> pooled (B * R, C, resolution, resolution), in their type.
+// memory -> pooled (B * R, C, resolution, resolution) in the type of the levels.
 extern "C" int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const char** dtypes, void*, void*) {
   return status_of(__func__, [&] {
     const int64_t B = shapes[0][0], R = shapes[0][1], C = shapes[3][1];
@@ -241,9 +241,9 @@ extern "C" int RoIAlign(int count, void** tensors, int*, int64_t** shapes, const
   });
 }
 
-// boxes, level and geometry as in RoIAlign and the gradient of what it gave, once for each of its calls on the same levels;
-// then for each level a tensor (H_i, W_i) of which only the shape counts -> gradients of the levels (B, C, H_i, W_i), in their
-// type, with channels last in memory.
+// Inputs: boxes, level and geometry as in RoIAlign and the gradient of its output, repeated for each call on the same levels;
+// then a tensor (H_i, W_i) per level, used only for its shape. Outputs: gradients of the levels (B, C, H_i, W_i), in the type of
+// the levels, with channels last in memory.
 extern "C" int RoIAlignGrad(int count, void** tensors, int* ranks, int64_t** shapes, const char** dtypes, void*, void*) {
   return status_of(__func__, [&] {
     int inputs = 0;

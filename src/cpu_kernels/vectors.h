@@ -1,4 +1,4 @@
-// Vectors of floats, which the compiler maps to the machine's registers, and memory for them.
+// Vectors of floats, which the compiler maps to registers, and memory for them.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <memory>
 #include <new>
 
-// From and to any address, whatever its alignment.
+// Loads and stores at any address, aligned or not.
 template <class Vec>
 inline Vec load(const float* p) {
   Vec v;
@@ -20,7 +20,7 @@ inline void store(float* p, const Vec& v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// Memory on a cache line's border.
+// Memory aligned to a cache line.
 typedef std::shared_ptr<void> Buffer;
 inline Buffer allocate(size_t bytes) {
   void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);

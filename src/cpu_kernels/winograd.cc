@@ -6,25 +6,25 @@
 namespace winograd {
 namespace {
 
-// The tiles of a batch of features (B, H, W, channels), counted through rows and images.
+// The tiles of a batch of features (B, H, W, channels), numbered by image, row and column.
 struct Tiles {
   int64_t height, width, rows, cols, count;
 
   explicit Tiles(const onednn::ConvolutionShape& s)
       : height(s.h), width(s.w), rows(ceil_div(s.h, kTile)), cols(ceil_div(s.w, kTile)), count(s.b * rows * cols) {}
 
-  // Image and first row and column of a tile.
+  // Image, first row and first column of a tile.
   int64_t image(int64_t tile) const { return tile / cols / rows; }
   int64_t y(int64_t tile) const { return tile / cols % rows * kTile; }
   int64_t x(int64_t tile) const { return tile % cols * kTile; }
-  // Tiles of a block whose transforms have `channels` channels together.
+  // Tiles per block, if their transforms have `channels` channels in total.
   int64_t block(int64_t channels) const {
     const int64_t fitting = kMaxScratch / (kFreqs * channels * static_cast<int64_t>(sizeof(float)));
     return std::min(count, std::clamp<int64_t>(fitting / kRows * kRows, kRows, kMaxTiles));
   }
 };
 
-// Up to kLanes floats.
+// Loads up to kLanes floats.
 inline Vec load_some(const float* p, int64_t lanes) {
   if (lanes >= kLanes) return load<Vec>(p);
   Vec v = {};
@@ -36,7 +36,7 @@ inline void store_some(float* p, const Vec& v, int64_t lanes) {
   for (int64_t i = 0; i < lanes; ++i) p[i] = v[i];
 }
 
-// Transforms size x size windows of tiles, for the input with a margin of one pixel, to rows of `out`, one for each tile.
+// Transforms windows of size x size, one per tile, to rows of `out`. Input windows include a margin of one pixel.
 template <int size, class Transform>
 void transform_tiles(Crew& crew, const Tiles& tiles, int64_t channels, const float* features, int64_t begin, int64_t count,
                      const Transform& transform, const Spectrum& out, int64_t stride) {
@@ -68,8 +68,8 @@ void transform_tiles(Crew& crew, const Tiles& tiles, int64_t channels, const flo
   });
 }
 
-// The weights of `out` filters of `in` channels, a matrix (in, out) for each frequency; element (k, c, tap) is at
-// weight[k * out_stride + c * in_stride + tap], the taps turned around with `rotate`.
+// Transforms the weights of `out` filters with `in` channels to a matrix (in, out) per frequency. Element (k, c, tap) is at
+// weight[k * out_stride + c * in_stride + tap]. With `rotate`, the order of the taps is reversed.
 void transform_weights(Crew& crew, const float* weight, int64_t in, int64_t out, int64_t in_stride, int64_t out_stride,
                        bool rotate, const Spectrum& u, int64_t stride) {
   const int64_t groups = ceil_div(out, kLanes);
@@ -92,7 +92,7 @@ void transform_weights(Crew& crew, const float* weight, int64_t in, int64_t out,
   });
 }
 
-// A matrix with `stride` floats between its rows.
+// A matrix. There are `stride` floats from one row to the next.
 template <class T>
 struct Matrix {
   T* data;
@@ -100,10 +100,10 @@ struct Matrix {
   T* operator()(int64_t row, int64_t column) const { return data + row * stride + column; }
 };
 
-constexpr int64_t kChunk = 16;  // terms of a partial sum
+constexpr int64_t kChunk = 16;  // terms per partial sum
 
-// out[r][n] = sum over i < depth of left[r][i] * right[i][n], of the left one turned around with `turned`, for `rows` <= kRows
-// rows and `cols` vectors of columns; added to out with `add`.
+// out[r][n] = sum over i < depth of left[r][i] * right[i][n], for `rows` <= kRows rows and `cols` vectors of columns. With
+// `turned`, left is transposed. With `add`, the result is added to out.
 template <int cols, bool turned>
 void multiply_panel(Matrix<const float> left, Matrix<const float> right, int64_t depth, int64_t rows, bool add,
                     Matrix<float> out) {
@@ -143,13 +143,13 @@ void multiply(Matrix<const float> left, Matrix<const float> right, int64_t depth
   }
 }
 
-// What follows the product.
+// Operations after the product.
 struct Tail {
   const float *bias, *addend;
   bool relu;
 };
 
-// The products of tiles `begin` .. `begin` + count - 1 back to features (B, H, W, channels).
+// Transforms the products of tiles `begin` .. `begin` + count - 1 back to features (B, H, W, channels).
 void transform_output(Crew& crew, const Tiles& tiles, int64_t channels, const Spectrum& m, int64_t stride, int64_t begin,
                       int64_t count, const Tail& tail, float* features) {
   crew.share_range(count, 4, [&](int64_t from, int64_t to) {
@@ -172,7 +172,7 @@ void transform_output(Crew& crew, const Tiles& tiles, int64_t channels, const Sp
             const int64_t at = (row * tiles.width + left + j) * channels + k;
             Vec value = y[j] + bias;
             if (tail.addend) value += load_some(tail.addend + at, channels - k);
-            if (tail.relu) value = value <= 0 ? Vec{} : value;  // NaN stays
+            if (tail.relu) value = value <= 0 ? Vec{} : value;  // NaN stays NaN
             store_some(features + at, value, channels - k);
           }
         }
@@ -188,7 +188,7 @@ void run(Crew& crew, const Tiles& tiles, int64_t in, int64_t out, const float* x
   const int64_t room = ceil_div(block, kRows) * kRows;
   const Spectrum u(in * out_row), v(room * in_row), m(block * out_row);
   transform_weights(crew, weight, in, out, in_stride, out_stride, rotate, u, out_row);
-  constexpr int64_t kGroup = 48;  // tiles of a work item
+  constexpr int64_t kGroup = 48;  // tiles per work item
   for (int64_t begin = 0; begin < tiles.count; begin += block) {
     const int64_t count = std::min(block, tiles.count - begin), groups = ceil_div(count, kGroup);
     transform_tiles<kSpan>(crew, tiles, in, x, begin, count, input_transform, v, in_row);
@@ -226,7 +226,7 @@ void weight_gradient(Crew& crew, const onednn::ConvolutionShape& s, const float*
   const int64_t block = tiles.block(s.c + s.k), in_row = padded(s.c), out_row = padded(s.k);
   const Spectrum v(block * in_row), d(block * out_row), u(s.k * in_row);
   crew.share(kFreqs, [&](int64_t f) { std::fill_n(u[f], s.k * in_row, 0.f); });
-  constexpr int64_t kGroup = 64;  // output channels of a work item
+  constexpr int64_t kGroup = 64;  // output channels per work item
   const int64_t groups = ceil_div(s.k, kGroup);
   for (int64_t begin = 0; begin < tiles.count; begin += block) {
     const int64_t count = std::min(block, tiles.count - begin);

@@ -1,13 +1,13 @@
-// 3x3 convolution (stride 1, padding 1) of float features with channels last by Winograd's minimal filtering F(4x4, 3x3),
-// arXiv:1509.09308.
+// 3x3 convolution (stride 1, padding 1) of float features with channels last, by Winograd's minimal filtering F(4x4, 3x3)
+// (arXiv:1509.09308).
 //
-// A 4x4 tile of the output needs a 6x6 tile of the input. Both are moved into a domain of 36 "frequencies" in which the
-// convolution is a plain product, so that the sum over channels becomes 36 independent matrix products, with 4 times
-// fewer multiplications than the definition asks for:
+// A 4x4 tile of the output depends on a 6x6 tile of the input. Both are transformed to a domain of 36 "frequencies", where the
+// convolution is an elementwise product. The sum over channels then becomes 36 independent matrix products, with 4 times
+// fewer multiplications than direct convolution:
 //   Y = A^T [ sum over channels (G w G^T) * (B^T x B) ] A
-// Accuracy is decided by two choices. The interpolation points 0, +-5/8, +-3/2, infinity lose far fewer bits than the
-// customary 0, +-1, +-2 and still give coefficients that float32 holds exactly; and the sum over channels is cut into
-// short partial sums, which removes most of the rounding error that a long float32 sum collects.
+// Two choices determine the accuracy. The interpolation points 0, +-5/8, +-3/2, infinity lose far fewer bits than the usual
+// 0, +-1, +-2, and float32 still represents their coefficients exactly. The sum over channels is split into short partial
+// sums, which removes most of the rounding error of a long float32 sum.
 #pragma once
 
 #include <cstdint>
@@ -19,19 +19,19 @@
 
 namespace winograd {
 
-// Whether it takes less time than the definition: not with so few tiles, or channels, that the transforms cost more.
+// Whether Winograd's algorithm is faster than direct convolution. With few tiles or channels the transforms cost too much.
 bool pays(const onednn::ConvolutionShape& shape);
 
-// y (B, H, W, K) = x (B, H, W, C) * weight (K, C, 3, 3) + bias (K) + addend (B, H, W, K), 0 instead of negative with `relu`; bias
-// and addend may be nullptr.
+// y (B, H, W, K) = x (B, H, W, C) * weight (K, C, 3, 3) + bias (K) + addend (B, H, W, K). With `relu`, negative results become 0.
+// bias and addend may be nullptr.
 void convolve(Crew& crew, const onednn::ConvolutionShape& shape, const float* x, const float* weight, const float* bias,
               const float* addend, bool relu, float* y);
-// The gradients of x and of the weight from that of y.
+// The gradients of x and of the weight, from the gradient of y.
 void input_gradient(Crew& crew, const onednn::ConvolutionShape& shape, const float* dy, const float* weight, float* dx);
 void weight_gradient(Crew& crew, const onednn::ConvolutionShape& shape, const float* x, const float* dy, float* dweight);
 
-// Vector width, and rows and vectors of the register tile: kRows * kCols accumulators, the operands and nothing else must fit
-// in the 32 (AVX-512, NEON) or 16 registers of the machine.
+// Vector width, and rows and columns (in vectors) of the register tile. kRows * kCols accumulators and their operands must fit in
+// the 32 (AVX-512, NEON) or 16 registers of the machine.
 #if defined(__AVX512F__)
 constexpr int kVecBytes = 64, kRows = 8;
 #elif defined(__AVX__)
@@ -46,13 +46,13 @@ typedef float Vec __attribute__((vector_size(kVecBytes)));
 constexpr int kCols = 3;
 
 constexpr int kTile = 4, kSpan = kTile + 2, kFreqs = kSpan * kSpan;
-constexpr int64_t kMaxTiles = 192;         // tiles of a block ...
-constexpr int64_t kMaxScratch = 16 << 20;  // ... and the bytes that its transforms may take
+constexpr int64_t kMaxTiles = 192;         // tiles per block ...
+constexpr int64_t kMaxScratch = 16 << 20;  // ... and the limit in bytes for its transforms
 
 constexpr float kA = 5.f / 8, kB = 3.f / 2, kA2 = kA * kA, kB2 = kB * kB;
 constexpr float kScale0 = 1 / (kA2 * kB2), kScaleA = 1 / (2 * kA2 * (kA2 - kB2)), kScaleB = 1 / (2 * kB2 * (kB2 - kA2));
 
-// One-dimensional transforms; the terms even and odd in the point are shared between the points +p and -p.
+// One-dimensional transforms. The points +p and -p share the terms that are even or odd in the point.
 
 inline void input_transform(const Vec d[kSpan], Vec v[kSpan]) {
   const Vec even_a = d[4] - kB2 * d[2], odd_a = kA * (d[3] - kB2 * d[1]);
@@ -83,7 +83,7 @@ inline void weight_transform(const Vec g[3], Vec u[kSpan]) {
   u[5] = g[2];
 }
 
-// For the gradient of the weights.
+// Transforms for the gradient of the weights.
 
 inline void gradient_transform(const Vec y[kTile], Vec m[kSpan]) {
   const Vec even_a = y[0] + kA2 * y[2], odd_a = kA * (y[1] + kA2 * y[3]);
@@ -104,12 +104,12 @@ inline void weight_gradient_transform(const Vec u[kSpan], Vec g[3]) {
   g[2] = kA2 * sum_a + kB2 * sum_b + u[5];
 }
 
-// Floats between the rows of a matrix of `width` columns: whole vectors, and an odd number of cache lines, so that the rows of
-// a column spread over all sets of the cache.
+// Floats between the rows of a matrix of `width` columns: whole vectors, and an odd number of cache lines, so that a column of
+// the matrix is spread over all sets of the cache.
 inline int64_t padded(int64_t width) { return (ceil_div(width, 16) | 1) * 16; }
 
-// Matrices, one per frequency, in one uninitialised allocation. The frequencies are a cache line more than a multiple
-// of their size apart, as writing to 36 addresses a power of two apart would hit one set of the cache only.
+// One matrix per frequency, in one uninitialised allocation. Matrices are one cache line more than their size apart, because
+// writing to 36 addresses that are a power of two apart would use only one set of the cache.
 class Spectrum {
  public:
   explicit Spectrum(int64_t size)
