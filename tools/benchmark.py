@@ -25,7 +25,7 @@ from src.files import prepare_output, whole_file  # noqa: E402
 from src.launch import launch  # noqa: E402
 from tools.benchmarking.peer_process import FP32_ONLY, PEERS  # noqa: E402
 
-ENVIRONMENT = dict(os.environ)  # the user's, before `launch` adds what MindSpore needs
+ENVIRONMENT = dict(os.environ)  # the user's environment, before `launch` adds MindSpore's variables
 
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_fzbn.yml"
 WHAT = ("train", "predict", "data")
@@ -38,7 +38,7 @@ WHAT_HELP = (
 COMPARE_HELP = (
     f"comma-separated programs, of {','.join(PEERS)}, that run the same network's inference, exported as ONNX, in turn with this "
     "one, on the CPU; with --mix True OpenVINO computes in bfloat16")
-# Key of the JSON file -> what it is, and how it is written.
+# Key of the JSON file -> name and format of the number in the printed table.
 FIGURES = {
     "first_step_s": ("start to the end of the first step", "{:.1f} s"),
     "train_step_s": ("training step", "{:.3f} s"),
@@ -52,7 +52,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(arguments, group, _):
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.device import set_up_device
     from src.distributed import check_same_program
     from tools.benchmarking.pipeline import measure_pipeline
@@ -75,7 +75,7 @@ def main(arguments, group, _):
 
 
 def require_one_cpu_process(cfg, group):
-    """Raise a UserError unless this is the only process, and runs on the CPU as the peers do."""
+    """Raise a UserError if there are several processes or the device is not the CPU, on which the peers run."""
     if group.size > 1:
         raise UserError("--compare is measured in one process; start it without mpirun or msrun, or leave it out")
     if cfg.device_target != "CPU":
@@ -84,7 +84,7 @@ def require_one_cpu_process(cfg, group):
 
 
 def measure_network(args, cfg, group):
-    """The figures of training and inference that args.what asks for, a dict."""
+    """Return the results of training and inference that args.what asks for, as a dict."""
     from src.checkpoint import load_weights, read_checkpoint
     from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
     from src.detector import Predictor, build_detector
@@ -114,10 +114,10 @@ def measure_network(args, cfg, group):
         results["train_step_s"] = median_seconds(step, args.steps)
     if "predict" in parts:
         if checkpoint:
-            load_weights(network, checkpoint)  # training may have moved BatchNorm's statistics
+            load_weights(network, checkpoint)  # training may have changed BatchNorm's statistics
         predictor = Predictor(network, cfg)
         results["predict_s"] = median_seconds(RepeatedInference(predictor, cfg, batches["predict"]), args.steps)
-    results["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB, on Linux
+    results["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux returns KiB
     if args.compare:
         results["comparison"] = compare(args.compare, network, cfg, predictor, batches["predict"], args.steps, ENVIRONMENT)
     if step and (cfg.device_target != "CPU" or cfg.ms_mode != 0):
@@ -132,7 +132,7 @@ def measure_network(args, cfg, group):
 
 
 def show(results):
-    """Print what was measured."""
+    """Print all results."""
     for key, (meaning, form) in FIGURES.items():
         if results[key] is not None:
             print(f"{meaning:36}{form.format(results[key]):>18}")
@@ -147,7 +147,7 @@ def show(results):
 
 
 def show_comparison(threads, mix, seconds, peers):
-    """Print what `tools.benchmarking.peers.compare` gives."""
+    """Print the result of `tools.benchmarking.peers.compare`."""
     from src.deploy.agreement import Agreement
 
     print(f"\ninference before suppression by class, in turn, {threads} threads each; ratio of this program's time to theirs")
@@ -158,7 +158,7 @@ def show_comparison(threads, mix, seconds, peers):
 
 
 def parse_args():
-    """The benchmark's own arguments, and the configuration that they make with those of train.py."""
+    """Return the benchmark's arguments and the configuration, which they determine together with train.py's arguments."""
     args, others = build_parser().parse_known_args()
     if args.weights and args.classes:
         raise UserError("--classes is the checkpoint's with --weights; leave it out")
@@ -183,7 +183,7 @@ def parse_args():
 
 
 def some_of(flag, text, known):
-    """The names in the comma-separated text, in the order of those that are known."""
+    """Return the names in the comma-separated text, in the order of `known`."""
     asked = text.split(",")
     for name in asked:
         if name not in known:
@@ -192,7 +192,7 @@ def some_of(flag, text, known):
 
 
 def check_installed(peers):
-    """Raise a UserError if the package of a peer is missing, or the one that writes the file for it."""
+    """Raise a UserError if the package of a peer, or the package that writes its ONNX file, is missing."""
     for package in [*peers, *["onnx"] * bool(peers)]:
         if importlib.util.find_spec(package) is None:
             raise UserError(f"--compare {','.join(peers)} needs the package {package}, which is not installed; install it: "

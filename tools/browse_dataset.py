@@ -1,6 +1,6 @@
 """Draw training images as the network sees them: python tools/browse_dataset.py --config CONFIG (--help lists all).
 
-They come out of the loader that training reads, after augmentation, with the boxes that are left, on one contact sheet.
+The images come from the training loader. They are drawn after augmentation, with the remaining boxes, on one contact sheet.
 """
 import argparse
 import itertools
@@ -24,12 +24,12 @@ logger = logging.getLogger("faster_rcnn")
 
 MAX_IMAGES = 200
 ENDINGS = (".jpg", ".png")
-TILE = 480  # pixels of each image's longer side
+TILE = 480  # pixels of the longer side of each image
 COLUMNS = 4
 
 
 def main(arguments, group, _):
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.visualization.font import find_fonts
@@ -40,7 +40,7 @@ def main(arguments, group, _):
     prepare_output(args.output)
     dataset = open_training_set(cfg, group)
     fonts = find_fonts(dataset.names, cfg.font)
-    # In batches of one, the images of an epoch come in the order in which it draws them, whatever their canvases.
+    # With batch size 1, images keep the random order of the epoch, whatever their canvases.
     loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "accumulate_steps": 1, "epochs": args.epoch}))
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
@@ -54,7 +54,7 @@ def main(arguments, group, _):
 
 
 def draw_sample(batch, names, records, fonts):
-    """A batch of one -> its image (h, w, 3) uint8 with its boxes, and the lines of its caption."""
+    """Return, for a batch of one, its image (h, w, 3) uint8 with boxes, and the lines of its caption."""
     from src.visualization.boxes import draw_boxes
     from src.visualization.sheet import fit
 
@@ -67,7 +67,7 @@ def draw_sample(batch, names, records, fonts):
 
 
 def parse_args():
-    """The tool's own arguments, and the configuration that they make with those of train.py."""
+    """Return the tool's arguments and the configuration, which they determine together with train.py's arguments."""
     parser = argparse.ArgumentParser(
         description="Draw training images as the network sees them, after augmentation, with their boxes, on one sheet.",
         epilog="All flags of train.py work as well, for example --seed 7 or -o data.dataset_dir=/data/coco2017.",

@@ -16,7 +16,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(args, *_):
-    # Imported here, as OpenCV reads the environment that `launch` has prepared.
+    # Imported here because OpenCV reads the environment that `launch` prepares.
     from src.report.comparison import open_dataset, read_evaluation, write_comparison
 
     prepare_output(args.output)

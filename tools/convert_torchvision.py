@@ -1,7 +1,7 @@
-"""Make a checkpoint of a torchvision state dict: python tools/convert_torchvision.py IN OUT [--config FILE].
+"""Convert a torchvision state dict to a checkpoint: python tools/convert_torchvision.py IN OUT [--config FILE].
 
-IN is an ImageNet ResNet, whose OUT serves as `backbone.pretrained`, or a Faster R-CNN with a ResNet-FPN backbone, whose OUT
-serves as `--checkpoint_path` and `--resume_ckpt`.
+If IN is an ImageNet ResNet, use OUT as `backbone.pretrained`. If IN is a Faster R-CNN with a ResNet-FPN backbone, use OUT as
+`--checkpoint_path` and `--resume_ckpt`.
 """
 import argparse
 import logging
@@ -16,7 +16,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(args, *_):
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here because MindSpore reads the environment that `launch` prepares.
     from mindspore import Tensor
 
     from src.checkpoint import write_checkpoint

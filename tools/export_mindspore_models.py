@@ -1,8 +1,8 @@
 """Write weights for the older MindSpore implementation: python tools/export_mindspore_models.py IN OUT [--config FILE].
 
-OUT has the names, the order and the format of its own checkpoints, and loads there with a ResNet-FPN configuration of as many
-classes. It computes there what it computes here if it was trained with that implementation's choices; otherwise it runs, and
-scores lower.
+OUT has the names, order and format of that implementation's checkpoints. It loads with a ResNet-FPN configuration that has the
+same number of classes. The outputs are the same if the model was trained with that implementation's settings; with other
+settings it runs, but scores lower.
 """
 import argparse
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(args, *_):
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.checkpoint import load_weights, read_checkpoint, write_checkpoint
     from src.convert.mindspore_models import older_name
     from src.detector import build_detector

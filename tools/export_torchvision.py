@@ -1,8 +1,8 @@
-"""Make a torchvision state dict of a checkpoint: python tools/export_torchvision.py IN OUT [--config FILE].
+"""Convert a checkpoint to a torchvision state dict: python tools/export_torchvision.py IN OUT [--config FILE].
 
-OUT loads into torchvision's Faster R-CNN with K + 1 classes, background first (91 for a checkpoint that was converted from
-its published detector). It computes there what it computes here if it was trained with
-config/faster_rcnn/faster_rcnn_resnet50_fpn_torchvision.yml; with another configuration it runs, and scores lower.
+OUT loads into torchvision's Faster R-CNN with K + 1 classes, background first (91 if the checkpoint was converted from
+torchvision's published detector). The outputs are the same if the model was trained with
+config/faster_rcnn/faster_rcnn_resnet50_fpn_torchvision.yml. With another configuration it runs, but scores lower.
 """
 import argparse
 import logging
@@ -17,7 +17,7 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(args, *_):
-    # Imported here, as MindSpore reads the environment that `launch` has prepared.
+    # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.checkpoint import load_weights, read_checkpoint
     from src.convert.torch_files import write_state
     from src.convert.torchvision_weights import to_torchvision

@@ -1,4 +1,4 @@
-"""What the tools that convert weights share: the network that a file of weights belongs to, and the path of a checkpoint."""
+"""Code shared by the tools that convert weights: the network that a weights file belongs to, and the path of a checkpoint."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ TORCHVISION_CONFIG = Path(__file__).resolve().parents[1] / "config" / "faster_rc
 
 
 def prepare_checkpoint(path: str) -> None:
-    """Make the folder of a checkpoint where it is missing, and check, before anything takes time, that it can be written.
+    """Create the folder of a checkpoint if it is missing, and check before any slow work that the checkpoint can be written.
 
     Raises:
-        UserError: its name does not end with .ckpt, its folder cannot be made or written to, or it is a folder itself.
+        UserError: the name does not end with .ckpt, the folder cannot be created or written to, or the path is a folder.
     """
     if not path.endswith(".ckpt"):
         raise UserError(f"the checkpoint to write is {path!r}; its name must end with .ckpt.")
@@ -28,15 +28,15 @@ def prepare_checkpoint(path: str) -> None:
 
 
 def config_of(config: str | None, names: Iterable[str], path: str):
-    """The configuration of the detector whose parameters are called `names`, in fp32, with random initial weights.
+    """Return the configuration of the detector with the parameters `names`, in fp32, with random initialisation.
 
     Args:
-        config: path of a YAML file, or None for torchvision's detector with the ResNet that the names belong to.
-        names: of parameters, in torchvision or here.
-        path: of their file, for messages.
+        config: path of a YAML file, or None for torchvision's detector with the ResNet that has these names.
+        names: parameter names of torchvision or of this project.
+        path: path of the weights file, for messages.
 
     Raises:
-        UserError: no ResNet, or another one than the configuration's.
+        UserError: the names belong to no ResNet, or to a ResNet that differs from the configuration.
     """
     cfg = load_config(config or TORCHVISION_CONFIG)
     backbone = f"det_{resnet_name(names, path)}"
@@ -46,12 +46,12 @@ def config_of(config: str | None, names: Iterable[str], path: str):
 
 
 def network_of(config: str | None, state: dict, path: str) -> nn.Cell:
-    """The network, with random weights, that a state dict of torchvision belongs to: a detector, or mindcv's ResNet.
+    """Return the network for a torchvision state dict, with random weights: a detector, or mindcv's ResNet.
 
     For the arguments see `config_of`.
 
     Raises:
-        UserError: it is neither, or contradicts the configuration.
+        UserError: the state dict belongs to neither, or contradicts the configuration.
     """
     if not any(name.startswith("backbone.") for name in state):
         return create_model(resnet_name(state, path))

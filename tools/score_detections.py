@@ -1,7 +1,7 @@
-"""COCO's twelve numbers of a detections.json, that of infer.py or of deploy/detect.py: python tools/score_detections.py
+"""Compute COCO's twelve numbers from a detections.json of infer.py or deploy/detect.py: python tools/score_detections.py
 ANNOTATIONS DETECTIONS (--help lists all).
 
-Detect with a low score threshold, such as --conf_threshold 0.05: each detection counts, as in eval.py.
+Detect with a low confidence threshold, such as --conf_threshold 0.05, because all detections are scored, as in eval.py.
 """
 import argparse
 import json
@@ -19,10 +19,10 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(args, *_):
-    """Log the numbers, and write them if asked for.
+    """Log the numbers, and write them to a file if --json is given.
 
     Raises:
-        UserError: a file cannot be read, or names images or classes that the annotations do not have.
+        UserError: a file cannot be read, or refers to images or classes that are not in the annotations.
     """
     from src.dataset.annotation_file import parse_annotations, read_classes
     from src.evaluation.coco import score
@@ -43,10 +43,10 @@ def main(args, *_):
 
 
 def read_listing(path):
-    """The entries of a detections.json, a list of dicts.
+    """Return the entries of a detections.json, a list of dicts.
 
     Raises:
-        UserError: it is none.
+        UserError: the file cannot be read or has another format.
     """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -62,13 +62,13 @@ def read_listing(path):
 
 
 def result_rows(entries, coco, categories, path):
-    """The detections in COCO's result format, and the ids of their images, whose file_name is the longest end of the path.
+    """Return the detections in COCO's result format, and the image ids. The longest file_name that ends an entry's path matches.
 
     Args:
-        entries: of detections.json.
-        coco: the annotations.
+        entries: entries of detections.json.
+        coco: annotations.
         categories: {name: category id}.
-        path: of the annotations, for messages.
+        path: path of the annotations, for messages.
     """
     ids, results, image_ids = defaultdict(list), [], []
     for image in coco["images"]:
@@ -79,7 +79,7 @@ def result_rows(entries, coco, categories, path):
         if len(found) != 1:
             raise UserError(f"{entry['file']} must be listed once, and its path must end with the file_name of exactly one image "
                             f"of {path}; detect on the folder of these images.")
-        image_ids.append(found.pop())  # a second entry of the image finds none
+        image_ids.append(found.pop())  # a second entry for the same image finds no id
         for row in entry["detections"]:
             if row["category"] not in categories:
                 raise UserError(f"{entry['file']} has a detection of the class {show(row['category'])}, which {path} does not "

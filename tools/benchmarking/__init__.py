@@ -1,1 +1,1 @@
-"""What tools/benchmark.py measures: the detector's steps, where their time goes, and the data pipeline."""
+"""Measurements of tools/benchmark.py: the detector's steps, the parts of a training step, and the data pipeline."""

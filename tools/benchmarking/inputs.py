@@ -1,4 +1,4 @@
-"""What the network is given: noise in the place of photographs, with which times depend on the sizes alone, or real images."""
+"""Inputs of the measured network: noise, for which times depend only on the sizes, or real images."""
 import contextlib
 import itertools
 
@@ -10,23 +10,23 @@ from src.dataset.splits import open_training_set, open_validation_set
 from src.dataset.transforms import pad_boxes, padding_of
 from src.errors import UserError
 
-BOXES = 6  # an image of noise
-MAX_BATCHES = 4  # of real images
+BOXES = 6  # boxes per noise image
+MAX_BATCHES = 4  # maximum number of batches of real images
 
 
 def padding_size(cfg):
-    """Length of the box lists."""
+    """Return the padded number of boxes per image."""
     return max(padding_of(cfg.data.train_transforms.item_transforms)[0], BOXES)
 
 
 def draw_inputs(batch_size, height, width, num_classes):
-    """Images of normal noise with six boxes each, the same in every run.
+    """Return images of normal noise with six boxes each, the same in every run.
 
-    All noise is drawn before the boxes, image by image with its channels first, so that a program of another framework can
-    draw the same.
+    The noise of all images is sampled before the boxes, image by image with channels first. A program in another framework can
+    therefore sample the same numbers.
 
     Returns:
-        images (B, 3, H, W) float32; boxes (B, 6, 4) float32 xyxy pixels; labels (6,) int32, of each image.
+        images (B, 3, H, W) float32; boxes (B, 6, 4) float32 xyxy pixels; labels (6,) int32, the same for each image.
     """
     rng = np.random.default_rng(0)
     images = np.stack([rng.standard_normal((3, height, width)).astype(np.float32) for _ in range(batch_size)])
@@ -38,7 +38,7 @@ def draw_inputs(batch_size, height, width, num_classes):
 
 
 def noise_batch(cfg, num_classes):
-    """A `Batch` of noise with boxes, as `TrainLoader` gives it."""
+    """Return a `Batch` of noise with boxes, in the format of `TrainLoader`."""
     height, width = size = cfg.data.canvases[0]
     images, boxes, labels = draw_inputs(cfg.batch_size, height, width, num_classes)
     pixels = np.clip(np.round(255 * images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
@@ -51,19 +51,19 @@ def noise_batch(cfg, num_classes):
 
 
 def real_batches(cfg, group, checkpoint, what):
-    """The first batches of cfg's training and validation set, as train.py and eval.py read them.
+    """Return the first batches of cfg's training and validation sets, read like train.py and eval.py.
 
     Args:
         cfg: the configuration.
-        group: the process group, of which every process gets the same.
-        checkpoint: `Checkpoint` of the detector that they are for.
-        what: which of train and predict are wanted.
+            group: process group; all its processes get the same batches.
+            checkpoint: `Checkpoint` of the detector that gets the batches.
+            what: names of the requested batches: train, predict.
 
     Returns:
-        Dict by these names: list of at most MAX_BATCHES `Batch`.
+            Dict from these names to a list of at most MAX_BATCHES `Batch`.
 
     Raises:
-        UserError: a data set cannot be read, or has another number of classes than the checkpoint.
+            UserError: a data set cannot be read, or its number of classes differs from the checkpoint's.
     """
     loaders: dict[str, Loader] = {}
     if "train" in what:
@@ -78,13 +78,13 @@ def real_batches(cfg, group, checkpoint, what):
 
 
 def require_class_count(dataset, checkpoint):
-    """Raise a UserError unless a data set has as many classes as the detector of the checkpoint."""
+    """Raise a UserError if the data set's number of classes differs from that of the checkpoint's detector."""
     if len(dataset.names) != checkpoint.num_classes:
         raise UserError(f"{dataset.annotation_path} has {len(dataset.names)} classes, but {checkpoint.path} has "
                         f"{checkpoint.num_classes}; give the configuration that it was trained with.")
 
 
 def first_batches(loader):
-    """At most MAX_BATCHES batches of a `Loader`, which reads no more."""
+    """Return the first MAX_BATCHES batches of a `Loader`, or all if it has fewer, and read no further."""
     with contextlib.closing(loader.batches()) as stream:
         return list(itertools.islice(stream, MAX_BATCHES))

@@ -1,14 +1,14 @@
-"""A program that runs ONNX files, in a process of its own: python -m tools.benchmarking.peer_process NAME FILE THREADS DTYPE.
+"""Run an ONNX file in another program and process: python -m tools.benchmarking.peer_process NAME FILE THREADS DTYPE.
 
-It imports nothing of this project or of MindSpore. First it answers with its version and the data type of its products; then it
-reads pickled pairs (image, valid_size) from standard input and answers each with (seconds, boxes, scores), until the input ends.
+This module imports neither this project nor MindSpore. It first writes its version and the data type of its products. Then it
+reads pickled pairs (image, valid_size) from standard input and writes (seconds, boxes, scores) for each, until the input ends.
 """
 import os
 import pickle
 import sys
 import time
 
-PEERS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}  # their packages
+PEERS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}  # keys: names of their Python packages
 FP32_ONLY = ("onnxruntime",)
 
 
@@ -23,7 +23,7 @@ def load_onnxruntime(path, threads, _):
 def load_openvino(path, threads, dtype):
     import openvino
     types = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}
-    # Without hyper-threading it would take no more threads than there are cores.
+    # Without hyper-threading, OpenVINO would use at most one thread per core.
     model = openvino.Core().compile_model(path, "CPU", {
         "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads, "ENABLE_HYPER_THREADING": True,
         "INFERENCE_PRECISION_HINT": types[dtype]})
@@ -41,7 +41,7 @@ LOADERS = {"onnxruntime": load_onnxruntime, "openvino": load_openvino}
 
 def main(name, path, threads, dtype):
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output that a library prints must not be read as an answer
 
     def answer(value):
         pickle.dump(value, answers)

@@ -1,4 +1,4 @@
-"""The same network in other programs: exported, run in turn with this program, and compared."""
+"""Export the same network, run it in other programs in turn with this program, and compare the outputs."""
 from __future__ import annotations
 
 import contextlib
@@ -23,31 +23,31 @@ from src.errors import UserError
 from src.models.faster_rcnn import InferenceForward
 
 ROOT = Path(__file__).resolve().parents[2]
-# How far outputs may be apart in pixels and score, and for which part of the proposals they may be further apart. Rounding to
-# 8 bits changes the order of proposals, and so which of them there are: outputs are then only checked for being no nonsense.
+# Tolerances in pixels and score, and the share of proposals that may exceed them. Rounding to 8 bits changes the order of
+# proposals and therefore which proposals are kept, so the check of rounded outputs only rules out nonsense.
 EXACT, ROUNDED = ((0.1, 1e-3), 0.01), ((4.0, 0.05), 0.5)
 
 
 def compare(names, network, cfg, predictor, batches, rounds, environment):
-    """Measure inference, from images to boxes and scores before suppression by class, in this program and in peers.
+    """Measure inference, from images to boxes and scores before per-class NMS, in this program and in peers.
 
-    All run on the processors that this process may use, in turn: this program, the first peer, the second, and again.
+    All programs use the processors available to this process. They run in turn: this program, the first peer, and so on.
 
     Args:
-        names: of the peers, see `tools.benchmarking.peer_process`.
+            names: names of the peers, see `tools.benchmarking.peer_process`.
         network: FasterRCNN, whose weights the peers get.
         cfg: the configuration.
         predictor: Predictor of `network`.
-        batches: list of `Batch` of one shape, taken in turn.
-        rounds: of which the medians are taken; one before does not count.
-        environment: variables of the peers' processes.
+            batches: list of `Batch` with equal shapes, used in turn.
+            rounds: number of rounds for the medians, after one warm-up round.
+            environment: environment variables of the peers' processes.
 
     Returns:
-        Dict: threads; mix, as configured, and seconds of this program; peers, a dict by name of dicts: agreement, as of
-        `src.deploy.agreement.Agreement`, version, dtype, seconds, and ratio, of this program's seconds to the peer's.
+            Dict with threads; mix, from cfg; seconds of this program; peers, a dict by name of dicts with agreement (fields of
+            `src.deploy.agreement.Agreement`), version, dtype, seconds, and ratio: this program's seconds divided by the peer's.
 
     Raises:
-        UserError: a peer cannot run the network, or computes something else.
+            UserError: a peer cannot run the network, or its outputs disagree.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     inputs = [(batch.image.asnumpy(), batch.valid_size.asnumpy()) for batch in batches]
@@ -73,7 +73,7 @@ def compare(names, network, cfg, predictor, batches, rounds, environment):
 
 
 def write_onnx(path, network, cfg, image, valid_size):
-    """Write `network`, whatever it computes in and on whichever kernels, as an ONNX file, which computes in fp32."""
+    """Write `network` as an ONNX file that computes in fp32, whatever the precision and kernels of `network`."""
     plain = with_settings(cfg, {"mix": False})
     copy = build_detector(plain, network.box_head.classes.out_channels - 1, pretrained=False)
     weights = {parameter.name: parameter for parameter in network.get_parameters()}
@@ -83,10 +83,10 @@ def write_onnx(path, network, cfg, image, valid_size):
 
 
 def check(peer, outputs, expected, exact):
-    """The `Agreement` of a peer's outputs with those of this program.
+    """Return the `Agreement` between a peer's outputs and the outputs of this program.
 
     Raises:
-        UserError: they have nothing in common, or are further apart than fp32 explains where it is `exact`.
+            UserError: the outputs are unrelated or, with `exact`, differ by more than fp32 rounding explains.
     """
     tolerances, max_alone = EXACT if exact else ROUNDED
     result = agreement(outputs, expected, tolerances)
@@ -97,22 +97,22 @@ def check(peer, outputs, expected, exact):
 
 
 class Peer:
-    """Another program that runs an ONNX file, in a process of its own.
+    """Another program that runs an ONNX file in a separate process.
 
-    Threads of one program that wait for work, and variables that are set for MindSpore, could slow down another in the same
-    process: OpenVINO contains oneDNN as well.
+    In the same process, waiting threads of one program and variables set for MindSpore could slow down another program:
+    OpenVINO also contains oneDNN.
 
     Args:
-        name: of `tools.benchmarking.peer_process.LOADERS`.
-        path: of the file.
-        threads: for the products.
-        dtype: fp32, or bf16 for products in bfloat16 where the program and the processor can.
-        environment: variables of the process.
+        name: key of `tools.benchmarking.peer_process.LOADERS`.
+        path: path of the ONNX file.
+        threads: number of threads.
+        dtype: fp32, or bf16 for products in bfloat16 if the program and the processor support it.
+        environment: environment variables of the process.
 
     Attributes:
-        version: of the program.
-        dtype: of the products.
-        seconds: list, of each call.
+        version: version of the program.
+        dtype: data type of its products.
+        seconds: list of the duration of each call.
     """
 
     def __init__(self, name: str, path: str, threads: int, dtype: str, environment: dict[str, str]):
@@ -130,10 +130,10 @@ class Peer:
         self.process.communicate()
 
     def __call__(self, image: np.ndarray, valid_size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (B, R, K, 4) and scores (B, R, K) of image (B, H, W, 3) uint8 and valid_size (B, 2) float32.
+        """Return boxes (B, R, K, 4) and scores (B, R, K) for image (B, H, W, 3) uint8 and valid_size (B, 2) float32.
 
         Raises:
-            UserError: the program has ended.
+                UserError: the program has exited.
         """
         with self._alive():
             pickle.dump((image, valid_size), self.process.stdin)

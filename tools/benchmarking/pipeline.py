@@ -1,4 +1,4 @@
-"""Speed of the data pipeline against plain OpenCV, on drawn JPEG files."""
+"""Compare the speed of the data pipeline with plain OpenCV, on generated JPEG files."""
 import itertools
 import os
 import statistics
@@ -15,20 +15,20 @@ from src.dataset.resize import fitted_size
 from tools.coco_output import write_annotations
 
 HEIGHT, WIDTH = 480, 640
-FILES = 64  # at least
-BOXES = 7      # an image, COCO's mean
-IMAGES = 200   # measured in a round
+FILES = 64  # minimum number of files
+BOXES = 7      # boxes per image, COCO's mean
+IMAGES = 200   # images per round
 ROUNDS = 5
 
 
 def measure_pipeline(cfg):
-    """Draw a data set and read it both ways in turn; OpenCV's own threads are off in both, see src.environment.
+    """Generate a data set and read it in both ways in turn. Both run without OpenCV's threads, see src.environment.
 
     Returns:
-        Images a second of `TrainLoader`, and of decoding and resizing alone in this process: medians of ROUNDS.
+        Images per second of `TrainLoader`, and of decoding and resizing alone in this process: medians over ROUNDS.
     """
     size = fitted_size((HEIGHT, WIDTH), cfg.data.canvases[0])[::-1]
-    # As many epochs as it takes: the run's own may be too few for a round.
+    # cfg may have too few epochs for a round.
     cfg = with_settings(cfg, {"epochs": 1000, "accumulate_steps": 1})
     with tempfile.TemporaryDirectory() as folder:
         loader = TrainLoader(load_coco(draw_data_set(folder, max(FILES, cfg.batch_size)), folder), cfg)
@@ -38,9 +38,9 @@ def measure_pipeline(cfg):
 
 
 def loader_rate(loader, cfg):
-    """Images a second of a newly started stream."""
+    """Return the images per second of a newly started stream."""
     stream = loader.batches()
-    # What the queues hold already would count as infinitely fast.
+    # Skip the batches that are already in the queues; they would seem infinitely fast.
     for _ in range(10 + 2 * cfg.prefetch_size):
         next(stream)
     steps = max(1, IMAGES // cfg.batch_size)
@@ -53,7 +53,7 @@ def loader_rate(loader, cfg):
 
 
 def plain_rate(paths, size):
-    """Images a second decoded and resized to `size` (width, height), one after the other."""
+    """Return the images per second when each is decoded and resized to `size` (width, height), sequentially."""
     start = time.perf_counter()
     for path in itertools.islice(itertools.cycle(paths), IMAGES):
         cv2.resize(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), size, interpolation=cv2.INTER_LINEAR)
@@ -61,7 +61,7 @@ def plain_rate(paths, size):
 
 
 def draw_data_set(folder, count):
-    """Write JPEG files of about 80 KB, much like photographs, into `folder`; returns the path of their annotation file."""
+    """Write photograph-like JPEG files of about 80 KB into `folder`; returns the path of their annotation file."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for number in range(1, count + 1):
@@ -76,7 +76,7 @@ def draw_data_set(folder, count):
 
 
 def draw_image(rng):
-    """Noise at several scales, as photographs have it, and the grain of a sensor: (HEIGHT, WIDTH, 3) uint8."""
+    """Return noise at several scales, as in photographs, plus sensor grain: (HEIGHT, WIDTH, 3) uint8."""
     image = rng.normal(0, 6, (HEIGHT, WIDTH, 3))
     for cells, strength in ((4, 50), (16, 25), (64, 12)):
         noise = rng.normal(0, strength, (cells * 3 // 4, cells, 3))

@@ -1,4 +1,4 @@
-"""Seconds of the detector's steps, put together from the parts that train.py and eval.py use."""
+"""Measure the seconds of the detector's steps, built from the parts that train.py and eval.py use."""
 import itertools
 import statistics
 import time
@@ -9,7 +9,7 @@ from src.train.step import TrainStep
 
 
 def median_seconds(run, count):
-    """Median of `count` calls, after one that does not count."""
+    """Return the median seconds of `count` calls, after one warm-up call."""
     run()
     seconds = []
     for _ in range(count):
@@ -20,21 +20,21 @@ def median_seconds(run, count):
 
 
 class RepeatedInference:
-    """Inference of the `batches` in turn, each up to its detections."""
+    """Runs inference on the `batches` in turn, each up to its detections."""
 
     def __init__(self, predictor, cfg, batches):
         self.predictor, self.infer, self.batches = predictor, cfg.infer, itertools.cycle(batches)
 
     def __call__(self):
-        """Returns the list of (boxes, scores, labels) of the images, see `select_detections`."""
+        """Return a list of (boxes, scores, labels), one per image, see `select_detections`."""
         batch = next(self.batches)
         return [select_detections(boxes, scores, self.infer.conf_threshold, self.infer.nms_threshold, self.infer.max_box_num)
                 for boxes, scores in zip(*self.predictor(batch.image, batch.valid_size))]
 
 
 class RepeatedTrainStep:
-    """Training steps whose micro-batches are the `batches` in turn; of the `count` so far, `skipped` overflowed and so went
-    without the update."""
+    """Runs training steps with the `batches` in turn as micro-batches. `count` is the number of steps so far, `skipped` the
+    number of steps without update because of overflow."""
 
     def __init__(self, network, cfg, num_classes, group, batches):
         self.batches, self.accumulate_steps = itertools.cycle(batches), cfg.accumulate_steps
@@ -45,10 +45,10 @@ class RepeatedTrainStep:
         self.count = self.skipped = 0
 
     def __call__(self):
-        """Run one step to the end of its update."""
-        # With a learning rate of 0 every step has the same weights, and none can make them diverge.
+        """Run one step, including the update."""
+        # With learning rate 0, all steps have the same weights and training cannot diverge.
         _, applied = self.step(list(itertools.islice(self.batches, self.accumulate_steps)), 0.0, self.count)
-        # The step only launches the update; a weight can be read once it is done.
+        # The step only launches the update. Reading a weight waits for its end.
         self.smallest.asnumpy()
         self.count += 1
         self.skipped += not applied
