@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and hooks for all tests."""
 import gc
 import logging
 import sys
@@ -14,27 +14,27 @@ from tests.helpers.skipping import skip_or_fail
 
 set_environment()  # before MindSpore is imported
 
-# Folders whose files share runs of the scripts that take long, or take half of the memory of a machine.
+# Test files in these folders share script runs that take long or need half of a machine's memory.
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
 
 
 def pytest_collection_modifyitems(items):
-    """Mark each test by its folder, unit, integration or e2e: `-m "not e2e"` leaves out the runs of the scripts."""
+    """Mark each test by its folder, unit, integration or e2e: `-m "not e2e"` skips the tests that run the scripts."""
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure():
-    """Let no process outlive the session, also after a time limit."""
+    """End all processes that outlive the session, also after a time limit."""
     end_left_over()
 
 
 class SharingScheduling(LoadScopeScheduling):
-    """With -n, the tests of a file stay in one process, and so do those of the folders SHARING.
+    """With -n, run the tests of a file in one process, and likewise all tests of a folder in SHARING.
 
-    xdist's own `--dist loadgroup` would do, but it marks the groups by writing to a private attribute of pytest's items that
-    pytest 9.2 no longer reads.
+    xdist's `--dist loadgroup` would do the same, but it marks the groups by writing to a private attribute of pytest's items,
+    which pytest 9.2 no longer reads.
     """
 
     def _split_scope(self, nodeid):
@@ -56,12 +56,12 @@ def as_set_up_device_has_it():
 
 @pytest.fixture(autouse=True)
 def own_logging():
-    """Give the program's logger back as it was: the scripts send it to standard output."""
+    """Restore the program's logger after each test, because the scripts redirect it to standard output."""
     logger = logging.getLogger("faster_rcnn")
     before = logger.handlers, logger.propagate, logger.level
     yield
     logger.handlers, logger.propagate, level = before
-    logger.setLevel(level)  # which also forgets what the logger has found out with the other level
+    logger.setLevel(level)  # also clears the logger's cache of enabled levels
 
 
 @pytest.fixture(autouse=True)
@@ -73,9 +73,9 @@ def no_script_outlives_its_test():
 
 @pytest.fixture
 def run_tool(monkeypatch, capfd):
-    """A function that runs the main of a tool, a module, in this process with the words of a command line.
+    """A function that runs the main function of a tool, a module, in this process with command-line words.
 
-    It returns status, standard output and standard error.
+    It returns exit status, standard output and standard error.
     """
     def run_here(tool, *words):
         monkeypatch.setattr(sys, "argv", [tool.__name__, *map(str, words)])
@@ -85,14 +85,14 @@ def run_tool(monkeypatch, capfd):
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory, worker_id):
-    """The path of the compiled graphs that all runs of the scripts share, in all processes of pytest."""
+    """Path of the cache of compiled graphs that all script runs share, in all processes of pytest."""
     folder = tmp_path_factory.getbasetemp()
     return str((folder if worker_id == "master" else folder.parent) / "compiled")
 
 
 @pytest.fixture(scope="session")
 def kernels():
-    """Path of the kernels for CPUs."""
+    """Path of the library of CPU kernels."""
     from src.cpu_kernels.library import library
     path = library()
     if path is None:
@@ -102,7 +102,7 @@ def kernels():
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """A driver of a real browser, one for all tests of a process."""
+    """WebDriver of a real browser, shared by all tests of a process."""
     from tests.helpers.browser import find_browser, start_browser
     paths, reason = find_browser()
     if not paths:

@@ -1,7 +1,7 @@
-"""What MindSpore 2.10's package and documentation say of operators that Ascend computes slowly or within limits.
+"""Operators that Ascend computes slowly or with restrictions, according to MindSpore 2.10's package and documentation.
 
-The AI cores compute tensors. What they cannot goes to the chip's few general-purpose cores, the AI CPU (AICPU), for which the AI
-cores wait.
+The AI cores compute tensors. Other work runs on the chip's few general-purpose cores, the AI CPU (AICPU), and the AI cores
+wait for it.
 """
 import re
 from pathlib import Path
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from mindspore import Tensor
 
-# Operators that MindSpore hands to kernels of its own for the AI CPU: its converter to CANN calls them Cust<operator>.
+# Operators for which MindSpore has AI CPU kernels. Its converter to CANN calls them Cust<operator>.
 CONVERTER = Path("lib/plugin/ascend/libmindspore_ascend_res_manager.so")
 ON_AI_CPU = frozenset(Path(__file__).with_name("ascend_ai_cpu.txt").read_text(encoding="utf-8").split())
-# By operator, what is wrong with it; the last ones, of which data decides the shapes, make the host wait and compile again.
+# Operator -> its disadvantage. The output shapes of the last ones depend on data, so the host must wait and compile again.
 LIMITS = {
     **dict.fromkeys(ON_AI_CPU, "runs on the AI CPU"),
     "NMSWithMask": "takes at most 2,864 boxes",
@@ -22,17 +22,17 @@ LIMITS = {
     "Tile": "takes at most 8 dimensions",
     **dict.fromkeys(("MaskedSelect", "NonZero", "Unique", "UniqueConsecutive", "Where"), "has an output of unknown shape")}
 
-# By chip, the types of the floating-point inputs that CANN's operator tables list for an operator of the graphs, where they are
-# not all of float16 and float32. MindSpore casts to them (allow_fp32_to_fp16), and numbers beyond the range of float16 saturate.
+# Chip -> for operators of the graphs, the floating-point input types in CANN's operator tables, unless they include float16 and
+# float32. MindSpore casts to them (allow_fp32_to_fp16); numbers outside the range of float16 saturate.
 INPUT_TYPES = {"910A": {"TopK": {"float16"}, "NMSWithMask": {"float16"}}, "910B": {"TopK": {"float16", "float32"}}}
-# Of the operators that take float16 only: the inputs that may be rounded, by operator, module and column, and the effect.
+# For operators that accept only float16: inputs that may be rounded, by operator, module and column, and the effect.
 APPROXIMATE = {
     ("TopK", "src.models.proposals", "all"): "proposals are ordered by scores rounded to float16",
     ("NMSWithMask", "src.models.proposals", "boxes"): "NMS compares coordinates rounded to float16"}
 
 
 def in_converter(package: Path) -> set[str]:
-    """What ON_AI_CPU lists, from an installed MindSpore."""
+    """Return the operators of ON_AI_CPU from an installed MindSpore."""
     return {name.decode() for name in re.findall(rb"\0Cust([A-Z][A-Za-z0-9]+)(?=\0)", (package / CONVERTER).read_bytes())}
 
 
@@ -40,7 +40,7 @@ def top_k_of_910a(order):
     """TopK as Ascend 910A computes it: saturated and rounded to float16, with equal values in any order.
 
     Args:
-        order: Generator that shuffles equal values, or "rising" or "falling" for that order of their indices.
+            order: Generator that shuffles equal values, or "rising" or "falling" to sort them by index.
     """
     def top_k(values, number):
         values = np.clip(values.asnumpy(), -65504, 65504).astype(np.float16)

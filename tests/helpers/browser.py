@@ -1,4 +1,4 @@
-"""A real browser without a window, and what tests ask of a page in it."""
+"""A headless browser, and methods to query a page in it."""
 import json
 import shutil
 
@@ -8,13 +8,13 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# Without a display, without root's sandbox, and without what a browser asks of the network by itself.
+# No display, no root sandbox, and no network requests by the browser itself.
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1280,900")
 
 
 def find_browser():
-    """The paths of Chromium or Chrome and of its driver, or why there is none."""
+    """Return the paths of Chromium or Chrome and of its driver, or the reason why they are missing."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if not (program and driver):
@@ -23,7 +23,7 @@ def find_browser():
 
 
 def start_browser(paths, folder):
-    """A driver of the browser, whose data are in the new folder `folder`."""
+    """Return a WebDriver whose browser stores its data in the new folder `folder`."""
     options = Options()
     options.binary_location = paths[0]
     for flag in (*FLAGS, f"--user-data-dir={folder}"):
@@ -33,36 +33,36 @@ def start_browser(paths, folder):
 
 
 class Page:
-    """A page of the disk in the browser."""
+    """A page from the disk in the browser."""
 
     def __init__(self, browser, path):
         self.browser = browser
-        self.logs()  # those of earlier pages
+        self.logs()  # discard the logs of earlier pages
         browser.get(f"file://{path}")
 
     def logs(self):
-        """The addresses of the network asked for, and the errors and warnings of the console, since the last call."""
+        """Return requested network addresses, and errors and warnings of the console, since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        # Others are of the file, of images inside, and of the browser's own first page.
+        # Other addresses belong to the file, to embedded images, and to the browser's start page.
         asked = [url for url in urls if url.startswith(("http:", "https:", "ws:", "wss:", "ftp:"))]
-        # Of lower levels are remarks that something took long.
+        # Lower levels contain notes about slow operations.
         return asked, [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
     def __call__(self, script, *arguments):
-        """The value of a JavaScript expression of the elements `a`."""
+        """Return the value of a JavaScript expression of the elements `a`."""
         return self.browser.execute_script(f"const a = arguments; return {script}", *arguments)
 
     def find(self, selector):
-        """The first element."""
+        """Return the first matching element."""
         return self.browser.find_element("css selector", selector)
 
     def texts(self, selector):
-        """The texts of all elements, whether one can see them or not."""
+        """Return the texts of all elements, visible or not."""
         return self("[...document.querySelectorAll(a[0])].map((node) => node.textContent)", selector)
 
     def click(self, selector):
-        """Scroll to an element and click it as a mouse does."""
+        """Scroll to an element and click it with the mouse."""
         element = self.find(selector)
         self("a[0].scrollIntoView({block: 'center'})", element)
         element.click()

@@ -1,4 +1,4 @@
-"""Random COCO ground truth and detections, and what unmodified pycocotools computes of them."""
+"""Random COCO ground truth and detections, and the results of unmodified pycocotools on them."""
 import contextlib
 import copy
 import io
@@ -25,22 +25,22 @@ KINDS = {
 
 
 def random_case(seed, **kind):
-    """Ground truth and detections that hit, nearly hit, miss, repeat and tie.
+    """Return ground truth and detections that hit, nearly hit, miss, repeat and tie.
 
     Args:
-        seed: of the random numbers.
-        images: their number.
-        objects: the most objects of an image.
-        crowds: probability that an object is a crowd.
-        empty: probability of an empty box.
-        twins: probability that an object repeats another one in its place or two grid steps beside it, so that a detection
-            between the two has the same IoU with both.
-        without: probability of an image without ground truth.
-        hits: the most detections of an object.
-        misses: the most other detections of an image.
-        crowded: probability that an image has ten times as many hits and misses.
-        grid: pixels to which coordinates are rounded, 0 for none.
-        decimals: of scores.
+            seed: seed of the random numbers.
+            images: number of images.
+            objects: maximum number of objects per image.
+            crowds: probability that an object is a crowd.
+            empty: probability of an empty box.
+            twins: probability that an object copies another object, at the same position or shifted by two grid steps, so that a
+                detection between the two has the same IoU with both.
+            without: probability of an image without ground truth.
+            hits: maximum number of detections per object.
+            misses: maximum number of other detections per image.
+            crowded: probability that an image has 10x the hits and misses.
+            grid: pixels to which coordinates are rounded, or 0.
+            decimals: decimal places of scores.
 
     Returns:
         annotation file, results in COCO's format, image ids.
@@ -87,7 +87,7 @@ def random_case(seed, **kind):
 
 
 def plain_pycocotools(coco_json, results):
-    """The COCOeval that has evaluated, accumulated and summarized `results`."""
+    """Return the COCOeval after evaluate, accumulate and summarize on `results`."""
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth, found = COCO(), COCO()
         ground_truth.dataset = copy.deepcopy(coco_json)

@@ -1,13 +1,13 @@
-"""Samples whose channel k shows box k, so that a transformed image tells by itself where each box is."""
+"""Samples in which channel k shows box k, so that each box can be located in a transformed image."""
 import numpy as np
 
 from src.dataset.sample import Sample
 
 
 def draw_sample(rng, whole=False):
-    """A sample of a random size with up to three boxes of at least 3 pixels, labels 0, 1, 2; each is filled in its own channel.
+    """Return a sample of random size with up to three boxes of at least 3 pixels, labels 0, 1, 2, each filled in its channel.
 
-    A pixel is filled where its centre lies in the box. Corners are whole pixels where `whole` says so.
+    A pixel is filled if its centre is inside the box. With `whole`, corners are whole pixels.
     """
     height, width = rng.integers(8, 50, 2)
     count = rng.integers(0, 4)
@@ -24,13 +24,13 @@ def draw_sample(rng, whole=False):
 
 
 def check_extents(sample, level=1):
-    """Each box keeps within a pixel of the extent of its channel, which is what reaches `level`."""
+    """Check that each box is within a pixel of the pixels in its channel that are at least `level`."""
     height, width = sample.image.shape[:2]
     assert sample.image.shape == (height, width, 3) and sample.image.dtype == np.uint8
     assert sample.boxes.shape == (len(sample.labels), 4)
     assert sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int32
     assert (sample.boxes >= 0).all()
-    assert (sample.boxes <= np.array([width, height, width, height]) * (1 + 1e-6)).all()  # float32, where boxes are scaled
+    assert (sample.boxes <= np.array([width, height, width, height]) * (1 + 1e-6)).all()  # float32 rounding of scaled boxes
     for box, label in zip(sample.boxes, sample.labels):
         rows, columns = np.nonzero(sample.image[..., label] >= level)
         extent = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

@@ -1,4 +1,4 @@
-"""How the fuzz tests draw: the same examples in every run, or, with FUZZ_EXAMPLES=20000 in the environment, so many new ones."""
+"""Settings of the fuzz tests: the same examples in every run, or FUZZ_EXAMPLES new ones (environment, for example 20000)."""
 import json
 import os
 from datetime import timedelta
@@ -20,13 +20,13 @@ VALUES = st.one_of(DEEP, st.recursive(SCALARS, lambda inner: st.one_of(
 
 
 def fuzz(examples):
-    """Hypothesis' settings for a test of so many examples; one that takes a minute hangs, however busy the machine is."""
+    """Return Hypothesis' settings for the given number of examples. A test that takes a minute counts as hanging."""
     return settings(max_examples=int(WANTED or examples), derandomize=not WANTED, database=None,
                     deadline=timedelta(seconds=60), suppress_health_check=list(HealthCheck))
 
 
 def places(value, path=()):
-    """The paths of all values inside nested lists and dicts, the whole first."""
+    """Return the paths of all values inside nested lists and dicts, the root first."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
@@ -35,7 +35,7 @@ def places(value, path=()):
 
 @st.composite
 def spoilt(draw, make, replacements=VALUES):
-    """What `make()` returns, nested lists and dicts, after one to four random changes of its structure."""
+    """Return the nested lists and dicts of `make()` after one to four random changes of their structure."""
     content = make()
     for _ in range(draw(st.integers(1, 4))):
         path = draw(st.sampled_from(list(places(content))))
@@ -50,7 +50,7 @@ def spoilt(draw, make, replacements=VALUES):
 
 
 def change(draw, content, parent, key, replacements):
-    """Replace, delete, double or move `parent[key]` inside `content`; returns the content."""
+    """Replace, delete, duplicate or move `parent[key]` inside `content`; returns the content."""
     kind = draw(st.sampled_from(["replace", "replace", "replace", "delete", "double", "move", "rename"]))
     if kind == "replace":
         parent[key] = draw(replacements)

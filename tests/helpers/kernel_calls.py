@@ -1,11 +1,11 @@
-"""Running cells with their gradients, and entry points of the kernels without MindSpore."""
+"""Run cells with their gradients, and call entry points of the kernels without MindSpore."""
 import ctypes
 
 import numpy as np
 
 
 def entry_point(path, name, inputs, outputs, shapes=None):
-    """Status of an entry point of the library `path`, called on arrays as MindSpore calls it; it fills `outputs`."""
+    """Call an entry point of the library `path` on arrays like MindSpore; fills `outputs` and returns the status."""
     arrays = [*inputs, *outputs]
     sizes = [np.array(shape, np.int64) for shape in shapes or [array.shape for array in arrays]]
     pointers, size_pointers = ((ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in some])
@@ -16,7 +16,7 @@ def entry_point(path, name, inputs, outputs, shapes=None):
 
 
 def with_gradients(function, weight, *arrays):
-    """What a cell or function gives, and the gradients by `arrays` of that times `weight`, as arrays."""
+    """Return the output of a cell or function, and the gradients of output times `weight` by `arrays`, as arrays."""
     import mindspore as ms
     from mindspore import Tensor
 
@@ -26,11 +26,11 @@ def with_gradients(function, weight, *arrays):
 
     gradient = ms.value_and_grad(weighted, tuple(range(len(arrays))), has_aux=True)
     (_, output), gradients = gradient(*map(Tensor, arrays))
-    # With a single argument it is not a tuple.
+    # With a single argument, the result is not a tuple.
     return output.asnumpy(), [g.asnumpy() for g in (gradients if isinstance(gradients, tuple) else (gradients,))]
 
 
 def assert_close(found, expected, tolerance):
-    """Equal up to `tolerance` times the largest magnitude of `expected`."""
+    """Check that arrays agree up to `tolerance` times the largest magnitude of `expected`."""
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-30))

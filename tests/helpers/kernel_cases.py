@@ -1,4 +1,4 @@
-"""Calls of every entry point of the kernels on small inputs, for tests without MindSpore's operators."""
+"""Calls of every kernel entry point on small inputs, for tests without MindSpore's operators."""
 import mindspore as ms
 import numpy as np
 from mindspore import nn
@@ -9,7 +9,7 @@ KINDS = {ms.float32: np.float32, ms.bfloat16: np.uint16}
 
 
 def two_convolutions(mixed, channels):
-    """A program of two convolutions, and the shape of its input."""
+    """Return a program of two convolutions and the shape of its input."""
     convolutions = nn.Conv2d(channels, 140, 3, pad_mode="same", has_bias=True), nn.Conv2d(140, 33, 1, has_bias=True)
     program = Program(mixed, trained=True)
     value = program.add_input(channels, gradient=True)
@@ -20,7 +20,7 @@ def two_convolutions(mixed, channels):
 
 
 def every_layer(mixed):
-    """A program with a layer of every kind and an output of every form, and the shape of its input."""
+    """Return a program with a layer of every kind and an output of every form, and the shape of its input."""
     def conv(*args, **options):
         return nn.Conv2d(*args, pad_mode="same", **options)
 
@@ -39,9 +39,9 @@ def every_layer(mixed):
 
 
 def network_call(program, shape, normal):
-    """The forward pass, then the backward pass on values of its own."""
+    """Return the calls of the forward pass and of a backward pass with random values."""
     def array(size, dtype):
-        # As bfloat16, random bits would be NaNs: ones are none.
+        # Random bits could be NaN in bfloat16, so the values are ones.
         return normal(*size) if dtype == ms.float32 else np.full(size, 0x3f80, np.uint16)
 
     head = (np.int32(program.numbers()), np.int32([shape]),
@@ -60,18 +60,18 @@ def network_call(program, shape, normal):
 
 
 def is_mixed(call):
-    """Whether a call needs products of bfloat16."""
+    """Return whether a call needs products of bfloat16."""
     return call[0].startswith("Network") and bool(call[1][0][0] == BF16)
 
 
 def calls():
-    """Entry point, inputs and the shapes and types of the outputs: small, where threads share the work, and large."""
+    """Return entry points, inputs, and output shapes and types: small, large enough to use several threads, and large."""
     rng = np.random.default_rng(0)
 
     def normal(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    for mixed, channels in ((False, 17), (False, 130), (True, 17)):  # the second one by Winograd's algorithm
+    for mixed, channels in ((False, 17), (False, 130), (True, 17)):  # the second case uses Winograd's algorithm
         yield from network_call(*two_convolutions(mixed, channels), normal)
     for mixed in (False, True):
         yield from network_call(*every_layer(mixed), normal)
@@ -94,7 +94,7 @@ def calls():
 
 
 def write_calls(path):
-    """Writes all calls to a file for tests/programs/run_kernels.cc; returns the names of the entry points."""
+    """Write all calls to a file for tests/programs/run_kernels.cc; returns the names of the entry points."""
     names = []
     with open(path, "wb") as file:
         for call in calls():
@@ -102,7 +102,7 @@ def write_calls(path):
             arrays = [*inputs, *(np.zeros(*output) for output in outputs)]
             file.write(f"{name} {len(inputs)} {int(is_mixed(call))} {len(arrays)}\n".encode())
             for array in arrays:
-                # The kernels ask whether a type is float32, and else take it for bfloat16.
+                # The kernels treat every type except float32 as bfloat16.
                 file.write(" ".join(map(str, (array.dtype, array.nbytes, array.ndim, *array.shape))).encode() + b"\n")
                 file.write(array.tobytes() + b"\n")
             names.append(name)

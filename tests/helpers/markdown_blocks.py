@@ -12,32 +12,32 @@ SPAN = re.compile(r"`([^`]+)`")
 
 
 def code_blocks(path, language):
-    """The texts of the code blocks of one language, in order."""
+    """Return the texts of the code blocks in a language, in order."""
     return [text for kind, text in FENCED.findall(path.read_text(encoding="utf-8")) if kind == language]
 
 
 def prose(path):
-    """A page without its code blocks."""
+    """Return a page without its code blocks."""
     return FENCED.sub("", path.read_text(encoding="utf-8"))
 
 
 def spans(text):
-    """The inline code of a text, in order, with single spaces."""
+    """Return the inline code of a text, in order, with single spaces."""
     return [" ".join(span.split()) for span in SPAN.findall(text)]
 
 
 def links(text):
-    """The targets of the links and images of a text, in order."""
+    """Return the targets of the links and images of a text, in order."""
     return [target or image for target, image in LINK.findall(text)]
 
 
 def anchors(path):
-    """What may follow the # in links to the headings of a page, as GitHub makes it."""
+    """Return the anchors (after #) that GitHub creates for the headings of a page."""
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for _, title in HEADING.findall(prose(path))}
 
 
 def table(path, first_cell):
-    """The rows below the head of the table that begins with a cell, each a list of its cells."""
+    """Return the rows of the table whose first header cell is given, each a list of its cells."""
     text = prose(path)
     lines = text[text.index(f"| {first_cell} |"):].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]

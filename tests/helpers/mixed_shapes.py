@@ -1,4 +1,4 @@
-"""The drawn data set with wide and upright images, and what a configuration says of two canvases and augmentation."""
+"""The generated data set with wide and upright images, and the settings for two canvases and augmentation."""
 import json
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import cv2
 from src.dataset.shapes import ensure_shapes
 
 REST = [{"NormalizeImage": {}}, {"TransposeImage": {}}, {"LabelsPadding": {"padding_size": 8}}]
-# Of the section `data`, with canvases of the images' sizes.
+# Settings of the section `data`. The canvases have the images' sizes.
 TWO_CANVASES = {
     "target_size": [[64, 96], [96, 64]],
     "train_transforms": {"item_transforms": [
@@ -18,7 +18,7 @@ TWO_CANVASES = {
 
 
 def draw_mixed_shapes(folder: Path, **shapes):
-    """Draw the data set of `ensure_shapes`, and turn every seventh image of both splits by 90 degrees counterclockwise."""
+    """Generate the data set of `ensure_shapes`, and turn every seventh image of both splits by 90 degrees counterclockwise."""
     ensure_shapes(str(folder), **shapes)
     for split in ("train2017", "val2017"):
         path = folder / "annotations" / f"instances_{split}.json"

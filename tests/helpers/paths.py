@@ -1,6 +1,6 @@
-"""Where things are that many tests use."""
+"""Paths that many tests use."""
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ONE_LEVEL = ROOT / "tests" / "one_level.yml"  # a base beside the next
+ONE_LEVEL = ROOT / "tests" / "one_level.yml"  # a base configuration in the same folder
 TINY_DETECTOR = ROOT / "tests" / "tiny_detector.yml"

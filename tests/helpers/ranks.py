@@ -9,12 +9,12 @@ from tests.helpers.scripts import STARTED, USER_ENVIRONMENT, end, run_script
 
 
 def run_ranks(ranks, *words, environment=(), timeout=330):
-    """Run a script and its arguments on `ranks` ranks to the end -> subprocess.CompletedProcess with the output of all ranks.
+    """Run a script with arguments on `ranks` ranks to its end; returns a CompletedProcess with the output of all ranks.
 
     A single rank is started without mpirun.
 
     Args:
-        environment: dict of variables, as `Script` takes it.
+            environment: dict of variables, see `Script`.
     """
     if ranks == 1:
         return run_script(*words, timeout=timeout, environment=environment)

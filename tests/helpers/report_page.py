@@ -1,5 +1,5 @@
-"""What the page of an evaluation shows, and what it should show: numbers of the evaluation's own Python code on the detections
-that are left from a score on."""
+"""Read the numbers from an evaluation page, and compute the expected ones with the evaluation's Python code from the
+detections above a confidence threshold."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,11 +16,11 @@ from src.evaluation.error_analysis import (
     truth_outcomes,
 )
 
-IMAGES, SHOWN = 30, 24  # of the evaluation, and of them at first
+IMAGES, SHOWN = 30, 24  # all images of the evaluation, and images shown at first
 
 
 def at(case, threshold):
-    """Everything about the detections with a score of at least `threshold`, matched without the others."""
+    """Return the matching and counts of the detections with at least confidence `threshold`, without the remaining ones."""
     found = case.found.select(np.flatnonzero(case.found.score >= threshold))
     kinds, partners = classify(case.truth, found)
     outcomes = truth_outcomes(kinds, partners, len(case.truth.crowd))
@@ -30,13 +30,13 @@ def at(case, threshold):
 
 
 def cells(case, now):
-    """By detection its row of the matrix, and which boxes of the truth nothing is matched with."""
+    """Return the matrix row of each detection, and the ground-truth boxes without a matching detection."""
     rows = np.append(case.truth.category, len(case.names))[now.places]
     return rows, np.setdiff1d(np.flatnonzero(now.counted), now.places)
 
 
 def matrix(case, now):
-    """The confusion matrix, annotated by detected classes, the background last."""
+    """Return the confusion matrix, annotated by detected classes, background last."""
     expected = np.zeros((len(case.names) + 1,) * 2, int)
     rows, unmatched = cells(case, now)
     for row, category, kind in zip(rows, now.found.category, now.kinds):
@@ -47,27 +47,27 @@ def matrix(case, now):
 
 
 def score_by_keys(page, hundredths):
-    """Move the slider, its last step with the keyboard."""
+    """Move the slider; the last step uses the keyboard."""
     from selenium.webdriver.common.keys import Keys
     page("document.getElementById('score').value = a[0]", (hundredths - 1 if hundredths else 1) / 100)
     page.find("#score").send_keys(Keys.ARROW_RIGHT if hundredths else Keys.ARROW_LEFT)
 
 
 def shown_ids(page):
-    """The ids of the images of the gallery, in order."""
+    """Return the ids of the gallery's images, in order."""
     while page("!document.getElementById('more').hidden"):
         page.click("#more")
     return [int(text) for text in page("[...document.querySelectorAll('#figures figure')].map((node) => node.dataset.id)")]
 
 
 def rows_of_table(page):
-    """The texts of the table of classes."""
+    """Return the texts of the table of classes."""
     return page("[...document.querySelectorAll('#class-table tbody tr')].map((row) => "
                 "[...row.cells].map((cell) => cell.textContent))")
 
 
 def images_with(case, now, kind=None, category=None):
-    """The ids of images with a detection or a missed box of a kind, and of a class."""
+    """Return the ids of images with a detection or missed box of the given kind and class."""
     detections = np.ones(len(now.kinds), bool) if category is None else now.found.category == category
     boxes = np.ones(len(now.counted), bool) if category is None else case.truth.category == category
     if kind == "missed":
@@ -81,14 +81,14 @@ def images_with(case, now, kind=None, category=None):
 
 
 def first_panel(page):
-    """As counts_of, on the first image of the gallery, once it is drawn."""
+    """Return `counts_of` for the first image of the gallery, after it is drawn."""
     page("document.getElementById('figures').scrollIntoView()")
     page.wait("document.querySelector('#figures figure:first-child .panels')")
     return counts_of(page, "#figures figure:first-child")
 
 
 def counts_of(page, selector):
-    """{(whether an annotation, kind): number of boxes} within an element."""
+    """Return {(whether an annotation, kind): number of boxes} within an element."""
     boxes = page("[...document.querySelectorAll(a[0] + ' .box')].map((node) => [node.classList.contains('truth'), "
                  "node.dataset.kind, +node.dataset.count, node.getAttribute('d').split('z').length - 1])", selector)
     assert all(count == drawn for *_, count, drawn in boxes)
@@ -96,7 +96,7 @@ def counts_of(page, selector):
 
 
 def boxes_of(case, now, image):
-    """As counts_of should be for annotations, and for detections."""
+    """Return the expected `counts_of` for annotations and detections."""
     kinds = [DETECTION_KINDS[kind] for kind in now.kinds[now.found.image == image]]
     own = case.truth.image == image
     outcomes = [TRUTH_OUTCOMES[outcome].replace("found", "correct") for outcome in now.outcomes[own & now.counted]]

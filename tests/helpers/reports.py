@@ -1,5 +1,5 @@
-"""Evaluations for reports: drawn images with annotations, and detections that hit, nearly hit, miss, repeat and take classes for
-others."""
+"""Evaluations for reports: generated images with annotations, and detections that hit, nearly hit, miss, repeat and confuse
+classes."""
 import copy
 import json
 
@@ -13,7 +13,7 @@ SCRIPT = "<script>alert(1)</script>"
 
 
 def drawn_dataset(folder, images=30):
-    """The validation part of drawn shapes; one class is called SCRIPT, and image 3 has a crowd."""
+    """Return the validation part of the generated shapes; one class is called SCRIPT, and image 3 has a crowd."""
     ensure_shapes(str(folder), train_images=1, val_images=images, height=96, width=128, seed=3)
     path = folder / "annotations" / "instances_val2017.json"
     text = path.read_text().replace('"star"', f'"{SCRIPT}"')
@@ -24,7 +24,7 @@ def drawn_dataset(folder, images=30):
 
 
 def evaluated(dataset, seed=0, noise=0.12, skipped=()):
-    """The Evaluation of detections that are the annotations with noise, some of another class or twice, and others."""
+    """Return the Evaluation of noisy annotations as detections, some duplicated or with the wrong class, and random ones."""
     rng = np.random.default_rng(seed)
     results = []
     for row in dataset.coco_json["annotations"]:
@@ -44,12 +44,12 @@ def evaluated(dataset, seed=0, noise=0.12, skipped=()):
 
 
 def result(image_id, category_id, box, value):
-    """A row of COCO's result format, its score one of 32 bits as a detector's is."""
+    """Return a row of COCO's result format with a float32 score, as from a detector."""
     return {"image_id": image_id, "category_id": category_id, "bbox": np.abs(box).tolist(), "score": float(np.float32(value))}
 
 
 def contents_of(path):
-    """What the scripts of a page are given."""
+    """Return the data that the scripts of a page receive."""
     text = path.read_text(encoding="utf-8")
     start = text.index('<script type="application/json" id="data">')
     return json.loads(text[text.index(">", start) + 1:text.index("</script>", start)])

@@ -1,4 +1,4 @@
-"""What a run leaves behind, read for comparison, and while it runs."""
+"""Read the output files of a run, after it and during it."""
 import json
 import os
 import time
@@ -8,33 +8,33 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-MEASURED = {"images_per_second", "data_wait", "eta_seconds"}  # in metrics.jsonl: what a clock gives
+MEASURED = {"images_per_second", "data_wait", "eta_seconds"}  # time measurements in metrics.jsonl
 
 
 def read_lines(folder):
-    """metrics.jsonl without what a clock gave."""
+    """Return metrics.jsonl without time measurements."""
     lines = map(json.loads, (Path(folder) / "metrics.jsonl").read_text().splitlines())
     return [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
 
 
 def checkpoint(folder, suffix):
-    """The path of a checkpoint that training names by the promise."""
+    """Return the path of the checkpoint that training announces in its output."""
     return os.path.join(folder, "checkpoint", f"FasterRCNN_det_resnet18_{suffix}.ckpt")
 
 
 def contents(path):
-    """A checkpoint file but for its texts as {name: array}."""
+    """Return a checkpoint file, without texts, as {name: array}."""
     stored = ms.load_checkpoint(str(path))
     return {name: value.asnumpy() for name, value in stored.items() if not isinstance(value, str)}
 
 
 def read_json(*parts):
-    """The JSON file whose path `parts` make."""
+    """Return the content of the JSON file at the path `parts`."""
     return json.loads(Path(*parts).read_text())
 
 
 def assert_same_checkpoint(path, other, but=()):
-    """Bit by bit, but for the numbers `but`."""
+    """Check that two checkpoints are bit-identical, except for the numbers `but`."""
     found, expected = contents(path), contents(other)
     assert found.keys() == expected.keys()
     different = [name for name in found if found[name].dtype != expected[name].dtype
@@ -43,13 +43,13 @@ def assert_same_checkpoint(path, other, but=()):
 
 
 def is_intact(path):
-    """Whether the file ends with the CRC-32 of all before it."""
+    """Return whether the file ends with the CRC-32 of all preceding bytes."""
     data = Path(path).read_bytes()
     return data[-17:-10] == b"crc_num" and int.from_bytes(data[-10:], "big") == zlib.crc32(data[:-17])
 
 
 def wait_until(condition, program, log, pause=0.01):
-    """Wait for a condition while a program runs; it fails with the end of its output where the program ends before."""
+    """Wait for a condition while a program runs. If the program exits first, fail with the end of its output."""
     deadline = time.monotonic() + 300
     while not condition():
         assert program.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]

@@ -1,4 +1,4 @@
-"""The parts of a training run around a network of few weights."""
+"""The parts of a training run, for a network with few weights."""
 from types import SimpleNamespace
 
 from src.distributed import SingleProcess
@@ -9,7 +9,7 @@ NO_WARM_UP = SimpleNamespace(warmup_step=0, warmup_ratio=0.5, decay_rate=0.1, mi
 
 
 def settings(save_dir="", **changes):
-    """The settings that a run's folder, schedule and metrics read."""
+    """Return the settings for a run's folder, schedule and metrics."""
     values = {"save_dir": str(save_dir), "resume_ckpt": "", "net": "net", "backbone": SimpleNamespace(name="b"), "train_url": "",
               "device_target": "CPU", "mix": False, "seed": 1, "data": SimpleNamespace(dataset_dir="d", target_size=[64, 64]),
               "enable_modelarts": False, "keep_checkpoint_max": 5, "batch_size": 2, "accumulate_steps": 1, "epochs": 3,
@@ -19,10 +19,10 @@ def settings(save_dir="", **changes):
 
 
 def schedule(steps_per_epoch, **changes):
-    """The schedule of a single process."""
+    """Return the schedule of a single process."""
     return Schedule(settings(**changes), steps_per_epoch, SingleProcess())
 
 
 def run_folder(save_dir, group=None, **changes):
-    """A run's folder, without its lock unless it is entered."""
+    """Return a run's folder. Its lock is acquired only when it is used as a context manager."""
     return RunFolder(settings(save_dir, **changes), group or SingleProcess())

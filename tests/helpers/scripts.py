@@ -1,4 +1,4 @@
-"""The scripts of the project, started in new processes as a user starts them."""
+"""Start the project's scripts in new processes, as a user does."""
 import os
 import subprocess
 import sys
@@ -10,10 +10,10 @@ import psutil
 from src.environment import DEFAULTS
 from tests.helpers.paths import ROOT
 
-# Names the first process of pytest in the environment of all processes that it starts, directly or not.
+# Environment variable with the first process of pytest, for all processes that it starts directly or indirectly.
 MARK = "FASTER_RCNN_TESTS"
 os.environ.setdefault(MARK, str(os.getpid()))
-# The environment of a user: tests/conftest.py has set the variables that the scripts set themselves.
+# A user's environment, before tests/conftest.py sets the variables that the scripts set themselves.
 USER_ENVIRONMENT = {name: value for name, value in os.environ.items() if DEFAULTS.get(name) != value}
 STARTED = []  # scripts that tests have started and that may still run
 
@@ -24,7 +24,7 @@ class Script(psutil.Popen):
     Args:
         words: the script's path and its arguments.
         output: path of the file to which its standard output is appended.
-        errors: the same for standard error.
+            errors: path of the file for standard error.
         folder: working directory.
         environment: dict of variables that are added to USER_ENVIRONMENT. Programs of the tests also get PYTHONPATH.
     """
@@ -39,7 +39,7 @@ class Script(psutil.Popen):
 
 
 def has_ended(number):
-    """Whether the process with this id has ended. A zombie has: a container may never fetch the exit status of an orphan."""
+    """Return whether a process has ended. Zombies have: a container may never collect the exit status of an orphan."""
     try:
         return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -69,10 +69,10 @@ def end_started():
 
 
 def end_left_over():
-    """End all processes that this session of pytest has started and that still run, and report them."""
+    """End and report all processes that this pytest session has started and that still run."""
     own = str(os.getpid())
     if os.environ[MARK] != own:
-        return  # a worker of pytest-xdist
+        return  # a pytest-xdist worker
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid() or process.environ().get(MARK) != own or process.status() == psutil.STATUS_ZOMBIE:
@@ -80,22 +80,22 @@ def end_left_over():
             words = " ".join(process.cmdline())
         except psutil.Error:
             continue
-        if "multiprocessing.resource_tracker" not in words:  # it ends with its process
+        if "multiprocessing.resource_tracker" not in words:  # it exits with its process
             end(process)
             print(f"ended {words}, which a test had left running", file=sys.stderr)
 
 
 def start_script(log, *words, environment=()):
-    """Start a script and its arguments; the file `log` gets both of its streams."""
+    """Start a script with arguments; both output streams go to the file `log`."""
     Path(log).write_text("")
     return Script(words, log, log, environment=environment)
 
 
 def run_script(*words, timeout=600, folder=ROOT, environment=()):
-    """Run a script and its arguments, as `Script` does, to the end -> subprocess.CompletedProcess with texts.
+    """Run a script with arguments to its end, see `Script`; returns a CompletedProcess with texts.
 
     Raises:
-        psutil.TimeoutExpired: it still runs after `timeout` seconds. It is killed with its descendants.
+            psutil.TimeoutExpired: it still runs after `timeout` seconds. It is killed with its descendants.
     """
     with tempfile.TemporaryDirectory() as streams:
         output, errors = Path(streams, "stdout"), Path(streams, "stderr")

@@ -1,4 +1,4 @@
-"""How the tests of bad input start the program, and the one form that every refusal has."""
+"""Run the program in tests of bad input, and check the common form of all error messages."""
 import sys
 
 import eval as evaluation_script
@@ -13,13 +13,13 @@ SCRIPTS = {"train.py": (training_script.main, parse_train_args), "eval.py": (eva
 
 
 def sentence_of(stderr):
-    """What stands behind `error: `; fails unless standard error is just one such line."""
+    """Return the text after `error: `; fails unless standard error is exactly one such line."""
     assert stderr.startswith("error: ") and stderr.endswith("\n") and len(stderr.splitlines()) == 1, stderr
     return stderr[len("error: "):-1]
 
 
 def refusal(function, capfd):
-    """Run `function` as the scripts run theirs; returns the one sentence with which it is refused."""
+    """Run `function` like the scripts run their main function; returns the sentence of its UserError."""
     assert run(lambda *_: function(), lambda: None) == 1
     output = capfd.readouterr()
     assert "Traceback" not in output.out
@@ -27,7 +27,7 @@ def refusal(function, capfd):
 
 
 def refused_script(script, words, monkeypatch, capfd):
-    """Run train.py or eval.py with the words of a command line, in this process; returns the sentence it ends with."""
+    """Run train.py or eval.py in this process with command-line words; returns the sentence of its error."""
     monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
     assert run(*SCRIPTS[script], StopSignals()) == 1
     output = capfd.readouterr()
@@ -36,6 +36,6 @@ def refused_script(script, words, monkeypatch, capfd):
 
 
 def assert_says(sentence, parts):
-    """Fail unless the sentence has all of `parts`, a text or a list of texts."""
+    """Fail unless the sentence contains all of `parts`, a text or a list of texts."""
     for part in [parts] if isinstance(parts, str) else parts:
         assert part in sentence, sentence

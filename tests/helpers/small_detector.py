@@ -1,4 +1,4 @@
-"""A detector of 64 x 96 pixels with few channels, and a batch of images for it."""
+"""A detector for 64 x 96 pixels with few channels, and a batch of images for it."""
 import numpy as np
 from mindspore import Tensor
 
@@ -8,7 +8,7 @@ NUM_CLASSES = 3
 CANVAS = (64, 96)
 NUM_ANCHORS = 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2)
 PROPOSALS, PADDED = 40, 3
-# What faster_rcnn_resnet50_fpn_1x_mindspore_models.yml changes in a graph, with a threshold that few proposals are enough for.
+# Changes of faster_rcnn_resnet50_fpn_1x_mindspore_models.yml to the graph, with a threshold that suits few proposals.
 STEPS = [{"Resize": {"exact_factor": True}}, {"NormalizeImage": {"pad_first": True}}, {"TransposeImage": {}},
          {"LabelsPadding": {}}]
 OLDER_RECIPE = {
@@ -19,7 +19,7 @@ OLDER_RECIPE = {
 
 
 def small_config(**backbone):
-    """Its configuration; backbone: further values of that section."""
+    """Return the configuration; backbone: additional values of that section."""
     proposals = {"pre_nms_top_n": PROPOSALS, "post_nms_top_n": PROPOSALS}
     settings = {
         "mix": False, "ms_loss_scaler": "none", "data.target_size": list(CANVAS), "rpn_head.feat_channel": 16,
@@ -31,8 +31,8 @@ def small_config(**backbone):
 
 
 def small_batch(num_anchors=NUM_ANCHORS, num_proposals=PROPOSALS):
-    """Arguments of TrainingForward, of which the first two are those of InferenceForward: two images, the second of 40 x 70
-    and without boxes, and the sampling priorities."""
+    """Return arguments of TrainingForward; the first two are those of InferenceForward. There are two images, the second 40 x 70
+    pixels and without boxes, and the sampling priorities."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     image[1, 40:] = 0

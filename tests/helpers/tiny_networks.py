@@ -1,4 +1,4 @@
-"""Tiny detectors with random weights under which they find something, and images for them."""
+"""Tiny detectors with random weights that produce detections, and images for them."""
 
 import mindspore as ms
 import numpy as np
@@ -14,13 +14,13 @@ NUM_CLASSES = 3
 
 
 def tiny_config(**settings):
-    """The tiny detector on the CPU in fp32; settings: dotted names with __ for the dots."""
+    """Return the tiny detector's configuration on the CPU in fp32; settings: dotted names with __ instead of dots."""
     settings = {"device_target": "CPU", "mix": False, "backbone__pretrained": False, **settings}
     return load_config(TINY_DETECTOR, [(key.replace("__", "."), value, "test") for key, value in settings.items()])
 
 
 def tiny_network(cfg, num_classes=NUM_CLASSES):
-    """A FasterRCNN whose boxes and scores differ from proposal to proposal, and whose BatchNorm does something."""
+    """Return a FasterRCNN with different boxes and scores for each proposal, and with BatchNorm that is not the identity."""
     network = build_detector(cfg, num_classes)
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
@@ -38,20 +38,20 @@ def tiny_network(cfg, num_classes=NUM_CLASSES):
 
 
 def tiny_inputs(batch, side=64):
-    """image uint8 (B, side, side, 3), of which the lowest rows are padding, and valid_size float32 (B, 2)."""
+    """Return image uint8 (B, side, side, 3), with padding in the bottom rows, and valid_size float32 (B, 2)."""
     image, heights = np.zeros((batch, side, side, 3), np.uint8), [side * (6 + row) // 8 for row in range(batch)]
     for row, height in enumerate(heights):
         image[row, :height] = draw_scene(np.random.default_rng([7, row]), height, side)[0]
     return image, np.array([[height, side] for height in heights], np.float32)
 
 
-# With this scale of the loss, gradients overflow in every step from the weights of `write_overflowing`.
+# With this loss scale and the weights of `write_overflowing`, gradients overflow in every step.
 OVERFLOWING_SCALE = ["--mix", "False", "--ms_loss_scaler", "static", "--ms_loss_scaler_value", str(2**30)]
 
 
 def write_overflowing(path, num_classes):
-    """Write a checkpoint whose losses are finite, and whose gradients are beyond float32 with a loss scale of 2**30."""
-    ms.set_device("CPU")  # before anything runs in this process
+    """Write a checkpoint with finite losses, but gradients beyond float32 with a loss scale of 2**30."""
+    ms.set_device("CPU")  # before any operator runs in this process
     parameters = {parameter.name: parameter for parameter in tiny_network(tiny_config(), num_classes).get_parameters()}
     large = parameters[f"{DELTAS}weight"]
     large.set_data(ms.Tensor(large.asnumpy() * np.float32(1e33)))

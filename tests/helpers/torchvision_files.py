@@ -1,4 +1,4 @@
-"""State dicts as torchvision lays them out, from its documented structure alone."""
+"""State dicts with torchvision's layout, built only from its documented structure."""
 import numpy as np
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3),
@@ -13,7 +13,7 @@ def _norm(shapes, name, channels, counter):
 
 
 def resnet_shapes(name, counter=True):
-    """Names and shapes of torchvision's `name` without its last layer; counter: whether BatchNorm counts its batches."""
+    """Return names and shapes of torchvision's `name` without the last layer; counter: whether BatchNorm counts its batches."""
     expansion = 1 if name in ("resnet18", "resnet34") else 4
     shapes = {"conv1.weight": (64, 3, 7, 7)}
     _norm(shapes, "bn1", 64, counter)
@@ -36,7 +36,7 @@ def resnet_shapes(name, counter=True):
 
 
 def detector_shapes(name, rows, old=False):
-    """Names and shapes of a Faster R-CNN on `name`; rows: classes with background; old: names of earlier versions."""
+    """Return names and shapes of a Faster R-CNN on `name`; rows: classes with background; old: names of earlier versions."""
     shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name, counter=False).items()}
     channels = 64 * (1 if name in ("resnet18", "resnet34") else 4)
     inner = "" if old else ".0"
@@ -54,7 +54,7 @@ def detector_shapes(name, rows, old=False):
 
 
 def random_state(shapes, seed=0):
-    """Arrays of the given shapes; each row of the box head's last layers is its own number."""
+    """Return arrays of the given shapes. In the box head's last layers, each row contains its index."""
     rng = np.random.default_rng(seed)
     state = {}
     for name, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""The commands of the README and of docs that run on any machine, see tests/helpers/documented_commands.py."""
+"""The commands of the README and docs that run on any machine, see tests/helpers/documented_commands.py."""
 import json
 
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from tests.helpers.documented_commands import FEW_SHAPES, runnable
 
 COMMANDS = runnable()
-# The first test runs all commands, of which each has 300 s (tests/helpers/documented_commands.py).
+# The first test runs all commands. Each command has a limit of 300 s (tests/helpers/documented_commands.py).
 pytestmark = pytest.mark.timeout(300 * len(COMMANDS))
 
 

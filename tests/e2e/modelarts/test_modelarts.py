@@ -1,4 +1,4 @@
-"""src/modelarts.py, with a stand-in for moxing that copies folders: in one process, in two, and by itself."""
+"""src/modelarts.py with a fake moxing that copies folders: with one process, with two, and called directly."""
 import json
 import os
 import shutil
@@ -26,7 +26,7 @@ NAME = "FasterRCNN_det_resnet18_"
 
 @pytest.fixture(scope="module")
 def obs(tmp_path_factory):
-    """The folder that stands for the storage, with a data set."""
+    """The folder that represents the object storage, with a data set."""
     folder = tmp_path_factory.mktemp("modelarts") / "obs"
     ensure_shapes(str(folder / "bucket" / "shapes"), **SHAPES)
     yield folder
@@ -35,7 +35,7 @@ def obs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(obs):
-    """A function that runs a script on a machine, a folder, with flags and -o settings, and gives its output."""
+    """A function that runs a script on a machine (a folder) with flags and -o settings, and returns its output."""
     def run_on(machine, script, *flags, status=0, ranks=1, moxing=True, **settings):
         machine.mkdir(exist_ok=True)
         config = machine / "tiny.yml"
@@ -56,7 +56,7 @@ def files_of(folder):
 
 
 def calls(obs, name):
-    """The (process, arguments) of the calls since the last look."""
+    """Return the (process, arguments) of all calls since the last call of this function."""
     path = obs / "calls.txt"
     rows = [line.split() for line in path.read_text().splitlines()]
     path.unlink()
@@ -66,13 +66,13 @@ def calls(obs, name):
 def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
     urls = ["--data_url", "obs://bucket/shapes", "--train_url", "obs://bucket/out/"]
     first, second = tmp_path / "first", tmp_path / "second"
-    # Gradients that overflow in every step end a run after 21 of them.
+    # If every step overflows, the run stops after 21 steps.
     start = tmp_path / "overflowing.ckpt"
     write_overflowing(start, len(CLASSES))
     message = run(first, "train.py", *urls, *OVERFLOWING_SCALE, "--resume_ckpt", start, status=1, epochs=40,
                   log_interval=1)
     assert "error: 21 steps in a row had gradients that are not finite" in message
-    # All is there, up to the line of the step that failed. Skipped steps remove no checkpoint.
+    # Everything is uploaded, up to the line of the step that failed. Skipped steps remove no checkpoint.
     there = files_of(obs / "bucket" / "out")
     assert there == files_of(first / "out")
     assert sum(name.endswith(".ckpt") for name in there) == 5
@@ -84,7 +84,7 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
     assert "resuming after epoch 5 of" in output and " epoch 6/6 step 4/4 " in output
     there = files_of(obs / "bucket" / "out")
     assert there == files_of(second / "out")
-    assert sum(name.endswith(".ckpt") for name in there) == 3  # of the last two epochs, and the best one
+    assert sum(name.endswith(".ckpt") for name in there) == 3  # the last two epochs and the best checkpoint
     assert "eval/metrics.json" in files_of(second / "out")
 
     third = tmp_path / "third"
@@ -104,7 +104,7 @@ def test_two_processes_copy_once(obs, run, tmp_path):
     assert output.count("copying obs://bucket/shapes to") == 1 and "8 training images" in output
     lines = [line.split() for line in (obs / "calls.txt").read_text().splitlines()]
     assert sum(words[1] == "copy_parallel" for words in lines) == 1
-    assert len({words[0] for words in lines}) == 1  # processes
+    assert len({words[0] for words in lines}) == 1  # process ids
     assert files_of(obs / "bucket" / "two") == files_of(machine / "out")
 
 

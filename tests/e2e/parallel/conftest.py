@@ -16,7 +16,7 @@ SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed":
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory):
-    """A folder that goes with its checkpoints when the tests are over."""
+    """A folder that is deleted with its checkpoints after the tests."""
     if MPIRUN is None:
         skip_or_fail("there is no mpirun; requirements-dev.txt installs one")
     folder = tmp_path_factory.mktemp("parallel")
@@ -26,9 +26,9 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def config(workspace):
-    """The tiny detector, with the learning rate of two ranks, operator by operator, which needs no compilation.
+    """The tiny detector with the learning rate for two ranks. It runs operator by operator, which needs no compilation.
 
-    Two steps in test_parallel_training.py have graphs.
+    Two steps in test_parallel_training.py use graph mode.
     """
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)
@@ -45,7 +45,7 @@ def config(workspace):
 
 @pytest.fixture(scope="session")
 def two_canvases(workspace, config):
-    """The path of a configuration like `config` with wide and upright images on two canvases, and augmentation."""
+    """Path of a configuration like `config`, with wide and upright images on two canvases, and augmentation."""
     folder = workspace / "mixed"
     draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
     path = workspace / "two_canvases.yml"
@@ -56,7 +56,7 @@ def two_canvases(workspace, config):
 
 @pytest.fixture(scope="session")
 def run():
-    """A function that runs a Python program on so many ranks to their end and returns what they print."""
+    """A function that runs a Python program on the given number of ranks to its end and returns its output."""
     def run_to_end(ranks, *words):
         done = run_ranks(ranks, *words)
         output = done.stdout + done.stderr
@@ -67,7 +67,7 @@ def run():
 
 @pytest.fixture(scope="session")
 def evaluate(run, workspace, config, trained):
-    """A function that scores the checkpoint of `trained` on so many processes; -> the output and the folder of the results."""
+    """A function that evaluates the checkpoint of `trained` with n processes; returns the output and the results folder."""
     def evaluate_on(ranks):
         checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
         folder = workspace / f"eval_{ranks}"
@@ -84,7 +84,7 @@ def alone(evaluate):
 
 @pytest.fixture(scope="session")
 def trained(run, workspace, config):
-    """The output and the folder of one epoch on two ranks, scored at its end."""
+    """The output and the folder of one epoch on two ranks, evaluated at its end."""
     folder = workspace / "trained"
     output = run(2, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "-o", "epochs=1")
     return output, folder

@@ -1,4 +1,4 @@
-"""What mpirun starts, MindSpore's launcher msrun starts as well."""
+"""MindSpore's launcher msrun can start everything that mpirun starts."""
 import contextlib
 import json
 import signal
@@ -20,7 +20,7 @@ NAME = "FasterRCNN_det_resnet18"
 
 
 def start(save_dir, *words):
-    """Start a program that writes to `save_dir` as two processes of msrun; -> the launcher, and the file of its output."""
+    """Start a program with `save_dir` as two processes of msrun; returns the launcher and the path of its output."""
     log = save_dir / "output.log"
     save_dir.mkdir(exist_ok=True)
     with open(log, "w") as output:
@@ -29,13 +29,13 @@ def start(save_dir, *words):
 
 
 def ranks_and_scheduler(program):
-    """The processes that run the script: those that docs/devices.md sends SIGTERM to."""
+    """Return the processes that run the script. docs/devices.md sends SIGTERM to them."""
     return [process for process in program.children() if process.cmdline()[:2] == ["python", "train.py"]]
 
 
 @pytest.fixture(scope="module")
 def whole_runs(config, trained, tmp_path_factory):
-    """The folders of a training and of an evaluation, side by side, as msrun waits half of the time."""
+    """The folders of a training and an evaluation, run at the same time because msrun waits half of the time."""
     checkpoint = trained[1] / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt"
     commands = {"training": ["train.py", "--config", config, "--run_eval", "True", "-o", "epochs=1"],
                 "evaluation": ["eval.py", "--config", config, "--checkpoint_path", checkpoint]}
@@ -46,7 +46,7 @@ def whole_runs(config, trained, tmp_path_factory):
 
 
 def assert_same_training(folder, trained):
-    """A training in a folder has the same weights, momenta and scores as the run of mpirun."""
+    """Check that a training in `folder` has the same weights, momenta and scores as the run of mpirun."""
     found, expected = (read_checkpoint(str(path / "checkpoint" / f"{NAME}_epoch1_rank0.ckpt")) for path in (folder, trained[1]))
     assert len(expected.weights) > 100 and found.weights.keys() == expected.weights.keys()
     for part in ("weights", "moments"):
@@ -72,18 +72,18 @@ def agree(text):
 
 
 def test_the_all_reduce_of_devices_gives_means_of_losses_and_gradients(tmp_path):
-    """It runs in the graph, and the CPU replaces the devices; see tests/programs/agreement.py."""
+    """The all-reduce runs in the graph, and the CPU replaces the devices; see tests/programs/agreement.py."""
     done = subprocess.run(msrun(2, tmp_path / "logs", "tests/programs/agreement.py", "GPU"), cwd=ROOT, stdout=subprocess.PIPE,
                           env={**MSRUN_ENVIRONMENT, "PYTHONPATH": str(ROOT)}, stderr=subprocess.STDOUT, text=True, timeout=300)
     assert done.returncode == 0 and agree(done.stdout), done.stdout[-6000:]
 
 
 def find_scheduler(rank_0, log):
-    """The process that rank 0 of a rank table starts to connect the ranks."""
+    """Return the process that rank 0 of a rank table starts to connect the ranks."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for child in rank_0.children():
-            with contextlib.suppress(psutil.Error):  # another child, which has ended
+            with contextlib.suppress(psutil.Error):  # another child process, which has exited
                 if child.environ().get("MS_ROLE") == "MS_SCHED":
                     return child
         assert rank_0.poll() is None, log.read_text()[-4000:]
@@ -92,7 +92,7 @@ def find_scheduler(rank_0, log):
 
 
 def test_the_processes_of_a_rank_table_train_together(config, trained, tmp_path):
-    """ModelArts starts the program once per card; the process that connects them ends with them."""
+    """ModelArts starts the program once per card. The process that connects them exits with them."""
     table, words = tmp_path / "hccl.json", ["train.py", "--config", config, "--save_dir", tmp_path / "out", "--run_eval", "True"]
     cards = [{"device_id": str(i), "device_ip": f"192.1.27.{i}", "rank_id": str(i)} for i in range(2)]
     table.write_text(json.dumps({"version": "1.0", "server_count": "1", "status": "completed",
@@ -113,12 +113,12 @@ def test_the_processes_of_a_rank_table_train_together(config, trained, tmp_path)
 
 
 def end_while_training(config, folder, name, number, sign):
-    """Start a training, and send the signal `number` when the output has the sign: all its processes must end.
+    """Start a training and send the signal `number` once the output contains `sign`; all its processes must exit.
 
-    Returns the text that rank 0 printed.
+    Returns the output of rank 0.
 
     Args:
-        name: whom the signal goes to: "ranks", all processes that run the script; "rank 1" alone; "msrun" alone.
+            name: receiver of the signal: "ranks", all processes that run the script; "rank 1"; or "msrun".
     """
     program, log = start(folder, "train.py", "--config", config, "-o", "epochs=1000", "batch_size=1")
     wait_for(sign, program, log)
@@ -126,13 +126,13 @@ def end_while_training(config, folder, name, number, sign):
     roles = [(process.environ()["MS_ROLE"], process.environ().get("MS_NODE_ID")) for process in script]
     assert sorted(roles) == [("MS_SCHED", None), ("MS_WORKER", "0"), ("MS_WORKER", "1")]
     for process, (_, rank) in zip(script, roles):
-        # The thread behind which operators outside of graphs wait in loops unless `set_up_device` sends them without it.
+        # With this thread, operators outside of graphs would wait in loops; `set_up_device` must avoid it.
         assert "backend_queue" not in {path.read_text().strip() for path in Path("/proc").glob(f"{process.pid}/task/*/comm")}
         if name == "ranks" or name == f"rank {rank}":
             process.send_signal(number)
     if name == "msrun":
         program.send_signal(number)
-        for process in set(family) - set(script):  # `tail`, by which msrun shows the output of the ranks
+        for process in set(family) - set(script):  # `tail`, with which msrun shows the output of the ranks
             process.kill()
         family = script
     assert wait_for_end(program, family) != 0
@@ -140,15 +140,15 @@ def end_while_training(config, folder, name, number, sign):
 
 
 def end_two(config, tmp_path, *cases):
-    """The outputs and folders of two trainings, for cases of `end_while_training`: side by side, as each waits most of the
-    time for the end of a process."""
+    """Outputs and folders of two trainings, for cases of `end_while_training`. They run at the same time, because each spends
+    most of the time waiting for a process to exit."""
     folders = [tmp_path / str(number) for number in range(len(cases))]
     with ThreadPoolExecutor() as pool:
         return list(zip(pool.map(end_while_training, [config] * len(cases), folders, *zip(*cases)), folders))
 
 
 def assert_saved(log, folder):
-    """The last checkpoint is that of the last step."""
+    """Check that the last checkpoint is that of the last step."""
     saved = [line.split(" saved ")[1] for line in log.splitlines() if " saved " in line]
     done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
     assert read_checkpoint(saved[-1]).progress["global_step"] == done

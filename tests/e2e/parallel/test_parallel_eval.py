@@ -3,7 +3,7 @@ import json
 
 
 def test_the_same_results_file(alone, evaluate):
-    """On three ranks, which do not divide the 7 images."""
+    """Three ranks do not divide the 7 images evenly."""
     output, folder = evaluate(3)
     found, expected = ((part / "bbox_results.json").read_text() for part in (folder, alone[1]))
     assert len(json.loads(expected)) > 7

@@ -1,4 +1,4 @@
-"""If one of several processes fails, all end at once with its message; if one gets a signal, all end, and the step is saved."""
+"""If one of several processes fails, all exit at once with its message. If one gets a signal, all exit and save the step."""
 import json
 import os
 import signal
@@ -27,7 +27,7 @@ def test_one_rank_fails_while_the_others_wait(how, message):
 
 
 def ranks_of(program, script):
-    """The processes of a started mpirun that run the script, by rank."""
+    """Return the processes of a running mpirun that run the script, by rank."""
     ranks = [process for process in program.children(recursive=True)
              if "OMPI_COMM_WORLD_RANK" in process.environ() and script in " ".join(process.cmdline()[:3])
              and process.parent().environ().get("OMPI_COMM_WORLD_RANK") is None]
@@ -35,7 +35,7 @@ def ranks_of(program, script):
 
 
 def kill_one(command, script, rank, log, sign):
-    """Start the command, kill -9 one rank when the log shows the sign; the exit status and seconds until the end."""
+    """Run the command and kill -9 one rank once the log contains `sign`; returns the exit status and the seconds until then."""
     with open(log, "w") as output:
         program = psutil.Popen([str(word) for word in command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     wait_for(sign, program, log)
@@ -52,7 +52,7 @@ def test_rank_0_is_killed_in_training(config, workspace):
 
 
 def test_rank_1_is_killed_in_evaluation(config, workspace, trained):
-    # While it compiles, it lasts long enough to be killed.
+    # Compilation lasts long enough to kill the rank during it.
     command = launch(2, "eval.py", "--config", config, "--save_dir", workspace / "eval_killed", "--compile_cache", "",
                      "--checkpoint_path", trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt")
     status, seconds = kill_one(command, "eval.py", 1, workspace / "eval.log", "evaluating")
@@ -63,7 +63,7 @@ def test_rank_1_is_killed_in_evaluation(config, workspace, trained):
 def test_a_signal_saves_the_step(config, workspace, ranks):
     folder, log = workspace / f"signal_to_{len(ranks)}", workspace / f"signal_to_{len(ranks)}.log"
     mpirun, *words = launch(2, "train.py", "--config", config, "--save_dir", folder, "-o", "epochs=1000", "batch_size=1")
-    with open(log, "w") as output:  # a rank that is bound to one processor would have no threads of NumPy
+    with open(log, "w") as output:  # a rank bound to one processor would have no NumPy threads
         program = psutil.Popen([mpirun, "--bind-to", "none", *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
     wait_for("epoch 1/1000 step 1/4", program, log)
     processes = ranks_of(program, "train.py")

@@ -1,6 +1,6 @@
-"""Several processes train what one does: gradients, weights, running statistics, data shards, resuming on another number.
+"""Several processes train like one: gradients, weights, running statistics, data shards, resuming with another number of ranks.
 
-So do several micro-batches; and training ends early on all processes."""
+The same holds for micro-batches. Training also stops early on all processes.
 import json
 import shutil
 
@@ -17,10 +17,10 @@ TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 @pytest.fixture(scope="module", params=[(0, ONE, 2, (1, 8, 1), (2, 1, 4)), (1, TWO, 5, (1, 2, 1), (1, 1, 2), (2, 1, 1))],
                 ids=["graph", "two canvases"])
 def few_steps(run, workspace, two_canvases, request):
-    """First gradients and last weights of steps of the same images: by (processes, batch_size, accumulate_steps).
+    """Dict: (processes, batch_size, accumulate_steps) -> first gradients and last weights of steps with the same images.
 
-    With frozen BatchNorm, and without random sampling. Five steps are an epoch of 4 steps on one canvas and 1 on the other.
-    Two steps in graph mode are two epochs of 8 of the 9 images; later, roundings grow a hundredfold, as after any change.
+    BatchNorm is frozen and sampling is not random. Five steps are an epoch: 4 steps on one canvas and 1 on the other. The two
+    steps in graph mode are two epochs of 8 of the 9 images; after more steps, rounding differences would grow a hundredfold.
     """
     mode, canvases, steps, *runs = request.param
     exact = workspace / "exact.yml"
@@ -69,7 +69,7 @@ def test_only_rank_0_writes_and_logs(trained):
 
 @pytest.mark.parametrize("ranks", [1, 3])
 def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ranks):
-    """Nine images in batches of 2 a rank make 2 steps an epoch for two ranks, 4 for one and 1 for three."""
+    """Nine images with batch size 2 per rank are 2 steps per epoch with two ranks, 4 with one rank and 1 with three."""
     checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
     folder = workspace / f"resumed_{ranks}"
     output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint,
@@ -94,7 +94,7 @@ def contents(folder, suffix):
 
 
 def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
-    """Each rank has running statistics of its own there. On two canvases, with augmentation: 7 wide images and 2 others."""
+    """Each rank has different running statistics at that step. Two canvases, augmentation, 7 wide images and 2 upright ones."""
     whole, resumed, config = workspace / "whole", workspace / "from_inside", workspace / "one_level.yml"
     config.write_text(yaml.safe_dump({"__BASE__": [str(two_canvases), str(ONE_LEVEL)]}))
     flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=4"]
@@ -114,7 +114,7 @@ def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspa
 
 
 def test_training_ends_early_on_all_ranks_and_does_not_go_on_until_early_stop_is_raised(run, workspace, config):
-    """No detection is sure enough, so that no AP is better than the 0 of the first epoch."""
+    """No detection reaches the confidence threshold, so no AP is better than the 0 of the first epoch."""
     folder = workspace / "ends_early"
     flags = ["train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "--resume_ckpt", "auto",
              "-o", "epochs=6", "eval_interval=1", "infer.conf_threshold=1"]

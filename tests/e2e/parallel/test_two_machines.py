@@ -1,4 +1,4 @@
-"""Two machines by an mpirun host file: two network namespaces with their own addresses and host names, joined by veth."""
+"""Two machines in an mpirun host file: network namespaces with separate addresses and host names, connected by veth."""
 import shutil
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def ip(*words):
 
 @pytest.fixture(scope="module")
 def machines():
-    """The two namespaces; skips where this process may not make them."""
+    """The two namespaces; the test is skipped if this process may not create them."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         pytest.skip("there is no `ip` (iproute2) or no `unshare` (util-linux)")
     tried = ip("netns", "add", NAMES[0])
@@ -43,7 +43,7 @@ def machines():
 def test_training_on_two_machines(config, workspace):
     (workspace / "hosts").write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
     agent = workspace / "agent.sh"
-    # What mpirun takes for ssh: host, then the command.
+    # mpirun calls this instead of ssh, with the host and then the command.
     agent.write_text(textwrap.dedent(f"""\
         #!/bin/sh
         shift

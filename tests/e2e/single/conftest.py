@@ -1,4 +1,4 @@
-"""A tiny detector and a tiny data set, trained by the command line once for all tests of this folder."""
+"""A tiny detector and a tiny data set. The command line trains the detector once for all tests of this folder."""
 import json
 import shutil
 from pathlib import Path
@@ -14,11 +14,11 @@ from tests.helpers.run_files import wait_until
 from tests.helpers.scripts import run_script, start_script
 
 SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
-DAMAGED = "000005.jpg"  # of the 13 training images: a batch of 2 makes 6 steps an epoch
+DAMAGED = "000005.jpg"  # one of the 13 training images; with batch size 2 an epoch has 6 steps
 
 
 def tiny_settings(folder):
-    """The tiny detector in fp16 with a scale that adapts."""
+    """The tiny detector in fp16 with dynamic loss scaling."""
     return {
         "__BASE__": str(TINY_DETECTOR), "device_target": "CPU", "seed": 1234, "mix": True, "eval_interval": 1,
         "ms_loss_scaler": "dynamic", "ms_loss_scaler_value": 131072.0,
@@ -29,7 +29,7 @@ def tiny_settings(folder):
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory):
-    """A folder that goes with its checkpoints (90 MB each) when the tests are over."""
+    """A folder that is deleted with its checkpoints (90 MB each) after the tests."""
     folder = tmp_path_factory.mktemp("end_to_end")
     yield folder
     shutil.rmtree(folder)
@@ -37,7 +37,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_folder(workspace):
-    """The data set; half of one training image is missing."""
+    """The data set; one training image is cut off in the middle."""
     folder = workspace / "shapes"
     ensure_shapes(str(folder), **SHAPES)
     damaged = folder / "train2017" / DAMAGED
@@ -47,7 +47,7 @@ def data_folder(workspace):
 
 @pytest.fixture(scope="session")
 def three_classes(workspace, data_folder):
-    """The path of training annotations of the same images, in which stars are circles."""
+    """Path of training annotations for the same images, with stars labelled as circles."""
     coco = json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
     star = coco["categories"].pop()
     for row in coco["annotations"]:
@@ -60,9 +60,9 @@ def three_classes(workspace, data_folder):
 
 @pytest.fixture(scope="session")
 def config(workspace, data_folder, compiled):
-    """The path of the configuration.
+    """Path of the configuration.
 
-    Runs share compiled graphs: the first with its settings makes them, later ones start in a third of the time.
+    Runs share a cache of compiled graphs: later runs with the same settings start in a third of the time.
     """
     path = workspace / "tiny.yml"
     path.write_text(yaml.safe_dump({**tiny_settings(data_folder), "compile_cache": compiled}))
@@ -71,9 +71,9 @@ def config(workspace, data_folder, compiled):
 
 @pytest.fixture(scope="session")
 def command(config):
-    """A function of a script's name, a results folder, flags and -o settings that gives the command as a list.
+    """A function of a script's name, a results folder, flags and -o settings that returns the command as a list.
 
-    A flag --config takes the place of the configuration.
+    A flag --config replaces the default configuration.
     """
     def build(script, save_dir, *flags, **settings):
         words = [script, *([] if "--config" in flags else ["--config", config]), "--save_dir", save_dir, *flags]
@@ -85,9 +85,9 @@ def command(config):
 
 @pytest.fixture(scope="session")
 def run(command):
-    """A function like `command` that runs the command to its end and returns its standard output.
+    """A function with the arguments of `command` that runs the command to its end and returns its standard output.
 
-    If the exit status must be another than 0, it returns standard error instead, which is empty otherwise.
+    If another exit status than 0 is expected, it returns standard error instead, which must be empty otherwise.
     """
     def run_to_end(script, save_dir, *flags, status=0, **settings):
         done = run_script(*command(script, save_dir, *flags, **settings))
@@ -99,9 +99,9 @@ def run(command):
 
 @pytest.fixture(scope="session")
 def run_and_kill(command):
-    """A function like `command` that kills the command once metrics.jsonl shows a global step.
+    """A function with the arguments of `command` that kills the command once metrics.jsonl contains a global step.
 
-    It returns the standard output, and fails where worker processes outlive the killed one.
+    It returns the standard output, and fails if worker processes outlive the killed process.
     """
     def start_and_kill(last_step, script, save_dir, *flags, **settings):
         log = Path(f"{save_dir}.log")
@@ -119,15 +119,15 @@ def run_and_kill(command):
 
 
 def wait_for_step(program, path, step, log):
-    """Return as soon as the file of JSON lines `path` has the step."""
+    """Return when the file of JSON lines `path` contains the step."""
     wait_until(lambda: path.exists() and f'"global_step": {step},' in path.read_text(), program, log)
 
 
 @pytest.fixture(scope="session")
 def start(command):
-    """A function like `command` that starts the command, as the leader of a group of processes: (process, path of its output).
+    """A function like `command` that starts the command as a process-group leader; returns (process, path of its output).
 
-    What it started ends with the tests.
+    All processes that it starts are ended after the tests.
     """
     started = []
 
@@ -146,7 +146,7 @@ def start(command):
 
 @pytest.fixture(scope="session")
 def uninterrupted(workspace, run):
-    """The folder of a run of six epochs in one go in fp32, without checkpoints but those of the epochs."""
+    """The folder of an uninterrupted run of six epochs in fp32, with checkpoints only at the ends of epochs."""
     folder = workspace / "uninterrupted"
     run("train.py", folder, "--mix", "False", epochs=6, keep_checkpoint_max=6)
     return folder
@@ -154,7 +154,7 @@ def uninterrupted(workspace, run):
 
 @pytest.fixture(scope="session")
 def two_canvases(workspace, compiled):
-    """The path of a configuration like `config` in fp32, with wide and upright images on two canvases, and augmentation.
+    """Path of a configuration like `config` in fp32, with wide and upright images on two canvases, and augmentation.
 
     The two images of a step are two micro-batches.
     """
@@ -170,6 +170,6 @@ def two_canvases(workspace, compiled):
 
 @pytest.fixture(scope="session")
 def straight(workspace, run):
-    """Four epochs in one go on graphs of their own, with an evaluation after each: (folder, standard output)."""
+    """An uninterrupted run of four epochs with a separate graph cache, evaluated after each epoch: (folder, standard output)."""
     folder = workspace / "straight"
     return folder, run("train.py", folder, "--run_eval", "True", "--compile_cache", "")

@@ -1,4 +1,4 @@
-"""Runs that go wrong stop, and leave their last checkpoint as it was."""
+"""Diverging runs stop and leave their last checkpoint unchanged."""
 import os
 import re
 import shutil
@@ -20,7 +20,7 @@ def first_epoch(workspace, run):
 
 
 def test_a_rate_that_is_too_high_leaves_the_last_good_checkpoint(run, workspace, first_epoch):
-    """With this rate the weights become so large in epoch 2 that variances of BatchNorm are infinite."""
+    """With this learning rate, the weights in epoch 2 become so large that variances of BatchNorm are infinite."""
     folder = workspace / "too_high"
     good = checkpoint(folder, "epoch1_rank0")
     os.makedirs(os.path.dirname(good))
@@ -43,7 +43,7 @@ def test_a_run_that_ends_in_skipped_steps_fails_and_changes_nothing(run, workspa
         f"from {path} with a smaller ms_loss_scaler_value or lr_init.")
     weights, skipped = contents(path), contents(checkpoint(folder, "epoch1_rank0"))
     assert all((skipped[name] == weights[name]).all() for name in weights)
-    # A new run moves the checkpoint away when it saves its first one.
+    # A new run moves an existing checkpoint away when it saves its first one.
     run("train.py", folder, "--mix", "False", "--ms_mode", "1", epochs=1)
     names = [[path.name[len("FasterRCNN_det_resnet18_"):] for path in place.glob("*.ckpt")]
              for place in (folder / "checkpoint", folder / "checkpoint" / "superseded_1")]
@@ -53,7 +53,7 @@ def test_a_run_that_ends_in_skipped_steps_fails_and_changes_nothing(run, workspa
 def test_a_loss_that_is_not_finite_ends_the_run(run, first_epoch):
     path = checkpoint(first_epoch, "epoch1_rank0")
     before = contents(path)
-    # Operator by operator: it takes a few steps, and a graph without clipping is for this test alone.
+    # Operator by operator, because the run takes only a few steps and no other test uses a graph without clipping.
     message = run("train.py", first_epoch, "--mix", "False", "--ms_mode", "1", "--resume_ckpt", path, "--lr_init", "1000",
                   status=1, clip_grads=False, epochs=40)
     [line] = [line for line in message.splitlines() if line.startswith("error: ")]

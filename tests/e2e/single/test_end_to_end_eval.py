@@ -1,4 +1,4 @@
-"""eval.py against the evaluation at the end of training; detections on unreadable images, and none at all."""
+"""eval.py compared with the evaluation at the end of training; detections on unreadable images; no detections."""
 import json
 import os
 import shutil
@@ -15,13 +15,13 @@ SUFFIXES = ["best", *(f"epoch{epoch}_rank0" for epoch in range(1, 5))]
 
 @pytest.fixture(scope="module")
 def trained(straight):
-    """metrics.json and bbox_results.json of training's last evaluation."""
+    """metrics.json and bbox_results.json of the last evaluation during training."""
     return [read_json(straight[0], "eval", name) for name in ("metrics.json", "bbox_results.json")]
 
 
 @pytest.fixture(scope="module")
 def scored_folder(workspace, run, straight):
-    """metrics.json and bbox_results.json by checkpoint of a whole folder."""
+    """metrics.json and bbox_results.json for each checkpoint of a folder."""
     save_dir = workspace / "scored_folder"
     run("eval.py", save_dir, "--ckpt_path", straight[0] / "checkpoint")
     names = sorted(os.listdir(save_dir / "eval"))
@@ -31,7 +31,7 @@ def scored_folder(workspace, run, straight):
 
 
 def detections(rows):
-    """Rows of COCO's result format as an array (n, 7): image id, category id, score, x, y, width, height."""
+    """Return rows of COCO's result format as an array (n, 7): image id, category id, score, x, y, width, height."""
     return np.array([[row["image_id"], row["category_id"], row["score"], *row["bbox"]] for row in rows])
 
 
@@ -58,7 +58,7 @@ def test_a_folder_of_checkpoints_gives_the_numbers_of_training(straight, scored_
 
 
 def test_reports_in_a_browser_have_the_numbers_of_the_files(browser, straight, scored_folder, workspace, trained):
-    """That of training has its last evaluation, and eval.py's the same numbers."""
+    """The training report shows the last evaluation, and the report of eval.py the same numbers."""
     from tests.helpers.browser import Page
     folder = straight[0]
     for path in (folder / "eval", workspace / "scored_folder" / "eval" / "FasterRCNN_det_resnet18_epoch4_rank0"):
@@ -83,7 +83,7 @@ def test_best_is_the_first_epoch_with_the_highest_ap(scored_folder):
 
 
 def test_checkpoints_know_the_best_ap_so_far(straight, scored_folder):
-    """A resumed run must not take a worse one for the best."""
+    """A resumed run must not treat a worse AP as the best."""
     best = -1.0
     for suffix in SUFFIXES[1:]:
         best = max(best, scored_folder[suffix][0]["AP"])
@@ -91,7 +91,7 @@ def test_checkpoints_know_the_best_ap_so_far(straight, scored_folder):
 
 
 def test_batches_that_do_not_divide_the_images_and_pynative_mode(workspace, run, straight):
-    """Batches of 4 in graph mode against batches of 3 in PyNative mode, in fp32: they differ by rounding alone."""
+    """Batches of 4 in graph mode and batches of 3 in PyNative mode, in fp32, differ only by rounding."""
     path = checkpoint(straight[0], "epoch4_rank0")
     flags = "--checkpoint_path", path, "--mix", "False"
     output = run("eval.py", workspace / "graph", *flags, "--batch_size", "4")
@@ -101,14 +101,14 @@ def test_batches_that_do_not_divide_the_images_and_pynative_mode(workspace, run,
     rows, others = (detections(read_json(workspace, mode, "eval", "bbox_results.json"))
                     for mode in ("graph", "pynative"))
     assert len(rows) == len(others) > 0
-    # The order may differ where scores are nearly equal, so each detection seeks its own in the other file.
+    # The order may differ if scores are nearly equal, so each detection is compared with the closest one in the other file.
     distances = np.abs((rows[:, None] - others) / [1, 1, 1e-3, 0.01, 0.01, 0.01, 0.01]).max(axis=2)
     assert distances.min(axis=0).max() < 1 and distances.min(axis=1).max() < 1
 
 
 @pytest.fixture(scope="module")
 def damaged(workspace, data_folder):
-    """A copy of the validation images of which one is damaged; (folder, path of that one)."""
+    """A copy of the validation images with one damaged image; returns (folder, path of the damaged image)."""
     folder = shutil.copytree(data_folder / "val2017", workspace / "damaged")
     image = folder / "000002.jpg"
     image.write_bytes(image.read_bytes()[:300])
@@ -132,7 +132,7 @@ def test_unreadable_images_may_be_skipped_and_no_detection_gives_zeros(workspace
     assert json.loads((workspace / "skipped" / "eval" / "bbox_results.json").read_text()) == []
     metrics = read_json(workspace, "skipped", "eval", "metrics.json")
     assert metrics["images"] == 5 and metrics["skipped_images"] == 1
-    # -1 where there is nothing to find: no box of 64 x 64 images is large.
+    # -1 if there is no object: no box in images of 64 x 64 pixels is large.
     assert {metrics[key] for key in NUMBERS} == {0, -1}
     assert metrics["AP"] == metrics["AP50"] == metrics["AR100"] == 0 and metrics["APl"] == -1
     assert set(metrics["per_class"].values()) == {0}

@@ -1,4 +1,4 @@
-"""A full disk is reported, the run goes on, and what was saved before stays."""
+"""A full disk is reported and the run continues. Files saved earlier stay."""
 import logging
 import os
 import resource
@@ -18,7 +18,7 @@ from tests.helpers.runs import run_folder, schedule, settings
 
 @pytest.fixture
 def disk(tmp_path):
-    """A function that gives an empty disk of so many megabytes, or another size to the one that is there."""
+    """A function that mounts an empty disk of the given size in MB, or resizes the mounted one."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -36,7 +36,7 @@ def disk(tmp_path):
 
 
 def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
-    """The disk has room for one checkpoint of 91 MB, and nothing but this test shows in the folder what was cut off."""
+    """The disk has room for one checkpoint of 91 MB. Only this test checks that no incomplete file is left in the folder."""
     folder = disk(150) / "out"
     program, log = start("train.py", folder, "--mix", "False", epochs=2)
     assert program.wait(timeout=120) == 1
@@ -57,7 +57,7 @@ def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
 
 
 def test_a_disk_that_is_full_at_the_start(disk, run):
-    """Before the first step: the disk has room for the log, and none for a checkpoint."""
+    """Before the first step, the disk has room for the log but not for a checkpoint."""
     folder = disk(1) / "out"
     os.makedirs(folder / "checkpoint")
     (folder / "report.html").write_text("")
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_at_the_start(disk, run):
 
 
 def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
-    """A limit to the size of files stands in for the disk."""
+    """A limit on file sizes simulates the full disk."""
     folder = workspace / "full_for_a_while"
     program, log = start("train.py", folder, "--mix", "False", epochs=3, save_interval_steps=2)
     wait_until(lambda: "saved" in log.read_text(), program, log)
@@ -83,7 +83,7 @@ def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
 
 
 def fill(folder):
-    """A file that takes all the room that is left."""
+    """Write a file that uses all the space that is left."""
     path = folder / "filler"
     with open(path, "wb", buffering=0) as file:
         while True:

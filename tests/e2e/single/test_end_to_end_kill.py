@@ -1,4 +1,4 @@
-"""A run that is killed again and again ends with the weights of one that was not."""
+"""A run that is killed repeatedly ends with the weights of an uninterrupted run."""
 import contextlib
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, is_intact, read_lines, wait_until
 
-# The ends of ten lives: at any time up to its third step, after a step, and while it writes a checkpoint.
+# When the ten runs are killed: at a random time before the third step, after a step, or while a checkpoint is written.
 MOMENTS = ["anywhere"] * 2 + ["training"] * 3 + ["writing"] * 5
 RESUME = ["--resume_ckpt", "auto"]
 FLAGS = ["--mix", "False", *RESUME]
@@ -19,12 +19,12 @@ WHOLE = {"epochs": 6, "keep_checkpoint_max": 3}
 
 
 def unfinished(folder):
-    """The unfinished checkpoints of a run, by their final names; the test file that a run writes at its start is none."""
+    """Return the unfinished checkpoints of a run, but not the test file that it writes at its start."""
     return list((folder / "checkpoint").glob(".partial_FasterRCNN_det_*"))
 
 
 def wait_for(moment, rng, folder, program, log):
-    """Return at a random time of the kind that `moment` says; while a checkpoint is written the program is stopped there."""
+    """Return at a random time of the kind `moment`. While a checkpoint is written, the program is suspended."""
     if moment == "anywhere":
         end = time.monotonic() + rng.uniform(0, 10)
         wait_until(lambda: time.monotonic() > end or log.read_text().count(" INFO epoch ") >= 3, program, log)
@@ -32,9 +32,9 @@ def wait_for(moment, rng, folder, program, log):
         steps = rng.randint(1, 3)
         wait_until(lambda: log.read_text().count(" INFO epoch ") >= steps, program, log)
     else:
-        size = rng.uniform(0, 90e6)  # of 91 MB
+        size = rng.uniform(0, 90e6)  # the file has 91 MB
         while True:
-            with contextlib.suppress(FileNotFoundError):  # it has just become complete
+            with contextlib.suppress(FileNotFoundError):  # the file was just completed
                 wait_until(lambda: any(path.stat().st_size >= size for path in unfinished(folder)), program, log, pause=0.001)
             program.send_signal(signal.SIGSTOP)
             wait_until(lambda: psutil.Process(program.pid).status() == psutil.STATUS_STOPPED, program, log)
@@ -44,11 +44,11 @@ def wait_for(moment, rng, folder, program, log):
 
 
 def live_and_die(moment, rng, folder, start, flags):
-    """Go on from the newest checkpoint, if there is one, and be killed."""
+    """Resume from the newest checkpoint, if one exists, and be killed."""
     resumable = any((folder / "checkpoint").glob("*.ckpt"))
     left = set(unfinished(folder))
     program, log = start("train.py", folder, *flags, **WHOLE, save_interval_steps=1)
-    wait_until(lambda: not left.intersection(unfinished(folder)), program, log)  # of the life before
+    wait_until(lambda: not left.intersection(unfinished(folder)), program, log)  # files of the run before
     wait_for(moment, rng, folder, program, log)
     assert program.poll() is None, log.read_text()[-4000:]
     program.kill()
@@ -63,7 +63,7 @@ def live_and_die(moment, rng, folder, start, flags):
 
 @pytest.mark.slow
 def test_ten_kills(workspace, start, run, two_canvases):
-    """A run with micro-batches, two canvases and augmentation, killed as MOMENTS says in a random order."""
+    """A run with micro-batches, two canvases and augmentation, killed at all MOMENTS in random order."""
     folder, whole, flags = workspace / "killed", workspace / "not_killed", ["--config", two_canvases]
     run("train.py", whole, *flags, **WHOLE)
     flags += RESUME
@@ -79,7 +79,7 @@ def test_ten_kills(workspace, start, run, two_canvases):
 
 @pytest.mark.parametrize("obstacle", ["kill", "folder"])
 def test_the_best_checkpoint_is_there_or_the_epoch_is_evaluated_again(workspace, start, run, obstacle):
-    """A run is killed while it writes the best checkpoint, or cannot write it because a folder has its name."""
+    """A run is killed while it writes the best checkpoint, or cannot write it because a folder has that name."""
     folder = workspace / f"best_{obstacle}"
     best, flags = checkpoint(folder, "best"), ["--mix", "False", "--run_eval", "True"]
     if obstacle == "folder":
@@ -104,7 +104,7 @@ def test_the_best_checkpoint_is_there_or_the_epoch_is_evaluated_again(workspace,
 
 def flip_a_bit(path):
     with open(path, "r+b") as file:
-        file.seek(40_000_000)  # in the middle
+        file.seek(40_000_000)  # the middle of the file
         byte = file.read(1)[0]
         file.seek(40_000_000)
         file.write(bytes([byte ^ 1]))

@@ -13,28 +13,28 @@ from tests.helpers.run_files import checkpoint, wait_until
 
 @pytest.fixture(scope="module")
 def many_images(workspace):
-    """A data set of 200 images to train on and 2,000 to evaluate on."""
+    """A data set with 200 training images and 2,000 validation images."""
     folder = workspace / "many"
     ensure_shapes(str(folder), train_images=200, val_images=2000, height=64, width=64, seed=1)
     return folder
 
 
 def peaks(program):
-    """The largest resident memory in MB that the process and each that it started had since the last call, by Linux."""
+    """Return the peak resident memory in MB since the last call, for the process and for each child process, from Linux."""
     found = []
     for process in (program, *program.children(recursive=True)):
         folder = Path(f"/proc/{process.pid}")
         found.append(int(re.search(r"VmHWM:\s+(\d+) kB", (folder / "status").read_text())[1]) / 2**10)
-        (folder / "clear_refs").write_text("5")  # forget it
+        (folder / "clear_refs").write_text("5")  # reset the peak
     return found
 
 
 def assert_flat(program, log, done, first, warm, end, processes, growth):
-    """Compare the peaks while `done()`, steps or images, goes from `first` to `warm` with those from there to `end`.
+    """Compare the peaks while `done()`, a number of steps or images, goes from `first` to `warm` with the peaks up to `end`.
 
-    These may be larger by the factor `growth`.
+    The later peaks may be larger by the factor `growth`.
     """
-    program.cpu_affinity(program.cpu_affinity()[:1])  # on images this small, threads that wait for each other take the time
+    program.cpu_affinity(program.cpu_affinity()[:1])  # on images this small, threads would spend the time waiting for each other
     wait_until(lambda: done() >= first, program, log, pause=0.05)
     peaks(program)
     wait_until(lambda: done() >= warm, program, log, pause=0.05)
@@ -54,7 +54,7 @@ def test_a_thousand_training_steps(start, workspace, config, many_images):
                          "--log_interval", "50",
                          data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
                          backbone__frozen=True, epochs=7)
-    # 200 steps make an epoch, whose end writes a checkpoint.
+    # 200 steps are an epoch, at whose end a checkpoint is written.
     assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, first=150, warm=350, end=1350, processes=1,
                 growth=1.02)
 

@@ -1,4 +1,4 @@
-"""The scripts run with complete command lines of the older implementation, in their spelling."""
+"""The scripts accept complete command lines of the older implementation, with its spelling."""
 import yaml
 
 from tests.e2e.single.conftest import SHAPES, tiny_settings
@@ -11,9 +11,9 @@ def run_older(script, folder, config, **values):
     """Run a script with all of its older flags and return its log.
 
     Args:
-        folder: of the results.
+            folder: results folder.
         config: path of the YAML file.
-        values: of the flags whose values in `FLAGS` name devices or files that are not there.
+            values: replacements for values in `FLAGS` that name missing devices or files.
     """
     values = {"device_target": "CPU", "ms_mode": "0", "save_dir": folder, "enable_modelarts": "False", "data_url": "",
               "ckpt_url": "", "train_url": "", **values}

@@ -14,6 +14,6 @@ def test_a_few_steps_are_profiled_and_the_weights_are_the_same(workspace, run, u
     [table] = (folder / "profiler").glob("*/FRAMEWORK/cpu_op_type_info_0.csv")
     with table.open() as file:
         updates = {row["op_type"]: int(row["type_occurrences"]) for row in csv.DictReader(file)}["ApplyMomentum"]
-    # One a step and weight.
+    # One per step and weight.
     assert updates == 5 * sum(name.startswith("moments.") for name in contents(checkpoint(folder, "epoch2_rank0")))
     assert_same_checkpoint(checkpoint(folder, "epoch2_rank0"), checkpoint(uninterrupted, "epoch2_rank0"))

@@ -1,7 +1,7 @@
-"""Four epochs in one go against two, two more that are killed in the last one, and that one again.
+"""An uninterrupted run of four epochs equals two epochs plus two more that are killed in the last epoch and resumed.
 
-The first part of the second run stores its compiled graphs, the later ones take them up; the first run has nothing to do with
-them.
+The first part of the second run stores its compiled graphs, and the later parts load them. The first run does not use these
+graphs.
 """
 import numpy as np
 import pytest
@@ -17,10 +17,10 @@ PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated"
 
 @pytest.fixture(scope="module")
 def interrupted(workspace, run, run_and_kill):
-    """The folder of a run in three parts without evaluations, and what metrics.jsonl held before the last part."""
+    """The folder of a run in three parts without evaluations, and the content of metrics.jsonl before the last part."""
     folder = workspace / "interrupted"
     run("train.py", folder, epochs=2)
-    # The second part reads its images in other processes, and its flag --seed gives way to the checkpoint's seed.
+    # The second part reads its images in worker processes. The checkpoint's seed replaces its flag --seed.
     log = run_and_kill(3 * STEPS_PER_EPOCH + 2, "train.py", folder, "--resume_ckpt", checkpoint(folder, "epoch2_rank0"),
                        "--seed", "5", "--num_workers", "2")
     assert "seed 1234 of" in log and "is used instead of 5" in log
@@ -31,7 +31,7 @@ def interrupted(workspace, run, run_and_kill):
     return folder, before
 
 
-BUT_FOR_EVALUATION = {"best_ap", "best_epoch", "evaluated", "not_better"}  # one of the two runs is never evaluated
+BUT_FOR_EVALUATION = {"best_ap", "best_epoch", "evaluated", "not_better"}  # only one of the runs is evaluated
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -67,7 +67,7 @@ def test_metrics_lines(straight):
     assert np.isfinite([[line[name] for name in LOSSES] for line in lines]).all()
     for line in lines:
         assert line["loss"] == pytest.approx(sum(line[name] for name in LOSSES[1:]), rel=1e-6)
-    # The rate: a ramp from 0.001 of 0.02 over 4 steps, a tenth of it after the third epoch.
+    # Learning rate: warm-up over 4 steps from 0.001 of 0.02, and a tenth of it after the third epoch.
     ramp = [0.02 * (0.001 + 0.999 * step / 4) for step in range(4)]
     assert [line["lr"] for line in lines] == pytest.approx(ramp + [0.02] * 14 + [0.002] * 6)
 

@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT: the step is finished and saved, the exit status is 143 or 130, and a later signal ends the run at once.
+"""SIGTERM and SIGINT: the run finishes and saves the step and exits with status 143 or 130; a later signal ends it at once.
 
-Each run that gets a signal is a new process on all processors: NumPy starts threads, which may not block the signals, only on two
-or more processors.
+Each run that gets a signal is a new process on all processors. NumPy's threads must not block the signals, and NumPy only
+starts threads on two or more processors.
 """
 import contextlib
 import os
@@ -24,7 +24,7 @@ from tests.helpers.scripts import USER_ENVIRONMENT
 
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 ASKED = "training ends after this step"
-# A module that Python imports at its start. The matrix product makes NumPy's library start a thread.
+# A module that Python imports at start-up. The matrix product makes NumPy's library start a thread.
 SITECUSTOMIZE = """
 import os
 import numpy as np
@@ -36,10 +36,10 @@ with open(os.environ["THREADS"], "a") as file:
 
 @pytest.fixture(scope="module")
 def start(command):
-    """A function of a script, its results folder, flags and settings that starts a cold process: (process, path of its output).
+    """A function of a script, results folder, flags and settings that starts a cold process: (process, path of its output).
 
-    `before` are words before the command, `environment` has further variables, `stream` takes the output instead of the file.
-    The process leads a new session. Processes that still run at the end of the tests are killed.
+    `before` are words before the command, `environment` are additional variables, `stream` replaces the output file. The
+    process leads a new session. Processes that still run at the end of the tests are killed.
     """
     started = []
 
@@ -61,7 +61,7 @@ def start(command):
 
 
 def prepare(terminal):
-    """In a new process: make `terminal`, an open file, its terminal."""
+    """Make `terminal`, an open file, the terminal of this new process."""
     if terminal:
         os.close(os.open(os.ttyname(terminal), os.O_RDWR))  # the first terminal that a session opens becomes its terminal
 
@@ -71,8 +71,8 @@ def after_step(program, log, step):
 
 
 def assert_saved(folder, log, program, number):
-    """The run ends with the status of the signal `number`, was asked once, and its last line names the checkpoint of its
-    last step."""
+    """Check that the run exits with the status of signal `number` after one request, and that its last line names the checkpoint
+    of its last step."""
     assert program.wait(timeout=60) == STATUS[number], log.read_text()
     output = log.read_text().replace("\r", "")
     assert output.count(f"{signal.Signals(number).name}: {ASKED}") == 1 and "Traceback" not in output
@@ -82,7 +82,7 @@ def assert_saved(folder, log, program, number):
 
 
 def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted):
-    """The signal goes to the whole group, as from a cluster: also to the processes that read images."""
+    """The whole group gets the signal, as on a cluster, including the processes that read images."""
     folder = workspace / "terminated"
     program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=6, max_rowsize=8)
     after_step(program, log, 2)
@@ -95,8 +95,8 @@ def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, star
 
 
 def test_threads_that_are_older_than_the_program(workspace, start, tmp_path):
-    """A sitecustomize.py starts a thread of NumPy, so the program starts itself once more. The signal goes to the process alone,
-    as from `kill`."""
+    """A sitecustomize.py starts a NumPy thread, so the program restarts itself once. Only the process gets the signal, as from
+    `kill`."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     folder, threads = workspace / "threads", tmp_path / "threads"
     environment = {"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "2", "THREADS": str(threads)}
@@ -108,7 +108,7 @@ def test_threads_that_are_older_than_the_program(workspace, start, tmp_path):
 
 
 def test_timeout_signals_twice(workspace, start):
-    """GNU timeout passes a signal on to the program, and then to its group."""
+    """GNU timeout sends a signal to the program and then to its group."""
     folder = workspace / "timeout"
     program, log = start("train.py", folder, "--mix", "False", epochs=6, before=["timeout", "1000"])
     after_step(program, log, 2)
@@ -123,7 +123,7 @@ def test_ctrl_c_in_a_terminal(workspace, start):
     os.close(terminal)
 
     def show():
-        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:  # EIO: nothing has the terminal open any more
+        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:  # EIO: no process has the terminal open any more
             while text := os.read(keyboard, 4096):
                 file.write(text)
 
@@ -138,7 +138,7 @@ def test_ctrl_c_in_a_terminal(workspace, start):
 
 
 def test_the_first_process_of_a_container(workspace, start):
-    """Linux ignores signals to process 1 of a container that it has no handler for, as it would `docker stop`."""
+    """Linux ignores signals to process 1 of a container if it has no handler. `docker stop` sends such a signal."""
     words = ["unshare", *["--user", "--map-root-user"] * (os.geteuid() > 0), "--pid", "--fork", "--mount-proc", "--kill-child"]
     if not shutil.which("unshare") or subprocess.run([*words, "true"], capture_output=True).returncode:
         pytest.skip("unshare --pid is not permitted here")
@@ -151,13 +151,13 @@ def test_the_first_process_of_a_container(workspace, start):
 
 
 def waits_for_a_lock(program):
-    """Whether the system lists the process as waiting for the lock of a file."""
+    """Return whether the system lists the process as waiting for a file lock."""
     return any(f" {program.pid} " in line for line in Path("/proc/locks").read_text().splitlines() if "->" in line)
 
 
 def test_while_another_run_compiles(workspace, start):
-    """The other run stands still while it holds the lock. A run that waits for it ends by itself some time after a signal,
-    which may come twice, and at once after a later signal."""
+    """The other run is suspended while it holds the lock. A run that waits for the lock exits some time after a signal, which may
+    come twice, and at once after a later signal."""
     cache = workspace / "locked"
     holder, log = start("train.py", workspace / "holder", "--mix", "False", "--compile_cache", cache)
     wait_until(lambda: list(cache.glob("*/lock")), holder, log)
@@ -166,13 +166,13 @@ def test_while_another_run_compiles(workspace, start):
     runs = [start("train.py", workspace / name, "--mix", "False", "--compile_cache", cache) for name in names]
     for program, log in runs:
         wait_until(lambda program=program: waits_for_a_lock(program), program, log)
-        program.suspend()  # so that both signals are there when it goes on: two SIGTERM would become one
+        program.suspend()  # so that both signals arrive together: two SIGTERM would merge into one
         program.send_signal(signal.SIGTERM)
         program.send_signal(signal.SIGINT)
         program.resume()
         wait_until(lambda log=log: ASKED in log.read_text(), program, log)
     (patient, patient_log), (impatient, impatient_log) = runs
-    time.sleep(3)  # longer than signals count as one
+    time.sleep(3)  # longer than the time in which signals are treated as one
     impatient.send_signal(signal.SIGTERM)
     assert impatient.wait(timeout=60) == 143
     assert impatient_log.read_text().endswith("ended by SIGTERM\n")
@@ -204,12 +204,12 @@ def test_an_evaluation_is_broken_off_and_done_again(workspace, start, run, unint
                            but={"best_ap", "best_epoch", "evaluated"})
     assert_same_checkpoint(checkpoint(folder, "best"), checkpoint(folder, "epoch1_rank0"))
     assert read_json(folder, "eval", "metrics.json")["images"] == 6
-    # Once is enough.
+    # One case is enough.
     assert "evaluated" not in run("train.py", folder, "--mix", "False", "--run_eval", "True", "--resume_ckpt", "auto", epochs=1)
 
 
 def test_a_reader_of_images_dies(workspace, start):
-    """With worker processes. As when the system has no memory left: the run is saved and ends."""
+    """A worker process dies, for example when the system runs out of memory: the run is saved and exits."""
     folder = workspace / "reader_died"
     program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=1000, max_rowsize=8)
     after_step(program, log, 3)
@@ -221,7 +221,7 @@ def test_a_reader_of_images_dies(workspace, start):
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_no_process_outlives_a_killed_run_or_keeps_its_folder(workspace, start, run, uninterrupted, script):
-    """The next run may use the folder even if the processes that read images have not noticed yet: they are suspended."""
+    """The next run may use the folder even if the suspended processes that read images have not noticed the kill yet."""
     flags, sign = ["--num_workers", "2"], " step 3/6 "
     if script == "eval.py":
         flags, sign = [*flags, "--checkpoint_path", os.path.dirname(checkpoint(uninterrupted, "best"))], "COCO numbers"
@@ -244,7 +244,7 @@ def test_ctrl_c_in_check_device_ends_its_child(tmp_path):
     """The child that has the device leads another session and is suspended: it does not end by itself."""
     def child():
         for process in tool.children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # another child, which has ended
+            with contextlib.suppress(psutil.NoSuchProcess):  # another child process, which has exited
                 if "tools.device_check.run_parts" in process.cmdline():
                     return process
 

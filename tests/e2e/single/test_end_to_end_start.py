@@ -1,4 +1,4 @@
-"""How training starts: operator by operator, from weights alone, from other classes, with an unreadable image."""
+"""How training starts: in PyNative mode, from weights alone, from other classes, with an unreadable image."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_an_unreadable_training_image_is_named_once_and_counted(straight, data_f
 
 
 def test_pynative_mode_has_the_losses_of_graph_mode(workspace, run_and_kill):
-    """In fp32, with a seed for which rounding changes no order of proposals, and so no sample of RoIs. The rate rises."""
+    """In fp32, with a seed for which rounding does not change the order of proposals or the sampled RoIs. The rate increases."""
     starts = []
     for mode in ("0", "1"):
         folder = workspace / f"mode_{mode}"
@@ -28,9 +28,9 @@ def test_pynative_mode_has_the_losses_of_graph_mode(workspace, run_and_kill):
 
 
 def start(run, save_dir, *flags, **settings):
-    """Take one step of a vanishing learning rate with all images, in fp32; returns the output and the checkpoint.
+    """Train one step in fp32 with all images and a tiny learning rate; returns the output and the checkpoint.
 
-    The configuration names a file of backbone weights that does not exist: the checkpoint has them.
+    The configuration names a backbone weights file that does not exist: the checkpoint contains these weights.
     """
     output = run("train.py", save_dir, "--ms_mode", "1", "--mix", "False", "--batch_size", "13", "--lr_init", "1e-12",
                  *flags, epochs=1, ms_loss_scaler="none", backbone__pretrained="gone.ckpt", **settings)
@@ -41,7 +41,7 @@ def start(run, save_dir, *flags, **settings):
 
 
 def unequal_weights(stored, others):
-    """The names of the weights that differ; BatchNorm's statistics move with every step and do not count."""
+    """Return the names of weights that differ. BatchNorm's statistics change in every step and are ignored."""
     return [name for name in stored if stored[name].ndim and not name.startswith("moments.")
             and not name.endswith(STATISTICS)
             and (stored[name].shape != others[name].shape or np.abs(stored[name] - others[name]).max() > 1e-8)]

@@ -1,4 +1,4 @@
-"""Checkpoints as the older MindSpore implementation saves them, with weights that are drawn from their names there."""
+"""Checkpoints in the format of the older MindSpore implementation, with random weights seeded by the tensor names."""
 import math
 import zlib
 
@@ -7,19 +7,19 @@ import numpy as np
 
 from tests.helpers.torchvision_files import resnet_shapes
 
-# Parts of a name -> the gain of a convolution's or dense layer's weights, 2 for all others.
+# Part of a name -> gain of the weights of a convolution or dense layer; all other layers have 2.
 GAINS = {"lateral": 1.0, "rois_score": 1.0, "rois_delta": 1.0, "bbox_cls": 1.0, "bbox_delta": 0.25}
 
 
 def draw_tensor(name, shape, salt=0):
-    """The tensor that a checkpoint holds under `name`, float32."""
+    """Return the float32 tensor that a checkpoint stores under `name`."""
     normal = np.random.default_rng([zlib.crc32(name.encode()), salt]).standard_normal(shape)
     kind = name.rpartition(".")[2]
     if kind == "moving_variance":
         value = 1 + 0.1 * abs(normal)
     elif kind == "moving_mean":
         value = 0.1 * normal
-    elif kind == "gamma":  # the last one of a bottleneck is small, so that features do not grow with the depth
+    elif kind == "gamma":  # the last norm of a bottleneck is small, so that features do not grow with the depth
         value = (1 + 0.1 * normal) * (0.2 if ".bn3." in name else 1)
     elif len(shape) == 1:
         value = 0.05 * normal
@@ -30,13 +30,13 @@ def draw_tensor(name, shape, salt=0):
 
 
 def older_shapes(resnet, num_classes, channels=256, hidden=1024):
-    """Names and shapes of a checkpoint, in its order.
+    """Return names and shapes of a checkpoint, in order.
 
     Args:
-        resnet: `resnet18` to `resnet152`.
-        num_classes: K, without background.
-        channels: of the pyramid and of the RPN.
-        hidden: width of the box head.
+            resnet: `resnet18` to `resnet152`.
+            num_classes: K, without background.
+            channels: channels of the pyramid and of the RPN.
+            hidden: width of the box head.
     """
     shapes = {}
     for name, shape in resnet_shapes(resnet, counter=False).items():
@@ -59,11 +59,11 @@ def older_shapes(resnet, num_classes, channels=256, hidden=1024):
 
 
 def drawn_weights(shapes):
-    """name -> array for name -> shape."""
+    """Map names and shapes to names and arrays."""
     return {name: draw_tensor(name, shape) for name, shape in shapes.items()}
 
 
 def write(path, arrays):
-    """Write a checkpoint, name -> array, as that implementation does; returns its path as a text."""
+    """Write a checkpoint, name -> array, in the format of that implementation; returns its path as str."""
     ms.save_checkpoint([{"name": name, "data": ms.Tensor(array)} for name, array in arrays.items()], str(path))
     return str(path)

@@ -1,6 +1,6 @@
-"""Every flag of the older implementation's scripts, in its spelling, with a value that differs from the default here if possible.
+"""Every flag of the older implementation's scripts, in its spelling, if possible with a value that differs from the default.
 
-Each one has a row: the value, the key that it sets here, and the value of that key. Flags without a key are ignored.
+Each flag has a row: the value, the key that it sets here, and the value of that key. Flags without a key are ignored.
 """
 MODELARTS = {"--enable_modelarts": ("True", "enable_modelarts", True), "--data_url": ("obs://a", "data_url", "obs://a"),
              "--ckpt_url": ("obs://b", "ckpt_url", "obs://b"), "--train_url": ("obs://c", "train_url", "obs://c"),

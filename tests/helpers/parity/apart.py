@@ -1,17 +1,17 @@
-"""Running a function in a process of its own, whose memory is freed when it ends."""
+"""Run a function in a separate process, whose memory is freed when it exits."""
 import concurrent.futures
 import multiprocessing
 
 
 def apart(function, *arguments):
-    """The result of `function`, defined at the top level of a module, in a new process."""
+    """Return the result of `function`, a top-level function of a module, from a new process."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _set_up) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def _set_up():
-    """As the scripts do, in graph mode: where freed memory is not kept, a fifth of the CPU time
-    goes into new pages."""
+    """Set up graph mode like the scripts. If freed memory is not kept, a fifth of the CPU time is spent on new memory
+    pages."""
     from src.environment import set_environment
     set_environment()  # before MindSpore is imported
     from src.config import Config, with_settings

@@ -1,11 +1,11 @@
-"""Images and boxes beyond the photographs: corners that a detector must get right."""
+"""Images and boxes for special cases that the photographs do not contain."""
 import numpy as np
 
-# name -> classes, salt of the weights, canvas (height, width), boxes and classes of each image. With the weights of some other
-# salts, a loss differs by as much as a single proposal adds to it: one lies on a threshold, and rounding decides.
+# name -> classes, salt of the weights, canvas (height, width), boxes and classes of each image. With some other salts, a
+# proposal is so close to a threshold that rounding decides, and a loss changes by the contribution of that proposal.
 CASES = {
     "one_class": (1, 3, (192, 256), [
-        # At all four borders, and one within another.
+        # At all four borders, and one inside another.
         ([[0, 0, 60, 45], [150, 142, 256, 192], [50, 50, 130, 150], [70, 75, 100, 105]], [0, 0, 0, 0])]),
     "eighty_classes": (80, 6, (128, 128), [
         ([], []),
@@ -14,11 +14,11 @@ CASES = {
           [6.5, 100, 40, 128], [75, 10, 120.5, 55.25]], [5, 79, 3, 0, 17, 42])]),
 }
 
-LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and rounding grows as much
+LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and rounding errors grow equally
 
 
 def draw_image(size, seed):
-    """An image uint8 RGB (height, width, 3): coloured squares of 16 pixels under noise."""
+    """Return an image uint8 RGB (height, width, 3): coloured squares of 16 pixels with noise."""
     rng = np.random.default_rng(seed)
     squares = rng.integers(30, 226, (-(-size[0] // 16), -(-size[1] // 16), 3))
     image = np.kron(squares, np.ones((16, 16, 1), int))[: size[0], : size[1]]
@@ -26,11 +26,11 @@ def draw_image(size, seed):
 
 
 def images_of(name):
-    """The images of a case, uint8 (B, height, width, 3)."""
+    """Return the images of a case, uint8 (B, height, width, 3)."""
     _, salt, size, annotated = CASES[name]
     return np.stack([draw_image(size, [salt, i]) for i in range(len(annotated))])
 
 
 def annotations_of(name):
-    """Boxes (n, 4) float32 and classes (n,) int64 of each image of a case."""
+    """Return boxes (n, 4) float32 and classes (n,) int64 of each image of a case."""
     return [(np.float32(boxes).reshape(-1, 4), np.int64(labels)) for boxes, labels in CASES[name][3]]

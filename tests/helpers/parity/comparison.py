@@ -1,15 +1,15 @@
-"""How far two lists of boxes agree."""
+"""Measure how well two lists of boxes agree."""
 import numpy as np
 
 
 def relative_error(found, expected):
-    """Largest difference, relative to the largest magnitude of what is expected."""
+    """Return the largest difference, relative to the largest expected magnitude."""
     assert found.shape == expected.shape
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 def iou(boxes, others):
-    """Intersection over union (n, m) of xyxy boxes (n, 4) and (m, 4), in float64; NaN where neither has an area."""
+    """Return the intersection over union (n, m) of xyxy boxes (n, 4) and (m, 4) in float64; NaN if both areas are 0."""
     boxes, others = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
     sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     inner = np.prod(np.maximum(sides, 0), -1)
@@ -18,14 +18,14 @@ def iou(boxes, others):
 
 
 def twins(boxes, expected):
-    """For each expected box, the index of the box that equals it (IoU > 0.999), or -1."""
+    """Return, for each expected box, the index of the equal box (IoU > 0.999), or -1."""
     overlap = iou(expected, boxes)
     best = overlap.argmax(1)
     return np.where(overlap[np.arange(len(best)), best] > 0.999, best, -1)
 
 
 def share_of_equal_detections(found, expected, overlap=0.999, pixels=0.01, score=1e-4):
-    """The share of expected detections with an equal one: same class, score within `score`, and an IoU above `overlap` or all
+    """Return the share of expected detections with an equal one: same class, score within `score`, and IoU above `overlap` or all
     edges within `pixels`. A box cut off at the border may be 0.05 pixels wide, and rounding alone then costs 0.01 of its IoU.
 
     Args:

@@ -1,4 +1,4 @@
-"""torchvision's detector with known weights, as this project builds it."""
+"""torchvision's detector with known weights, built by this project."""
 
 import mindspore as ms
 
@@ -9,20 +9,20 @@ from src.detector import build_detector
 from tests.helpers.parity.drawn_weights import draw_tensor
 from tests.helpers.paths import ROOT
 
-# Every anchor that is not ignored and every proposal is sampled, so that nothing is random.
+# All anchors that are not ignored and all proposals are sampled, so nothing is random.
 SAMPLE_ALL = [("rpn_head.rpn_label_assignment.rnp_sample_batch", 100_000), ("rpn_head.rpn_label_assignment.fg_fraction", 1.0),
               ("bbox_head.bbox_assigner.rois_per_batch", 100_000), ("bbox_head.bbox_assigner.fg_fraction", 1.0)]
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
 
 
 def torchvision_config(height, width, overrides=()):
-    """torchvision's configuration for a canvas of height x width pixels, and (key, value) pairs."""
+    """Return torchvision's configuration for a canvas of height x width pixels, with additional (key, value) pairs."""
     settings = [("backbone.pretrained", False), ("data.target_size", [height, width]), ("ms_loss_scaler", "none"), *overrides]
     return load_config(CONFIG, [(key, value, "test") for key, value in settings])
 
 
 def torchvision_state(network, num_classes, salt):
-    """A state dict of torchvision for a network of K classes, the background first."""
+    """Return a torchvision state dict for a network of K classes, background first."""
     state = {}
     for parameter in network.get_parameters():
         name, shape = torchvision_names(parameter.name)[0], parameter.shape
@@ -34,7 +34,7 @@ def torchvision_state(network, num_classes, salt):
 
 
 def drawn_network(cfg, num_classes, salt):
-    """A detector with the drawn weights, in graph mode."""
+    """Return a detector with the known weights, in graph mode."""
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     network = build_detector(cfg, num_classes)

@@ -1,4 +1,4 @@
-"""Known weights without a file: each tensor is drawn from its name in torchvision, here and where stored numbers were made."""
+"""Known weights without a file: random tensors seeded by their torchvision names, here and for the stored numbers."""
 import math
 import zlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def draw_tensor(name, shape, salt):
-    """The tensor that torchvision's state dict holds under `name`, float32."""
+    """Return the float32 tensor that torchvision's state dict stores under `name`."""
     normal = np.random.default_rng([zlib.crc32(name.encode()), salt]).standard_normal(shape)
     if name.endswith("running_mean"):
         value = normal / 10

@@ -1,9 +1,9 @@
-"""Makes cases.npz with torchvision: python -m tests.helpers.parity.make_cases OUT.
+"""Create cases.npz with torchvision: python -m tests.helpers.parity.make_cases OUT.
 
 Needs torch and torchvision (made with 0.28.0).
 
-For each case: losses of three steps of SGD in which every anchor and proposal is sampled, gradient norms of the first, and
-detections before training.
+For each case it stores the losses of three SGD steps in which all anchors and proposals are sampled, the gradient norms of the
+first step, and the detections before training.
 """
 import sys
 

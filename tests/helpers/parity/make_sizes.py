@@ -1,7 +1,7 @@
-"""Makes torchvision_sizes.json with torchvision: python -m tests.helpers.parity.make_sizes OUT.
+"""Create torchvision_sizes.json with torchvision: python -m tests.helpers.parity.make_sizes OUT.
 
-Needs torch and torchvision (made with 0.28.0). For random image sizes from 40 to 2,000 pixels: the size that torchvision's
-transform gives them. In 51 of the 1,000 the side that sets the scale ends a pixel short of its limit, as float64 rounds.
+Needs torch and torchvision (made with 0.28.0). For random image sizes from 40 to 2,000 pixels it stores the output size of
+torchvision's transform. In 51 of 1,000, the side that sets the scale is a pixel below its limit, because of float64 rounding.
 """
 import json
 import sys
@@ -11,19 +11,19 @@ import torch
 import torchvision
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-# (min_size, max_size) and how many images.
+# (min_size, max_size) and number of images.
 LIMITS = {(800, 1333): 600, (640, 1000): 100, (600, 1000): 100, (320, 416): 100, (256, 448): 50, (256, 426): 50}
 COLUMNS = ("height", "width", "shortest", "longest", "new_height", "new_width")
 
 
 def draw_size(rng):
-    """(height, width): of many shapes or, as often, of many areas."""
+    """Return a random (height, width). The sides are log-uniform, for many shapes, or equally often uniform, for many areas."""
     sides = np.exp(rng.uniform(np.log(40), np.log(2000), 2)) if rng.random() < 0.5 else rng.integers(40, 2001, 2)
     return tuple(int(round(side)) for side in sides.tolist())
 
 
 def scaled_size(size, shortest, longest):
-    """(height, width) after torchvision's transform, before padding."""
+    """Return (height, width) after torchvision's transform, before padding."""
     transform = GeneralizedRCNNTransform(shortest, longest, image_mean=[0.0], image_std=[1.0]).eval()
     images, _ = transform([torch.zeros(1, *size)])
     return images.image_sizes[0]

@@ -1,4 +1,4 @@
-"""Three training steps, as the stored numbers were made: SGD with momentum 0.9 and weight decay 1e-4."""
+"""Three training steps with the settings of the stored numbers: SGD with momentum 0.9 and weight decay 1e-4."""
 import numpy as np
 from mindspore import Tensor
 
@@ -12,11 +12,11 @@ from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
 
-PADDED = 16  # length of the box lists
+PADDED = 16  # padded number of boxes per image
 
 
 def pad(annotations):
-    """Boxes (B, PADDED, 4), labels (B, PADDED) and mask (B, PADDED) of a list of (boxes, labels)."""
+    """Convert a list of (boxes, labels) to boxes (B, PADDED, 4), labels (B, PADDED) and mask (B, PADDED)."""
     batch = len(annotations)
     boxes, labels = np.zeros((batch, PADDED, 4), np.float32), np.zeros((batch, PADDED), np.int32)
     mask = np.zeros((batch, PADDED), bool)
@@ -27,10 +27,10 @@ def pad(annotations):
 
 
 class FirstGradients(AllReduce):
-    """Keeps the norms of the first step's gradients.
+    """Stores the gradient norms of the first step.
 
     Attributes:
-        norms: list, in the order of the optimizer's weights.
+            norms: list in the order of the optimizer's weights.
     """
 
     def __init__(self):
@@ -44,11 +44,11 @@ class FirstGradients(AllReduce):
 
 
 def train_three_steps(network, cfg, num_classes, images, annotations, learning_rate):
-    """Train on uint8 images (B, H, W, 3) that fill the canvas, and their annotations, a list of (boxes, labels).
+    """Train on uint8 images (B, H, W, 3) with the size of the canvas, and their annotations, a list of (boxes, labels).
 
     Returns:
-        losses of three steps, (3, 5); gradient norms of the first step, and the weights after the last, dicts by
-        torchvision's names.
+            losses of three steps, (3, 5); gradient norms of the first step and weights after the last step, as dicts by
+            torchvision's names.
     """
     cfg = with_settings(cfg, {"batch_size": len(images)})
     [canvas] = cfg.data.canvases

@@ -1,4 +1,4 @@
-"""What src/modelarts.py uses of moxing.file. Every call adds a line to calls.txt: process, name, arguments."""
+"""The functions of moxing.file that src/modelarts.py uses. Every call adds a line to calls.txt: process, name, arguments."""
 import os
 import shutil
 
