@@ -17,7 +17,7 @@ BF16, F32 = 2, 3
 
 @dataclasses.dataclass
 class Step:
-    """A layer. The index of the layer is also the index of its result among the values. `Layer` of network.h has the same fields."""
+    """A layer, with the fields of `Layer` in network.h. The index of a layer is also the index of its result among the values."""
 
     kind: int
     source: int

@@ -20,7 +20,7 @@ from tests.helpers.shell_commands import commands, marks_of
 TREE = ["config", "src", "tools", "deploy", "train.py", "eval.py", "infer.py", "export.py"]
 ON_A_CPU = {"resnet50": "resnet18", "--device_target Ascend --mix True": "--device_target CPU --mix False"}
 FEW_SHAPES = {"train_images": 10, "val_images": 2, "height": 64, "width": 64, "seed": 0}
-# This keeps the shapes of the weights, which are those of the published detectors.
+# This keeps the shapes of the weights equal to the published detectors.
 FEW_BOXES = {"rpn_head.train_proposal.pre_nms_top_n": 50, "rpn_head.train_proposal.post_nms_top_n": 40,
              "rpn_head.test_proposal.pre_nms_top_n": 50, "rpn_head.test_proposal.post_nms_top_n": 40,
              "bbox_head.bbox_assigner.rois_per_batch": 16}

@@ -31,7 +31,7 @@ def small_config(**backbone):
 
 
 def small_batch(num_anchors=NUM_ANCHORS, num_proposals=PROPOSALS):
-    """Return arguments of TrainingForward; the first two are those of InferenceForward. There are two images, the second 40 x 70
+    """Return arguments of TrainingForward; InferenceForward takes the first two. There are two images, the second 40 x 70
     pixels and without boxes, and the sampling priorities."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: what it measures, prints and writes."""
+"""tools/benchmark.py: measurements, printed text and output file."""
 import json
 
 import cv2
@@ -25,7 +25,7 @@ RATES = ["pipeline_images_per_s", "plain_images_per_s"]
 
 @pytest.fixture(scope="session")
 def run_benchmark():
-    """A function that runs the tool on images of 64 x 64 with further flags, and returns the finished process."""
+    """A function that runs the tool on images of 64 x 64 with additional flags, and returns the finished process."""
     def run(*flags):
         words = ["tools/benchmark.py", "--config", "tests/tiny_detector.yml", "--device_target", "CPU", "--height", 64,
                  "--width", 64, "--batch", 1, "--steps", 1, *flags]
@@ -34,7 +34,7 @@ def run_benchmark():
 
 
 def test_everything(run_benchmark, tmp_path):
-    """At a size that is rounded up."""
+    """The given size is rounded up."""
     done = run_benchmark("--what", "train,predict,data", "--height", 40, "--compare", "onnxruntime",
                          "--json", tmp_path / "all.json")
     assert done.returncode == 0, done.stderr
@@ -48,7 +48,7 @@ def test_everything(run_benchmark, tmp_path):
     assert f"{results['train_step_s']:.3f} s" in done.stdout and f"{sum(breakdown.values()):.3f} s" in done.stdout
     assert all(f"\n{part} " in done.stdout for part in PARTS)
     assert "[40, 64] rounded up to [64, 64]" in done.stdout
-    assert "\n[" not in done.stdout  # as the profiler's progress lines begin
+    assert "\n[" not in done.stdout  # the beginning of the profiler's progress lines
     assert "overflowed" not in done.stdout
     comparison = results["comparison"]
     peer = comparison["peers"]["onnxruntime"]
@@ -70,7 +70,7 @@ def record(monkeypatch, kind, calls):
 
 
 def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
-    """Operator by operator, which here is quicker than a graph."""
+    """PyNative mode, because these steps take less time than compiling a graph."""
     ensure_shapes(str(tmp_path / "shapes"), train_images=3, val_images=3, height=64, width=64, seed=0)
     checkpoint, where = str(tmp_path / "a.ckpt"), f"data.dataset_dir={tmp_path / 'shapes'}"
     cfg = tiny_config(ms_mode=1, checkpoint_path=checkpoint, seed=3)
@@ -83,7 +83,7 @@ def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
         benchmark, "--config", TINY_DETECTOR, "--device_target", "CPU", "--height", 64, "--width", 64, "--batch", 2, "--steps", 1,
         "--what", "train,predict", "--weights", checkpoint, "-o", where, "data.draw_shapes=null", "ms_mode=1", "seed=3")
     assert status == 0, output + error
-    # One before the first, which is measured from the start, and one that does not count.
+    # One call is for the first step, measured from the start, and one is the warm-up.
     assert len(steps) == 3 and {number for ([batch], *_), _ in steps for number in batch.image_id.tolist()} == {1, 2, 3}
     arguments, (losses, _) = steps[0]
     expected_losses, _ = TrainStep(load_detector(cfg)[0], cfg, len(CLASSES), SingleProcess())(*arguments)

@@ -1,4 +1,4 @@
-"""tools/benchmark.py --compare: the exported network, its run in other programs, and the comparison with this program."""
+"""tools/benchmark.py --compare: the exported network, running it in other programs, and the comparison with this program."""
 import importlib.util
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ from tools.benchmarking import peers
 from tools.benchmarking.inputs import noise_batch
 from tools.benchmarking.peer_process import LOADERS, PEERS
 
-# OpenVINO in bf16 fails with the instruction set that is chosen for MindSpore.
+# OpenVINO in bf16 fails with the instruction limit that is set for MindSpore.
 ENVIRONMENT = {name: value for name, value in {**os.environ, "OWN_VARIABLE": "own"}.items() if name not in DEFAULTS}
 
 
@@ -28,7 +28,7 @@ def if_installed(name):
 
 @pytest.fixture(scope="module")
 def detector():
-    """Configuration, network on the kernels, two batches of two images, and their outputs, operator by operator."""
+    """Configuration, network on the kernels, two batches of two images, and their outputs, in PyNative mode."""
     ms.set_device("CPU")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     cfg = tiny_config(ms_mode=1)
@@ -41,8 +41,8 @@ def detector():
 
 
 class Recorded:
-    """In the place of a Predictor: its outputs, with the images of each call. The first three calls take 5 s of its clock, the
-    others 1 s."""
+    """Replaces a Predictor: returns its outputs and records the image of each call. The first three calls take 5 s of its clock,
+    later calls 1 s."""
 
     def __init__(self, batches, outputs):
         self.images, self.outputs, self.calls = [batch.image.asnumpy() for batch in batches], outputs, []
@@ -60,12 +60,12 @@ class Recorded:
 
 @pytest.fixture
 def peer_calls(monkeypatch):
-    """The (name, seconds) of the calls of peers, which run as they do."""
+    """The (name, inputs) of all calls of peers. The peers run, but their measured seconds are replaced."""
     calls, call = [], peers.Peer.__call__
 
     def record(peer, *inputs):
         outputs = call(peer, *inputs)
-        peer.seconds[-1] = 100.0 if len(peer.seconds) == 1 else float(len(peer.seconds))  # in the place of what was measured
+        peer.seconds[-1] = 100.0 if len(peer.seconds) == 1 else float(len(peer.seconds))  # replaces the measured time
         calls.append((peer.name, *inputs))
         return outputs
     monkeypatch.setattr(peers.Peer, "__call__", record)
@@ -78,7 +78,7 @@ def test_a_peer_computes_the_same_in_turn_and_has_a_ratio(detector, peer_calls, 
     predictor = Recorded(batches, outputs)
     monkeypatch.setattr(peers, "time", predictor)
     result = peers.compare([name], network, cfg, predictor, batches, 4, ENVIRONMENT)
-    assert predictor.calls == [0, 1, 0, 1, 0]  # the batches in turn, of which one run does not count
+    assert predictor.calls == [0, 1, 0, 1, 0]  # the batches in turn; the first call is the warm-up
     assert [call[0] for call in peer_calls] == [name] * 5
     for number, (_, image, valid_size) in zip(predictor.calls, peer_calls):
         assert np.array_equal(image, predictor.images[number]) and valid_size.tolist() == [[48, 64], [56, 64]]
@@ -93,7 +93,7 @@ def test_a_peer_computes_the_same_in_turn_and_has_a_ratio(detector, peer_calls, 
 
 
 def test_other_outputs_are_refused(detector):
-    """In fp32 also a single proposal of 80; with mixed precision, those of another network."""
+    """In fp32 even one proposal of 80 is refused; with mixed precision, the outputs of another network."""
     cfg, network, batches, outputs = detector
     moved = [(boxes.copy(), scores) for boxes, scores in outputs]
     moved[0][0][0, 0] += 1

@@ -1,4 +1,4 @@
-"""Which graphs are taken up. That a run on them has the bits of one without is tested in e2e/single/test_end_to_end_resume.py."""
+"""Which graphs are loaded from the cache. e2e/single/test_end_to_end_resume.py tests that they give bit-identical results."""
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,24 +14,24 @@ CANVASES = [(64, 96), (96, 64)]
 
 
 def products(*words):
-    """What tests/programs/scale_one.py prints for its arguments."""
+    """Return the products that tests/programs/scale_one.py prints for its arguments."""
     done = run_script("tests/programs/scale_one.py", *words, timeout=120)
     assert done.returncode == 0, done.stderr
     return [float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("product ")]
 
 
 def test_graphs_are_taken_up_by_their_names(tmp_path):
-    """Only the factor of an earlier process tells a graph that is taken up from one that is compiled."""
+    """A graph loaded from the cache has the factor of an earlier process; a compiled graph has the given factor."""
     assert products(tmp_path, "gradients=2", "update=3") == [2, 3]
-    # The third was missing and is stored; a graph of another name is not.
+    # The third graph was missing and is stored. A graph with another name is not stored.
     assert products(tmp_path, "gradients=11", "other=7", "update=13", "inference=5") == [2, 7, 3, 5]
-    # Before its turn it is compiled.
+    # A graph that comes before its turn is compiled.
     assert products(tmp_path, "inference=17", "gradients=11", "update=13") == [17, 2, 3]
     assert products(tmp_path, "gradients=11", "update=13", "inference=17") == [2, 3, 5]
 
 
 def change_the_factor(graph, lock):
-    """From 2 to 8."""
+    """Change the factor from 2 to 8."""
     content = graph.read_bytes()
     assert content.count(np.float32(2).tobytes()) == 1
     graph.chmod(0o600)
@@ -44,7 +44,7 @@ def end_before_the_digests(graph, lock):
 
 @pytest.mark.parametrize("damage", [change_the_factor, end_before_the_digests])
 def test_damaged_graphs_are_compiled_again(tmp_path, damage):
-    """With the numbers that the program computes without stored graphs, and the next process loads these graphs."""
+    """The products are those without a cache, and the next process loads the new graphs."""
     assert products(tmp_path, "gradients=2", "update=3") == [2, 3]
     [graph], [lock] = tmp_path.glob("*/*/*/compile_cache_0.mindir"), tmp_path.glob("*/lock")
     damage(graph, lock)

@@ -1,4 +1,4 @@
-"""A program that builds cells ends without a message."""
+"""A program that creates cells exits without a message."""
 import pytest
 
 from tests.helpers.paths import ROOT

@@ -1,4 +1,4 @@
-"""The kernels before compilers that warn of everything, and in programs that limit the processor's instructions."""
+"""Compilers with all warnings accept the kernels, and the kernels respect programs that limit the processor's instructions."""
 import os
 import shutil
 import subprocess
@@ -20,14 +20,14 @@ print(has_bf16_products())
 
 @pytest.mark.parametrize(("limit", "same"), [("AVX2", True), ("AVX512_CORE", False)])
 def test_a_limit_of_instructions_that_is_the_users_holds(kernels, limit, same):
-    """AVX2 is the one that the program itself sets for MindSpore's convolutions."""
+    """AVX2 is the limit that the program itself sets for MindSpore's convolutions."""
     done = subprocess.run([sys.executable, "-c", LIMITED], cwd=ROOT, capture_output=True, text=True, timeout=60,
                           env={**os.environ, "ONEDNN_MAX_CPU_ISA": limit})
     assert done.stdout.split()[-1] == str(same and has_bf16_products()), done.stderr
 
 
 def test_compiles_without_warnings(kernels, tmp_path):
-    """Every header compiles by itself, too."""
+    """Every header also compiles alone."""
     flags = [flag for flag in FLAGS if flag != "-O3"] + ["-fsyntax-only", "-Wall", "-Wextra"]
     includes = tmp_path / "headers.cc"
     compiler = os.environ.get("CXX", "g++")
@@ -40,7 +40,7 @@ def test_compiles_without_warnings(kernels, tmp_path):
 
 
 def test_another_compiler_gives_the_same_bits(kernels, tmp_path):
-    """clang++ compiles without warnings too, and overlaps, which decide at thresholds and ties, are rounded alike."""
+    """clang++ compiles without warnings, and rounds overlaps equally, which matters at thresholds and ties."""
     if shutil.which("clang++") is None:
         pytest.skip("there is no clang++")
     path = tmp_path / "kernels.so"

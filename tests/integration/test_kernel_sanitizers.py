@@ -1,4 +1,4 @@
-"""All entry points of the kernels under the compilers' sanitizers, in a process without MindSpore."""
+"""All entry points of the kernels with the compilers' sanitizers, in a process without MindSpore."""
 import os
 import shlex
 import shutil
@@ -13,7 +13,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.skipping import skip_or_fail
 
 COMPILER = shlex.split(os.environ.get("CXX") or "g++")
-# oneDNN is called, but not compiled with a sanitizer: its reads and writes are not checked.
+# oneDNN runs, but is not compiled with a sanitizer, so its reads and writes are not checked.
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1",
            "TSAN_OPTIONS": "halt_on_error=1", "LSAN_OPTIONS": "print_suppressions=0"}
 
@@ -26,7 +26,7 @@ def onednn():
 
 
 def works(compiler, flags, folder):
-    """Whether an empty program can be compiled with the flags and run: the sanitizers' libraries are separate packages."""
+    """Return whether an empty program compiles with the flags and runs. The sanitizers' libraries are separate packages."""
     source = folder / "empty.cc"
     source.write_text("int main() {}\n")
     return (subprocess.run([*compiler, *flags, str(source), "-o", str(folder / "empty")], capture_output=True).returncode == 0
@@ -35,7 +35,7 @@ def works(compiler, flags, folder):
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_no_kernel_is_reported(sanitizer, onednn, tmp_path):
-    """On 1, 2 and 5 threads, with equal bits; an exception in a loop reaches the caller; kernels run while the process exits."""
+    """On 1, 2 and 5 threads with equal bits. An exception in a loop reaches the caller. Kernels run while the process exits."""
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     if shutil.which(COMPILER[0]) is None or not works(COMPILER, flags, tmp_path):
         skip_or_fail(f"{COMPILER[0]} cannot compile with -fsanitize={sanitizer}")
@@ -45,7 +45,7 @@ def test_no_kernel_is_reported(sanitizer, onednn, tmp_path):
     subprocess.run([*COMPILER, *own, "-O1", "-g", *flags, f"-I{FOLDER}", "-o", program, *sources, "-ldl"], check=True)
     names = write_calls(tmp_path / "calls")
     assert set(names) == {"Match", "NMS", "Network", "NetworkGradient", "Preprocess", "RoIAlign", "RoIAlignGrad"}
-    # Without random addresses: ThreadSanitizer rejects the memory layout of newer Linux versions. A container may forbid it.
+    # Addresses are not randomised, as ThreadSanitizer rejects the layout of newer Linux versions. A container may forbid it.
     before = ["setarch", "-R"]
     if not shutil.which("setarch") or subprocess.run([*before, "true"], capture_output=True).returncode:
         before = []

@@ -1,4 +1,4 @@
-"""src/cpu_kernels/replace.py: the tiny detector with the kernels and without them."""
+"""src/cpu_kernels/replace.py: the tiny detector with and without the kernels."""
 
 import mindspore as ms
 import numpy as np
@@ -18,7 +18,7 @@ from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
 
 NUM_CLASSES = 3
 OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures, networks.KernelPatchOutputs}
-# Of a network whose backbone is not taken as a whole.
+# A network whose backbone does not become one operator.
 ONE_BY_ONE = {networks.KernelConv2d, networks.KernelConvBatchNorm}
 KERNEL_CELLS = {*KERNELS.values(), networks.KernelFirstStage, networks.KernelBoxHead, networks.KernelPatchOutputs, *ONE_BY_ONE}
 
@@ -29,11 +29,11 @@ def configuration(**settings):
 
 
 def detector(cfg, training, kernels):
-    """A cell of the same weights each time."""
+    """Return a cell with the same weights in each call."""
     np.random.seed(1)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS) if training else InferenceForward(network, cfg, CANVAS)
-    rng = np.random.default_rng(9)  # with these weights, rounding turns no ReLU on or off
+    rng = np.random.default_rng(9)  # with these weights, rounding switches no ReLU
     for parameter in network.get_parameters():
         if "moving" not in parameter.name:
             noise = rng.normal(0, 0.02, parameter.shape).astype(np.float32)
@@ -44,7 +44,7 @@ def detector(cfg, training, kernels):
 
 
 def batch(forward):
-    """Arguments of the cell. Noise fills both canvases: in constant areas, rounding would decide what max-pooling takes."""
+    """Return arguments of the cell. Both canvases contain noise: in constant areas, rounding would decide the max pooling."""
     columns = (small_batch(forward.num_anchors, forward.num_proposals) if isinstance(forward, TrainingForward)
                else small_batch()[:2])
     return [Tensor(np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)), *columns[1:]]
@@ -55,7 +55,7 @@ def kinds(forward):
 
 
 def losses_and_gradients(forward):
-    """The losses and a dict of gradients."""
+    """Return the losses and a dict of gradients."""
     def total(*columns):
         losses = forward(*columns)
         return losses[0], losses
@@ -72,13 +72,13 @@ FROZEN, OTHER = {"backbone.frozen_bn": True}, {"backbone.name": "mobilenet_v2_10
                                                 (ms.PYNATIVE_MODE, OTHER)],
                          ids=["graph", "without a graph", "frozen BatchNorm", "another backbone"])
 def test_training_is_the_same(kernels, mode, settings):
-    """Losses, gradients and the statistics that BatchNorm stores."""
+    """Losses, gradients and the statistics that BatchNorm stores are equal."""
     cfg = configuration(**settings)
     plain, fast = (detector(cfg, True, use) for use in (False, True))
     assert kinds(plain) == set() and kinds(fast) == KERNEL_CELLS - (set() if settings is OTHER else ONE_BY_ONE)
     assert [p.name for p in fast.network.get_parameters()] == [p.name for p in plain.network.get_parameters()]
     assert [p.name for p in fast.network.trainable_params()] == [p.name for p in plain.network.trainable_params()]
-    # Without a graph to compile, the plain one takes a fifth of the time.
+    # Without compilation, the plain cell takes a fifth of the time.
     ms.set_context(mode=ms.PYNATIVE_MODE)
     expected, expected_gradients = losses_and_gradients(plain)
     ms.set_context(mode=mode)
@@ -87,7 +87,7 @@ def test_training_is_the_same(kernels, mode, settings):
     norms = {name: np.linalg.norm(gradient) for name, gradient in expected_gradients.items()}
     assert min(norms.values()) > 0
     for name, norm in norms.items():
-        # That of a beta before a convolution and another BatchNorm, as MobileNetV2 has them, is rounding alone.
+        # MobileNetV2 has betas before a convolution and another BatchNorm; their gradients are pure rounding errors.
         size = max(norms.values()) if settings is OTHER else norm
         assert np.linalg.norm(gradients[name] - expected_gradients[name]) < 1e-4 * size, name
     for one, other in zip(fast.network.get_parameters(), plain.network.get_parameters()):
@@ -97,7 +97,7 @@ def test_training_is_the_same(kernels, mode, settings):
 
 
 def test_training_in_bfloat16(kernels):
-    """Losses and gradients are those of float32 up to the rounding of its products."""
+    """Losses and gradients agree with float32 up to the rounding of the products."""
     if not has_bf16_products():
         pytest.skip("the processor has no products of bfloat16")
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -108,7 +108,7 @@ def test_training_in_bfloat16(kernels):
     assert (losses != expected).all()
     cosines = {name: (gradients[name] * gradient).sum() / np.linalg.norm(gradients[name]) / np.linalg.norm(gradient)
                for name, gradient in expected_gradients.items()}
-    # In the stem, behind a max-pooling of noise, rounding decides more than elsewhere.
+    # In the stem, after max pooling of noise, rounding has a larger effect than in later layers.
     assert cosines.pop("backbone.stages.conv1.weight") > 0.5
     assert min(cosines.values()) > 0.9 and np.median(list(cosines.values())) > 0.99, cosines
 
@@ -151,7 +151,7 @@ def test_a_network_that_evaluates_first_can_train(kernels, frozen_bn):
 
 
 def test_an_evaluation_during_training_computes_what_one_alone_does(kernels):
-    """To the bit: a backbone that is trained one convolution at a time is evaluated as a whole, without rounding in between."""
+    """Bit-identical. In training each convolution of the backbone is replaced; in evaluation the backbone is one operator."""
     if not has_bf16_products():
         pytest.skip("the processor has no products of bfloat16, whose rounding shows the difference")
     cfg, results = configuration(mix=True, **{"backbone.frozen_bn": False}), []

@@ -1,4 +1,4 @@
-"""What the convolutions and dense layers of the graph compute in: on the CPU a bfloat16 graph can be exported, but not run."""
+"""Types in which the graph's convolutions and dense layers compute. A CPU can export a bfloat16 graph, but not run it."""
 import re
 from collections import Counter
 
@@ -21,6 +21,6 @@ def test_products_of_the_graph_are_in_bfloat16(tmp_path):
     found = [(re.sub(r"^REF::|:\d+$", "", node.op_type), node.attribute[0].tensors[0].data_type)
              for graph in (model.graph, *model.functions) for node in graph.node
              if re.match(r"REF::(Conv2D|MatMul):", node.op_type)]
-    # ResNet18's 20, the pyramid's 8, and three of the RPN for each of 5 levels and for the sampled anchors; four dense layers.
+    # 20 of ResNet18, 8 of the pyramid, 3 of the RPN for each of 5 levels and for the sampled anchors; 4 dense layers.
     bfloat16 = mind_ir_pb2.TensorProto.DataType.BFLOAT16
     assert Counter(found) == {("Conv2D", bfloat16): 46, ("MatMul", bfloat16): 4}

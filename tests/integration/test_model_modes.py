@@ -1,4 +1,4 @@
-"""The detector in graph mode and operator by operator, on a canvas of 64 x 96."""
+"""The detector in graph mode and in PyNative mode, on a canvas of 64 x 96."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.helpers.small_detector import CANVAS, NUM_CLASSES, PROPOSALS, small_b
 
 @pytest.fixture(scope="module")
 def inference():
-    """Boxes and scores of the two images, in graph mode and operator by operator."""
+    """Boxes and scores of the two images in graph mode and in PyNative mode."""
     ms.set_device("CPU")
     cfg = small_config()
     network = build_detector(cfg, NUM_CLASSES)

@@ -1,4 +1,4 @@
-"""The graphs of training, with its gradients, and of inference: which operators they are made of, as Ascend and GPU run them."""
+"""The operators in the graphs of training, with gradients, and inference, as they run on Ascend and GPU."""
 import functools
 import re
 import sys
@@ -17,15 +17,15 @@ from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.ascend_operators import APPROXIMATE, CONVERTER, INPUT_TYPES, LIMITS, ON_AI_CPU, in_converter
 from tests.helpers.small_detector import CANVAS, NUM_CLASSES, OLDER_RECIPE, small_batch, small_config
 
-# Operators that are documented under the name of the function that creates them.
+# Operators documented under the name of the function that creates them.
 DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "ReduceAll": "all", "SumExt": "sum",
                  "Divs": "div", "Muls": "mul", "LessScalar": "less", "AddScalar": "add", "EqScalar": "equal",
                  "SplitWithSize": "split", "ZerosLikeExt": "zeros_like"}
-# The gradients of documented operators, which have no documentation of their own.
+# Gradients of documented operators; the gradients have no separate documentation.
 GRADIENT = re.compile(r"\w+Grad(V2)?|\w+Backprop\w+")
 # Nodes of the graph that no device computes.
 STRUCTURE = {"Constant", "Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState"}
-# Why an operator with a limit is there nevertheless.
+# Reasons to use an operator despite its restriction.
 EXCEPTIONS = {
     "NMSWithMask": "src.config.checks.check_device_limits refuses more boxes",
     "TopK": "it sorts: test_the_best_are_sorted",
@@ -38,7 +38,7 @@ CASES = {"default": {}, "older recipe, torchvision's stem": {**OLDER_RECIPE, "ba
 
 
 class WithGradients(nn.Cell):
-    """Losses, and the gradients of the weights."""
+    """Computes the losses and the gradients of the weights."""
 
     def __init__(self, forward):
         super().__init__(auto_prefix=False)
@@ -74,13 +74,13 @@ def exported(what, case, folder):
 
 
 def operators(model):
-    """Names of the operators of a graph."""
+    """Return the names of the operators in a graph."""
     nodes = [node for graph in (model.graph, *model.functions) for node in graph.node]
     return {re.sub(r"^REF::|:\d+$", "", node.op_type) for node in nodes} - STRUCTURE
 
 
 def documented_platforms(name):
-    """The platforms that MindSpore's documentation of an operator lists."""
+    """Return the platforms that MindSpore's documentation of an operator lists."""
     snake = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
     for known in (name, snake, DOCUMENTED_AS.get(name, "")):
         found = re.search(r"Supported Platforms:\s*\n\s*(.*)", getattr(getattr(ops, known, None), "__doc__", None) or "")
@@ -98,7 +98,7 @@ def test_operators_are_documented_for_all_devices(graph):
 
 
 def test_operators_run_on_the_ai_cores(graph):
-    """None of those that fall to the AI CPU, or have limits, but the EXCEPTIONS."""
+    """No operator runs on the AI CPU or has restrictions, except for EXCEPTIONS."""
     assert {name: LIMITS[name] for name in operators(graph) & set(LIMITS) - set(EXCEPTIONS)} == {}
 
 
@@ -113,7 +113,7 @@ def test_the_best_are_sorted(graph):
 
 
 def test_no_float64(graph):
-    """Which no AI core computes."""
+    """No AI core computes float64."""
     def types(attribute):
         yield from (tensor.data_type for tensor in attribute.tensors)
         for value in attribute.values:
@@ -126,9 +126,9 @@ def test_no_float64(graph):
 
 @pytest.fixture
 def float16_only_calls(monkeypatch, tmp_path_factory):
-    """[(operator, module that calls it, array)] of training step and inference, for operators that a chip has in float16 only.
+    """Return [(operator, calling module, array)] of a training step and inference, for operators with only float16 on a chip.
 
-    The images are large enough for priorities beyond 2048 and coordinates that float16 rounds.
+    The images are large enough for priorities above 2048 and coordinates that float16 rounds.
     """
     names = {name for own in INPUT_TYPES.values() for name, types in own.items() if types == {"float16"}}
     calls = []
@@ -163,7 +163,7 @@ def float16_only_calls(monkeypatch, tmp_path_factory):
 
 
 def test_what_910a_computes_in_float16_is_exact_or_known_to_be_approximate(float16_only_calls):
-    """Every number is one of float16, but for the inputs APPROXIMATE, each of which does occur."""
+    """Every number is exact in float16, except for the inputs in APPROXIMATE, which all occur."""
     rounded = set()
     for name, module, values in float16_only_calls:
         columns = {"boxes": values[:, :4], "ranks": values[:, 4:]} if name == "NMSWithMask" else {"all": values}
@@ -177,7 +177,7 @@ def test_what_910a_computes_in_float16_is_exact_or_known_to_be_approximate(float
 
 
 def test_the_list_is_that_of_the_package():
-    """ON_AI_CPU is what the installed MindSpore's converter for Ascend names, where the package has one."""
+    """ON_AI_CPU equals the list in the installed MindSpore's converter for Ascend, if the package contains one."""
     package = Path(ms.__file__).parent
     if not (package / CONVERTER).is_file():
         pytest.skip("this MindSpore has no plugin for Ascend")

@@ -1,4 +1,4 @@
-"""The small detector is trained for some steps, on a canvas of 64 x 96, operator by operator."""
+"""Train the small detector for some steps on a canvas of 64 x 96, in PyNative mode."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def values(network):
 
 
 def untrained():
-    """A network with a frozen stem and first stage, its TrainingForward and a training step of that."""
+    """A network with frozen stem and first stage, its TrainingForward and a training step."""
     cfg = small_config(frozen_2stage=True)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
@@ -43,7 +43,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
         assert losses.shape == (5,)
         np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)
         history.append(losses)
-    # Untrained: log 2 an anchor, log (K + 1) a RoI, as all logits are close to 0.
+    # Before training all logits are close to 0: log 2 per anchor and log (K + 1) per RoI.
     np.testing.assert_allclose(history[0][[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
     assert history[-1][0] < 0.9 * history[0][0]
     for name, value in values(network).items():
@@ -52,7 +52,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
 
 
 def test_a_batch_without_any_box_is_background():
-    """All anchors and RoIs are negative: log 2 and log (K + 1) before training, less after it, and no box loss."""
+    """All anchors and RoIs are negative: losses log 2 and log (K + 1) before training, less after it, and no box loss."""
     network, _, step = untrained()
     image, valid_size, boxes, labels, mask, *priorities = small_batch()
     empty = [image, valid_size, boxes, labels, Tensor(np.zeros(mask.shape, bool)), *priorities]

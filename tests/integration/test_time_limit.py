@@ -1,4 +1,4 @@
-"""A test that hangs fails after its time limit, and none of the processes that it has started stays."""
+"""A hanging test fails after its time limit, and all processes that it started are ended."""
 import os
 import subprocess
 import sys
@@ -15,4 +15,4 @@ def test_a_test_that_hangs(tmp_path):
     assert done.returncode == 1 and "Timeout" in done.stdout and "1 failed" in done.stdout, done.stdout + done.stderr
     ids = [int(word) for name in ("stays", "leaves") for word in (tmp_path / name).read_text().split()]
     assert len(ids) == 4 and all(map(has_ended, ids))
-    assert done.stderr.count("which a test had left running") == 1  # the child whose parent had ended
+    assert done.stderr.count("which a test had left running") == 1  # the child process whose parent had exited

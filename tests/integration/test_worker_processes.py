@@ -1,4 +1,4 @@
-"""MindSpore's worker processes, with max_rowsize: they end when the loader does, and when the program does."""
+"""MindSpore's worker processes, with max_rowsize, exit when the loader ends and when the program exits."""
 import os
 import subprocess
 import sys
@@ -14,20 +14,20 @@ from src.distributed import SingleProcess
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_networks import tiny_config
 
-# MindSpore starts no more workers than there are processors.
+# MindSpore starts at most one worker per processor.
 pytestmark = pytest.mark.skipif(os.cpu_count() < 2, reason="with one processor there are no worker processes")
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """The folder of a small data set."""
+    """Folder of a small data set."""
     folder = tmp_path_factory.mktemp("workers") / "shapes"
     ensure_shapes(str(folder), train_images=12, val_images=1, height=64, width=64, seed=0)
     return folder
 
 
 def loader_of(folder):
-    """A training loader with two worker processes, which has far more batches than these tests wait for."""
+    """Return a training loader with two worker processes and far more batches than these tests use."""
     cfg = tiny_config(num_workers=2, max_rowsize=8, epochs=500, data__dataset_dir=str(folder), data__draw_shapes=None)
     return TrainLoader(open_training_set(cfg, SingleProcess()), cfg)
 
@@ -56,7 +56,7 @@ for batch in loader_of(sys.argv[1]).batches():
 
 
 def end_with_workers(folder, then, status):
-    """Run PROGRAM, with `then` after the first batch, to its end: it must have that status and leave no process behind."""
+    """Run PROGRAM to its end, with `then` after the first batch; it must exit with the given status and leave no process."""
     with subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), then], cwd=ROOT, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as program:
         children = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
@@ -71,7 +71,7 @@ def end_with_workers(folder, then, status):
 
 
 def test_none_is_left_behind_however_the_program_ends(shapes):
-    """Three programs side by side, as each waits for its workers most of the time."""
+    """Three programs run at the same time, because each spends most of the time waiting for its workers."""
     with ThreadPoolExecutor() as pool:
         ends = [pool.submit(end_with_workers, shapes, then, status)
                 for then, status in (("sys.exit(0)", 0), ("raise KeyError('x')", 1), ("time.sleep(99)", -9))]

@@ -1,7 +1,7 @@
-"""What two ranks must agree on, each asserting it: means of statistics, and steps that overflow on one of them.
+"""Assert on two ranks that they agree: on means of statistics, and on steps that overflow on one rank.
 
-agreement.py [DEVICE]: with the all-reduce of DEVICE, Ascend, GPU or CPU (the default). A CPU can run the all-reduce of Ascend
-and GPU if msrun or a rank table starts the ranks.
+agreement.py [DEVICE]: with the all-reduce of DEVICE, Ascend, GPU or CPU (default). A CPU can run the all-reduce of Ascend and
+GPU if msrun or a rank table starts the ranks.
 """
 import sys
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def check_statistics(group):
 
 
 class Forward(nn.Cell):
-    """The loss of one weight w on the input x: (w x,)."""
+    """Return the loss (w x,) of one weight w on the input x."""
 
     def __init__(self):
         super().__init__()
@@ -54,12 +54,12 @@ def build(group, device_target, all_reduce=None):
 def check_steps(group, device_target):
     forward, scaler, step = build(group, device_target)
 
-    # Gradients 1 and 3: their mean is 2, the mean of the losses 2 and 6 is 4.
+    # Gradients 1 and 3 have the mean 2, losses 2 and 6 the mean 4.
     losses, applied = step(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
     assert applied and losses.tolist() == [4.0]
     assert forward.layer.weight.asnumpy() == 0.0
 
-    # Rank 1 alone overflows.
+    # Only rank 1 overflows.
     losses, applied = step(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
     assert not applied and np.isnan(losses).all()  # the weight is 0
     assert forward.layer.weight.asnumpy() == 0.0
@@ -67,14 +67,14 @@ def check_steps(group, device_target):
 
 
 def check_flags(group):
-    """Chips whose flags only their own ranks see, whatever the gradients: in the second step that of rank 1 is set."""
+    """Test chips whose flags only one rank sees, whatever the gradients: the flag of rank 1 is set in the second step."""
     forward, scaler, step = build(group, "Ascend", AllReduce())
     set_in = {1} if group.rank == 1 else {}
     for number, expected in enumerate((True, False, True)):
         clear = Tensor(number not in set_in)
         with mock.patch("src.train.overflow.amp.all_finite", lambda _, clear=clear: clear):
             assert step(CANVAS, [(Tensor([[1.0]], ms.float32),)])[1] is expected
-    # From 2 by two gradients of 1.
+    # The weight starts at 2; two gradients of 1 are applied.
     assert forward.layer.weight.asnumpy() == 0.0 and scaler.scale_value.asnumpy() == 4.0
 
 

@@ -1,4 +1,4 @@
-"""FOLDER NUMBER: convolve with the kernels, after NUMBER processes that were started with FOLDER have found them.
+"""FOLDER NUMBER: convolve with the kernels after NUMBER processes started with FOLDER have loaded them.
 
 Prints the path of the kernels and the sum of a convolution of ones.
 """

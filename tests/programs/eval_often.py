@@ -1,4 +1,4 @@
-"""eval.py, but it reports its progress ten times a second."""
+"""Run eval.py with progress output ten times per second."""
 import runpy
 import sys
 from pathlib import Path

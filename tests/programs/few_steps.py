@@ -1,5 +1,5 @@
-"""A few training steps: few_steps.py CONFIG STEPS BATCH_SIZE ACCUMULATE_STEPS OUT writes the first gradients and the last
-weights, on rank 0."""
+"""Train a few steps: few_steps.py CONFIG STEPS BATCH_SIZE ACCUMULATE_STEPS OUT. Rank 0 writes the first gradients and the last
+weights."""
 import itertools
 import sys
 
@@ -22,7 +22,7 @@ def main(args, group, _):
     cfg = load_config(config, [(key, value, "test") for key, value in settings.items()])
     cfg = set_up_device(cfg, group)
     dataset = open_training_set(cfg, group)
-    # From another seed on each rank: rank 0's weights are for all.
+    # Each rank uses another seed: all ranks must get the weights of rank 0.
     network = build_detector(with_settings(cfg, {"seed": 5 + group.rank}), len(dataset.names))
     step = TrainStep(network, cfg, len(dataset.names), group)
     broadcast_parameters(group, step.parameters())

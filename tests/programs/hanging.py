@@ -1,4 +1,4 @@
-"""A test that hangs, run by tests/integration/test_time_limit.py. It writes the ids of the processes that it has started."""
+"""A hanging test, run by tests/integration/test_time_limit.py. It writes the ids of the processes that it starts."""
 import os
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ time.sleep(600 if sys.argv[1] == "stays" else 0)
 
 @pytest.fixture
 def started():
-    """Processes with children, all of whose ids are written. Their start does not count in the time limit."""
+    """Processes with children; the ids of all are written. The time limit does not include their start."""
     folder = Path(os.environ["IDS_FOLDER"])
     for word in ("stays", "leaves"):
         Script(["-c", PARENT, word], folder / word, folder / f"{word}.errors")

@@ -1,4 +1,4 @@
-"""Rank 1 fails as the argument says while the others wait for it."""
+"""Rank 1 fails in the way given as argument while the remaining ranks wait for it."""
 import os
 import signal
 import sys

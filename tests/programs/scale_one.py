@@ -1,4 +1,4 @@
-"""Calls graphs in the order of the arguments, FOLDER NAME=FACTOR ...: each multiplies 1 by its factor and prints the product."""
+"""Call graphs in the order of the arguments, FOLDER NAME=FACTOR ...: each multiplies 1 by its factor and prints the product."""
 import sys
 
 import mindspore as ms
@@ -9,7 +9,7 @@ from src.config.command_line import parse_train_args
 
 
 class Scale(nn.Cell):
-    """Multiplication by a number that is a constant of the graph."""
+    """Multiplies by a factor that is a constant of the graph."""
 
     def __init__(self, factor):
         super().__init__()

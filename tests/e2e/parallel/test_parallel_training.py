@@ -1,6 +1,6 @@
 """Several processes train like one: gradients, weights, running statistics, data shards, resuming with another number of ranks.
 
-The same holds for micro-batches. Training also stops early on all processes.
+The same holds for micro-batches. Training also stops early on all processes."""
 import json
 import shutil
 

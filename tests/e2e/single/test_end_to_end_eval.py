@@ -101,7 +101,7 @@ def test_batches_that_do_not_divide_the_images_and_pynative_mode(workspace, run,
     rows, others = (detections(read_json(workspace, mode, "eval", "bbox_results.json"))
                     for mode in ("graph", "pynative"))
     assert len(rows) == len(others) > 0
-    # The order may differ if scores are nearly equal, so each detection is compared with the closest one in the other file.
+    # The order may differ if scores are nearly equal, so each detection is compared with the closest one in the second file.
     distances = np.abs((rows[:, None] - others) / [1, 1, 1e-3, 0.01, 0.01, 0.01, 0.01]).max(axis=2)
     assert distances.min(axis=0).max() < 1 and distances.min(axis=1).max() < 1
 

@@ -11,7 +11,7 @@ SHAPES = {"train_images": 3, "val_images": 1, "height": 64, "width": 64, "seed":
 
 @pytest.fixture(scope="package")
 def data_folder(tmp_path_factory):
-    """The folder of a data set of three training images and one for validation."""
+    """Folder of a data set with three training images and one validation image."""
     folder = tmp_path_factory.mktemp("bad_input") / "shapes"
     ensure_shapes(str(folder), **SHAPES)
     return folder
@@ -19,13 +19,13 @@ def data_folder(tmp_path_factory):
 
 @pytest.fixture
 def coco(data_folder):
-    """The content of the training annotations, to be spoilt."""
+    """Content of the training annotations, which tests damage."""
     return json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
 
 
 @pytest.fixture
 def refused(data_folder, tmp_path, monkeypatch, capfd):
-    """A function that runs a script with flags and -o settings, and returns the one sentence that it ends with."""
+    """A function that runs a script with flags and -o settings, and returns the sentence of its error."""
     def run(script, *flags, **settings):
         overrides = {"data.dataset_dir": data_folder, "data.draw_shapes": None, "data.target_size": "[64,64]"}
         overrides.update((key.replace("__", "."), value) for key, value in settings.items())

@@ -1,4 +1,4 @@
-"""The corpus, annotation files: what is wrong with each, and the decisive parts of the sentence that refuses it."""
+"""Bad annotation files: the error in each file, and the decisive parts of the error message."""
 import json
 import os
 
@@ -11,7 +11,7 @@ from tests.helpers.sentences import assert_says, refusal
 ABSENT = object()
 DEEP = json.loads("[" * 400 + "]" * 400)
 
-# A place in a good file, what stands there instead, what the sentence says.
+# Path inside a good file, its new value, parts of the error message.
 SPOILT = {
     "images are an object": ("images", {}, "no list 'images'"),
     "images are null": ("images", None, "no list 'images'"),
@@ -68,7 +68,7 @@ SPOILT = {
     "a category name of a list": ("categories.0.name", ["cat"], "the name ['cat']: a text"),
 }
 
-# The bytes of a file, and what the sentence says.
+# The bytes of a file, and a part of the error message.
 RAW = {
     "empty": (b"", "not valid JSON: Expecting value"),
     "only white space": (b" \n\n", "not valid JSON"),
@@ -92,7 +92,7 @@ RAW = {
 
 
 def spoil(content, place, value):
-    """Put `value` at a dotted place of nested lists and dicts."""
+    """Set the value at a dotted path of nested lists and dicts."""
     *parents, last = [int(key) if key.isdigit() else key for key in place.split(".")]
     for key in parents:
         content = content[key]
@@ -126,14 +126,14 @@ def test_an_integer_of_too_many_digits(coco, data_folder, tmp_path, capfd):
     path = tmp_path / "digits.json"
     path.write_text(json.dumps(coco).replace('"width": 64', '"width": ' + "9" * 100_000, 1))
     sentence = refusal(lambda: load_coco(str(path), str(data_folder / "train2017")), capfd)
-    # By the interpreter's own limit, where it has one.
+    # The interpreter's limit applies, if it has one.
     assert str(path) in sentence and ("4300 digits" in sentence or "positive integers" in sentence) and len(sentence) < 500
 
 
 def test_a_file_beyond_reason_is_not_read(data_folder, tmp_path, capfd):
     path = tmp_path / "sparse.json"
     with open(path, "wb") as file:
-        os.truncate(file.fileno(), MAX_BYTES + 1)  # takes no room on the disk
+        os.truncate(file.fileno(), MAX_BYTES + 1)  # a sparse file, which needs no disk space
     assert_says(refusal(lambda: load_coco(str(path), str(data_folder / "train2017")), capfd),
                 [str(path), f"{MAX_BYTES + 1} bytes", "split the data set"])
 
@@ -141,5 +141,5 @@ def test_a_file_beyond_reason_is_not_read(data_folder, tmp_path, capfd):
 def test_a_folder_and_a_file_that_cannot_be_read(data_folder, capfd):
     images = str(data_folder / "train2017")
     assert_says(refusal(lambda: load_coco(images, images), capfd), [images, "is not a file"])
-    if os.path.exists("/proc/self/mem"):  # a file whose first bytes nobody can read, root included
+    if os.path.exists("/proc/self/mem"):  # its first bytes cannot be read, even by root
         assert_says(refusal(lambda: load_coco("/proc/self/mem", images), capfd), ["/proc/self/mem cannot be read: "])

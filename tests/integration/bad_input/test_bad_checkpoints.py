@@ -1,4 +1,4 @@
-"""The corpus, checkpoints: files that are none, damaged ones, those of other networks, and what stands in a file's place."""
+"""Bad checkpoints: files of other formats, damaged files, checkpoints of other networks, and folders instead of files."""
 import io
 import json
 import os
@@ -20,7 +20,7 @@ WEIGHTS = {"weight": np.arange(10_000, dtype=np.float32).reshape(100, 100), "bia
 
 
 class Harmful:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -38,20 +38,20 @@ def whole(tmp_path_factory):
 
 
 def zipped_pickle(path, proof):
-    """A .pth file as PyTorch writes it."""
+    """Write a .pth file in PyTorch's format."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Harmful(proof)))
         archive.writestr("archive/version", "3\n")
 
 
 def written(save, *arrays, **named):
-    """The bytes of NumPy's own formats."""
+    """Return the bytes of a file in one of NumPy's formats."""
     buffer = io.BytesIO()
     save(buffer, *arrays, **named)
     return buffer.getvalue()
 
 
-# What writes the file, given its path, a good file's bytes and a path that must not come to be.
+# Functions that write the file, given its path, a good file's bytes and a path that must not be created.
 FILES = {
     "empty": lambda path, whole, proof: path.write_bytes(b""),
     "one byte": lambda path, whole, proof: path.write_bytes(whole[:1]),
@@ -113,7 +113,7 @@ def test_what_is_no_file(refused, tmp_path):
 
 @pytest.mark.parametrize("numbers", [{}, {"epoch_num": 3, "step_num": 7}])
 def test_checkpoints_of_another_network(refused, tmp_path, numbers):
-    """Also with the numbers that other programs store beside the weights."""
+    """The error message is the same if the file also has numbers, as other programs store them."""
     path = tmp_path / "other.ckpt"
     ms.save_checkpoint([{"name": "conv.weight", "data": ms.Tensor(np.zeros((3, 4), np.float32))}], str(path),
                        append_dict=numbers)
@@ -132,7 +132,7 @@ def three_classes(tmp_path_factory):
 
 
 def test_checkpoints_of_another_number_of_classes(refused, three_classes):
-    """eval.py needs every layer, those of the classes included."""
+    """eval.py needs every layer, including the layers that depend on the number of classes."""
     sentence = refused("eval.py", "--checkpoint_path", three_classes)
     assert_says(sentence, [f"{three_classes}: weight box_head.", "has shape (4, 256), but this network needs (5, 256)",
                            "the classes it was trained with"])

@@ -1,4 +1,4 @@
-"""The corpus, configuration files and flags: the YAML or the words, and the decisive parts of the sentence that refuses them."""
+"""Bad configuration files and flags: the YAML or the words, and the decisive parts of the error message."""
 import os
 
 import pytest
@@ -8,7 +8,7 @@ from src.config.command_line import parse_train_args
 from tests.helpers.sentences import assert_says, refusal
 
 NOT_PLAIN = "text without line ends and other characters that cannot be shown, not "
-# The YAML of a file, and what the sentence says besides the file's name.
+# The YAML of a file, and parts of the error message in addition to the file's name.
 YAML = {
     "a class to be built": ("data: !!python/object:os.system {}", "invalid YAML in line 1, column 7: could not determine"),
     "a function to be called": ("seed: !!python/object/apply:os.mkdir [PROOF]", "invalid YAML in line 1"),
@@ -29,7 +29,7 @@ YAML = {
     "a section inside itself": ("data: &d {data: *d}", "unknown key 'data.data'"),
     "lists in lists": ("lr: " + "[" * 1000, "invalid YAML in line 1"),
     "a number of 4,000 digits": ("seed: " + "9" * 4000, "seed must be at most 4294967295, not 99999"),
-    "a number of 100,000 digits": ("seed: " + "9" * 100_000, "a"),  # some Pythons refuse it themselves, with other words
+    "a number of 100,000 digits": ("seed: " + "9" * 100_000, "a"),  # some Python versions reject it with a different message
     "a base that is a number": ("__BASE__: 7", "__BASE__ must be a file name or a list of file names, not 7"),
     "a base with a NUL": ('__BASE__: "a\\0b"', "__BASE__ must be a file name or a list"),
     "a base that is a folder": ("__BASE__: .", ["which __BASE__ of", "is not a file; check the path"]),
@@ -89,7 +89,7 @@ YAML = {
     "a setting that only the program sets": ("config_file: x", "unknown key 'config_file'"),
 }
 
-# The words of a command line, and what the sentence says.
+# Command-line words, and parts of the error message.
 FLAGS = {
     "no such configuration": (["--config", "gone.yml"], "configuration file gone.yml does not exist; check the path"),
     "a folder as configuration": (["--config", "."], "configuration file . is not a file"),

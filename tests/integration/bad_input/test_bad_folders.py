@@ -1,4 +1,4 @@
-"""The corpus, folders, devices and sizes: what the scripts say before their first step."""
+"""Bad folders, devices and sizes: error messages of the scripts before the first step."""
 import json
 import os
 import shutil
@@ -70,7 +70,7 @@ def test_the_status_of_the_process_and_nothing_but_the_sentence():
 
 
 def test_a_path_of_two_lines_is_printed_in_one(tmp_path):
-    """As a process, whose standard error has an encoding that lacks most characters."""
+    """Runs as a process, because standard error must have an encoding that lacks most characters."""
     config = tmp_path / "zwei\nZeilen, 猫.yml"
     done = run_script("train.py", "--config", config, timeout=120, environment={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 1
@@ -78,7 +78,7 @@ def test_a_path_of_two_lines_is_printed_in_one(tmp_path):
 
 
 def test_a_file_name_that_the_terminal_lacks_is_logged(tmp_path):
-    """The image 猫.jpg cannot be read, and standard output is ASCII: one line names it, and training goes on to its end."""
+    """The image 猫.jpg cannot be read, and standard output is ASCII: one line names the image, and training continues."""
     folder = tmp_path / "shapes"
     ensure_shapes(str(folder), train_images=3, val_images=1, height=64, width=64, seed=0)
     path = folder / "annotations" / "instances_train2017.json"
@@ -151,7 +151,7 @@ def test_a_validation_image_that_cannot_be_read_is_found_before_training(refused
         shutil.copy(data_folder / "train2017" / "000001.jpg", path)
         annotations = folder / "annotations" / "instances_val2017.json"
         annotations.write_text(annotations.read_text().replace('"height": 64', '"height": 63'))
-    if damage == "missing":  # of the only image
+    if damage == "missing":  # the only image is missing
         assert_says(refused("train.py", "--run_eval", "True", data__dataset_dir=folder), "None of the first 1 images")
         return
     sentence = refused("train.py", "--run_eval", "True", data__dataset_dir=folder)
@@ -181,7 +181,7 @@ def test_a_folder_for_graphs_that_cannot_be_made(refused, tmp_path):
 
 
 def test_a_canvas_that_is_no_multiple_of_32_is_rounded_up_and_said():
-    """By a process, on which nothing else follows: the data set is missing."""
+    """Runs as a process, which exits early because its results folder cannot be created."""
     done = run_script("train.py", "--config", TINY, "--save_dir", "/proc/out", "-o", "data.target_size=[60,100]", timeout=60)
     assert done.returncode == 1
     said = done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The corpus, image files: bombs, damage, no images. Each is a bad image with a reason, found before it takes memory."""
+"""Bad image files: decompression bombs, damaged files, other formats. Each is reported with a reason before it uses memory."""
 import io
 import os
 import struct
@@ -13,12 +13,12 @@ from src.dataset.image import MAX_FILE_BYTES, UnreadableImageError, read_image
 from src.environment import MAX_IMAGE_PIXELS
 from tests.helpers.sentences import assert_says
 
-SIDE = 12_000  # its square is just beyond the limit
+SIDE = 12_000  # SIDE * SIDE is just above the limit
 LIMIT = str(MAX_IMAGE_PIXELS)
 
 
 def png(width, height, rows=0, bits=8):
-    """A grey PNG file that claims a size, with so many black rows."""
+    """Return a grey PNG file whose header has the given size, with `rows` black rows."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     packer = zlib.compressobj(9)
@@ -29,7 +29,7 @@ def png(width, height, rows=0, bits=8):
 
 
 def saved(kind, **options):
-    """A black image of SIDE x SIDE in the words of PIL; one bit a pixel where the format has it."""
+    """Return a black image of SIDE x SIDE in a format of PIL, with one bit per pixel if the format supports it."""
     buffer = io.BytesIO()
     Image.new("1" if kind in ("TIFF", "GIF") else "L", (SIDE, SIDE)).save(buffer, kind, **options)
     return buffer.getvalue()
@@ -45,7 +45,7 @@ def webp():
     return b"RIFF" + struct.pack("<I", 12 + len(data)) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
 
 
-# What makes the file, and what the reason says.
+# Functions that return the file, and a part of the reason.
 BOMBS = {
     "PNG that fills what it claims": (lambda: png(SIDE, SIDE, SIDE), [f"has {SIDE}x{SIDE}", LIMIT]),
     "PNG that claims alone": (lambda: png(2**31 - 1, 2**31 - 1), ["has 2147483647x2147483647", LIMIT]),
@@ -64,7 +64,7 @@ BOMBS = {
     "Sun raster": (lambda: struct.pack(">8I", 0x59A66A95, SIDE, SIDE, 24, 0, 1, 0, 0) + bytes(99), ["more pixels than", LIMIT]),
 }
 
-# The bytes of a file for which the annotations say 48 x 64, and what the reason says.
+# The bytes of a file whose size is 48 x 64 in the annotations, and a part of the reason.
 DAMAGED = {
     "empty": (b"", "the file is empty"),
     "text": (b"not found", "cannot be decoded"),
@@ -105,7 +105,7 @@ def test_files_that_are_no_good_images(name, tmp_path, capfd):
     path = tmp_path / "image"
     path.write_bytes(content)
     assert part in reason(path, 48, 64)
-    # libpng has a word on what was made to mislead it.
+    # libpng may print warnings about the manipulated files.
     assert all(line.startswith("libpng ") for line in capfd.readouterr().err.splitlines())
 
 
@@ -130,14 +130,14 @@ def test_the_largest_image_is_decoded(tmp_path):
 
 
 def test_the_limit_of_opencv_is_this_programs():
-    """It holds for formats whose headers only OpenCV reads, and is read while OpenCV is imported."""
+    """The limit holds for formats whose headers only OpenCV reads. OpenCV reads the limit when it is imported."""
     assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == LIMIT
     with pytest.raises(cv2.error, match="CV_IO_MAX_IMAGE_PIXELS"):
         cv2.imdecode(np.frombuffer(bmp(), np.uint8), cv2.IMREAD_COLOR)
 
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path):
-    os.mkfifo(tmp_path / "pipe")  # to open it would wait for a writer
+    os.mkfifo(tmp_path / "pipe")  # opening it would block until a process writes
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name in ("pipe", "endless", "."):
         assert reason(tmp_path / name, 48, 64) == "cannot be opened (not a regular file)"

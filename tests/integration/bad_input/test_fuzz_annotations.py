@@ -1,5 +1,5 @@
-"""Random damage to a good annotation file, and random lists of files: either data sets that train and are scored, or one
-sentence."""
+"""Random damage to a good annotation file, and random lists of files. The result is a data set that trains and is evaluated, or
+one error message."""
 import contextlib
 import io
 import itertools
@@ -35,7 +35,7 @@ CFG = configuration()
 
 @pytest.fixture(scope="module")
 def good(data_folder):
-    """The text of a small file of two images with three boxes, and its path, to be written over."""
+    """The text of a small file with two images and three boxes, and a path that tests overwrite."""
     content = json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
     images = content["images"][:2]
     of_first = [row for row in content["annotations"] if row["image_id"] == 1]
@@ -50,7 +50,7 @@ def good(data_folder):
 
 
 def use(path, image_dir):
-    """What training and evaluation do with a data set before and after the network."""
+    """Run the code that uses a data set in training and evaluation before and after the network."""
     logger = set_up_logging()
     dataset = load_coco(str(path), str(image_dir))
     logger.info("%d classes: %s", len(dataset.names), ", ".join(dataset.names))
@@ -60,7 +60,7 @@ def use(path, image_dir):
 
 
 def check_rows(loader):
-    """Look at the loader's first batches."""
+    """Check the loader's first batches."""
     for batch in itertools.islice(loader.batches(), 3):
         row = {name: np.asarray(column)[0] for name, column in batch._asdict().items()}
         assert row["image"].shape == (64, 64, 3) and row["image_id"].dtype == np.int64
@@ -69,7 +69,7 @@ def check_rows(loader):
 
 
 def score_one_box(dataset):
-    """Score an empty result, and one of the first image's first class; the numbers must be such as JSON has."""
+    """Score an empty result, and a detection of the first class in the first image. The numbers must be valid in JSON."""
     ids = [record.image_id for record in dataset.records]
     box = np.float32([[1, 1, 20, 30]])
     rows = result_rows(ids[0], box, np.float32([0.5]), np.array([0]), dataset.category_ids)
@@ -85,10 +85,10 @@ def outcome(content, good, image_dir):
 
 
 def finish(action):
-    """Run `action` as the scripts run; fails unless it passes or says one sentence. Returns whether it passed."""
+    """Run `action` like the scripts; fails unless it succeeds or prints one sentence. Returns whether it succeeded."""
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # NumPy's would be lines on standard error
+        warnings.simplefilter("error", RuntimeWarning)  # NumPy's warnings would be lines on standard error
         status = run(lambda *_: action(), lambda: None)
         logging.getLogger("faster_rcnn").handlers = []
     out.flush()
@@ -121,7 +121,7 @@ def test_random_bytes(data, good, data_folder):
 
 
 def use_lists(settings):
-    """What training and evaluation do with the data sets of a configuration before the network."""
+    """Run the code that uses the data sets of a configuration before the network in training and evaluation."""
     set_up_logging()
     cfg = configuration(**settings)
     dataset = open_training_set(cfg, SingleProcess())
@@ -133,7 +133,7 @@ def use_lists(settings):
 
 @st.composite
 def parts(draw, text, folder):
-    """A list of annotation files in `folder`, some of them spoilt, with other classes, without boxes or missing."""
+    """Return a list of annotation files in `folder`, some of them damaged, with other classes, without boxes or missing."""
     names = []
     for number in range(draw(st.integers(1, 3))):
         content = json.loads(text)

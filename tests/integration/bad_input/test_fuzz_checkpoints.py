@@ -1,4 +1,4 @@
-"""Random damage to a checkpoint without checksum: either tensors, or a ValueError; the process must not die."""
+"""Random damage to a checkpoint without checksum. The result is tensors or a ValueError; the process must not crash."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    """The bytes of a good checkpoint with numbers and a text beside its tensors."""
+    """The bytes of a good checkpoint with numbers and a text in addition to its tensors."""
     path = folder / "whole.ckpt"
     ms.save_checkpoint([{"name": name, "data": ms.Tensor(data)} for name, data in TENSORS.items()], str(path),
                        append_dict={"epoch": 3, "lr": 0.5, "program": "another"})
@@ -54,7 +54,7 @@ def test_large_tensors_in_several_entries(folder):
     ("Float32", (3, 4), 47), ("Float32", (3, 4), 4800), ("Float32", (2**31, 2**31), 4), ("Float32", (-1, 4), 16),
     ("Float99", (3,), 12), ("", (3,), 12)])
 def test_tensors_that_are_not_what_they_say(kind, shape, size, folder):
-    """With some of these, mindspore.load_checkpoint damages the heap."""
+    """With some of these files, mindspore.load_checkpoint corrupts the heap."""
     checkpoint = Checkpoint()
     entry = checkpoint.value.add()
     entry.tag, entry.tensor.tensor_type, entry.tensor.tensor_content = "w", kind, bytes(size)

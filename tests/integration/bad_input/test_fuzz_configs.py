@@ -1,4 +1,4 @@
-"""Random damage to the shipped configurations: either a configuration that can be written and read again, or one sentence."""
+"""Random damage to the shipped configurations. The result can be written and read again, or it is one error message."""
 import contextlib
 import copy
 import io
@@ -27,13 +27,13 @@ FRAGMENTS = [
 
 
 def outcome(path, load, tmp_path):
-    """Load as the scripts do; fails unless the result survives being written and read, or there is one sentence."""
+    """Load a file like the scripts; fails unless the result can be written and read again, or there is one sentence."""
     loaded, err = [], io.StringIO()
     with contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("error")
         status = run(lambda *_: loaded.append(load(path)), lambda: None)
     if status:
-        assert len(sentence_of(err.getvalue())) < 50_000  # it may quote long paths
+        assert len(sentence_of(err.getvalue())) < 50_000  # it may contain long paths
         return
     assert err.getvalue() == ""
     [cfg] = loaded
@@ -44,7 +44,7 @@ def outcome(path, load, tmp_path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the shipped files, where a fuzzed one finds its bases."""
+    """A folder with the shipped files, so that a fuzzed file finds its bases."""
     folder = tmp_path_factory.mktemp("configs")
     for path in SHIPPED:
         copy = folder / path.relative_to(ROOT / "config")
@@ -82,7 +82,7 @@ def test_random_text(data, folder):
                                              "lr.milestones", "clip_grads", "data"])),
        value=st.one_of(TEXTS, VALUES.map(str), st.sampled_from(FRAGMENTS)))
 def test_random_overrides(key, value, folder):
-    # A word that begins with a dash is a flag, about which argparse says its own.
+    # A word that starts with a dash is a flag, for which argparse has its error messages.
     outcome(None, lambda _: parse_train_args(["-o", f"{key.lstrip('-')}={value}"]), folder)
 
 

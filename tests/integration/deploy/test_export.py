@@ -1,4 +1,4 @@
-"""export.py: files of the network alone compute what an evaluation computes, and nothing else is left behind."""
+"""export.py: exported files compute the same as an evaluation, and export.py leaves no other files behind."""
 import subprocess
 import sys
 
@@ -43,7 +43,7 @@ np.savez(sys.argv[3], boxes=boxes, scores=scores)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """The path of a tiny detector's weights."""
+    """Path of a tiny detector's weights."""
     ms.set_device("CPU")
     path = str(tmp_path_factory.mktemp("export") / "tiny.ckpt")
     write_checkpoint(path, {p.name: p for p in tiny_network(tiny_config()).get_parameters()})
@@ -51,10 +51,10 @@ def checkpoint(tmp_path_factory):
 
 
 def predicted(network, cfg, image, valid_size):
-    """The network's outputs as eval.py computes them, among which there must be some confident boxes to compare.
+    """Return the network's outputs as eval.py computes them, which must include some confident boxes to compare.
 
-    In fp32 without a graph, whose compilation takes the time; half precision, by MindSpore's operators as in the file, orders
-    proposals otherwise there.
+    In fp32 there is no graph, because compilation takes most of the time. Half precision uses MindSpore's operators like the
+    file, because other operators order proposals differently.
     """
     ms.set_context(mode=ms.GRAPH_MODE if cfg.mix else ms.PYNATIVE_MODE)
     run_network = (InferenceForward(to_mixed_precision(network), cfg, image.shape[1:3]).set_train(False) if cfg.mix
@@ -90,7 +90,7 @@ def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_fo
 
 
 def test_onnx_of_another_detector(tmp_path):
-    """Bottlenecks, nearest upsampling, torchvision's pooling in the stem, RoIs not aligned and on two levels, two images."""
+    """Bottlenecks, nearest upsampling, torchvision's stem pooling, unaligned RoIs on two levels, two images."""
     cfg = tiny_config(backbone__name="det_resnet50", backbone__in_channels=None, backbone__fpn__upsample_mode="nearest",
                       backbone__stem_pool="torchvision", bbox_head__roi_extractor__aligned=False,
                       bbox_head__roi_extractor__operator="roi_align",
@@ -100,7 +100,7 @@ def test_onnx_of_another_detector(tmp_path):
     path = str(tmp_path / "a.onnx")
     onnx_file.write(path, InferenceForward(network, cfg, (256, 256)), *inputs)
     boxes, scores = predicted(network, cfg, *inputs)
-    assert (scores.max(axis=2) == 0).any()  # of proposals that are too small
+    assert (scores.max(axis=2) == 0).any()  # some proposals are too small
     found_boxes, found_scores = onnx_file.run(path, [inputs])
     np.testing.assert_allclose(found_boxes, boxes, rtol=0, atol=5e-3)
     np.testing.assert_allclose(found_scores, scores, rtol=0, atol=1e-4)
@@ -108,7 +108,7 @@ def test_onnx_of_another_detector(tmp_path):
 
 @pytest.mark.parametrize(("writer", "suffix"), [(mindir, ".mindir"), (onnx_file, ".onnx")])
 def test_files_of_the_older_recipe(tmp_path, writer, suffix):
-    """The padding is black, proposals of all levels suppress each other and reach into the padding, boxes are not clipped."""
+    """Padding is black, NMS runs over proposals of all levels, proposals may be in the padding, and boxes are not clipped."""
     cfg = tiny_config(**OLDER_RECIPE)
     network, inputs = tiny_network(cfg), tiny_inputs(2)
     path = str(tmp_path / f"a{suffix}")
@@ -128,12 +128,12 @@ def test_onnx_takes_no_other_backbone_than_resnets(tmp_path):
 
 
 def test_failed_check_leaves_the_file_of_before(tmp_path):
-    """Weights that are not finite: no output can be compared."""
+    """The weights are not finite, so no output can be compared."""
     cfg = tiny_config()
     network, path = tiny_network(cfg), tmp_path / "a.onnx"
     network.box_head.deltas.bias.set_data(ms.Tensor(np.full(4 * NUM_CLASSES, np.nan, np.float32)))
     path.write_bytes(b"earlier")
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # as export.py does in fp32
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # export.py also uses it in fp32
     with pytest.raises(UserError, match="a.onnx is not written, .* 80 of 80 proposals without a counterpart"):
         export.export(str(path), onnx_file, InferenceForward(network, cfg, (64, 64)).set_train(False), [tiny_inputs(1)])
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"] and path.read_bytes() == b"earlier"
@@ -163,7 +163,7 @@ def test_the_folder_of_the_file_is_made(tmp_path):
 
 def test_a_batch_of_one_unless_a_flag_says_otherwise():
     flags = ["--config", str(TINY_DETECTOR), "--ckpt_path", "a.ckpt", "--image", "a.jpg", "b.jpg"]
-    cfg = parse_export_args(flags)  # the file has a batch of 2 for training
+    cfg = parse_export_args(flags)  # the file has batch size 2 for training
     assert (cfg.batch_size, cfg.checkpoint_path, cfg.image, cfg.file_format) == (1, "a.ckpt", ["a.jpg", "b.jpg"], "MINDIR")
     assert parse_export_args([*flags, "--batch_size", "3"]).batch_size == 3
     assert parse_export_args([*flags, "-o", "batch_size=4"]).batch_size == 4
@@ -192,7 +192,7 @@ def test_onnx_needs_its_packages(monkeypatch, package):
 
 
 def outputs(rows):
-    """Boxes (1, rows, 2, 4) and scores (1, rows, 2), far apart from row to row."""
+    """Return boxes (1, rows, 2, 4) and scores (1, rows, 2) that differ clearly between rows."""
     base = np.arange(rows, dtype=np.float32)
     boxes = np.broadcast_to((10 * base).reshape(1, rows, 1, 1), (1, rows, 2, 4)).copy()
     return boxes, np.broadcast_to((base / rows).reshape(1, rows, 1), (1, rows, 2)).copy()
@@ -208,7 +208,7 @@ def test_agreement_is_blind_to_the_order_and_sees_all_else():
     assert agreement((moved, scores), (boxes, scores)).box_difference == pytest.approx(0.005, rel=1e-2)
     moved[0, 3, 1, 2] += 1
     result = agreement((moved, scores), (boxes, scores))
-    assert result.alone == 2 and result.holds()  # one row of each side: a tie may do that
+    assert result.alone == 2 and result.holds()  # one row on each side, as a tie may cause
     moved[0, 4, 0, 0] += 1
     assert not agreement((moved, scores), (boxes, scores)).holds()
 
@@ -221,6 +221,6 @@ def test_agreement_of_few_rows_allows_no_exception():
     assert result.alone == 2 and not result.holds()
     with pytest.raises(UserError, match="a.mindir is not written, .* 2 of 80 proposals without a counterpart"):
         require_agreement("a.mindir", result)
-    # A row that stands twice in the one and once in the other.
+    # A row that occurs twice in one output and once in the expected output.
     doubled = np.r_[0, 0, 2:40]
     assert agreement((boxes[:, doubled], scores[:, doubled]), (boxes, scores)).alone == 1

@@ -1,4 +1,4 @@
-"""export.py: an ONNX file of the whole job finds what infer.py finds, on images of any size."""
+"""export.py: an ONNX file of the whole detector returns the same as infer.py, for images of any size."""
 import json
 
 import mindspore as ms
@@ -28,14 +28,14 @@ def one_image(**settings):
 
 
 def images(sizes=SIZES, seed=0):
-    """Drawn ones, and noise where an image is too small to draw on."""
+    """Generated images, or noise if an image is too small to draw on."""
     for number, size in enumerate(sizes):
         rng = np.random.default_rng([seed, number])
         yield draw_scene(rng, *size)[0] if min(size) >= 48 else rng.integers(0, 256, (*size, 3), np.uint8)
 
 
 def built(path, cfg):
-    """The file's detector and the predictor of a tiny network, operator by operator."""
+    """The detector of the file and the predictor of a tiny network, in PyNative mode."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = tiny_network(cfg)
     whole_file.write(str(path), network, cfg, ["cat", "dög", "猫"])
@@ -43,7 +43,7 @@ def built(path, cfg):
 
 
 def assert_equal(found, expected):
-    """Boxes within 1e-3 pixels, scores within 1e-5, labels the same and in the same order; there must be some."""
+    """Check that boxes agree within 1e-3 pixels, scores within 1e-5, and labels and order exactly; there must be some boxes."""
     assert len(expected[0]) > 10
     for values, others, tolerance in zip(found, expected, (2e-3, 1e-5, 0)):
         np.testing.assert_allclose(values, others, rtol=0, atol=tolerance)
@@ -96,8 +96,8 @@ def test_openvino_finds_the_same(tmp_path, settings):
 
 
 def test_what_travels_with_the_file(tmp_path):
-    """The names in any script; the digest changes with what decides on detections and with nothing else. Weights are stored once
-    for all canvases."""
+    """Class names in any script are stored. The digest changes exactly with the settings that affect detections. Weights are
+    stored once for all canvases."""
     cfg = one_image()
     built(tmp_path / "one.onnx", cfg)
     built(tmp_path / "two.onnx", one_image(data__target_size=[[64, 64], [32, 96]]))
@@ -113,7 +113,7 @@ def test_what_travels_with_the_file(tmp_path):
 
 
 def test_another_network_is_no_agreement(tmp_path):
-    """And nothing is left of the file."""
+    """The check fails and no file is left."""
     cfg = one_image(infer__conf_threshold=0.1)
     detect, predictor = built(tmp_path / "a.onnx", cfg)
     batches = of_several_sizes(list(images([(48, 64)])), 1)
@@ -140,7 +140,7 @@ def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
 
 
 def test_int8_is_nearly_the_same_detector(tmp_path):
-    """Smaller, in integers, with the names still there, and with nearly the same detections."""
+    """The file is smaller, has integers, still has the names, and finds nearly the same detections."""
     path, cfg = tmp_path / "a.onnx", one_image(infer__conf_threshold=0.1)
     detect, predictor = built(path, cfg)
     size, batches = path.stat().st_size, [image[None] for image in images([(64, 64)] * 6)]
@@ -168,7 +168,7 @@ def test_what_cannot_be_quantised(flags):
 
 
 class Listed:
-    """Detections that are known, in the place of a file and of a predictor."""
+    """Known detections, used instead of a file and of a predictor."""
 
     def __init__(self, cfg, *detections):
         self.cfg, self.detections = cfg, tuple(np.array(part) for part in detections)

@@ -1,4 +1,4 @@
-"""A tiny detector of the command line, trained for some steps, and what eval.py and infer.py find with it."""
+"""A tiny detector trained by the command line for some steps, and the detections of eval.py and infer.py with it."""
 import shutil
 
 import pytest
@@ -13,7 +13,7 @@ SHAPES = {"train_images": 8, "val_images": 4, "height": 64, "width": 64, "seed":
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory):
-    """A folder that goes with its checkpoints when the tests are over."""
+    """A folder that is deleted with its checkpoints after the tests."""
     folder = tmp_path_factory.mktemp("inference")
     yield folder
     shutil.rmtree(folder)
@@ -21,14 +21,14 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shapes(workspace):
-    """The folder of the data set."""
+    """Folder of the data set."""
     ensure_shapes(str(workspace / "shapes"), **SHAPES)
     return workspace / "shapes"
 
 
 @pytest.fixture(scope="session")
 def config(workspace, shapes, compiled):
-    """The path of the configuration."""
+    """Path of the configuration."""
     path = workspace / "tiny.yml"
     path.write_text(yaml.safe_dump({"__BASE__": str(TINY_DETECTOR), "epochs": 1, "compile_cache": compiled,
                                     "data": {"dataset_dir": str(shapes), "draw_shapes": SHAPES}}))
@@ -47,12 +47,12 @@ def run(config):
 
 @pytest.fixture(scope="session")
 def trained(workspace, run):
-    """The folder of a run of one epoch with an evaluation at its end."""
+    """Folder of a run of one epoch, with an evaluation at the end."""
     run("train.py", "--save_dir", workspace / "trained", "--run_eval", "True")
     return workspace / "trained"
 
 
 @pytest.fixture(scope="session")
 def checkpoint(trained):
-    """The path of its last checkpoint."""
+    """Path of the last checkpoint of `trained`."""
     return trained / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"

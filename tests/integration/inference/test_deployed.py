@@ -1,5 +1,5 @@
-"""A trained detector, exported and run by deploy/detect.py where neither MindSpore nor this project can be imported, finds, draws
-and lists what infer.py does."""
+"""deploy/detect.py with an exported detector finds, draws and lists the same as infer.py, where neither MindSpore nor this
+project can be imported."""
 import json
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers.paths import ROOT
 
-# The program, in an interpreter that refuses what its users do not have.
+# Runs the program in an interpreter that cannot import the packages its users do not have.
 ALONE = """
 import importlib.abc, runpy, sys
 class Refuse(importlib.abc.MetaPathFinder):
@@ -27,7 +27,7 @@ SIZES = [(64, 64), (300, 200), (130, 190), (33, 90), (90, 33), (1000, 700)]  # w
 
 @pytest.fixture(scope="module")
 def photographs(workspace, shapes):
-    """Images of many sizes, upright ones, one that EXIF turns upright, and one that is damaged."""
+    """Images of many sizes: some are upright, EXIF turns one of them upright, and one is damaged."""
     folder = workspace / "photographs"
     folder.mkdir()
     sources = sorted((shapes / "val2017").iterdir())
@@ -68,6 +68,6 @@ def test_detections_and_drawings_are_those_of_infer(workspace, run, checkpoint, 
         assert len(entry["detections"]) == len(wanted["detections"])
     drawings = [sorted(path.name for path in folder.iterdir()) for folder in (own, other)]
     assert drawings[0] == drawings[1] and len(drawings[0]) == 2 * len(SIZES) + 1
-    # A coordinate near a half may be rounded the other way.
+    # A coordinate near a half may be rounded in either direction.
     same = [(own / name).read_bytes() == (other / name).read_bytes() for name in drawings[0] if name != "detections.json"]
     assert sum(same) >= len(same) - 2

@@ -1,4 +1,4 @@
-"""Which images infer.py means, what drawings are called, which classes there are; and how it refuses."""
+"""infer.py: selection of images, names of drawings, class names, and error messages."""
 import json
 import logging
 import sys
@@ -70,7 +70,7 @@ def test_images_are_read_upright(tmp_path):
     image = np.zeros((20, 30, 3), np.uint8)
     image[:10] = (250, 0, 0)
     exif = Image.Exif()
-    exif[0x0112] = 8  # to be turned to the left
+    exif[0x0112] = 8  # the image must be turned to the left
     Image.fromarray(image).save(tmp_path / "a.jpg", exif=exif, quality=95)
     found = read_image(str(tmp_path / "a.jpg"))
     assert found.shape == (30, 20, 3)
@@ -95,7 +95,7 @@ def test_nothing_readable_is_an_error(folder, caplog):
 
 
 def save(path, names=None, classes=2):
-    """A checkpoint with the bias of a box head, which keeps `names`, a text."""
+    """Write a checkpoint with the bias of a box head and the class names `names`, a text."""
     ms.save_checkpoint([{"name": "box_head.classes.bias", "data": Tensor(np.zeros(classes + 1, np.float32))}], str(path),
                        append_dict={"epoch": 3, **({} if names is None else {CLASS_NAMES: names})}, crc_check=True)
     return str(path)
@@ -113,7 +113,7 @@ def data_section(folder="", names=None, classes=None):
 
 
 def test_where_class_names_come_from(tmp_path, caplog):
-    """The configuration, then the checkpoint, then the annotations by rising category id, then numbers."""
+    """Sources in order: the configuration, the checkpoint, the annotations sorted by category id, then numbers."""
     caplog.set_level(logging.INFO, logger="faster_rcnn")
     with_names = read_checkpoint(save(tmp_path / "a.ckpt", '["cat", "d\\u00f6g \\u732b"]'))
     without = read_checkpoint(save(tmp_path / "b.ckpt"))
@@ -149,7 +149,7 @@ def test_classes_are_counted_by_the_box_head(tmp_path):
 
 
 def test_flags(tmp_path):
-    """The defaults of infer.py win over the YAML file, and what is given wins over them."""
+    """Defaults of infer.py override the YAML file, and given flags override these defaults."""
     (tmp_path / "a.yml").write_text("save_dir: x\ninfer: {conf_threshold: 0.05}\n")
     cfg = parse_infer_args(["--config", str(tmp_path / "a.yml")])
     assert (cfg.save_dir, cfg.infer.conf_threshold, cfg.image) == ("output/infer", 0.3, [])

@@ -1,4 +1,4 @@
-"""infer.py, and the samples of an evaluation, as processes with a detector that was trained for an epoch."""
+"""infer.py and the samples of an evaluation, as processes with a detector trained for one epoch."""
 import json
 
 import cv2
@@ -15,7 +15,7 @@ CLASSES = ["circle", "rectangle", "triangle", "star"]
 
 @pytest.fixture(scope="module")
 def images(workspace, shapes):
-    """Files of many sizes and kinds, and the orientation tag of one."""
+    """Files of many sizes and formats, one with an orientation tag."""
     folder = workspace / "images"
     (folder / "inner.jpg").mkdir(parents=True)
     image = Image.open(shapes / "val2017" / "000001.jpg")
@@ -26,7 +26,7 @@ def images(workspace, shapes):
     image.resize((3000, 2000)).save(folder / "LARGE.JPG")
     image.resize((1, 1)).save(folder / "plain.tif")
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side, to be turned to the right
+    exif[0x0112] = 6  # stored on its side; the image must be turned to the right
     image.resize((90, 60)).save(folder / "turned.jpg", exif=exif)
     (folder / "damaged.jpg").write_bytes((folder / "tiny.jpg").read_bytes()[:300])
     (folder / "notes.txt").write_text("no image")
@@ -35,9 +35,9 @@ def images(workspace, shapes):
 
 @pytest.fixture(scope="module")
 def inferred(workspace, run, checkpoint, images, shapes):
-    """(results folder, detections by file name, output) without the configuration's annotations, at the threshold of eval.py.
+    """(results folder, detections by file name, output) without the configuration's annotations, with eval.py's threshold.
 
-    One image is named, and the others are in a folder.
+    One image is given by its path, the remaining ones by their folder.
     """
     folder = workspace / "inferred"
     output, errors = run("infer.py", "--ckpt_path", checkpoint, "--image", shapes / "val2017" / "000002.jpg", images,
@@ -61,7 +61,7 @@ def test_every_readable_image_is_listed_with_its_size(inferred, images):
 
 
 def test_drawings(inferred):
-    """One for each image, enlarged where it is small."""
+    """There is one drawing per image. Small images are enlarged."""
     folder, entries, _ = inferred
     drawings = {name: entry["drawing"].rpartition("/")[2] for name, entry in entries.items()}
     assert sorted([*drawings.values(), "detections.json"]) == sorted(path.name for path in folder.iterdir())
@@ -74,7 +74,7 @@ def test_drawings(inferred):
 
 
 def test_names_in_any_script(inferred, workspace, run, checkpoint, shapes):
-    """The same detections under other names, which are drawn as they are. The file is a JPEG, thus nearly the same."""
+    """The same detections with other class names, which are drawn correctly. The drawing is a JPEG, so pixels differ slightly."""
     folder, path = workspace / "cyrillic", shapes / "val2017" / "000001.jpg"
     names = ["круг", "угол", "τρίγωνο", "αστέρι"]
     run("infer.py", "--ckpt_path", checkpoint, "--image", path, "--save_dir", folder, "--conf_threshold", "0.01",
@@ -93,9 +93,9 @@ def test_names_in_any_script(inferred, workspace, run, checkpoint, shapes):
 
 
 def test_detections_are_those_of_an_evaluation(inferred, workspace, run, checkpoint, shapes):
-    """To the last bit, in the same order; and an evaluation of its own draws samples.
+    """Detections are bit-identical and in the same order. The evaluation also draws samples.
 
-    A batch of one has the same neighbours there as in inference: none.
+    Batch size 1 is used because an image must have the same neighbours in its batch as in infer.py: none.
     """
     _, entries, _ = inferred
     run("eval.py", "--checkpoint_path", checkpoint, "--batch_size", "1", "--save_dir", workspace / "scored")
@@ -112,7 +112,7 @@ def test_detections_are_those_of_an_evaluation(inferred, workspace, run, checkpo
         for found in entry["detections"]:
             x, y, width, height = found["bbox"]
             assert min(x, y) >= 0 and x + width <= entry["width"] + 1e-3 and y + height <= entry["height"] + 1e-3
-    # A image without loss, turned back, gives what the same pixels gave.
+    # The same pixels, stored without loss and rotated, have the same detections.
     assert entries["plain.png"]["detections"] == entries["000001.jpg"]["detections"]
     assert entries["alpha.webp"]["detections"] != []
 

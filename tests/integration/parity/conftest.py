@@ -1,4 +1,4 @@
-"""What torchvision computed, for comparison."""
+"""Stored results of torchvision."""
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +7,6 @@ import pytest
 
 @pytest.fixture(scope="session")
 def stored():
-    """What torchvision computes on two photographs, name -> array."""
+    """torchvision's results on two photographs, name -> array."""
     with np.load(Path(__file__).with_name("fasterrcnn_r50_fpn_320x416.npz")) as file:
         return dict(file)

@@ -1,6 +1,6 @@
-"""One class and eighty, images without boxes, boxes in the corners of what a detector meets: as torchvision computes them.
+"""One class and eighty, images without boxes, unusual boxes: the results are torchvision's.
 
-Here with the kernels for CPUs, where a compiler can build them; in test_parity_training.py with the plain operators.
+This file uses the CPU kernels if a compiler can build them; test_parity_training.py uses the plain operators.
 """
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from tests.helpers.parity.three_steps import train_three_steps
 
 
 def computed(name):
-    """Our detections before training, and our three steps."""
+    """Return our detections before training, and our three steps."""
     num_classes, salt, size, _ = CASES[name]
     cfg = torchvision_config(*size, [*SAMPLE_ALL, ("device_target", "CPU")])
     network = drawn_network(cfg, num_classes, salt)
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # a graph for each case would take longer to compile than to use
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # compiling a graph for each case takes longer than using it
     images = images_of(name)
     boxes, scores = Predictor(network, cfg)(Tensor(images), Tensor(np.float32([size] * len(images))))
     infer = cfg.infer
@@ -34,7 +34,7 @@ def computed(name):
 
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request):
-    """What torchvision stored of a case; our detections before training; and our three steps."""
+    """torchvision's stored results of a case; our detections before training; and our three steps."""
     with np.load(Path(__file__).with_name("cases.npz")) as file:
         expected = {key.split("/")[1]: file[key] for key in file if key.startswith(f"{request.param}/")}
     return expected, *apart(computed, request.param)

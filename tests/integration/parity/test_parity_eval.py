@@ -10,7 +10,7 @@ from tests.helpers.parity.comparison import share_of_equal_detections
 from tests.helpers.parity.drawn_detector import CONFIG, drawn_network, torchvision_config, torchvision_state
 from tests.helpers.scripts import run_script
 
-CATEGORY_IDS = [7, 2, 30]  # of the classes by label once sorted: 2, 7, 30
+CATEGORY_IDS = [7, 2, 30]  # category ids of the labels; sorted: 2, 7, 30
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def folder(stored, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def results(folder):
-    """The rows of bbox_results.json, computed operator by operator; test_parity_cases.py has detections of the graph."""
+    """The rows of bbox_results.json in PyNative mode; test_parity_cases.py has detections of the graph."""
     for command in (["tools/convert_torchvision.py", folder / "torchvision.safetensors", folder / "converted.ckpt"],
                     ["eval.py", "--config", CONFIG, "--device_target", "CPU", "--ms_mode", "1", "--save_dir", folder / "output",
                      "--checkpoint_path", folder / "converted.ckpt",

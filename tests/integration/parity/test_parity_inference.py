@@ -1,4 +1,4 @@
-"""Features, proposals and heads are torchvision's: the same weights and photographs, in graph mode."""
+"""Features, proposals and heads equal torchvision's with the same weights and photographs, in graph mode."""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -8,11 +8,11 @@ from tests.helpers.parity.comparison import relative_error, twins
 from tests.helpers.parity.drawn_detector import drawn_network, torchvision_config
 
 RELATIVE = 1e-4
-FIRST = 64  # the proposals of each photograph whose pooled features are stored
+FIRST = 64  # number of proposals per photograph whose pooled features are stored
 
 
 class Parts(nn.Cell):
-    """Everything between a photograph and the box head's outputs, the latter for given RoIs."""
+    """All layers from a photograph to the box head's outputs. The box head runs on given RoIs."""
 
     def __init__(self, network, cfg):
         super().__init__(auto_prefix=False)
@@ -58,7 +58,7 @@ def test_anchors(outputs, stored):
 def test_rpn_outputs(outputs, stored, level):
     height, width = outputs["levels"][level].shape[2:]
     rows = slice(*outputs["rows"][level][:2])
-    # torchvision's maps (B, A, H, W) and (B, 4 A, H, W).
+    # torchvision's layout (B, A, H, W) and (B, 4 A, H, W).
     logits = outputs["logits"][:, rows].reshape(2, height, width, -1).transpose(0, 3, 1, 2)
     deltas = outputs["deltas"][:, rows].reshape(2, height, width, -1).transpose(0, 3, 1, 2)
     assert relative_error(logits[:, :, ::2, ::2], stored[f"rpn_logits_{level}"]) < RELATIVE
@@ -70,7 +70,7 @@ def test_proposals(outputs, stored, image):
     expected = stored[f"proposals_{image}"]
     index = twins(outputs["proposals"][image][outputs["valid"][image]], expected)
     assert (index >= 0).mean() >= 0.99
-    # In the same order: those that are found come one after the other, but for neighbours of equal score.
+    # The order must be the same, except for neighbours with equal scores.
     order = index[index >= 0]
     assert (np.diff(order) > 0).mean() >= 0.99
     assert np.abs(np.argsort(np.argsort(order)) - np.arange(len(order))).max() <= 2
@@ -81,7 +81,7 @@ def test_pooled_features(outputs, stored):
 
 
 def test_head_outputs(outputs, stored):
-    # torchvision's class 0 is the background, here it is the last, and has no deltas.
+    # torchvision's background is class 0. Here the background is the last class and has no deltas.
     expected = stored["class_logits_first64"]
     assert relative_error(outputs["class_logits"], np.roll(expected, -1, axis=1)) < RELATIVE
     expected = stored["box_deltas_first64"].reshape(2 * FIRST, -1, 4)[:, 1:]

@@ -1,8 +1,8 @@
-"""With its configuration and weights, this project computes what the older MindSpore implementation computed.
+"""With its configuration and weights, this project computes the same as the older MindSpore implementation.
 
-mindspore_models_320x416.npz holds its results, in fp32 on a CPU, for the two photographs in the folder bccd, and
-mindspore_models_384x512.npz its results for the images in bccd_uneven: a part of 450x319 pixels of the first photograph, and a
-part of the second one enlarged to 1000x615. The scaled sides of these images are rounded.
+mindspore_models_320x416.npz has that implementation's fp32 results on a CPU for the two photographs in the folder bccd.
+mindspore_models_384x512.npz has its results for the images in bccd_uneven: a crop of 450x319 pixels of the first photograph, and
+a crop of the second one enlarged to 1000x615. The scaled sides of these images are rounded.
 """
 import json
 from pathlib import Path
@@ -27,43 +27,43 @@ from tests.helpers.paths import ROOT
 
 HERE = Path(__file__).parent
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_mindspore_models.yml"
-EVERY = 7  # of the older predictions, every 7th row is stored
-LOW = 0.1  # detections below this score are not compared
+EVERY = 7  # every 7th row of the older predictions is stored
+LOW = 0.1  # confidence threshold of the compared detections
 IMAGES = pytest.mark.parametrize("image", range(2))
 
 
 @pytest.fixture(scope="module")
 def older():
-    """What the older implementation computes, name -> array."""
+    """Results of the older implementation, name -> array."""
     with np.load(HERE / "mindspore_models_320x416.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="module")
 def ours(older, tmp_path_factory):
-    """What this project computes, operator by operator: all that comes before the detections by the plain operators, and these
-    by the kernels for CPUs, where a compiler can build them."""
+    """Results of this project in PyNative mode. Detections come from the CPU kernels, if a compiler can build them; all other
+    results come from the plain operators."""
     return compute(older, HERE / "bccd", tmp_path_factory.mktemp("older"))
 
 
 @pytest.fixture(scope="module")
 def uneven():
-    """What the older implementation computes for images whose sides on the canvas are rounded, name -> array."""
+    """The older implementation's results for images whose sides on the canvas are rounded, name -> array."""
     with np.load(HERE / "mindspore_models_384x512.npz") as file:
         return dict(file)
 
 
 @pytest.fixture(scope="module")
 def ours_uneven(uneven, tmp_path_factory):
-    """What this project computes for the same images."""
+    """This project's results for the same images."""
     return compute(uneven, HERE / "bccd_uneven", tmp_path_factory.mktemp("uneven"))
 
 
 def compute(older, data, folder):
-    """What this project computes for the validation set in `data`, with the weights and the canvas of `older`.
+    """Return this project's results for the validation set in `data`, with the weights and the canvas of `older`.
 
     Args:
-        folder: to write the checkpoint into.
+            folder: folder for the checkpoint.
     """
     ms.set_device("CPU")
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -140,7 +140,7 @@ def test_predictions_of_the_same_proposals(ours, older, image):
 
 
 def columns(results, image_id, least):
-    """Boxes, scores and classes of an image's rows in COCO's result format with a score above `least`."""
+    """Return boxes, scores and classes of an image's rows in COCO's result format with a score above `least`."""
     rows = [row for row in results if row["image_id"] == image_id and row["score"] > least]
     boxes = np.array([row["bbox"] for row in rows])
     boxes[:, 2:] += boxes[:, :2]
@@ -158,7 +158,7 @@ def test_detections_of_uneven_sides(ours_uneven, uneven, image_id):
 
 
 def assert_same_detections(ours, older, image_id):
-    """At least 99% of the rows of each side have an equal one on the other side."""
+    """Check that at least 99% of the rows on each side have an equal row on the opposite side."""
     results, tolerances = json.loads(str(older["results"])), {"overlap": 0.99, "pixels": 0.1, "score": 1e-3}
     for one, other in ((ours.results, results), (results, ours.results)):
         expected = columns(other, image_id, LOW)

@@ -1,4 +1,4 @@
-"""Losses, gradients and updated weights are torchvision's over three steps, in graph mode."""
+"""Losses, gradients and updated weights equal torchvision's over three steps, in graph mode."""
 import numpy as np
 import pytest
 
@@ -8,8 +8,8 @@ from tests.helpers.parity.three_steps import train_three_steps
 
 
 def computed(stored):
-    """Losses of three steps, gradient norms of the first, and the weights after the last, under torchvision's names."""
-    # As on the CPU: with MindSpore's ROIAlign one of the third step's losses is 1.5% off, the others as near as here.
+    """Losses of three steps, gradient norms of the first step and weights after the last step, by torchvision's names."""
+    # As on the CPU. With MindSpore's ROIAlign, one loss of the third step is off by 1.5%; the remaining losses agree as here.
     cfg = torchvision_config(320, 416, [*SAMPLE_ALL, ("bbox_head.roi_extractor.operator", "gather")])
     num_classes = int(stored["num_classes"])
     network = drawn_network(cfg, num_classes, int(stored["salt"]))

@@ -36,7 +36,7 @@ def loaded(browser, case):
 
 @pytest.fixture
 def page(loaded):
-    """The page as it was loaded; what a test does on it asks nothing of the network, and no script fails."""
+    """The loaded page. After each test, it must not have used the network, and no script may have failed."""
     if loaded("document.getElementById('enlarged').open"):
         loaded.click("#close")
     loaded("gallery.choose({category: -1, kind: '', cell: null})")

@@ -1,4 +1,4 @@
-"""The page of two evaluations in a browser, against numbers of the evaluations' own Python code."""
+"""The page of two evaluations in a browser, compared with numbers from the evaluations' Python code."""
 import numpy as np
 import pytest
 
@@ -11,7 +11,7 @@ from tests.helpers.reports import drawn_dataset, evaluated
 
 @pytest.fixture(scope="module")
 def evaluations(tmp_path_factory):
-    """Two evaluations, the second one with less noise, their data set and the file of the page."""
+    """Two evaluations, the second with less noise, their data set and the page's path."""
     folder = tmp_path_factory.mktemp("comparison")
     dataset = drawn_dataset(folder, IMAGES)
     both = [evaluated(dataset, seed, noise) for seed, noise in ((1, 0.15), (2, 0.05))]

@@ -1,4 +1,4 @@
-"""The images on the page of an evaluation: their order, boxes, switches and filters."""
+"""The images on the page of an evaluation: order, boxes, switches and filters."""
 import numpy as np
 import pytest
 
@@ -73,7 +73,7 @@ def test_a_click_on_a_cell_of_the_matrix_shows_its_images(page, case):
         assert images and set(shown_ids(page)) == {case.ids[image] for image in images}
         names = [*case.names, "background"]
         assert page.find("#cell").text == f"✕ annotated {names[row]}, detected {names[column]}"
-        # What the cell counts is bright, all else is dim.
+        # Boxes that the cell counts are bright, all other boxes are dimmed.
         first_panel(page)
         image = case.ids.index(int(page.find("#figures figure").get_attribute("data-id")))
         bright = page("[...document.querySelectorAll('#figures figure:first-child .box:not(.dim)')].map((node) => "
@@ -140,7 +140,7 @@ def test_more_images_are_shown_when_asked_for(page):
 
 
 def test_boxes_and_pictures_are_where_they_are_in_the_image(page, case):
-    """In coordinates of the image, whose picture fills the same area."""
+    """Compared in image coordinates; the picture has the same area."""
     first_panel(page)
     number = int(page.find("#figures figure").get_attribute("data-id"))
     paths = page("[...document.querySelectorAll('#figures figure:first-child .found')].map((node) => node.getAttribute('d'))")

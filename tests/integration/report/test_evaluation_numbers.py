@@ -74,7 +74,7 @@ def test_a_click_on_a_heading_sorts_and_another_turns_the_order(page, column):
     for number, order in enumerate(("ascending", "descending") if column == 0 else ("descending", "ascending")):
         page.click(f'#class-table button[data-column="{column}"]')
         assert page.find(f"#class-table th:nth-child({column + 1})").get_attribute("aria-sort") == order, number
-        if column:  # browsers sort names by the language, which puts signs before letters as ASCII does
+        if column:  # not for names: browsers sort them by language, which puts signs before letters like ASCII
             assert values() == sorted(values(), reverse=order == "descending")
         else:
             assert values()[0 if order == "ascending" else -1] == SCRIPT
@@ -91,7 +91,7 @@ def test_curves_and_best_thresholds_of_a_chosen_class(page, case):
         assert page("detector.threshold") == np.float32(curves[k].best_score)
         [legend] = page.texts("#f1 .chart-legend span")
         assert legend == f"best {curves[k].best_f1:.3f} from a score of {curves[k].best_score:.3f}"
-        # The chart is 320 - 12 - 42 pixels high between 0 and 1, and 560 - 52 - 14 wide.
+        # The chart is 320 - 12 - 42 pixels high for values from 0 to 1, and 560 - 52 - 14 pixels wide.
         points = np.array([[float(number) for number in point.split()] for point in page(
             "document.querySelector('#f1 path').getAttribute('d')").strip("M").split("L")])
         np.testing.assert_allclose((278 - points[:, 1]) / 266, curves[k].f1, atol=1e-3)

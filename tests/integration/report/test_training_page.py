@@ -15,7 +15,7 @@ def line(step):
 
 @pytest.fixture
 def shown(browser, tmp_path):
-    """A function that writes a run of 20 of 50 steps in a state and loads its page."""
+    """A function that writes the report of a run with the given state after 20 of 50 steps, and loads its page."""
     from tests.helpers.browser import Page
 
     def write_and_load(*state):
@@ -27,7 +27,7 @@ def shown(browser, tmp_path):
         report.write(*state)
         return Page(browser, tmp_path / "report.html")
     yield write_and_load
-    browser.get("about:blank")  # which asks for nothing more
+    browser.get("about:blank")  # a page that sends no more requests
 
 
 def test_a_run_that_runs(shown):
@@ -39,7 +39,7 @@ def test_a_run_that_runs(shown):
     assert page.texts("#score-chart .chart-legend span") == [
         "AP 0.3, best 0.300", "AP50 0.625, best 0.625", "AP75 0.3, best 0.300"]
     assert page.texts("#share-chart .chart-legend span") == ["waiting for data 13%"]
-    # A logarithmic scale: the curve of 2 / step falls from 2 to 0.1 over the whole height of 266.
+    # With a logarithmic scale, the curve of 2 / step falls from 2 to 0.1 over the whole height of 266 pixels.
     points = page("document.querySelector('#loss-chart path').getAttribute('d')").strip("M").split("L")
     heights = [float(point.split()[1]) for point in points]
     assert len(points) == 20 and heights[0] == pytest.approx(12, abs=0.1) and heights[-1] == pytest.approx(278, abs=0.1)
