@@ -144,7 +144,7 @@ def test_overrides(config):
     assert cfg.lr.milestones == [1] and cfg.lr.warmup_step == 4 and cfg.lr.warmup_ratio == 0.001
     assert cfg.optimizer.weight_decay == 1e-4 and cfg.clip_grads == 35.0
     assert cfg.data.draw_shapes.seed == 5 and cfg.data.draw_shapes.train_images == 600
-    assert cfg.batch_size == 12  # from the YAML
+    assert cfg.batch_size == 12  # value of the YAML file
 
 
 def test_overrides_take_old_names_and_null():
@@ -162,7 +162,7 @@ def test_what_a_script_always_uses_wins_over_the_yaml_and_cannot_be_overridden(c
 
 @pytest.mark.parametrize(("parse", "argv"), [
     (parse_train_args, ["--learning_rate", "3"]),
-    (parse_train_args, ["--batch", "3"]),  # no abbreviations
+    (parse_train_args, ["--batch", "3"]),  # abbreviations are not accepted
     (parse_train_args, ["--checkpoint_path", "x"]),
     (parse_eval_args, ["--resume_ckpt", "x"]),
     (parse_eval_args, ["--run_eval", "True"]),

@@ -1,4 +1,4 @@
-"""Choosing a device and setting it up, with MindSpore's answers as they were seen without a device, or made up."""
+"""Choose a device and set it up, with recorded answers of MindSpore without a device, or invented answers."""
 import gc
 import logging
 import os
@@ -13,7 +13,7 @@ from src.device import find_device, load_error, set_up_device
 from src.distributed import SingleProcess, join_processes
 from src.errors import UserError
 
-# As MindSpore 2.10 raises it on a machine without CANN.
+# MindSpore 2.10 raises this error on a machine without CANN.
 NO_ASCEND = """Unsupported device target Ascend. This process only supports one of the ['CPU']. Please check whether the Ascend \
 environment is installed and configured correctly, and check whether current mindspore wheel package was built with "-e Ascend". \
 For details, please refer to "Device load error message".
@@ -30,7 +30,7 @@ MISSING = "libge_runner.so: cannot open shared object file: No such file or dire
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that makes it look as if the machine had these numbers of devices; None: MindSpore cannot use the kind."""
+    """A function that simulates a machine with these numbers of devices; None: MindSpore does not support the kind."""
     chosen = []
 
     def set_device(name, number=None):
@@ -61,7 +61,7 @@ def test_auto_takes_the_first_that_can_be_used_and_tells_why_not_ascend(machine,
 
 def test_load_errors_of_the_plugin_that_was_asked_for():
     assert load_error("Ascend", NO_ASCEND) == MISSING
-    # That of another one is no reason.
+    # The load error of another plugin is not returned.
     assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
 
 
@@ -104,7 +104,7 @@ def test_what_is_imported_is_left_out_of_the_collections_of_garbage_before_compi
 
 
 class Group(SingleProcess):
-    """The last of four processes of a machine, which notes what it connects for."""
+    """The last of four processes on a machine; records the device that it connects for."""
 
     size, local_rank, local_size, rank = 4, 3, 4, 3
 
@@ -174,6 +174,6 @@ def test_mixed_precision_of_a_cpu(machine, monkeypatch, caplog, settings, has_pr
 
 def test_devices_keep_their_precision(machine, monkeypatch):
     machine(ascend=1)
-    monkeypatch.setattr(device, "has_bf16_products", None)  # is not asked
+    monkeypatch.setattr(device, "has_bf16_products", None)  # must not be called
     cfg = set_up_device(with_settings(Config(), {"device_target": "Ascend", "mix_dtype": "float16"}), SingleProcess())
     assert (cfg.mix, cfg.mix_dtype) == (True, "float16")

@@ -1,4 +1,4 @@
-"""How a process finds out which group it belongs to, from what a launcher has set."""
+"""How a process finds its group from the variables of a launcher."""
 import json
 import os
 
@@ -15,7 +15,7 @@ LAUNCHERS = ("MS_ROLE", "MS_NODE_ID", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHE
 
 @pytest.fixture
 def launched(monkeypatch):
-    """A function that makes it look as if a launcher had set these variables and no others."""
+    """A function that sets these variables of a launcher and removes all other ones."""
     def set_variables(**variables):
         kept = {name: value for name, value in os.environ.items() if name not in LAUNCHERS}
         monkeypatch.setattr(os, "environ", {**kept, **variables})
@@ -40,7 +40,7 @@ def test_a_worker_of_msrun_without_a_number(launched):
         join_processes()
 
 
-# Rank tables of HCCL's documentation: version 1.0 of two servers, 1.2, and ModelArts' older format.
+# Rank tables of HCCL's documentation: version 1.0 with two servers, 1.2, and ModelArts' older format.
 DEVICES = [{"device_id": str(i), "device_ip": f"192.1.27.{i}"} for i in range(2)]
 TABLES = {
     "1.0": ({"server_count": "2", "version": "1.0", "status": "completed", "server_list": [
@@ -61,7 +61,7 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_card_of_several_in_a_rank_table_is_a_worker_as_of_msrun(launched, tmp_path, name):
-    """MindSpore, which no longer starts from a rank table, does not see it."""
+    """MindSpore no longer starts from a rank table, so it does not see it."""
     table, host = TABLES[name]
     path = tmp_path / "hccl.json"
     path.write_text(json.dumps(table))

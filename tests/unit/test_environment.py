@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-# Everything is imported first: another user may not be able to read the files of Python.
+# All modules are imported first, because another user may not be able to read Python's files.
 HOME = """
 import os, pwd
 from src.environment import set_environment

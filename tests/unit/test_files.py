@@ -1,4 +1,4 @@
-"""src/files.py: the folder of a file to write is made, or the reason is one sentence."""
+"""src/files.py: the folder of an output file is created, or one sentence says why not."""
 import os
 
 import pytest

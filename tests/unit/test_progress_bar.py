@@ -1,4 +1,4 @@
-"""src/progress_bar.py and src/log.py on a terminal, on one without columns as mpirun gives, and in a pipe."""
+"""src/progress_bar.py and src/log.py on a terminal, on a terminal without columns (mpirun), and in a pipe."""
 import fcntl
 import os
 import pty
@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-c", PROGRAM]
 
 
 def on_terminal(columns, rank=0):
-    """What the program writes to a terminal of so many columns."""
+    """Return the program's output on a terminal with this number of columns."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     program = subprocess.Popen([*COMMAND, str(rank)], cwd=ROOT, stdin=its, stdout=its, stderr=its)
@@ -41,7 +41,7 @@ def on_terminal(columns, rank=0):
     try:
         while part := os.read(ours, 4096):
             output += part
-    except OSError:  # how Linux reports that the other side is closed
+    except OSError:  # Linux raises this if the opposite side is closed
         pass
     os.close(ours)
     assert program.wait(timeout=60) == 0, output
@@ -63,7 +63,7 @@ def test_bar_on_a_terminal():
     assert drawn[-2] == "drawn"
     bars = [text for text in drawn if text.startswith("training:")]
     assert len(bars) > 3 and all(len(text) <= 100 for text in bars)
-    # The first is drawn before the first step, the others show steps, time left and loss.
+    # The first bar is drawn before the first step. Later bars show steps, remaining time and loss.
     assert "10/40" in bars[0] and re.search(r"(1\d|[23]\d|40)/40 \[00:0\d<00:0\d, .* steps?/s, loss \d\d\]", bars[-1])
 
 

@@ -1,4 +1,4 @@
-"""Missing requirements of tests."""
+"""Tests whose requirements are missing."""
 import pytest
 
 from tests.helpers.skipping import skip_or_fail

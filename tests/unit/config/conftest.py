@@ -1,4 +1,4 @@
-"""What the tests of src/config share."""
+"""Fixtures for the tests of src/config."""
 import pytest
 
 from src.config import load_config
@@ -18,7 +18,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def refusal(write):
-    """A function that loads YAML text and returns the sentence it is refused with, which must name the file."""
+    """A function that loads YAML text and returns the sentence of its error, which must contain the file's name."""
     def load_refused(text):
         path = write("bad.yml", text)
         with pytest.raises(UserError) as error:

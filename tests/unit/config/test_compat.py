@@ -1,4 +1,4 @@
-"""Files of the older implementation."""
+"""Configuration files of the older implementation."""
 
 import pytest
 import yaml

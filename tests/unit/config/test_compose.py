@@ -1,4 +1,4 @@
-"""How files, bases and overrides become one configuration, and the files that are shipped."""
+"""How files, bases and overrides are combined to one configuration, and the shipped files."""
 import inspect
 import logging
 import subprocess
@@ -26,7 +26,7 @@ def test_file_over_bases_and_later_base_over_earlier(write):
     assert (cfg.seed, cfg.epochs, cfg.log_interval) == (3, 2, 1)
     assert (cfg.lr.warmup_step, cfg.lr.decay_rate, cfg.lr.warmup_ratio) == (1, 0.2, 0.3)
     assert cfg.lr.milestones == [2]  # lists are replaced, not joined
-    assert cfg.lr.base_batch_size == 16  # a default that nobody touched
+    assert cfg.lr.base_batch_size == 16  # an unchanged default
 
 
 def test_bases_are_relative_to_the_file_that_names_them_at_any_depth(write, monkeypatch, tmp_path):
@@ -45,7 +45,7 @@ def test_one_base_reached_on_two_ways_is_no_cycle(write):
     write("left.yml", "__BASE__: root.yml\nseed: 2")
     write("right.yml", "__BASE__: root.yml\nepochs: 3")
     cfg = load_config(write("top.yml", "__BASE__: [left.yml, right.yml]"))
-    assert (cfg.seed, cfg.epochs) == (1, 3)  # right.yml brings root.yml's seed again, and wins
+    assert (cfg.seed, cfg.epochs) == (1, 3)  # right.yml contains root.yml's seed again, and overrides
 
 
 def test_overrides_win_over_files_and_files_over_defaults(write):
@@ -73,7 +73,7 @@ def test_dump_loads_again_as_the_same(write):
     assert again.data.draw_shapes.train_images == 3 and again.data.draw_shapes.val_images == 100
 
 
-# ---------------------------------------------------------------- what is shipped
+# ---------------------------------------------------------------- shipped files
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_shipped_file_loads(path, caplog):
@@ -110,7 +110,7 @@ def test_every_setting_says_what_it_means():
     assert all(names.values()) and {"data.draw_shapes.seed", "lr", "rpn_head.test_proposal.min_size"} <= set(names)
 
 
-# ---------------------------------------------------------------- what nobody may change, and copies with other values
+# ---------------------------------------------------------------- read-only settings, and copies with other values
 
 @pytest.mark.parametrize("place", ["", "backbone", "backbone.fpn", "data.train_transforms", "data.draw_shapes"])
 def test_loaded_configurations_are_frozen(write, place):
@@ -151,7 +151,7 @@ def test_the_package_loads_without_the_libraries_of_training():
     assert done.stdout == "\n"
 
 
-# ---------------------------------------------------------------- refusals: files
+# ---------------------------------------------------------------- errors: files
 
 def test_missing_file_and_missing_base(write, tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.yml does not exist"):

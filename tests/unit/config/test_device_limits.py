@@ -1,4 +1,4 @@
-"""src/config/checks.py: what the operators of a device cannot do, and that every run asks for it."""
+"""src/config/checks.py: limits of a device's operators, and that every run checks them."""
 import pytest
 
 from src.config import Config, with_settings
@@ -24,7 +24,7 @@ def test_boxes_of_a_level(device, use):
 
 
 def test_boxes_of_all_levels():
-    """All of them meet only where there is a threshold for it."""
+    """NMS combines the boxes of all levels only if its threshold is set."""
     settings = {"train_proposal__post_nms_top_n": 3000}
     check_device_limits(config("Ascend", **settings))
     with pytest.raises(UserError, match="^rpn_head.train_proposal.post_nms_top_n is 3000, but on Ascend at most 2864 boxes"):
@@ -37,6 +37,6 @@ def test_processors_have_no_limit():
 
 
 def test_a_run_is_refused():
-    """Before the device is touched: here, where there is no such device, it is the setting that the sentence names."""
+    """The check runs before the device is used. The device is missing here, but the error message names the setting."""
     with pytest.raises(UserError, match="pre_nms_top_n is 4000, but on Ascend"):
         set_up_device(config("Ascend", test_proposal__pre_nms_top_n=4000), SingleProcess())

@@ -1,4 +1,4 @@
-"""The configurations for fine-tuning: what they change of the 1x recipe and of each other, and no more."""
+"""The configurations for fine-tuning change only the documented settings of the 1x recipe and of each other."""
 from src.config import config_to_dict, load_config
 from tests.helpers.paths import ROOT
 
@@ -6,7 +6,7 @@ FOLDER = ROOT / "config" / "faster_rcnn"
 
 
 def flat(settings, prefix=""):
-    """Dotted name -> value of all settings, nested dicts."""
+    """Return dotted name -> value of all settings of nested dicts."""
     values = {}
     for key, value in settings.items():
         values.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
@@ -14,7 +14,7 @@ def flat(settings, prefix=""):
 
 
 def changes(name, base):
-    """Dotted name -> value of the settings in which one file differs from another."""
+    """Return dotted name -> value of the settings in which one file differs from `base`."""
     new, old = (flat(config_to_dict(load_config(FOLDER / f"faster_rcnn_{part}.yml"))) for part in (name, base))
     return {key: value for key, value in new.items() if value != old.get(key)}
 
@@ -27,7 +27,7 @@ def test_what_the_large_one_changes_of_the_1x_recipe():
 
 
 def train_steps(changed):
-    """The names in the list of training transforms, which `changed` gives up, and ScaleJitter's parameters."""
+    """Remove the training transforms from `changed`; returns their names and ScaleJitter's parameters."""
     steps = changed.pop("data.train_transforms.item_transforms")
     [jitter] = [step["ScaleJitter"] for step in steps if "ScaleJitter" in step]
     return [name for step in steps for name in step], jitter
@@ -53,7 +53,7 @@ def test_what_the_3x_recipe_changes_of_the_1x():
 
 
 def test_what_the_small_one_changes_of_the_large_one():
-    """Its network is the quick start's, so that it can start from its checkpoint."""
+    """It has the quick start's network, so that it can start from the quick start's checkpoint."""
     differs = changes("resnet18_fpn_finetune", "resnet50_fpn_finetune")
     network = {key: differs.pop(key) for key in list(differs) if key.startswith(("backbone.", "rpn_head.", "bbox_head."))}
     assert differs == {"device_target": "CPU", "data.target_size": [256, 320], "batch_size": 8, "lr_init": 0.012,

@@ -1,4 +1,4 @@
-"""Command lines and files of the older implementation: every flag and every key, with the one warning that some have."""
+"""Command lines and files of the older implementation: every flag and every key, with the warning that some have."""
 import logging
 import re
 
@@ -24,7 +24,7 @@ def warnings(caplog):
 
 @pytest.fixture(autouse=True)
 def propagate(monkeypatch):
-    """Let pytest see the records of the program's logger, whatever earlier tests have set up."""
+    """Let pytest capture the program's log, whatever earlier tests have set up."""
     monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
 
 
@@ -51,7 +51,7 @@ def test_all_flags_at_once(warnings, script):
 
 
 def test_the_page_lists_every_flag_for_its_scripts():
-    """Each flag has one row: the flag, the scripts that had it, and what it does here."""
+    """Each flag has one row: the flag, the scripts that had it, and its effect here."""
     rows = re.findall(r"^\| `(--\w+)` \| ([\w., ]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     listed = sorted((script, flag) for flag, scripts in rows for script in scripts.split(", "))
     assert listed == sorted([(script, flag) for script, flags in FLAGS.items() for flag in flags]
@@ -59,7 +59,7 @@ def test_the_page_lists_every_flag_for_its_scripts():
 
 
 def test_every_key_of_its_configuration_loads(warnings):
-    """Keys that moved keep their values, keys that were never read are named in one warning, and all others are as they were."""
+    """Moved keys keep their values, one warning names keys that were never read, and all other keys are unchanged."""
     cfg = load_config(SETTINGS)
     [warning] = warnings()
     assert [key for key in UNREAD if key in warning] == UNREAD and warning.count("data.") == len(UNREAD)

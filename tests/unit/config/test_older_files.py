@@ -1,4 +1,4 @@
-"""What the log says when a file of the older implementation is loaded."""
+"""Log lines when a file of the older implementation is loaded."""
 import logging
 import re
 
@@ -22,7 +22,7 @@ bbox_head:
 
 @pytest.fixture
 def said(caplog):
-    """A function that loads a file and returns the lines of the log, which must be those of the program's logger."""
+    """A function that loads a file and returns the lines of the program's log; no other logger may have written any."""
     def lines(path, overrides=()):
         caplog.clear()
         with caplog.at_level(logging.INFO, "faster_rcnn"):
@@ -37,7 +37,7 @@ def test_table(said, write):
     assert first.startswith(f"{path.replace('top', 'older')}: written for the older implementation")
     assert heading.split() == ["setting", "older", "here"]
     table = {row.split()[0]: tuple(re.split(r"\s{2,}", row.strip())[1:]) for row in rows}
-    # What the older one did not read in the file, and what the file sets as it was there.
+    # The older implementation did not read the first settings from the file; the file sets the last ones to its values.
     assert table["rpn_head.test_proposal.pre_nms_top_n"] == ("1500", "1000")
     assert table["rpn_head.test_proposal.post_nms_top_n"] == ("1000", "300")
     assert table["rpn_head.test_proposal.nms_thresh"] == ("0.6", "0.7")
@@ -64,7 +64,7 @@ def test_other_files_and_older_flags_say_nothing(said, write):
 
 
 def flat(value, prefix=""):
-    """{dotted name: value} of nested settings, in which a transform stands under its name in the place of their list."""
+    """Return {dotted name: value} of nested settings, with transforms under their names instead of in a list."""
     if isinstance(value, dict):
         return {name: each for key, inner in value.items()
                 for name, each in flat(inner, prefix if key == "item_transforms" else f"{prefix}.{key}").items()}

@@ -1,4 +1,4 @@
-"""The item_transforms lists."""
+"""Lists of item_transforms."""
 import subprocess
 import sys
 

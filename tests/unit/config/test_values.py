@@ -1,4 +1,4 @@
-"""What settings take, and the sentences that refuse the rest."""
+"""Valid values of settings, and error messages for invalid ones."""
 import logging
 
 import pytest
@@ -52,7 +52,7 @@ def test_target_size_is_rounded_up_with_a_warning(write, caplog):
     assert path in message and "data.target_size [300, 320]" in message and "[320, 320]" in message
 
 
-# ---------------------------------------------------------------- refusals: names
+# ---------------------------------------------------------------- errors: names
 
 @pytest.mark.parametrize(("text", "key", "hint"), [
     ("epoch: 3", "'epoch'", "did you mean 'epochs' (passes over the training images)?"),
@@ -82,7 +82,7 @@ def test_a_bad_key_in_a_base_names_the_base(write):
     assert str(error.value).startswith(f"{base}: unknown key 'batchsize'; did you mean 'batch_size'")
 
 
-# ---------------------------------------------------------------- refusals: values
+# ---------------------------------------------------------------- errors: values
 
 @pytest.mark.parametrize(("text", "sentence"), [
     ("epochs: ten", "epochs must be a whole number, not 'ten'"),

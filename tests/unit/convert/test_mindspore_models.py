@@ -1,4 +1,4 @@
-"""src/convert/mindspore_models.py, all that reads checkpoints through it, and the tool for the way back."""
+"""src/convert/mindspore_models.py, the code that reads checkpoints with it, and the tool for the reverse conversion."""
 import filecmp
 import json
 import logging
@@ -27,7 +27,7 @@ ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
 
 def config(**settings):
-    """The 1x configuration on the CPU; settings: dotted names with __ for the dots."""
+    """Return the 1x configuration on the CPU; settings: dotted names with __ instead of dots."""
     settings = {"device_target": "CPU", "mix": False, "backbone__pretrained": False, **settings}
     return load_config(ONE_X, [(key.replace("__", "."), value, "test") for key, value in settings.items()])
 
@@ -48,7 +48,7 @@ def refusal(function, *arguments):
 
 @pytest.fixture
 def log(caplog):
-    """A function that gives the lines of the log."""
+    """A function that returns the lines of the log."""
     caplog.set_level(logging.INFO, logger="faster_rcnn")
     return lambda: [record.getMessage() for record in caplog.records]
 
@@ -64,7 +64,7 @@ def coco(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """What a checkpoint of the tests' tiny detector holds there, {name: array}."""
+    """The older implementation's checkpoint of the tests' tiny detector, {name: array}."""
     return drawn_weights(older_shapes("resnet18", 3, channels=32, hidden=64))
 
 
@@ -76,10 +76,10 @@ def test_the_checkpoints_of_these_tests_are_laid_out_as_the_older_implementation
 
 @pytest.mark.parametrize("resnet", BLOCKS)
 def test_each_tensor_has_its_place_and_no_place_stays_empty(resnet):
-    """Also in the order of that implementation."""
+    """The order is also that of the older implementation."""
     shapes = older_shapes(resnet, 80)
     arrays = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
-    with no_init_parameters():  # which takes seconds
+    with no_init_parameters():  # initialisation takes seconds
         network = build_detector(config(backbone__name=f"det_{resnet}"), 80)
     ours = {parameter.name: parameter.shape for parameter in network.get_parameters()}
     assert {name: array.shape for name, array in from_mindspore_models(arrays, "file").items()} == ours
@@ -96,7 +96,7 @@ def test_the_detector_has_the_weights(coco, log):
               "rpn_head.rpn_feat.rpn_rois_delta": rpn.deltas, "bbox_head.head.fc6": head.fc1, "bbox_head.head.fc7": head.fc2,
               "bbox_head.bbox_cls": head.classes, "bbox_head.bbox_delta": head.deltas}
     found = {f"{layer}.{part}": getattr(cell, part) for layer, cell in layers.items() for part in ("weight", "bias")}
-    # mindcv names the cells of a ResNet as that implementation does.
+    # mindcv's names of a ResNet's cells are the same as in the older implementation.
     found.update((f"backbone.bottom_up.{parameter.name.partition('stages.')[2]}", parameter)
                  for parameter in network.backbone.stages.get_parameters())
     assert_equal({name: parameter.asnumpy() for name, parameter in found.items()}, arrays)
@@ -109,7 +109,7 @@ def test_a_checkpoint_goes_in_and_out_without_a_changed_bit(coco, tmp_path, run_
 
 
 def assert_same_file(path, folder, run_tool):
-    """What the tool makes of a checkpoint of the older implementation is that checkpoint: names, order, shapes, types, values."""
+    """Check that the tool reproduces a checkpoint of the older implementation: names, order, shapes, types, values."""
     status, _, errors = run_tool(export_mindspore_models, path, folder / "back.ckpt")
     assert status == 0, errors
     assert filecmp.cmp(path, folder / "back.ckpt", shallow=False)
@@ -117,7 +117,7 @@ def assert_same_file(path, folder, run_tool):
 
 
 def test_our_own_checkpoint_comes_back_from_the_older_names(tmp_path, tiny, run_tool):
-    """One with momenta, progress and class names, of which the weights stay."""
+    """The checkpoint has momenta, progress and class names; only the weights are kept."""
     network = build_detector(tiny_config(), 3)
     weights = {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
     entries = [{"name": name, "data": ms.Tensor(array)} for name, array in weights.items()]
@@ -132,7 +132,7 @@ def test_our_own_checkpoint_comes_back_from_the_older_names(tmp_path, tiny, run_
 
 
 class OlderNetwork(nn.Cell):
-    """Parameters with the names that they have in the older implementation."""
+    """Parameters with their names in the older implementation."""
 
     def __init__(self, arrays):
         super().__init__()
@@ -140,7 +140,7 @@ class OlderNetwork(nn.Cell):
 
 
 def test_what_its_trainer_adds_is_left_out(tmp_path, tiny, log):
-    """It saves MindSpore's training cell: momenta, counters, learning rates and the loss scale come along."""
+    """The older implementation saves MindSpore's training cell, with momenta, counters, learning rates and the loss scale."""
     network = OlderNetwork(tiny)
     optimizer = nn.Momentum(network.trainable_params(), [0.1, 0.01], momentum=0.9, weight_decay=1e-4)
     path = str(tmp_path / "trainer.ckpt")

@@ -1,4 +1,4 @@
-"""src/convert/torchvision_weights.py and the two tools around it."""
+"""src/convert/torchvision_weights.py and the two tools that use it."""
 import sys
 
 import mindspore as ms
@@ -21,7 +21,7 @@ COCO_IDS = [i for i in range(1, 91) if i not in GAPS]
 
 
 def our_shapes(shapes, num_classes):
-    """This project's names and shapes of the box head of a state dict."""
+    """Return this project's names and shapes for the box head of a state dict."""
     heads = {"box_head.classes.": ("roi_heads.box_predictor.cls_score.", num_classes + 1),
              "box_head.deltas.": ("roi_heads.box_predictor.bbox_pred.", 4 * num_classes)}
     return {ours + part: (rows, *shapes[theirs + part][1:])
@@ -35,11 +35,11 @@ def head_state(rows):
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_resnet_fits_mindcv(name):
-    """Each tensor of the backbone has its place, and no place stays empty."""
+    """Each tensor of the state dict belongs to one parameter of the backbone, and all parameters are filled."""
     shapes = {**resnet_shapes(name), "fc.weight": (1000, 512 if name in ("resnet18", "resnet34") else 2048), "fc.bias": (1000,)}
     assert resnet_name(shapes, "file") == name
     state = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-    with no_init_parameters():  # which takes seconds
+    with no_init_parameters():  # initialisation takes seconds
         model = create_model(name)
     weights = from_torchvision(state, {p.name: p.shape for p in model.get_parameters()}, "file")
     assert len(weights) == sum(not key.endswith("num_batches_tracked") for key in shapes)

@@ -1,4 +1,4 @@
-"""src/cpu_kernels/library.py, and the library itself: equal bits on any number of processors, and a status after an error."""
+"""src/cpu_kernels/library.py and the library: equal bits on any number of processors, and the status after an error."""
 import ctypes
 import logging
 import os
@@ -21,7 +21,7 @@ from tests.helpers.paths import ROOT
 
 @pytest.fixture
 def build(monkeypatch, tmp_path, caplog):
-    """A function of a compiler and perhaps a cache folder that gives what library() returns and the log's lines."""
+    """A function of a compiler and an optional cache folder that returns the result of library() and the log's lines."""
     caplog.set_level(logging.INFO, "faster_rcnn")
 
     def with_compiler(compiler, cache=tmp_path / "cache"):
@@ -35,7 +35,7 @@ def build(monkeypatch, tmp_path, caplog):
 
 
 def fake_compiler(folder, action='while [ "$1" != -o ]; do shift; done; echo library > "$2"'):
-    """A compiler that knows its version; otherwise it notes the call and does `action`."""
+    """Return a compiler that prints its version; other calls are recorded and run `action`."""
     path = folder / "fake"
     path.write_text(f'#!/bin/sh\ncase "$*" in --version) echo fake 1.0; exit;; esac\necho call >> {folder}/calls\n{action}\n')
     path.chmod(0o755)
@@ -44,7 +44,7 @@ def fake_compiler(folder, action='while [ "$1" != -o ]; do shift; done; echo lib
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Leaves out the opening of oneDNN, for libraries that are none."""
+    """Do not open oneDNN, for tests with fake libraries."""
     monkeypatch.setattr("src.cpu_kernels.library._open_onednn", lambda *_: None)
 
 
@@ -56,7 +56,7 @@ def test_is_built_once(build, opened, tmp_path):
     assert build(compiler) == (path, [])
     assert (tmp_path / "calls").read_text() == "call\n"
     assert sorted(os.listdir(Path(path).parent)) == [Path(path).name, "lock"]
-    # Another compiler, another library.
+    # Another compiler produces another library.
     compiler.write_text(compiler.read_text().replace("1.0", "1.1"))
     assert build(compiler)[0] not in (path, None)
 
@@ -122,7 +122,7 @@ def test_without_a_compiler_an_earlier_library_is_used(build, opened, tmp_path, 
 
 
 def test_libraries_that_nobody_uses_are_deleted(build, opened, tmp_path, monkeypatch):
-    """Libraries of older sources, and files of earlier versions of this program. The library of another processor stays."""
+    """Libraries of older sources and files of earlier versions are deleted. The library for another processor is kept."""
     compiler, paths = fake_compiler(tmp_path), []
     for processor in ("old", "other", "this"):
         monkeypatch.setattr("src.cpu_kernels.library._processor", lambda name=processor: name)
@@ -130,13 +130,13 @@ def test_libraries_that_nobody_uses_are_deleted(build, opened, tmp_path, monkeyp
             month = 30 * 24 * 3600
             for path, age in zip(paths, (month + 3600, month - 3600)):
                 os.utime(path, (time.time() - age,) * 2)
-            for name in ("onednn-1-2.so", "kernels-1.so"):  # of earlier versions
+            for name in ("onednn-1-2.so", "kernels-1.so"):  # files of earlier versions
                 (paths[0].parent / name).write_text("")
             os.utime(paths[0].parent / "onednn-1-2.so", (0, 0))
         paths.append(Path(build(compiler)[0]))
     assert sorted(paths[0].parent.glob("*.so")) == sorted([*paths[1:], paths[0].parent / "kernels-1.so"])
     assert time.time() - paths[2].stat().st_mtime < 3600
-    # Use makes a library young.
+    # Using a library updates its time.
     os.utime(paths[2], (0, 0))
     build(compiler)
     assert time.time() - paths[2].stat().st_mtime < 3600
@@ -165,7 +165,7 @@ def test_the_cache_of_another_user_is_not_used(build, opened, tmp_path):
 
 
 def cold(*words, **options):
-    """A new process of Python, as users start it."""
+    """Start a new Python process, like users do."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
     return subprocess.Popen([sys.executable, *map(str, words)], env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, **options)
@@ -173,7 +173,7 @@ def cold(*words, **options):
 
 @needs_root
 def test_a_user_without_home():
-    """A program of user 54321, who is not in /etc/passwd, in a folder that this user can write to."""
+    """User 54321 is not in /etc/passwd. The program runs in a folder that this user can write to."""
     program = ("import logging, os; logging.basicConfig(); del os.environ['HOME']; os.environ.pop('XDG_CACHE_HOME', 0); "
                "from src.cpu_kernels.library import library; from src.environment import set_environment; "
                "os.setuid(54321); set_environment(); print(library())")
@@ -195,13 +195,13 @@ def test_a_process_on_a_damaged_library_does_not_crash(kernels, tmp_path):
         assert process.returncode == 0, errors
         path, total = output.split()
         assert float(total) == 4 * 8 * 16 * 16
-        os.truncate(path, 3 * 4096)  # a whole page that is mapped and missing
+        os.truncate(path, 3 * 4096)  # a mapped page that is missing in the file
     assert (tmp_path / "calls").read_text() == "call\n" * 2
 
 
 def test_of_processes_at_once_one_compiles(kernels, tmp_path):
-    """The path has a symbolic link, which MindSpore resolves. If the second process replaced the library, the first process
-    would load the new file next to the old one, and crash, because oneDNN is not opened for the new file."""
+    """The path has a symbolic link, which MindSpore resolves. If the second process replaced the library, the first process would
+    load the new file in addition to the old one, and crash, because oneDNN is not opened for the new file."""
     slow = fake_compiler(tmp_path, f'while [ "$1" != -o ]; do shift; done; sleep 2; cp {kernels} "$2"')
     for name in ("cache", "ready"):
         (tmp_path / name).mkdir()
@@ -244,7 +244,7 @@ def test_onednn_that_is_opened_again_serves_what_was_computed_before(kernels):
 
 @pytest.fixture
 def run_on():
-    """A function that confines this thread to processors, until the test is over."""
+    """A function that restricts this thread to processors until the end of the test."""
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("the number of threads cannot be set here")
     before = os.sched_getaffinity(0)
@@ -308,7 +308,7 @@ def test_works_where_no_thread_can_be_started(kernels):
     ("9:name=systemd:/\n4:memory:/m\n1:cpu,cpuacct:/a\n0::/",
      {"cpu,cpuacct/a/cpu.cfs_quota_us": "150000", "cpu,cpuacct/a/cpu.cfs_period_us": "50000"}, 3),
     ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
-    # In a container without a cgroup namespace, the path is the host's, and the container's own cgroup is mounted.
+    # In a container without a cgroup namespace, the path is that on the host, and the container's cgroup is mounted.
     ("1:cpu:/docker/0a", {"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4), (None, {}, None)])
 def test_the_cpu_quota_of_a_container(kernels, tmp_path, cgroups, files, expected):
     for name, content in files.items():
@@ -320,7 +320,7 @@ def test_the_cpu_quota_of_a_container(kernels, tmp_path, cgroups, files, expecte
     assert found == (2**31 - 1 if expected is None else expected)
 
 
-# Runs in a new mount namespace: /sys/fs/cgroup becomes a folder in which each of the process's cgroups has the quota $1.
+# Runs in a new mount namespace: /sys/fs/cgroup becomes a folder in which each cgroup of the process has the quota $1.
 WITH_QUOTA = """
 mount -t tmpfs none /sys/fs/cgroup || exit 77
 for controllers in $(cut -d : -f 2 /proc/self/cgroup) .; do

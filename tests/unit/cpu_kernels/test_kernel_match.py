@@ -1,4 +1,4 @@
-"""KernelMatcher gives the bits of the plain cell."""
+"""KernelMatcher is bit-identical to the plain cell."""
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -8,13 +8,13 @@ from src.models.matcher import Matcher
 
 
 def random_boxes(rng, *shape, grid):
-    """Boxes (*shape, 4) within 40 pixels: on a grid (many ties, some without area) or anywhere."""
+    """Return boxes (*shape, 4) within 40 pixels: on a grid (many ties, some without area) or anywhere."""
     corners = np.sort(7 * rng.integers(0, 7, (*shape, 2, 2)) if grid else rng.uniform(0, 40, (*shape, 2, 2)), axis=-2)
     return corners.reshape(*shape, 4).astype(np.float32)
 
 
 def expected_match(candidates, boxes, mask):
-    """The overlaps in float32, where every operation rounds, and what follows from them."""
+    """Return the overlaps in float32, where every operation rounds, and the matches that result from them."""
     a, b = candidates[:, :, None], boxes[:, None]
     sides = [np.maximum(np.minimum(a[..., i + 2], b[..., i + 2]) - np.maximum(a[..., i], b[..., i]), 0) for i in (0, 1)]
     areas = [np.prod(np.maximum(box[..., 2:] - box[..., :2], 0), -1) for box in (a, b)]
@@ -31,7 +31,7 @@ def test_equals_the_plain_cell_to_the_bit(kernels, number, boxes, shared, grid):
     rng = np.random.default_rng(number + boxes)
     candidates = random_boxes(rng, 1 if shared else 3, number, grid=grid)
     truth = random_boxes(rng, 3, boxes, grid=grid)
-    truth[0, :] = truth[0, 0] if boxes == 7 else truth[0]  # all the same: the first one counts
+    truth[0, :] = truth[0, 0] if boxes == 7 else truth[0]  # identical boxes: the first one is matched
     mask = rng.random((3, boxes)) < 0.7
     mask[0, 0], mask[2] = True, False
     # Padding may equal a candidate.
@@ -48,7 +48,7 @@ def test_equals_the_plain_cell_to_the_bit(kernels, number, boxes, shared, grid):
 
 
 def test_boxes_that_are_nan_overlap_nothing(kernels):
-    """The others are matched as without them. A NaN candidate counts as background, so that what is pooled from it is NaN."""
+    """Other boxes are matched as without NaN boxes. A NaN candidate becomes background, so that its pooled features are NaN."""
     rng = np.random.default_rng(0)
     candidates, truth, mask = random_boxes(rng, 1, 50, grid=True), random_boxes(rng, 1, 6, grid=True), np.ones((1, 6), bool)
     without = mask.copy()

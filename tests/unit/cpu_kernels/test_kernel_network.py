@@ -1,4 +1,4 @@
-"""The kernel of networks against the definitions in float64, in float32 and bfloat16, forward and with all gradients."""
+"""The network kernel compared with definitions in float64, in float32 and bfloat16, forward and with all gradients."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ TOLERANCE = {False: 1e-5, True: 1.5e-2}
 
 
 def windows(size, kernel, stride, before, dilation):
-    """Of each offset in the kernel: the rows of the padded input that it meets."""
+    """Return, for each offset in the kernel, the rows of the padded input that it is multiplied with."""
     return [slice(i * dilation, i * dilation + (size - 1) * stride + 1, stride) for i in range(kernel)]
 
 
@@ -35,7 +35,7 @@ class Definition:
         self.shape = (x.shape[0], weight.shape[0], *sides)
 
     def parts(self):
-        """Of each group: channels of the input, of the output."""
+        """Return, for each group, the input channels and the output channels."""
         inputs, outputs = self.x.shape[1] // self.groups, self.weight.shape[0] // self.groups
         return [(slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)) for g in range(self.groups)]
 
@@ -59,7 +59,7 @@ class Definition:
 
 
 def drawn(cell, seed=0):
-    """The cell with random parameters; variances and scales are positive."""
+    """Return the cell with random parameters; variances and scales are positive."""
     rng = np.random.default_rng(seed)
     for parameter in cell.get_parameters():
         positive = parameter.name.endswith(("gamma", "variance"))
@@ -69,7 +69,7 @@ def drawn(cell, seed=0):
 
 
 def run(cell, x, douts, parameters, mode=ms.PYNATIVE_MODE):
-    """Outputs of a cell of one input, and the gradients of x and of the parameters for these gradients of the outputs."""
+    """Return the outputs of a cell with one input, and the gradients of x and of the parameters for given output gradients."""
     ms.set_context(mode=mode)
 
     def weighted(x):
@@ -89,7 +89,7 @@ def normal(*shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-# Channels in and out, height and width, options of nn.Conv2d, padding that these mean (top, bottom, left, right).
+# Input and output channels, (height, width), options of nn.Conv2d, the resulting padding (top, bottom, left, right).
 CONVOLUTIONS = {
     "1x1": (17, 5, (7, 9), {"kernel_size": 1}, (0, 0, 0, 0)),
     "1x1, stride 2": (3, 17, (7, 10), {"kernel_size": 1, "stride": 2, "pad_mode": "valid"}, (0, 0, 0, 0)),
@@ -139,7 +139,7 @@ def test_convolutions_that_differ_in_their_stride_alone(kernels, strides, mode):
 
 
 def affine(norm):
-    """gamma, beta, moving mean and moving variance of an nn.BatchNorm2d as float64 (C, 1, 1)."""
+    """Return gamma, beta, moving mean and moving variance of an nn.BatchNorm2d as float64 (C, 1, 1)."""
     return (parameter.asnumpy().astype(np.float64)[:, None, None]
             for parameter in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
 
@@ -159,7 +159,7 @@ def test_stored_statistics_are_taken_in(kernels, mode):
 
 
 def batch_norm_gradients(x, dout, gamma, eps):
-    """Of x, gamma and beta, by the chain of derivatives in arXiv:1502.03167, section 3."""
+    """Return the gradients of x, gamma and beta with the formulas of arXiv:1502.03167, section 3."""
     axes, number = (0, 2, 3), x.size / x.shape[1]
     centred = x - x.mean(axes, keepdims=True)
     variance = (centred**2).mean(axes, keepdims=True)
@@ -174,7 +174,7 @@ def batch_norm_gradients(x, dout, gamma, eps):
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize(("channels", "size"), [(6, (8, 9)), (37, (97, 31)), (3, (2, 3))])
 def test_a_trained_batch_norm(kernels, mixed, mode, channels, size):
-    """Many rows are summed in pieces, whose means differ here: each image has its own."""
+    """The sums over many rows are computed in pieces. The means of the pieces differ, because each image has another mean."""
     conv, norm = nn.Conv2d(5, channels, 3, pad_mode="same"), nn.BatchNorm2d(channels, eps=1e-3, momentum=0.8)
     drawn(nn.SequentialCell(conv, norm))
     conv.weight.set_data(conv.weight / 4)
@@ -197,7 +197,7 @@ def test_a_trained_batch_norm(kernels, mixed, mode, channels, size):
 
 
 def pooled(x, top, left):
-    """The maximum of 3x3 cells with stride 2 in float64, and where in the padded input it is."""
+    """Return the maximum of 3x3 cells with stride 2 in float64, and its position in the padded input."""
     batch, channels, height, width = x.shape
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, 2), (left, 2)), constant_values=-np.inf)
     rows, columns = -(-height // 2), -(-width // 2)
@@ -225,7 +225,7 @@ def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
     top, left = corner
     dbefore = dbefore[:, :, top:top + size[0], left:left + size[1]] * (before > 0)
     expected_dx, expected_dweight = Definition(x, weight, 1, (0, 0, 0, 0)).gradients(dbefore)
-    if not mixed:  # rounding may choose another of two almost equal maxima
+    if not mixed:  # rounding may choose either of two almost equal maxima
         assert_close(dx, expected_dx, 1e-5)
         assert_close(dweight, expected_dweight, 1e-5)
     else:
@@ -233,9 +233,9 @@ def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
 
 
 def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
-    """A program against a plain cell that takes the inputs as a tuple and gives one: outputs and all gradients.
+    """Compare outputs and all gradients of a program and a plain cell, which maps a tuple of inputs to a tuple of outputs.
 
-    With `narrow` the program's inputs are of bfloat16.
+    With `narrow`, the program's inputs are in bfloat16.
     """
     parameters = plain.trainable_params()
     cell = KernelNetwork(kernels, program)
@@ -260,7 +260,7 @@ def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
     assert len(found) == len(program.outputs) + len(inputs) + len(parameters)
     for one, other in zip(found, expected):
         assert other.any()
-        if mixed:  # the median, as rounding turns single ReLUs on or off
+        if mixed:  # the median, because rounding switches single ReLUs on or off
             some = other != 0
             assert np.median(np.abs(one - other)[some] / np.abs(other[some])) < 0.15
         else:
@@ -283,7 +283,7 @@ def test_the_pyramid(kernels, mode, mixed):
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
 def test_residual_blocks(kernels, block, trained, mixed):
-    """Two blocks, with stored statistics or those of the batch: the first with stride 2 and a shortcut of its own."""
+    """Two blocks, with stored or batch statistics. The first has stride 2 and a projection shortcut."""
     from mindcv.models import resnet
 
     kind = getattr(resnet, block)
@@ -310,7 +310,7 @@ def test_residual_blocks(kernels, block, trained, mixed):
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_dense_layers_of_rows(kernels, mixed):
-    """Two outputs of a hidden layer: their gradients meet in it."""
+    """Two layers read a hidden layer, so their gradients are added there."""
     first, second, third = (drawn(nn.Dense(*sizes), seed) for seed, sizes in enumerate([(19, 33), (33, 4), (33, 7)]))
     for number, dense in enumerate((first, second, third)):
         dense.update_parameters_name(f"{number}.")
@@ -337,7 +337,7 @@ def test_frozen_weights_have_no_gradient_and_need_no_memory():
     program = Program(mixed=False, trained=True)
     hidden = program.convolution(program.add_input(3), first, relu=True)
     program.add_output(program.convolution(hidden, second, relu=True), PLANES)
-    # What the second reads, and its ReLU's result; not the image.
+    # Saved: the input of the second convolution, and the result of its ReLU, but not the image.
     assert program.saved() == [1, 2]
     assert program.gradient_shapes([]) == [[5, 4, 3, 3]]
     inference = Program(mixed=False, trained=False)
@@ -347,7 +347,7 @@ def test_frozen_weights_have_no_gradient_and_need_no_memory():
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_weights_kept_from_call_to_call_are_made_anew_when_they_change(kernels, mixed):
-    """In the same memory, as a training between two evaluations changes them: a single weight, or a BatchNorm's variance."""
+    """The memory stays the same, as when training continues between two evaluations: a single weight, or a variance, changes."""
     conv, norm = nn.Conv2d(5, 6, 3, pad_mode="same"), nn.BatchNorm2d(6)
     drawn(nn.SequentialCell(conv, norm))
     program = Program(mixed, trained=False)
@@ -375,7 +375,7 @@ def test_weights_kept_from_call_to_call_are_made_anew_when_they_change(kernels, 
 @pytest.mark.parametrize("place", ["image", "weight", "bias", "gamma", "variance"])
 @pytest.mark.parametrize("case", ["1x1", "3x3", "3x3, Winograd", "7x7, stride 2"])
 def test_what_is_not_finite_stays_so(kernels, case, place, value, mixed):
-    """Through products, ReLU and max-pooling, as in NumPy. MindSpore's ReLU and pooling on the CPU make numbers of NaN."""
+    """In products, ReLU and max pooling, as in NumPy. MindSpore's ReLU and pooling on the CPU turn NaN into numbers."""
     channels, outputs, size, options, pad = CONVOLUTIONS[case]
     is_affine = place in ("gamma", "variance")
     conv, norm = drawn(nn.Conv2d(channels, outputs, has_bias=not is_affine, **options)), drawn(nn.BatchNorm2d(outputs))
@@ -383,7 +383,7 @@ def test_what_is_not_finite_stays_so(kernels, case, place, value, mixed):
                "variance": norm.moving_variance}.get(place)
     x = normal(2, channels, *size)
     array = x if changed is None else changed.asnumpy().copy()
-    # The centre of a kernel, which meets no padding.
+    # The centre of a kernel is never multiplied with padding.
     array[tuple(side // 2 for side in array.shape)] = value
     if changed is not None:
         changed.set_data(Tensor(array))
@@ -401,18 +401,18 @@ def test_what_is_not_finite_stays_so(kernels, case, place, value, mixed):
             before += conv.bias.asnumpy()[:, None, None]
     expected = np.maximum(before, 0)
     found, pool = (output.asnumpy() for output in network(Tensor(x)))
-    # An infinite variance makes its channel the bias.
+    # With an infinite variance, the channel equals the bias.
     assert (place, value) == ("variance", np.inf) or not np.isfinite(expected).all()
     assert not np.isfinite(found[~np.isfinite(expected)]).any()
-    # What is finite stays so, but oneDNN's products make NaN of -inf before a ReLU, and Winograd's algorithm computes whole
-    # tiles of 4 x 4 pixels.
+    # Finite values stay finite, with two exceptions: oneDNN's products turn -inf before a ReLU into NaN, and Winograd's algorithm
+    # computes whole tiles of 4 x 4 pixels.
     spread = before == -np.inf
     if (case, place, mixed) == ("3x3, Winograd", "image", False):
         top, left = (side // 2 // 4 * 4 for side in size)
         spread[1, :, top:top + 4, left:left + 4] = True
     assert np.isfinite(found[np.isfinite(expected) & ~spread]).all()
     np.testing.assert_array_equal(np.isfinite(pool), np.isfinite(pooled(np.where(np.isnan(found), np.inf, found), 1, 1)[0]))
-    # A NaN that the gradient of a ReLU meets has not been 0.
+    # Where the ReLU's result is NaN, its gradient must not be 0.
     dout = [np.ones_like(found), np.zeros_like(pool)]
     _, _, [dweight, *_] = run(network, x, dout, [conv.weight])
     bad = ~np.isfinite(expected).all((0, 2, 3))
@@ -421,8 +421,8 @@ def test_what_is_not_finite_stays_so(kernels, case, place, value, mixed):
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_nan_stays_in_batch_norm_of_a_batch_and_in_merging(kernels, mixed):
-    """NaN in one pixel makes a channel of the BatchNorm NaN, as its mean is. Merging repeats a pixel four times; pixels before a
-    NaN become NaN as well, as it adds the next pixel with weight 0."""
+    """NaN in one pixel makes the mean, and with it the whole channel of the BatchNorm, NaN. Merging repeats a pixel four times;
+    the pixels before a NaN also become NaN, because bilinear merging adds the next pixel with weight 0."""
     fine, coarse = normal(2, 3, 8, 12), normal(2, 3, 4, 6, seed=2)
     coarse[1, 2, 3, 4] = np.nan
     program = Program(mixed, trained=True)
@@ -438,7 +438,7 @@ def test_nan_stays_in_batch_norm_of_a_batch_and_in_merging(kernels, mixed):
 
 
 def test_a_batch_norm_of_large_numbers(kernels):
-    """Mean 500 and deviation 0.1: rounding of the mean alone moves results by 1.5e-4; sums of float32 would move them by 2e-3."""
+    """Mean 500 and deviation 0.1: rounding of the mean alone moves results by 1.5e-4; float32 sums would move them by 2e-3."""
     x, dout = (500 + 0.1 * normal(2, 3, 190, 170)).astype(np.float32), normal(2, 3, 190, 170, seed=2)
     norm = nn.BatchNorm2d(3)
     program = Program(mixed=False, trained=True)
@@ -463,7 +463,7 @@ def test_a_value_may_be_several_outputs_and_be_saved(kernels, mixed):
     program.add_output(program.convolution(value, after), PLANES)
     assert value in program.saved()
     outputs = KernelNetwork(kernels, program)(Tensor(normal(2, 3, 5, 6)))
-    # As they are, values have channels last in memory.
+    # Native outputs have channels last in memory.
     first, second = (output.astype(ms.float32).asnumpy().reshape(2, 5, 6, 4).transpose(0, 3, 1, 2) for output in outputs[:2])
     np.testing.assert_array_equal(first, outputs[2].asnumpy())
     np.testing.assert_array_equal(second, outputs[2].asnumpy())
@@ -471,7 +471,7 @@ def test_a_value_may_be_several_outputs_and_be_saved(kernels, mixed):
 
 
 def test_programs_that_the_kernel_would_compute_wrongly_are_rejected():
-    """A weight that is trained in two layers, or in one of two; a wide result that is more than an output of rows."""
+    """A weight that is trained in two layers, or in one of two; a wide result with a use other than an output of rows."""
     conv = nn.Conv2d(4, 4, 1)
     for constant in (False, True):
         program = Program(mixed=True, trained=True)

@@ -1,4 +1,4 @@
-"""The kernels of RoIAlign against the plain cells and against matrix products in float64."""
+"""The RoIAlign kernels compared with the plain cells and with matrix products in float64."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from src.models.roi_align import MultiScaleRoIAlign, RoIAlign
 from tests.helpers.kernel_calls import assert_close, with_gradients
 
 SIZES = ((13, 17), (7, 9), (1, 5), (6, 1), (1, 1))
-# In cells: inside, fractional, whole, over each border, wholly outside on each side and corner, without area, thin, inside out.
+# In cells: inside, fractional, whole, over each border, outside at each side and corner, without area, thin, inverted.
 BOXES = np.float32([
     [1, 2, 6, 5], [0.3, 0.7, 4.9, 3.2], [0, 0, 17, 13], [-3, -2, 4, 5], [3, 4, 25, 20], [-9, -9, -5, -4], [30, 1, 40, 3],
     [2, 30, 5, 33], [50, 60, 70, 80], [2, 3, 2, 3], [0, 0, 0, 0], [3.3, 0.1, 3.4, 12], [5, 5, 2, 1], [-1, -1, 0, 0],
@@ -19,7 +19,7 @@ BOXES = np.float32([
 
 
 class OfLevels(nn.Cell):
-    """A cell as a function of the levels alone; with channels_last they reach it as the kernels want them."""
+    """A cell as a function of the levels alone. With channels_last, the levels have the memory layout of the kernels."""
 
     def __init__(self, cell, *others, channels_last=False):
         super().__init__()
@@ -37,7 +37,7 @@ class OfLevels(nn.Cell):
 
 
 class FirstOfPair(nn.Cell):
-    """The first pool of a pair, as a cell like RoIAlign."""
+    """The first pooling of a pair, as a cell like RoIAlign."""
 
     def __init__(self, kernels, plain):
         super().__init__()
@@ -59,7 +59,7 @@ class PatchesOf(nn.Cell):
 
 
 def axis_weights(start, end, limit, resolution, samples, aligned):
-    """Weights (resolution, limit) of the cells of one axis."""
+    """Return the weights (resolution, limit) of the cells of one axis."""
     start = start - 0.5 * aligned
     length = end - 0.5 * aligned - start if aligned else max(end - start, 1.0)
     length = max(length, 0.0)
@@ -75,7 +75,7 @@ def axis_weights(start, end, limit, resolution, samples, aligned):
 
 
 def expected_pool(levels, boxes, level, resolution, samples, aligned, dout):
-    """Pooled features and the gradients of the levels, in float64."""
+    """Return pooled features and the gradients of the levels, in float64."""
     number = boxes.shape[1]
     pooled, gradients = [], [np.zeros(feature.shape) for feature in levels]
     for i, (x1, y1, x2, y2) in enumerate(boxes.reshape(-1, 4).astype(np.float64)):
@@ -87,7 +87,7 @@ def expected_pool(levels, boxes, level, resolution, samples, aligned, dout):
     return np.array(pooled), gradients
 
 
-# Sizes of the levels, channels, batch, boxes of an image, level of all boxes (None: any), resolution, samples, aligned.
+# Sizes of the levels, channels, batch size, boxes per image, level of all boxes (None: any), resolution, samples, aligned.
 CASES = {
     "usual": (SIZES, 17, 2, BOXES, None, 7, 2, True),
     "not aligned": (SIZES, 3, 2, BOXES, None, 7, 2, False),
@@ -111,7 +111,7 @@ def test_pool_and_its_gradient(kernels, case):
     resolution, number = geometry[0], len(boxes)
     rng = np.random.default_rng(0)
     levels = [rng.normal(size=(batch, channels, *size)).astype(np.float32) for size in sizes]
-    # Another order for the other image.
+    # The second image has another order.
     boxes = np.stack([boxes, boxes[::-1]][:batch])
     level = np.int32(np.arange(batch * number) % len(sizes) if only is None else np.full(batch * number, only))
     dout = rng.normal(size=(batch * number, channels, resolution, resolution)).astype(np.float32)
@@ -135,7 +135,7 @@ def test_pool_and_its_gradient(kernels, case):
 def test_patches_and_their_gradient(kernels, channels, batch):
     rng = np.random.default_rng(1)
     levels = [rng.normal(size=(batch, channels, *size)).astype(np.float32) for size in SIZES]
-    # Every cell of every level, corners and borders among them, and one twice.
+    # Every cell of every level, including corners and borders, and one cell twice.
     cells = np.int32([(i, y, x) for i, (h, w) in enumerate(SIZES) for y in range(h) for x in range(w)] + [(0, 0, 0)])
     cells = np.stack([cells, cells[::-1]][:batch])
     level, y, x = (np.ascontiguousarray(cells[..., i]) for i in range(3))
@@ -159,7 +159,7 @@ def test_patches_and_their_gradient(kernels, channels, batch):
 
 
 class Joined(nn.Cell):
-    """The two outputs of TrainingFeatures as one row."""
+    """The two outputs of TrainingFeatures, concatenated to one row."""
 
     def __init__(self, cell):
         super().__init__()
@@ -171,7 +171,7 @@ class Joined(nn.Cell):
 
 
 def test_training_features_and_their_gradient(kernels):
-    """The gradients of both outputs meet in the levels; the last of these is not pooled from."""
+    """The gradients of both outputs are added in the levels. No box is pooled from the last level."""
     rng = np.random.default_rng(2)
     levels = [rng.normal(size=(2, 5, *size)).astype(np.float32) for size in ((16, 24), (8, 12), (4, 6))]
     corners = np.sort(rng.uniform(-5, 100, (2, 9, 2, 2)), axis=2).reshape(2, 9, 4).astype(np.float32)
@@ -189,12 +189,12 @@ def test_training_features_and_their_gradient(kernels):
 
 
 def test_levels_of_bfloat16(kernels):
-    """They are read as they are, sums are of float32, and what is pooled and the gradient are rounded once."""
+    """Levels are read in bfloat16, sums are in float32, and pooled features and gradients are rounded once."""
     rng = np.random.default_rng(3)
     levels = [Tensor(rng.normal(size=(2, 21, *size)).astype(np.float32)).astype(ms.bfloat16).astype(ms.float32).asnumpy()
               for size in ((13, 17), (7, 9))]
     boxes, level = np.stack([BOXES, BOXES[::-1]]), np.int32(np.arange(2 * len(BOXES)) % 2)
-    dout = rng.integers(-8, 8, (len(level), 21, 7, 7)).astype(np.float32)  # which bfloat16 holds
+    dout = rng.integers(-8, 8, (len(level), 21, 7, 7)).astype(np.float32)  # exact in bfloat16
 
     class Rounded(nn.Cell):
         def __init__(self):

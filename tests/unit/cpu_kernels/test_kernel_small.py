@@ -1,4 +1,4 @@
-"""The kernels of a few lines: preprocessing and non-maximum suppression, against the plain cells."""
+"""The small kernels, preprocessing and non-maximum suppression, compared with the plain cells."""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
@@ -24,7 +24,7 @@ def test_preprocess_gives_the_same_bits(kernels, bgr2rgb, norm_type, pad_first):
 
 
 class WithFixed(nn.Cell):
-    """A cell as a function of its first argument; the other one is a constant of the graph."""
+    """A cell as a function of its first argument; the second argument is a constant of the graph."""
 
     def __init__(self, cell, other):
         super().__init__()
@@ -36,7 +36,7 @@ class WithFixed(nn.Cell):
 
 
 def survivors(boxes, ends, threshold):
-    """Greedy suppression as it is defined, in float32."""
+    """Return the boxes kept by greedy NMS, by its definition in float32."""
     keep = np.ones(boxes.shape[:2], bool)
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     for image, own in enumerate(boxes):
@@ -54,7 +54,7 @@ def survivors(boxes, ends, threshold):
 @pytest.mark.parametrize(("ends", "threshold"), [((1,), 0.7), ((200,), 0.5), ((90, 91, 150, 200), 0.7), ((64, 128, 200), 0.3)])
 def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
     rng = np.random.default_rng(1)
-    # Whole numbers: many pairs overlap by exactly a half; some boxes are the same, and some have no area.
+    # Whole numbers: many pairs have an overlap of exactly 0.5, some boxes are identical, and some have no area.
     corner = rng.integers(0, 12, (2, ends[-1], 2))
     boxes = np.concatenate([corner, corner + rng.integers(0, 9, (2, ends[-1], 2))], 2).astype(np.float32)
     plain = BatchedNMS(threshold)
@@ -67,7 +67,7 @@ def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
 
 
 def test_nms_of_more_boxes_than_devices_take(kernels):
-    """On the CPU MindSpore's operator, which takes the kernel's place where there is no compiler, has no limit."""
+    """On the CPU, MindSpore's operator, which is used if there is no compiler, has no limit."""
     rng = np.random.default_rng(4)
     corner = rng.uniform(0, 400, (1, 3500, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(5, 60, (1, 3500, 2))], 2).astype(np.float32)
@@ -79,7 +79,7 @@ def test_nms_of_more_boxes_than_devices_take(kernels):
 
 
 def test_nms_of_boxes_that_are_nan(kernels):
-    """They are kept, as the operator keeps them, and suppress none."""
+    """NaN boxes are kept, like by the operator, and suppress no other box."""
     plain = BatchedNMS(0.5)
     for column in range(4):
         boxes = np.float32([[[0, 0, 4, 4], [0, 0, 4, 5], [1, 1, 5, 5], [2, 2, 9, 9], [0, 0, 4, 5]]])

@@ -1,4 +1,4 @@
-"""Small data sets on disk and the part of the configuration that the data pipeline reads."""
+"""Small data sets on disk, and the settings that the data pipeline reads."""
 import json
 from types import SimpleNamespace
 
@@ -40,7 +40,7 @@ def write_images(write_coco):
 
 @pytest.fixture
 def make_cfg():
-    """The attributes of the configuration that the loaders read; keywords replace the top-level ones."""
+    """Return the settings that the loaders read; keywords replace the top-level ones."""
     def make(padding_size=4, item_transforms=(), canvases=((64, 64),), keep_empty_images=False,
              repeat_threshold=0.0, **settings):
         items = [*item_transforms, {"Resize": {"keep_ratio": True}},

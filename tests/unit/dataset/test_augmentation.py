@@ -1,4 +1,4 @@
-"""Flips, turns, crops and photometric distortion: boxes against drawn masks, pixels against formulas, draws against chances."""
+"""Flips, turns, crops and photometric distortion: boxes compared with masks, pixels with formulas, frequencies with chances."""
 import colorsys
 from fractions import Fraction
 
@@ -36,13 +36,13 @@ def same(one, other):
 
 
 def is_near(count, number, chance):
-    """Whether `count` of `number` events is within five standard deviations of what their chance gives."""
+    """Return whether `count` of `number` events is within five standard deviations of the expected number."""
     return abs(count / number - chance) < 5 * np.sqrt(chance * (1 - chance) / number)
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """2,000 samples, those of even numbers with boxes on whole pixels."""
+    """2,000 samples; samples with even numbers have boxes on whole pixels."""
     return [draw_sample(rng_of(seed), whole=seed % 2 == 0) for seed in range(2000)]
 
 
@@ -93,7 +93,7 @@ def test_the_sides_of_a_window_are_drawn_evenly_and_its_place_anywhere():
 
 
 def test_a_window_without_boxes_is_drawn_ten_times_before_the_image_stays_whole():
-    """A box on the first pixel of a row of 64 is left where a window begins with it: a chance of 1 in 65 - length."""
+    """A box on the first pixel of a row of 64 stays if a window starts there, which has a chance of 1 in 65 - length."""
     sample = sample_of(np.zeros((1, 64, 3), np.uint8), [[0, 0, 1, 1]])
     chance_of = {length: 1 / (64 if length in (32, 64) else 32) for length in range(32, 65)}
     kept = sum(chance / (65 - length) for length, chance in chance_of.items())
@@ -167,7 +167,7 @@ def test_each_distortion_is_applied_to_half_of_the_images_within_its_limits(limi
     sample, rng = sample_of(np.full((1, 1, 3), pixel, dtype=np.uint8)), rng_of(0)
     limits = {**dict.fromkeys(LIMITS, 0), **limits}
     values = np.array([measure(photometric_distortion(sample, rng, **limits).image[0, 0]) for _ in range(3000)])
-    changed = values[abs(values - neutral) > step]  # what is drawn within a step of nothing cannot be told from nothing
+    changed = values[abs(values - neutral) > step]  # changes below one step are not visible
     chance = 0.5 * (1 - 2 * step / (high - low))
     assert abs(len(changed) / 3000 - chance) < 5 * np.sqrt(chance * (1 - chance) / 3000) + step / (high - low)
     assert low - step <= changed.min() < low + 2 * step and high - 2 * step < changed.max() <= high + step
@@ -175,7 +175,7 @@ def test_each_distortion_is_applied_to_half_of_the_images_within_its_limits(limi
 
 
 def formula(pixel, brightness, contrast, saturation, hue, contrast_first):
-    """The distortion of one pixel in floating point."""
+    """Return the distortion of one pixel in floating point."""
     levels = np.clip(np.float64(pixel) + brightness, 0, 255)
     if contrast_first:
         levels = np.clip(levels * contrast, 0, 255)
@@ -197,9 +197,9 @@ def test_distortions_follow_the_formula():
                               for pixel in image.reshape(-1, 3)]).reshape(image.shape) for first in (True, False)]
         differences = [abs(wanted - found) for wanted in by_order]
         errors.append(min(differences, key=np.mean))
-        if abs(by_order[0] - by_order[1]).mean() > 1:  # what contrast clips tells the orders apart
+        if abs(by_order[0] - by_order[1]).mean() > 1:  # clipping after contrast makes the order visible
             orders.append(differences[0].mean() < differences[1].mean())
-    # One of 180 hues is 8.5 levels wide, and contrast enlarges what rounding leaves.
+    # One of 180 hues is 8.5 levels wide, and contrast amplifies rounding errors.
     assert np.max(errors) < 14 and np.mean(errors) < 1
     assert len(orders) > 10 and 0.2 < np.mean(orders) < 0.8
 

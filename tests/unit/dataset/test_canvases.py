@@ -1,4 +1,4 @@
-"""Several canvases: which one an image goes to, and batches of one canvas each."""
+"""Several canvases: the choice of an image's canvas, and batches of one canvas each."""
 import os
 from collections import Counter
 
@@ -24,18 +24,18 @@ def test_an_image_goes_to_the_canvas_on_which_it_becomes_largest(size, canvases,
 
 
 @pytest.mark.parametrize(("size", "canvas", "scaling", "fitted"), [
-    ((300, 400), (800, 1344), Scaling(800, 1333), (800, 1066)),     # 8 / 3 of each side
-    ((300, 600), (800, 1344), Scaling(800, 1333), (666, 1333)),     # the longest side sets the limit
+    ((300, 400), (800, 1344), Scaling(800, 1333), (800, 1066)),     # factor 8 / 3 for both sides
+    ((300, 600), (800, 1344), Scaling(800, 1333), (666, 1333)),     # the limit of the longest side applies
     ((600, 300), (1344, 800), Scaling(800, 1333), (1333, 666)),
-    ((300, 600), (800, 1344), Scaling(800), (672, 1344)),           # without it the canvas does: just fitted
+    ((300, 600), (800, 1344), Scaling(800), (672, 1344)),           # no longest side: the canvas is the limit
     ((300, 400), (768, 1280), Scaling(800, 1333), (768, 1024)),
-    ((300, 400), (768, 1280), Scaling(100, 1333), (100, 133))])     # smaller than the canvas allows
+    ((300, 400), (768, 1280), Scaling(100, 1333), (100, 133))])     # smaller than the canvas permits
 def test_shortest_and_longest_side(size, canvas, scaling, fitted):
     assert fitted_size(size, canvas, scaling) == fitted
 
 
 def test_canvases_that_the_rule_fills_alike_are_equal():
-    """Both hold the image with 60 as its shortest side, the square one without scaling it down."""
+    """Both hold the image with shortest side 60, and the square canvas needs no downscaling."""
     assert choose_canvas((300, 300), CANVASES, Scaling(60, 80)) == 0
     assert choose_canvas((300, 300), (SQUARE, WIDE), Scaling(60, 80)) == 0
     assert choose_canvas((300, 400), (UPRIGHT, WIDE), Scaling(60, 80)) == 1
@@ -46,7 +46,7 @@ def test_batches_by_a_worked_example():
         canvas_of = np.array([0, 1, 0, 1, 0, 1, 1])
         return [batch.tolist() for batch in one_canvas_batches(np.array(order), canvas_of, size, fill)]
 
-    order = [4, 1, 3, 2, 5, 6, 0]  # on the canvases 0, 1, 1, 0, 1, 1, 0
+    order = [4, 1, 3, 2, 5, 6, 0]  # canvases 0, 1, 1, 0, 1, 1, 0
     assert cut(order, 2, fill=False) == [[4, 2], [1, 3], [5, 6], [0]]
     assert cut(order, 2, fill=True) == [[4, 2], [1, 3], [5, 6], [0, 4]]
     assert cut([1, 0], 3, fill=True) == [[1, 1, 1], [0, 0, 0]]
@@ -63,7 +63,7 @@ def mixed(write_coco):
 
 
 def plain_order(epoch):
-    """The order of 11 images in an epoch, all of them once."""
+    """Return the order of 11 images in an epoch without repetition."""
     return np.random.default_rng([7, 2, epoch]).permutation(11)
 
 
@@ -85,7 +85,7 @@ def test_an_epoch_has_each_image_once_and_fills_the_last_batch_of_each_canvas(mi
         rows = np.concatenate([batch.image_id for batch in own])
         counts = Counter(rows.tolist())
         assert set(counts) == {100 + i for i in range(11)} and len(rows) == 11 + repeats
-        # The first of each canvas, in the epoch's order, come twice.
+        # The first images of each canvas, in the epoch's order, occur twice.
         order = 100 + plain_order(epoch)
         for is_upright in (True, False):
             same = order[upright(order) == is_upright].tolist()
@@ -134,7 +134,7 @@ def test_ranks_have_the_same_canvas_in_the_same_step_and_share_the_images(mixed,
 
 
 def test_the_micro_batches_of_a_step_have_one_canvas(mixed, make_cfg):
-    """They are the rows of a batch that is filled up as one: 7 wide images make two of 4, 4 upright ones one."""
+    """Micro-batches are rows of one larger batch, which is filled up first: 7 wide images fill two of 4, 4 upright ones one."""
     whole = list(TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, batch_size=4)).batches())
     loader = TrainLoader(mixed[0], make_cfg(item_transforms=FLIP, canvases=CANVASES, batch_size=2, accumulate_steps=2))
     assert loader.steps_per_epoch == 3
@@ -172,7 +172,7 @@ def test_boxes_follow_the_image_to_its_canvas(mixed, make_cfg):
 
 def test_an_unreadable_file_gives_way_to_the_next_of_its_canvas_and_then_to_any(mixed, make_cfg):
     dataset, folder = mixed
-    os.remove(os.path.join(folder, "4.png"))  # upright: the next is number 7
+    os.remove(os.path.join(folder, "4.png"))  # an upright image: number 7 replaces it
     loader = TrainLoader(dataset, make_cfg(canvases=CANVASES, batch_size=1, epochs=1))
     ids = [int(batch.image_id[0]) for batch in loader.batches()]
     assert ids == [107 if index == 4 else 100 + index for index in plain_order(0)]
@@ -195,7 +195,7 @@ def test_the_order_in_which_canvases_are_met(mixed, make_cfg):
 
 @pytest.mark.parametrize(("scaling", "size"), [({}, (40, 80)), ({"shortest": 30, "longest": 50}, (25, 50))])
 def test_the_list_of_transforms_sets_the_scaling(write_coco, make_cfg, scaling, size):
-    """Of images that are read, and of black ones in the place of unreadable ones."""
+    """The scaling applies to readable images, and to black images that replace unreadable ones."""
     path, folder = write_coco([{"id": 1, "file_name": "a.png", "height": 100, "width": 200},
                                {"id": 2, "file_name": "b.png", "height": 100, "width": 200}],
                               [{"id": i, "image_id": i, "category_id": 5, "bbox": [0, 0, 100, 100]} for i in (1, 2)])

@@ -64,7 +64,7 @@ def test_jpeg_modes_become_rgb(tmp_path, pixels, mode, progressive):
 @pytest.mark.parametrize("suffix", ["bmp", "tiff", "webp", "ppm", "pam"])
 def test_other_formats_become_rgb(tmp_path, pixels, suffix):
     path = str(tmp_path / f"a.{suffix}")
-    assert cv2.imwrite(path, pixels[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])  # above 100: nothing is lost
+    assert cv2.imwrite(path, pixels[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, 101])  # above 100 means lossless
     np.testing.assert_array_equal(read_image(path, (48, 64)), pixels)
 
 

@@ -1,4 +1,4 @@
-"""src/dataset/loader.py: which images come when, whatever the workers, and what happens to unreadable ones."""
+"""src/dataset/loader.py: the order of images, independent of the workers, and the handling of unreadable images."""
 import json
 import logging
 import os
@@ -38,7 +38,7 @@ def assert_same(found, wanted):
 
 
 def plain_order(seed, epoch, count):
-    """The order of an epoch that has all images once: runs of earlier versions resume to the same images."""
+    """Return the order of an epoch without repetition, as in earlier versions, so that their runs resume with the same images."""
     return np.random.default_rng([seed, 2, epoch]).permutation(count)
 
 
@@ -141,7 +141,7 @@ def test_micro_batches_larger_than_the_data_set(write_images, make_cfg):
 
 
 def test_processes_share_each_training_batch(write_images, make_cfg):
-    """Two processes with batches of 2 see the rows of one process with batches of 4, step by step."""
+    """In each step, two processes with batch size 2 see the rows of one process with batch size 4."""
     dataset = load_coco(*write_images(13))
     whole = batches(TrainLoader(dataset, make_cfg(item_transforms=AUGMENTED, batch_size=4, epochs=2)))
     cfg = make_cfg(item_transforms=AUGMENTED, batch_size=2, epochs=2)
@@ -153,7 +153,7 @@ def test_processes_share_each_training_batch(write_images, make_cfg):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_are_the_rows_of_one_batch_in_their_order(write_images, make_cfg, size):
-    """Batches of 12 are three micro-batches of 4, or three of 2 for each of two processes, the first process's rows first."""
+    """A batch of 12 is three micro-batches of 4, or three of 2 on each of two processes, with the first process's rows first."""
     dataset = load_coco(*write_images(26))
     whole = batches(TrainLoader(dataset, make_cfg(item_transforms=AUGMENTED, batch_size=12, epochs=2)))
     cfg = make_cfg(item_transforms=AUGMENTED, batch_size=4 // size, accumulate_steps=3, epochs=2)
@@ -166,7 +166,7 @@ def test_micro_batches_are_the_rows_of_one_batch_in_their_order(write_images, ma
         rows = [batch for stream in streams for batch in stream[3 * step:3 * step + 3]]
         joined.append({name: np.concatenate([batch[name] for batch in rows]) for name in Batch._fields})
     assert_same(joined, whole)
-    # As resumed after the third step.
+    # Resume after the third step.
     assert_same(batches(loaders[-1], 9), streams[-1][9:])
 
 
@@ -179,14 +179,14 @@ def test_processes_evaluate_each_image_once(write_images, make_cfg, images, batc
         rows = np.concatenate([[], *(batch["image_id"] for batch in batches(loader))])
         assert len(rows) % batch_size == 0
         seen += rows[:loader.num_images].tolist()
-        # Whole batches of a single process: an image keeps its neighbours.
+        # With one process, whole batches are compared: an image keeps its neighbours.
         assert ((rows[::batch_size] - 100) % batch_size == 0).all()
     assert sorted(seen) == [100 + i for i in range(images)]
 
 
 @pytest.fixture
 def damaged(write_images):
-    """Six records, of which number 2 and 3 are missing and 5 is empty; returns (data set, image folder)."""
+    """Six records, of which numbers 2 and 3 are missing and 5 is empty; returns (data set, image folder)."""
     path, folder = write_images(6)
     dataset = load_coco(path, folder)
     os.remove(os.path.join(folder, "2.png"))

@@ -59,7 +59,7 @@ def test_boxes_are_tight_around_what_differs_from_the_background(drawn):
             rng = np.random.default_rng([3, number, index])
             background = np.round(drawing.draw_background(rng, 96, 128))
             image = cv2.cvtColor(cv2.imread(record.path), cv2.COLOR_BGR2RGB)
-            differs = np.abs(image - background).max(axis=2) > 40  # JPEG changes less, an edge's middle more
+            differs = np.abs(image - background).max(axis=2) > 40  # JPEG changes pixels less, the middle of an edge more
             rows, columns = np.nonzero(differs)
             union = np.concatenate([record.boxes[:, :2].min(axis=0), record.boxes[:, 2:].max(axis=0)])
             found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

@@ -16,12 +16,12 @@ def sample_of(image, boxes=BOXES):
 
 
 def hsv(image, rng, *gains):
-    """The image that random_hsv makes of `image`."""
+    """Return `image` after random_hsv."""
     return random_hsv(sample_of(image), rng, *gains).image
 
 
 def blank(height, width):
-    """A canvas with something on it, which has to go."""
+    """A canvas with old content, which must be overwritten."""
     return np.full((height, width, 3), 77, dtype=np.uint8)
 
 
@@ -30,7 +30,7 @@ def test_flip_mirrors_image_and_boxes():
     flipped = random_flip(sample_of(image), np.random.default_rng(0), prob=1.0)
     np.testing.assert_array_equal(flipped.image, image[:, ::-1])
     np.testing.assert_array_equal(flipped.boxes, [[6, 2, 9, 5], [0, 0, 10, 6]])
-    np.testing.assert_array_equal(BOXES[0], [1, 2, 4, 5])  # the record's own boxes stay as they are
+    np.testing.assert_array_equal(BOXES[0], [1, 2, 4, 5])  # the record's boxes do not change
 
 
 def test_flip_keeps_its_probability():
@@ -45,7 +45,7 @@ def test_hsv_without_gains_changes_no_more_than_the_conversion_does():
     image = np.random.default_rng(1).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     found = hsv(image, np.random.default_rng(0), 0.0, 0.0, 0.0)
     difference = np.abs(found.astype(int) - image)
-    one_level_of_hue = 255 * 6 / 180  # OpenCV keeps 180 levels
+    one_level_of_hue = 255 * 6 / 180  # OpenCV has 180 levels of hue
     assert difference.max() <= one_level_of_hue + 1 and difference.mean() < 2
 
 
@@ -98,13 +98,13 @@ def test_shrinking_by_area_takes_the_mean_of_the_pixels():
     means = image.reshape(4, 3, 8, 3, 3).mean((1, 3))
     np.testing.assert_allclose(scaled.image, means, rtol=0, atol=0.5)
     np.testing.assert_array_equal(scaled.boxes, [[1, 2, 8, 4]])
-    # At a third, samples fall on pixel centres.
+    # With factor 1/3, samples are at pixel centres.
     np.testing.assert_array_equal(resize(sample, blank(4, 10)).image, image[1::3, 1::3])
 
 
 @pytest.mark.parametrize("shrink", ["area", "linear"])
 def test_exact_factor_is_cv2_resize_with_fx_and_fy(shrink):
-    """Halves of a pixel are rounded to even sides. A line that keeps no whole pixel is scaled by the ratio of each axis."""
+    """Halves of a pixel are rounded to even. Images whose smaller side has no pixel use the ratio per axis, and are skipped."""
     rng = np.random.default_rng(7)
     sizes = [(319, 450), (615, 1000), (1000, 615), (768, 1025), (768, 1024), (192, 256), (383, 512), (384, 511), (384, 512)]
     sizes += [tuple(map(int, rng.integers(1, 900, 2))) for _ in range(60)]

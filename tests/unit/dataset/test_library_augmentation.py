@@ -1,4 +1,4 @@
-"""The transform Albumentations: boxes against drawn masks, seeds, threads, and what cannot be transformed."""
+"""The transform Albumentations: boxes compared with masks, seeds, threads, and unsupported transforms."""
 import os
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def same(one, other):
 def test_boxes_keep_to_their_drawn_masks_and_seeds_give_the_same_bits_in_any_thread():
     alone = [transformed(seed) for seed in range(1000)]
     for seed, found in enumerate(alone):
-        check_extents(found, level=128)  # the library's largest changes of brightness and contrast leave black below this
+        check_extents(found, level=128)  # the library's largest changes of brightness and contrast keep black below this level
         assert found.labels.tolist() == draw_sample(rng_of(seed)).labels.tolist()
     with ThreadPoolExecutor(4) as pool:
         assert all(map(same, alone, pool.map(transformed, range(200))))

@@ -1,4 +1,4 @@
-"""src/dataset/batching.py: no two purposes of a run share a random stream."""
+"""src/dataset/batching.py: different uses of random numbers in a run have different random streams."""
 import json
 from types import SimpleNamespace
 
@@ -11,9 +11,9 @@ from src.train.sampling import SamplingPriorities
 
 
 def test_all_generators_of_a_run_start_from_different_states(write_images, make_cfg, monkeypatch, tmp_path):
-    """Drawn images, two epochs with repeated records, their augmentation and the sampling of their steps, with one seed.
+    """Generated images, two epochs with repeated records, their augmentation and the sampling of their steps, with one seed.
 
-    NumPy fills up a seed with zeros: the seeds [7, 0] and [7, 0, 0, 0] give the same state.
+    NumPy pads a seed with zeros: the seeds [7, 0] and [7, 0, 0, 0] have the same state.
     """
     states, default_rng = [], np.random.default_rng
 
@@ -36,6 +36,6 @@ def test_all_generators_of_a_run_start_from_different_states(write_images, make_
         bbox_head=SimpleNamespace(bbox_assigner=SimpleNamespace(use_random=True), add_gt_as_proposals=True)))
     for step in range(4):
         sampling._draw(step, 50, 20, 4, 0)
-    # Images, epochs, augmentations of 8 records and as many repeats, and rows of 4 steps.
+    # Images, epochs, augmentations of 8 records and the same number of repetitions, and rows of 4 steps.
     assert len(states) == 4 + 2 + 16 + 8
     assert len(set(states)) == len(states)

@@ -1,4 +1,4 @@
-"""src/dataset/repetition.py: which images come how often, by the formula of LVIS (arXiv:1908.03195, section 4.2)."""
+"""src/dataset/repetition.py: repeat factors of images by the formula of LVIS (arXiv:1908.03195, section 4.2)."""
 import math
 from collections import Counter
 
@@ -18,7 +18,7 @@ def record(labels, number=0):
 
 
 def test_factors_by_a_worked_example():
-    """Of 8 images all have class 0, two class 1, one class 2; none has class 3."""
+    """All of 8 images have class 0, two have class 1, one has class 2; none has class 3."""
     records = [record([0]), record([0, 1, 1]), record([0, 2]), record([1, 0]), *[record([0])] * 4]
     factors = repeat_factors(records, 4, THRESHOLD)
     np.testing.assert_allclose(factors, [1, math.sqrt(0.5 / 0.25), math.sqrt(0.5 / 0.125), math.sqrt(2), 1, 1, 1, 1])
@@ -34,7 +34,7 @@ def test_each_epoch_rounds_down_or_up_and_the_mean_is_the_factor():
     canvas_of = np.array([0, 0, 1, 1, 0, 1, 0, 1, 1])
     drawn = np.array([draw_repeats(factors, canvas_of, offset) for offset in np.arange(1000) / 1000])
     totals = np.array([drawn[:, canvas_of == canvas].sum(1) for canvas in (0, 1)])
-    np.testing.assert_array_equal(totals, [[6] * 1000, [9] * 1000])  # of 5.25 and 8.75
+    np.testing.assert_array_equal(totals, [[6] * 1000, [9] * 1000])  # expected values 5.25 and 8.75
     grown = factors * np.where(canvas_of == 0, 6 / 5.25, 9 / 8.75)
     assert (drawn >= np.floor(grown)).all() and (drawn <= np.ceil(grown)).all() and (drawn >= 1).all()
     np.testing.assert_allclose(drawn.mean(0), grown, atol=2e-3)
@@ -57,7 +57,7 @@ def test_occurrences_by_a_worked_example():
 
 @pytest.fixture
 def rare(write_coco):
-    """12 images with a cat; the first has a dog as well."""
+    """12 images with a cat; the first image also has a dog."""
     images = [{"id": 100 + i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(12)]
     boxes = [{"id": i, "image_id": 100 + i, "category_id": 5, "bbox": [4 * i, 2, 10, 20]} for i in range(12)]
     return load_coco(*write_coco(images, [*boxes, {"id": 50, "image_id": 100, "category_id": 2, "bbox": [3, 3, 9, 9]}]))

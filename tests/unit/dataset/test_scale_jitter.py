@@ -1,4 +1,4 @@
-"""ScaleJitter: which sizes it draws, what it cuts, and boxes against drawn masks; torchvision's sizes."""
+"""ScaleJitter: random sizes, crops, boxes compared with masks, and torchvision's sizes."""
 import json
 from collections import Counter
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_boxes_keep_to_their_drawn_masks(transform):
         else:
             found = jitter(sample, seed, shortest=(20, 160))
         assert found.image.shape[0] <= CANVAS[0] and found.image.shape[1] <= CANVAS[1]
-        # Between two pixels of the file the mask fades: half of it is where the box ends.
+        # Scaling blurs the mask between two pixels of the file: the box ends at half of the value.
         check_extents(found, level=128)
         np.testing.assert_array_equal(sample.boxes, before)
         cut += len(found.boxes) < len(before)
@@ -53,7 +53,7 @@ def test_boxes_keep_to_their_drawn_masks(transform):
 def test_the_shortest_side_is_drawn_evenly(sampling, wanted):
     sample, draws = image_of(60, 90), 4200
     sides = Counter(jitter(sample, seed, shortest=(30, 40, 50), sampling=sampling).image.shape[0] for seed in range(draws))
-    # 30 / 60 of 60 rows is exact, and so are the others but for rounding down.
+    # 30 / 60 of 60 rows is exact. The remaining sizes are exact after rounding down.
     assert sum(sides.values()) == draws and set(sides) <= wanted | {side - 1 for side in wanted}
     counts = [sides[side] + (sides[side - 1] if side - 1 not in wanted else 0) for side in sorted(wanted)]
     expected = draws / len(wanted)
@@ -71,7 +71,7 @@ def test_what_is_larger_than_the_canvas_is_cut_at_a_place_that_is_drawn():
                                                          np.zeros((100, 100), np.uint8)], axis=2))
     corners = []
     for seed in range(300):
-        found = jitter(sample, seed, canvas=(64, 160), shortest=(100, 100))  # not scaled
+        found = jitter(sample, seed, canvas=(64, 160), shortest=(100, 100))  # no scaling
         assert found.image.shape == (64, 100, 3)
         top, left = found.image[0, 0, :2]
         np.testing.assert_array_equal(found.image, sample.image[top:top + 64, left:left + 100])
@@ -79,14 +79,14 @@ def test_what_is_larger_than_the_canvas_is_cut_at_a_place_that_is_drawn():
             assert top <= 5  # half of the box
             np.testing.assert_array_equal(found.boxes, [[0, 0, 10, 10 - top]])
         corners.append((int(top), int(left)))
-    # A window without a box is drawn again: most begin where half of it is left.
+    # A window without a box is sampled again: most windows start where half of the box is inside.
     tops = Counter(top for top, _ in corners)
     assert min(tops) == 0 and max(tops) == 36 and sum(tops[top] for top in range(6)) > 200
     assert {left for _, left in corners} == {0}
 
 
 def test_a_window_on_nothing_is_drawn_ten_times():
-    """The chance of a window with half of the box is 6 of 37; of ten windows 0.84 have one."""
+    """The chance of a window with half of the box is 6 of 37. With ten windows, the chance that one has it is 0.84."""
     sample = image_of(100, 100)
     kept = sum(len(jitter(sample, seed, canvas=(64, 160), shortest=(100, 100)).boxes) for seed in range(1000))
     chance = 1 - (31 / 37) ** 10
@@ -118,7 +118,7 @@ def test_the_same_generator_gives_the_same_sample():
 
 
 def torchvision_sizes():
-    """Rows (height, width, shortest, longest, new height, new width) that torchvision's transform gave."""
+    """Rows (height, width, shortest, longest, new height, new width) from torchvision's transform."""
     return json.loads(Path(__file__).with_name("torchvision_sizes.json").read_text())["rows"]
 
 
@@ -148,7 +148,7 @@ def interpolated(image, height, width):
 
 @pytest.mark.parametrize("scaling", [Scaling(41, 97), Scaling(70, 96), Scaling(25, 40)])
 def test_pixels_are_within_one_grey_level_of_torchvisions(scaling):
-    """Shrinking and enlarging noise, which is worse than any photograph."""
+    """Noise is scaled down and up, which is harder than any photograph."""
     image = rng_of(4).integers(0, 256, (47, 61, 3), dtype=np.uint8)
     found = resize(image_of(47, 61)._replace(image=image), blank(), scaling).image
     assert np.abs(found - interpolated(image, *found.shape[:2])).max() <= 1

@@ -1,4 +1,4 @@
-"""src/dataset/splits.py and classes.py: data sets of several files, of some classes, and with images without boxes."""
+"""src/dataset/splits.py and classes.py: data sets with several files, with some classes, and with images without boxes."""
 import json
 import logging
 import os
@@ -20,9 +20,9 @@ BIRD_AND_CAT = {7: "bird", 9: "cat"}
 
 @pytest.fixture
 def write_part(tmp_path):
-    """Write an annotation file <name>.json and its folder of images; `boxes` is (image id, class name) by box.
+    """Write an annotation file <name>.json and its image folder; `boxes` has an (image id, class name) per box.
 
-    Box number i is [i, 2, 10, 20]; the images are those with boxes and those of `empty`.
+    Box number i is [i, 2, 10, 20]. The images have the ids in `boxes` and `empty`.
     """
     def write(name, classes, boxes, empty=()):
         ids = {text: number for number, text in classes.items()}
@@ -39,7 +39,7 @@ def write_part(tmp_path):
 
 @pytest.fixture
 def make_data(tmp_path):
-    """The configuration's section `data` for the parts of these names, whose last one is for validation as well."""
+    """The settings of `data` for training on the parts with these names, and validation on the last one."""
     def make(*names, **settings):
         defaults = {"classes": None, "unite_classes": False, "nc": None, "names": None}
         return SimpleNamespace(data=SimpleNamespace(
@@ -49,7 +49,7 @@ def make_data(tmp_path):
 
 
 def boxes_of(dataset):
-    """By image: its path's last two parts, and the name and left side of each box."""
+    """Return, for each image, the last two parts of its path, and the class name and left side of each box."""
     return {tuple(record.path.split(os.sep)[-2:]): [(dataset.names[label], box[0]) for label, box in
                                                     zip(record.labels, record.boxes.tolist())] for record in dataset.records}
 
@@ -175,7 +175,7 @@ def test_background_images_come_in_an_epoch_with_masked_boxes(write_images, make
 
 
 def test_numbers_of_some_classes_are_those_of_pycocotools_with_their_category_ids(write_part, make_data, tmp_path):
-    """Detections of all classes on the images of a drawn set: the numbers of a subset count those of its classes alone."""
+    """Detections of all classes on random annotations: the numbers of a subset of classes ignore all other classes."""
     rng = np.random.default_rng(3)
     classes = {number: f"class {number}" for number in (3, 4, 8, 11)}
     write_part("val", classes, [(int(image), f"class {number}") for image, number in

@@ -1,4 +1,4 @@
-"""deploy/: its copies of what infer.py draws and reads give the same, and its errors are one sentence."""
+"""deploy/: its copies of infer.py's drawing and reading code have the same results, and each error is one sentence."""
 import io
 import json
 
@@ -39,7 +39,7 @@ def test_colours_and_names_are_those_of_infer():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of many kinds, and what is none."""
+    """Images of many formats, and other files."""
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
     exif = Image.Exif()
@@ -83,7 +83,7 @@ def test_the_same_images_are_found_and_read(folder):
 
 
 def write_file(path, shape=("h", "w", 3), names='["cat", "dog"]'):
-    """A file that finds a box around the whole image: a cat with the score threshold as its score."""
+    """Write a model file whose only detection is a box around the whole image: a cat, with the confidence threshold as score."""
     graph = Graph()
     size = graph.cast(graph.add("Shape", "image"), np.float32)
     box = graph.add("Gather", graph.add("Concat", np.zeros(2, np.float32), size, axis=0), np.array([0, 1, 3, 2]))
@@ -100,7 +100,7 @@ def write_file(path, shape=("h", "w", 3), names='["cat", "dog"]'):
 
 def test_the_class_that_people_copy(tmp_path):
     detector = Detector(write_file(tmp_path / "a.onnx"))
-    image = np.zeros((30, 20, 3), np.uint8)[:, ::-1]  # not contiguous
+    image = np.zeros((30, 20, 3), np.uint8)[:, ::-1]  # not contiguous in memory
     boxes, scores, labels = detector.detect(image)
     assert detector.names == ["cat", "dog"] and boxes.tolist() == [[0, 0, 20, 30]] and scores[0] == 0.25 and labels[0] == 0
     assert detector.detect(image, 0.5)[1][0] == 0.5

@@ -1,4 +1,4 @@
-"""Scaling inside an ONNX file against OpenCV and src/dataset/resize.py, bit by bit."""
+"""Scaling inside an ONNX file is bit-identical to OpenCV and src/dataset/resize.py."""
 import cv2
 import numpy as np
 import onnxruntime
@@ -15,8 +15,8 @@ def session(graph, inputs, outputs):
 
 
 def scaler(canvas, shrink="linear"):
-    """A function of images (B, h, w, 3), a (height, width) and the factor's denominator and numerator, by default the sizes, that
-    returns the canvases (B, H, W, 3)."""
+    """Return a function of images (B, h, w, 3), a (height, width) and the factor's denominator and numerator (default: the sizes)
+    that returns the canvases (B, H, W, 3)."""
     graph = Graph()
     size = graph.add("Gather", graph.add("Shape", "image"), np.array([1, 2]))
     graph.rename(on_canvas(graph, "image", (size, "scaled", "before", "after"), canvas, shrink), "canvas")
@@ -34,7 +34,7 @@ def noise(rng, *size):
 
 
 def expected(images, scaled, canvas, interpolation):
-    """By OpenCV, black beside the scaled images."""
+    """Return OpenCV's result, with black outside the scaled images."""
     out = np.zeros((len(images), *canvas, 3), np.uint8)
     for place, image in zip(out, images):
         place[:scaled[0], :scaled[1]] = cv2.resize(image, scaled[::-1], interpolation=interpolation)
@@ -42,7 +42,7 @@ def expected(images, scaled, canvas, interpolation):
 
 
 def test_pixels_are_those_of_opencv():
-    """Random sizes, smaller and larger ones and of one pixel, those of half and of the same size, and two images at once."""
+    """Random sizes, larger and smaller, one pixel, half of and equal to the canvas, and two images at once."""
     rng, canvas = np.random.default_rng(0), (96, 128)
     scale = scaler(canvas)
     sides = [((2 * 96, 2 * 128), (96, 128)), ((96, 128), (96, 128)), ((1, 1), (96, 96)), ((1, 5), (19, 96)), ((2, 2), (96, 96)),
@@ -71,8 +71,8 @@ def test_area_is_that_of_opencv_but_for_the_rounding_of_halves():
 
 @pytest.mark.parametrize("shrink", ["linear", "area"])
 def test_one_factor_for_both_axes_is_that_of_opencv(shrink):
-    """As cv2.resize(fx=, fy=): the factor is W / w or H / h, whichever is smaller, and sides are rounded afterwards. Only halves
-    may be rounded the other way: with area, and in the last line of odd sides that are halved."""
+    """As cv2.resize(fx=, fy=): the factor is the smaller of W / w and H / h, and sides are rounded afterwards. Only halves may be
+    rounded differently: with area interpolation, and in the last line of odd sides that are halved."""
     rng, canvas = np.random.default_rng(4), (48, 64)
     scale, wrong, count = scaler(canvas, shrink), 0, 0
     sizes = [(96, 127), (95, 128), (97, 130), (48, 63), (319, 450), (615, 1000), (144, 191), (24, 31), (1, 1)]
@@ -106,7 +106,7 @@ def test_area_enlarges_by_linear_interpolation():
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(800), Scaling(800, 1333), Scaling(64, 100), Scaling(256, 426)])
 @pytest.mark.parametrize("canvases", [((768, 1280),), ((800, 1344), (1344, 800)), ((256, 448), (448, 256), (320, 320))])
 def test_sizes_and_canvas_are_those_of_the_loader(scaling, canvases):
-    """Among the sizes are those of which 800 / h * h is below 800 in floating point, such as 97, and squares."""
+    """The sizes include squares and sizes such as 97, for which 800 / h * h is below 800 in floating point."""
     graph = Graph()
     sizes = fitted_sizes(graph, "size", canvases, scaling)
     graph.rename(sizes, "sizes")

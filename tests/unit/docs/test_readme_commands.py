@@ -1,4 +1,4 @@
-"""Every command of README.md and docs is understood by its program, also those that need other hardware."""
+"""Every program understands the commands of README.md and docs, including commands for other hardware."""
 import importlib
 import re
 import shlex
@@ -20,7 +20,7 @@ LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--log_dir", "-
 
 
 def parse(script, arguments, monkeypatch):
-    """What a program makes of its arguments: the configuration, or what a tool has in its place."""
+    """Return the configuration that a program builds from its arguments, or the parsed arguments of a tool."""
     monkeypatch.chdir(ROOT)
     if script in SCRIPTS:
         return SCRIPTS[script](arguments)
@@ -30,7 +30,7 @@ def parse(script, arguments, monkeypatch):
 
 @pytest.fixture
 def flags_of(monkeypatch, capsys):
-    """Function: script -> the set of flags that its --help names."""
+    """A function that returns the set of flags in a script's --help."""
     def read(script):
         with pytest.raises(SystemExit):
             parse(script, ["--help"], monkeypatch)
@@ -72,7 +72,7 @@ def test_the_table_of_keys_tells_which_have_a_flag(flags_of):
 
 
 def test_the_packages_to_install_are_those_of_the_tests():
-    """Every `pip install` in the text names a file of requirements, or packages that the tests run with."""
+    """Every `pip install` in the text names a requirements file, or packages that the tests run with."""
     installs = [span.split()[2:] for path in (README, *DOCS) for span in spans(prose(path)) if span.startswith("pip install ")]
     assert len(installs) > 3
     files = [*ROOT.glob("requirements*.txt"), *ROOT.glob("constraints.txt"), *ROOT.glob("pyproject.toml")]

@@ -1,4 +1,4 @@
-"""README.md and README_CN.md agree, and what they and the pages in docs name or link to is there."""
+"""README.md and README_CN.md agree, and all names and links in them and in docs exist."""
 import functools
 import re
 
@@ -23,17 +23,17 @@ from tests.helpers.markdown_blocks import (
 )
 
 PAGES = pytest.mark.parametrize("path", [README, README_CN, *DOCS], ids=lambda path: path.name)
-# Where a file's name may start.
+# Characters before a file's name.
 FOLDERS = [ROOT, ROOT / "config", ROOT / "config" / "faster_rcnn", ROOT / "docs"]
 FILE = re.compile(r"(?:src|tests|tools|config|docs)/\S*|[\w./]+\.(?:py|yml|md)|requirements[\w-]*\.txt")
 KEY = re.compile(r"(?!data\.yaml)(?:backbone|rpn_head|bbox_head|data|optimizer|lr|infer)(?:\.\w+)+(?:\.\*)?")
 MAX_BYTES = 8700
-OLDER_KEYS = {*SINGLE_VALUED, "data.num_parallel_workers"}  # which the table of the older implementation's keys names
+OLDER_KEYS = {*SINGLE_VALUED, "data.num_parallel_workers"}  # in the table of the older implementation's keys
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def sections(path):
-    """What of each section does not depend on the language: level, code blocks, inline code, link targets, numbers in tables."""
+    """Return the language-independent parts of each section: level, code blocks, inline code, link targets, table numbers."""
     text = path.read_text(encoding="utf-8")
     starts = [match.start() for match in HEADING.finditer(text)]
     result = []
@@ -63,12 +63,12 @@ def test_a_readme_is_short_and_leads_to_every_page():
 
 
 def test_the_second_shell_block_is_the_test_command():
-    """.ci/run runs it."""
+    """.ci/run runs this block."""
     assert code_blocks(README, "shell")[1].endswith(" && .venv/bin/python -m pytest tests -q -n 2")
 
 
 def test_the_workflow_runs_the_checks_by_their_script_alone():
-    """For pushes and pull requests, with two versions of MindSpore on one of Python."""
+    """For pushes and pull requests, with two versions of MindSpore on one version of Python."""
     workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
     assert set(workflow[True]) == {"push", "pull_request", "workflow_dispatch"}  # YAML reads the key `on` as True
     job = workflow["jobs"]["tests"]
@@ -80,7 +80,7 @@ def test_the_workflow_runs_the_checks_by_their_script_alone():
 
 
 def test_each_guarantee_names_tests_that_exist():
-    """In docs/reliability.md: a file of tests, then the names of its tests."""
+    """docs/reliability.md names a test file, then its tests."""
     for guarantee, tests in table(ROOT / "docs" / "reliability.md", "guarantee"):
         path, found = None, 0
         for span in spans(tests):
@@ -106,14 +106,14 @@ def test_links_lead_somewhere(path):
 @PAGES
 def test_the_files_that_are_named_exist(path):
     words = " ".join(spans(prose(path))).split()
-    # `..._2x.yml` stands for a name with another beginning.
+    # `..._2x.yml` is short for a name with another beginning.
     gone = [word for word in words if FILE.fullmatch(word) and not any(
         list(folder.glob(re.sub(r"^\.\.\.", "*", word))) for folder in FOLDERS)]
     assert gone == []
 
 
 def has_key(key):
-    """Whether a dotted name is a setting, or with .* at its end a group of them."""
+    """Return whether a dotted name is a setting or, with .* at its end, a group of settings."""
     try:
         functools.reduce(getattr, key.replace(".*", "").split("."), Config())
     except AttributeError:

@@ -1,11 +1,11 @@
-"""What `pip install -r requirements.txt` brings."""
+"""Packages that `pip install -r requirements.txt` installs."""
 import re
 
 from tests.helpers.paths import ROOT
 
 
 def test_an_installation_brings_what_several_processes_need():
-    """Commands of docs start several processes with mpirun: mpi4py is among the dependencies, not in an extra."""
+    """Commands in docs start several processes with mpirun, so mpi4py is a dependency and not an extra."""
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#")] == ["."]
     project = re.search(r"^\[project\]\n(.*?)^\[", (ROOT / "pyproject.toml").read_text(), re.M | re.S)[1]

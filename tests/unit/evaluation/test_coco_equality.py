@@ -1,4 +1,4 @@
-"""COCO numbers against plain pycocotools on random data, exactly."""
+"""COCO numbers on random data exactly equal plain pycocotools."""
 import numpy as np
 import pytest
 
@@ -15,7 +15,7 @@ def test_equal_to_plain_pycocotools(kind, seed):
     coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
     expected = plain_pycocotools(coco_json, results)
     evaluation = score(coco_json, results, images, [str(category) for category in CATEGORIES], CATEGORIES)
-    # All combinations of threshold, area and limit, of which the twelve numbers use a part.
+    # All combinations of threshold, area and limit. The twelve numbers use only some of them.
     precision, recall = precision_and_recall(evaluation.ground_truth, evaluation.detections, len(CATEGORIES), expected.params)
     np.testing.assert_array_equal(precision, expected.eval["precision"])
     np.testing.assert_array_equal(recall, expected.eval["recall"])

@@ -1,4 +1,4 @@
-"""COCO numbers against worked examples; test_coco_equality.py compares with plain pycocotools."""
+"""COCO numbers compared with worked examples; test_coco_equality.py compares with plain pycocotools."""
 import json
 import logging
 
@@ -25,7 +25,7 @@ def log_lines():
 
 
 def truth(*rows):
-    """Annotation file of (image_id, category_id, bbox, further keys) rows, without id, area and iscrowd."""
+    """Return an annotation file with (image_id, category_id, bbox, further keys) rows, without id, area and iscrowd."""
     return {"annotations": [{"image_id": image, "category_id": category, "bbox": box, **(more[0] if more else {})}
                             for image, category, box, *more in rows]}
 
@@ -45,7 +45,7 @@ def test_perfect_detections():
     metrics = score_one_class(coco_json, results, (1, 2))
     for key in set(KEYS) - {"AR1"}:
         assert metrics[key] == pytest.approx(1.0), key
-    assert metrics["AR1"] == pytest.approx(2 / 3)  # the best box of each image finds two of three
+    assert metrics["AR1"] == pytest.approx(2 / 3)  # the best detection of each image finds two of three objects
     assert metrics["images"] == 2
     assert metrics["per_class"] == {"thing": pytest.approx(1.0)}
 
@@ -90,7 +90,7 @@ def test_no_detection_gives_zeros():
 def test_nothing_of_a_kind_is_minus_one():
     metrics = score(truth((1, 7, MEDIUM)), detections((1, 7, MEDIUM, 0.9)), [1], ["thing", "other"], [7, 8]).metrics
     assert [metrics[key] for key in ("APs", "APl", "ARs", "ARl")] == [-1.0] * 4
-    assert metrics["AP"] == pytest.approx(1.0)  # over the one class that has ground truth
+    assert metrics["AP"] == pytest.approx(1.0)  # over the only class with ground truth
     assert metrics["per_class"] == {"thing": pytest.approx(1.0), "other": -1.0}
     empty = score({}, [], [1], ["thing"], [7]).metrics
     assert [empty[key] for key in KEYS] == [-1.0] * 12
@@ -157,7 +157,7 @@ def test_per_class_follows_names_when_ids_are_unsorted_or_names_repeat():
     metrics, one = evaluation.metrics, pytest.approx(1.0)
     assert metrics["per_class"] == {"a (9)": one, "b": 0.0, "a (5)": one}
     assert metrics["AP"] == pytest.approx(2 / 3)
-    assert evaluation.class_names == ["b", "a (5)", "a (9)"]  # as in evaluation.precision, by category id
+    assert evaluation.class_names == ["b", "a (5)", "a (9)"]  # sorted by category id, as in evaluation.precision
     assert evaluation.results is results
 
 

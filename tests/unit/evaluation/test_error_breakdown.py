@@ -1,4 +1,4 @@
-"""Kinds of errors against worked examples, and their matching against plain pycocotools."""
+"""Kinds of errors compared with worked examples, and their matching with plain pycocotools."""
 import numpy as np
 import pytest
 
@@ -11,12 +11,12 @@ BOX, FAR = [0, 0, 100, 100], [500, 500, 100, 100]
 
 
 def shifted(pixels, box=BOX):
-    """IoU with `box` of 100 x 100: (100 - pixels) / (100 + pixels)."""
+    """Return `box` of 100 x 100 moved by `pixels`; the IoU is (100 - pixels) / (100 + pixels)."""
     return [box[0] + pixels, *box[1:]]
 
 
 def breakdown(truth, found):
-    """truth: (category, box[, crowd]) rows; found: (category, box, score) rows; all in one image."""
+    """Analyse one image. truth: (category, box[, crowd]) rows; found: (category, box, score) rows."""
     coco_json = {"annotations": [{"image_id": 1, "category_id": row[0], "bbox": row[1], "iscrowd": int(len(row) > 2)}
                                  for row in truth]}
     results = [{"image_id": 1, "category_id": category, "bbox": box, "score": score} for category, box, score in found]
@@ -74,7 +74,7 @@ def test_a_crowd_of_another_class_excuses_nothing_and_is_not_confused():
 def test_the_better_detection_takes_the_box_and_the_closest_free_one():
     right = shifted(40)
     errors = breakdown([(CAT, BOX), (CAT, right)], [(CAT, shifted(15), 0.6), (CAT, shifted(1), 0.9)])
-    # The better one takes BOX, so that the other one, which lies closer to it too, takes the right one (IoU 75 / 125).
+    # The better detection matches BOX. The second one, which is also closer to BOX, then matches `right` (IoU 75 / 125).
     assert errors["detections"] == counts(DETECTION_KINDS, correct=2)
 
 
@@ -109,7 +109,7 @@ def test_nothing_there():
     errors = breakdown([], [])
     assert errors["score_threshold"] is None and errors["detections"] == counts(DETECTION_KINDS)
     assert breakdown([(CAT, BOX)], [])["ground_truth"] == counts(TRUTH_OUTCOMES, missed=1)
-    # Where nothing is correct, all is counted.
+    # If no detection is correct, all detections are counted.
     assert breakdown([], [(CAT, BOX, 0.9), (DOG, BOX, 0.2)])["detections"] == counts(DETECTION_KINDS, background=2)
 
 
@@ -117,7 +117,7 @@ def test_nothing_there():
 def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
     for seed in range(3):
         coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
-        # Beyond the 100 best of an image and class, pycocotools looks at none; equal scores are matched in any order.
+        # pycocotools ignores detections after the 100 best of an image and class, and the order of equal scores is undefined.
         for number, row in enumerate(results):
             row["score"] += 1e-6 * number
         evaluation = plain_pycocotools(coco_json, results)

@@ -1,4 +1,4 @@
-"""evaluate() from batches and a detector that knows the answers to the files that it writes."""
+"""evaluate() with batches and a detector that knows the results, up to the written files."""
 import contextlib
 import io
 import json
@@ -23,7 +23,7 @@ PROPOSALS = 12
 
 
 class Loader:
-    """Batches of two images by their numbers, of which the first `counts` count."""
+    """Batches of two images, given by their numbers. Only the first image of the last batch is scored, see `counts`."""
 
     def __init__(self, dataset, scales):
         self.num_images = len(dataset.records)
@@ -35,7 +35,7 @@ class Loader:
         for numbers in self.numbers:
             records = [self.dataset.records[number] for number in numbers]
             image = np.zeros((2, *CANVAS, 3), np.uint8)
-            image[:, 0, 0, 0] = numbers  # tells the detector which image it sees
+            image[:, 0, 0, 0] = numbers  # tells the detector the image's number
             sizes = np.array([(record.height, record.width) for record in records], np.int32)
             scale = self.scales[numbers]
             columns = Batch(image, (sizes * scale).astype(np.float32), np.zeros((2, 4, 4), np.float32),
@@ -153,7 +153,7 @@ def test_unreadable_image_is_left_out_when_asked(case):
     case.cfg.skip_bad_images = True
     metrics = case.run()
     assert (metrics["images"], metrics["skipped_images"]) == (4, 1)
-    assert metrics["AR100"] == pytest.approx(1.0)  # its boxes are not missed
+    assert metrics["AR100"] == pytest.approx(1.0)  # boxes of the skipped image do not count as missed
     rows = json.loads((case.folder / "bbox_results.json").read_text())
     assert {row["image_id"] for row in rows} == {999, 998, 996}
 

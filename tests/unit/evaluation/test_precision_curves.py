@@ -1,4 +1,4 @@
-"""What eval.py adds to the scores: precision-recall curves against plain pycocotools, and the files."""
+"""Additions of eval.py to the scores: precision-recall curves compared with plain pycocotools, and files."""
 import logging
 
 import cv2
@@ -8,11 +8,11 @@ from src.evaluation.analysis import precision_curves, write_analysis
 from src.evaluation.coco import score
 from tests.helpers.coco_cases import CATEGORIES, plain_pycocotools, random_case
 
-NAMES = [f"class {category}" for category in CATEGORIES]  # not in the order of the ids
+NAMES = [f"class {category}" for category in CATEGORIES]  # not sorted by id
 
 
 def test_curves_are_those_of_pycocotools():
-    coco_json, results, images = random_case(1, images=4, hits=15, misses=60, crowded=0.7)  # more than 100 of a class
+    coco_json, results, images = random_case(1, images=4, hits=15, misses=60, crowded=0.7)  # more than 100 detections per class
     expected = plain_pycocotools(coco_json, results)
     recalls, precision = precision_curves(score(coco_json, results, images, NAMES, CATEGORIES).precision)
     np.testing.assert_array_equal(recalls, expected.params.recThrs)

@@ -1,4 +1,4 @@
-"""src/evaluation/confusion.py, f1.py and image_costs.py against worked examples, plain loops and the error analysis."""
+"""src/evaluation/confusion.py, f1.py and image_costs.py compared with worked examples, plain loops and the error analysis."""
 import numpy as np
 import pytest
 
@@ -31,14 +31,14 @@ def random_boxes(kind, seed=0):
 @pytest.mark.parametrize(("truth", "found", "expected"), [
     ([(1, CAT, BOX)], [(1, DOG, BOX, 0.9)], [0]),
     ([(1, CAT, BOX)], [(1, CAT, [0, 0, 100, 49], 0.9)], [-1]),
-    # The better detection takes the box, the other one is left.
+    # The detection with the higher score matches the box, and the second one matches nothing.
     ([(1, CAT, BOX)], [(1, CAT, BOX, 0.3), (1, DOG, BOX, 0.9)], [0, -1]),
-    # Of equal overlaps, the own class: rows are in the order of the file.
+    # With equal overlaps, the box of the same class is matched: rows are in the order of the file.
     ([(1, CAT, BOX), (1, DOG, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.8)], [0, 1]),
     ([(1, DOG, BOX), (1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.8)], [1, 0]),
-    # The closest, whatever its class.
+    # The box with the largest overlap is matched, whatever its class.
     ([(1, CAT, BOX), (1, DOG, [10, 0, 100, 100])], [(1, CAT, [9, 0, 100, 100], 0.9)], [1]),
-    # Crowds are no boxes, and what they excuse is no detection; one of another class excuses nothing.
+    # Crowds are not boxes. Detections that a crowd excuses are ignored; a crowd of another class excuses no detection.
     ([(1, CAT, BOX, "crowd"), (1, DOG, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.5)], [-1, 1]),
     ([(1, CAT, BOX, "crowd")], [(1, DOG, BOX, 0.9)], [-1]),
     ([(2, CAT, BOX)], [(1, CAT, BOX, 0.9), (2, CAT, BOX, 0.1)], [-1, 0]),
@@ -82,7 +82,7 @@ def test_f1_and_its_best_threshold(kind):
             return 2 * (kept == CORRECT).sum() / max(len(kept) + positives, 1)
 
         np.testing.assert_allclose(curve.f1, [f1(threshold) for threshold in THRESHOLDS])
-        # The error analysis of a class alone: other classes do not change which of its detections are correct.
+        # The error analysis of one class: other classes do not change which detections of the class are correct.
         errors = error_breakdown(*of_class, CATEGORIES)
         expected = np.inf if errors["score_threshold"] is None else errors["score_threshold"]
         assert curve.best_score == expected and curve.best_f1 == pytest.approx(f1(expected))
@@ -94,7 +94,7 @@ def test_costs_of_images():
     found = [(1, CAT, BOX, 0.9), (1, CAT, [0, 0, 100, 40], 0.7), (1, DOG, [900, 0, 5, 5], 0.4), (2, CAT, BOX, 0.8),
              (3, CAT, BOX, 0.9), (3, DOG, FAR, 0.6), (4, CAT, BOX, 0.55)]
     boxes = matched(truth, found, images=(1, 2, 3, 4, 5))
-    # 1: found, missed, a second box that is too low, nothing there. 2: taken for a cat, and so not found. 3: a crowd is no error.
+    # Image 1: found, missed, a second box that is too low, nothing there. 2: labelled as cat, so missed. 3: a crowd is no error.
     assert image_costs(*boxes, 0.0, 5) == pytest.approx([1 + 0.7 + 0.4, 1 + 0.8, 0.6, 0, 0])
     assert image_costs(*boxes, 0.6, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0.6, 1, 0])
     assert image_costs(*boxes, 0.61, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0, 1, 0])

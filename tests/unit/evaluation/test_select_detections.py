@@ -1,4 +1,4 @@
-"""Selection and NMS against a brute-force implementation, and the way back to original pixels."""
+"""Selection and NMS compared with a brute-force implementation, and the conversion to original pixels."""
 import numpy as np
 import pytest
 
@@ -13,7 +13,7 @@ def iou(a, b):
 
 
 def brute_force(boxes, scores, conf_threshold, nms_threshold, max_box_num):
-    """The definition, one candidate after the other: [(proposal, class)] by falling score."""
+    """Return [(proposal, class)] by decreasing score, by the definition, one candidate at a time."""
     candidates = [(-float(scores[r, k]), r, k) for r in range(scores.shape[0]) for k in range(scores.shape[1])
                   if scores[r, k] > conf_threshold
                   and boxes[r, k, 2] - boxes[r, k, 0] >= 0.01 and boxes[r, k, 3] - boxes[r, k, 1] >= 0.01]
@@ -47,7 +47,7 @@ def test_random_boxes(seed, settings):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_ties_and_touching_boxes_on_a_grid(seed):
-    """Few different corners and scores: equal boxes, touching boxes, IoU of exactly 0.5 and equal scores abound."""
+    """Few different corners and scores: there are many equal boxes, touching boxes, IoUs of exactly 0.5 and equal scores."""
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, 4, (60, 3, 2))
     boxes = np.concatenate([corner, corner + rng.integers(0, 3, (60, 3, 2))], axis=2).astype(np.float32)
@@ -59,7 +59,7 @@ def test_iou_equal_to_the_threshold_stays_and_touching_boxes_do_not_overlap():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [10, 0, 20, 10], [0, 0, 10, 5.01]], np.float32)[:, None]
     scores = np.array([[0.9], [0.7], [0.6], [0.8]], np.float32)
     found, _, _ = select_detections(boxes, scores, 0.05, 0.5, 100)
-    # 0.8 has IoU 0.501 with the best and goes; 0.7 has exactly 0.5; 0.6 touches.
+    # 0.8 has IoU 0.501 with the best and is removed; 0.7 has exactly 0.5; 0.6 touches.
     np.testing.assert_array_equal(found, boxes[[0, 1, 2], 0])
     assert len(select_detections(boxes[[0, 2]], scores[[0, 2]], 0.05, 0.0, 100)[0]) == 2
 

@@ -1,4 +1,4 @@
-"""The device, and functions on arrays."""
+"""MindSpore's device and mode, and functions on arrays."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ def operator_by_operator():
 
 @pytest.fixture
 def graph_mode(operator_by_operator):
-    """Graph mode; integration/test_model_modes.py has the whole detector in both."""
+    """Graph mode; integration/test_model_modes.py tests the whole detector in both modes."""
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
 @pytest.fixture(scope="session")
 def computed():
-    """A function that runs `function`, of tensors or a cell, on arrays, and returns arrays."""
+    """A function that runs `function`, a cell or a function of tensors, on arrays and returns arrays."""
     def compute(function, *arrays):
         outputs = function(*(Tensor(np.asarray(array)) for array in arrays))
         return tuple(o.asnumpy() for o in outputs) if isinstance(outputs, tuple) else outputs.asnumpy()

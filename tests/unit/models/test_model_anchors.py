@@ -1,4 +1,4 @@
-"""src/models/anchors.py against worked values."""
+"""src/models/anchors.py compared with worked values."""
 import numpy as np
 
 from src.config.schema import AnchorGenerator
@@ -40,13 +40,13 @@ def test_levels_have_their_own_strides_and_sizes():
 
 
 def test_rounded_anchors_have_whole_corners():
-    # 32 * sqrt(1 / 2) / 2 = 11.31, 32 * sqrt(2) / 2 = 22.63; the half of 5 goes to the even 2.
+    # 32 * sqrt(1 / 2) / 2 = 11.31, 32 * sqrt(2) / 2 = 22.63; half of 5 is rounded to the even number 2.
     np.testing.assert_array_equal(cell_anchors([32, 5], [0.5, 1.0], True),
                                   [[-23, -11, 23, 11], [-4, -2, 4, 2], [-16, -16, 16, 16], [-2, -2, 2, 2]])
 
 
 def test_strides_of_a_canvas_that_64_does_not_divide():
-    """Width 416 has 7 cells on the last level: 64 pixels each, the last one beyond the border, or 416 // 7 = 59."""
+    """Width 416 has 7 cells on the last level: 64 pixels each, where the last is outside the border, or 416 // 7 = 59."""
     for from_canvas, stride in ((False, 64), (True, 59)):
         last = canvas_anchors(AnchorGenerator(strides_from_canvas=from_canvas), (320, 416))[-1].reshape(5, 7, 3, 4)
         centres = (last[..., :2] + last[..., 2:]) / 2

@@ -1,4 +1,4 @@
-"""src/models/backbone.py: strides, freezing, the stem's pooling, and weights from a file that src/detector.py reads."""
+"""src/models/backbone.py: strides, freezing, stem pooling, and weights from a file that src/detector.py reads."""
 
 import mindspore as ms
 import numpy as np
@@ -39,7 +39,7 @@ def norms(backbone):
 
 
 def statistics_that_move(backbone):
-    """Number of BatchNorm layers whose running statistics a training pass changes."""
+    """Return the number of BatchNorm layers whose running statistics change in a training pass."""
     before = [(cell.moving_mean.asnumpy().copy(), cell.moving_variance.asnumpy().copy()) for cell in norms(backbone)]
     backbone.set_train()
     backbone(Tensor(IMAGE))
@@ -59,7 +59,7 @@ def test_strides_and_channels(name, channels):
 
 
 def test_features_are_those_of_the_classification_network():
-    """The last feature, averaged and classified, is what mindcv's network gives."""
+    """The last feature, averaged and classified, equals the output of mindcv's network."""
     model = create_model("resnet18")
     backbone = build()
     ms.load_param_into_net(backbone, model.parameters_dict())
@@ -102,7 +102,7 @@ def test_frozen_keeps_everything(frozen_2stage):
 
 @pytest.mark.parametrize(("stem_pool", "pad"), [("mindcv", (0, 1)), ("torchvision", (1, 0))])
 def test_stem_pool(stem_pool, pad):
-    """A 3x3 maximum of stride 2: mindcv pads at the end, torchvision on both sides, of which an even input uses one."""
+    """A 3x3 maximum with stride 2. mindcv pads at the end; torchvision pads both sides, of which an even input needs one."""
     pool = build(stem_pool=stem_pool).stages.name_cells()["max_pool"]
     x = np.random.default_rng(1).uniform(size=(1, 1, 6, 8)).astype(np.float32)
     padded = np.pad(x, ((0, 0), (0, 0), pad, pad), constant_values=-np.inf)
@@ -121,7 +121,7 @@ class AfterReLU(nn.Cell):
 
 @pytest.mark.parametrize("size", [(32, 48), (9, 12), (8, 13), (1, 1)])
 def test_stem_pool_of_torchvision_is_the_padded_pool(size):
-    """The bits and, through the ReLU before it, the gradient of MindSpore's padded pool, with many equal features and zeros."""
+    """Equal bits and, through the ReLU before it, equal gradients as MindSpore's padded pooling, with many ties and zeros."""
     rng = np.random.default_rng(3)
     for x in (rng.normal(size=(2, 3, *size)), rng.integers(-3, 3, (2, 3, *size)), -np.ones((2, 3, *size))):
         x = x.astype(np.float32)

@@ -1,4 +1,4 @@
-"""src/models/boxes.py against worked values and plain loops."""
+"""src/models/boxes.py compared with worked values and plain loops."""
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -72,13 +72,13 @@ def test_decode_clamps_size_deltas_only():
     deltas = np.float32([[0, 0, 100, 100], [0, 0, -100, 0], [30, 0, 0, 0]])
     reference = np.float32([[-8, -4, 8, 4]] * 3)
     boxes = decode(Tensor(deltas), Tensor(reference), (1.0, 1.0, 1.0, 1.0)).asnumpy()
-    np.testing.assert_allclose(boxes[0], [-500, -250, 500, 250], rtol=1e-5)  # 1000 / 16 times as large
+    np.testing.assert_allclose(boxes[0], [-500, -250, 500, 250], rtol=1e-5)  # larger by the factor 1000 / 16
     np.testing.assert_allclose(boxes[1], [0, -4, 0, 4], atol=1e-6)
     np.testing.assert_allclose(boxes[2], [472, -4, 488, 4], rtol=1e-6)
 
 
 def test_decode_is_exact_to_a_thousandth_of_a_pixel():
-    """A box of 512 pixels scaled by exp(-4) to exp(4), against float64; MindSpore's own exp is off by up to 0.1 pixels."""
+    """A box of 512 pixels scaled by exp(-4) to exp(4), compared with float64. MindSpore's exp is off by up to 0.1 pixels."""
     deltas = np.zeros((1000, 4), np.float32)
     deltas[:, 2] = deltas[:, 3] = np.linspace(-4, 4, 1000)
     boxes = decode(Tensor(deltas), Tensor(np.float32([-256, -256, 256, 256])), (1.0, 1.0, 1.0, 1.0)).asnumpy()

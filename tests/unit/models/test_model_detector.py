@@ -1,4 +1,4 @@
-"""src/detector.py: what a detector is built with."""
+"""src/detector.py: the parts of a detector."""
 import numpy as np
 import pytest
 
@@ -30,7 +30,7 @@ def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
 
 @pytest.mark.parametrize("name", ["det_resnet18", "convnextv2_atto"])
 def test_a_loaded_detector_has_the_weights_of_its_checkpoint(tmp_path, name):
-    """Also where the backbone computes with the weights that it is built with, as ConvNeXt does."""
+    """Also for ConvNeXt, whose backbone uses its initial weights in computations."""
     cfg = with_settings(small_config(name=name), {"checkpoint_path": str(tmp_path / "a.ckpt"), "device_target": "CPU"})
     network = build_detector(with_settings(cfg, {"seed": 5}), NUM_CLASSES)
     write_checkpoint(cfg.checkpoint_path, {p.name: p for p in network.get_parameters()})

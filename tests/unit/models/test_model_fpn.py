@@ -1,4 +1,4 @@
-"""src/models/fpn.py against convolutions and upsampling in NumPy."""
+"""src/models/fpn.py compared with convolutions and upsampling in NumPy."""
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -10,7 +10,7 @@ SIZES = ((8, 12), (4, 6), (2, 3))
 
 
 def convolve(x, weight, bias):
-    """x (B, C, H, W), weight (O, C, k, k), zero padding that keeps the size."""
+    """Convolve x (B, C, H, W) with weight (O, C, k, k), zero-padded so that the size stays the same."""
     kernel = weight.shape[2]
     height, width = x.shape[2:]
     padded = np.pad(x, ((0, 0), (0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2))
@@ -24,7 +24,7 @@ def double_nearest(x):
 
 
 def double_bilinear(x):
-    """Twice as large with half-pixel centres: a new row is 3/4 of the nearer old one and 1/4 of the other."""
+    """Upsample by 2 with half-pixel centres: a new row is 3/4 of the nearer old row and 1/4 of the farther one."""
     for axis in (2, 3):
         last = x.shape[axis] - 1
         before = np.take(x, np.maximum(np.arange(last + 1) - 1, 0), axis)
@@ -49,7 +49,7 @@ def test_top_down_path_equals_numpy(mode, double):
     merged[1] = merged[1] + double(merged[2])
     merged[0] = merged[0] + double(merged[1])
     expected = [apply(layer, x) for layer, x in zip(fpn.output, merged)]
-    # Beyond the last level, every second pixel of the one before.
+    # After the last level: every second pixel of the previous level.
     expected += [expected[2][:, :, ::2, ::2], expected[2][:, :, ::2, ::2][:, :, ::2, ::2]]
     levels = fpn(tuple(Tensor(feature) for feature in features))
     assert len(levels) == 5

@@ -1,4 +1,4 @@
-"""src/models/losses.py against float64 formulas and analytic gradients."""
+"""src/models/losses.py compared with float64 formulas and analytic gradients."""
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
@@ -7,7 +7,7 @@ from src.models.losses import binary_cross_entropy_sum, cross_entropy_sum, smoot
 
 
 def gradient(loss, *arrays):
-    """Of `loss` by its first argument."""
+    """Return the gradient of `loss` by its first argument."""
     return ms.grad(loss)(*(Tensor(array) for array in arrays)).asnumpy()
 
 
@@ -58,7 +58,7 @@ def test_cross_entropy_at_extreme_logits():
 
 
 def test_smooth_l1_worked_values():
-    # Halfway to beta, at beta, twice beta: 0.5 d^2 / beta, then |d| - beta / 2.
+    # At beta / 2, beta and 2 * beta: 0.5 d^2 / beta, then |d| - beta / 2.
     difference = Tensor(np.float32([[1, -2, 4, 0]]))
     assert smooth_l1_sum(difference, 2.0, Tensor(np.float32([1]))).asnumpy() == 0.25 + 1 + 3
     assert smooth_l1_sum(difference, 2.0, Tensor(np.float32([0]))).asnumpy() == 0

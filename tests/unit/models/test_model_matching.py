@@ -1,4 +1,4 @@
-"""src/models/matcher.py: the box of each candidate, and the random sample."""
+"""src/models/matcher.py: the matched box of each candidate, and the random sample."""
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -13,7 +13,7 @@ def run_match(computed, candidates, boxes, mask):
 
 
 def run_sample(positive, negative, priority, number, max_positive):
-    """Sets of sampled positives and negatives of each image, and the raw outputs."""
+    """Return the sets of sampled positives and negatives of each image, and the raw outputs."""
     outputs = subsample(Tensor(np.array(positive)), Tensor(np.array(negative)), Tensor(np.float32(priority)), number,
                      max_positive)
     index, is_positive, is_sampled = (o.asnumpy() for o in outputs)
@@ -27,7 +27,7 @@ def test_match_overlap_index_and_best(computed):
     overlap, index, is_best = run_match(computed, candidates, boxes, [[True, True, True]])
     np.testing.assert_allclose(overlap, [[0.8, 0.5, 0.2, 0]], rtol=1e-6)
     np.testing.assert_array_equal(index[0, :3], [0, 0, 1])
-    # Nothing overlaps the third box, and overlap 0 does not count.
+    # No candidate overlaps the third box, and overlap 0 is not a match.
     np.testing.assert_array_equal(is_best, [[True, False, True, False]])
 
 
@@ -48,7 +48,7 @@ def test_equally_good_candidates_are_all_best(computed):
 
 
 def test_a_candidate_can_be_best_of_a_box_that_is_not_its_own_best(computed):
-    # The only candidate near both boxes: it overlaps the first one more, and yet is the best of the second.
+    # The only candidate near both boxes overlaps the first one more, but is the best candidate of the second one.
     overlap, index, is_best = run_match(computed, [[[0, 0, 10, 10]]], [[[0, 0, 10, 9], [0, 9, 10, 19]]], [[True, True]])
     np.testing.assert_allclose(overlap, [[0.9]], rtol=1e-6)
     assert index[0, 0] == 0
@@ -125,13 +125,13 @@ def test_every_candidate_is_sampled_equally_often():
     for positives, negatives in chosen:
         assert (len(positives), len(negatives)) == (2, 4)
         times[list(positives | negatives)] += 1
-    # 2 of 4 positives, 4 of 8 negatives: a binomial of chance 1/2, five standard deviations.
+    # 2 of 4 positives and 4 of 8 negatives: binomial with probability 1/2, within five standard deviations.
     assert np.abs(times[:12] - draws / 2).max() < 5 * np.sqrt(draws) / 2
     assert times[12:].sum() == 0
 
 
 def sample_by_sorting(positive, negative, priority, number, max_positive):
-    """What `subsample` returns for one image, by sorting in NumPy; -1 in unused slots."""
+    """Return the result of `subsample` for one image, by sorting in NumPy; unused slots are -1."""
     positives, negatives = (np.flatnonzero(mask) for mask in (positive, negative))
     positives, negatives = (found[np.argsort(-priority[found])] for found in (positives, negatives))
     positives = positives[:min(max_positive, number)]
@@ -141,7 +141,7 @@ def sample_by_sorting(positive, negative, priority, number, max_positive):
     return index, np.arange(len(index)) < len(positives), index >= 0
 
 
-# Candidates, shares of positives and negatives, number of samples, most positives. 768x1280 has 245,520 anchors.
+# Candidates, shares of positives and negatives, number of samples, maximum of positives. 768x1280 has 245,520 anchors.
 SAMPLES = [(245_520, 0.002, 0.99, 256, 128), (245_520, 0.0001, 0.9, 256, 128), (245_520, 0, 1, 256, 128),
            (245_520, 1, 0, 256, 128), (245_520, 0.5, 0.5, 256, 256), (245_520, 0.001, 0.0003, 512, 128),
            (2128, 0.3, 0.5, 512, 128), (2049, 0.9, 0.1, 512, 2049), (100, 0.3, 0.5, 256, 128), (100, 0.3, 0.2, 50, 0),
@@ -171,7 +171,7 @@ def test_the_sample_is_that_of_sorting_whatever_top_k_rounds(monkeypatch, case, 
 
 
 def test_on_910a_all_of_many_anchors_are_sampled_equally_often(monkeypatch):
-    """20,000 anchors in 10 groups: of each of 300 draws of 256, the share of a group is hypergeometric."""
+    """20,000 anchors in 10 groups: in each of 300 samples of 256, the share of a group is hypergeometric."""
     monkeypatch.setattr(matcher, "TOP_K", top_k_of_910a(np.random.default_rng(1)))
     candidates, number, draws, groups = 20_000, 256, 300, 10
     rng = np.random.default_rng(2)

@@ -1,4 +1,4 @@
-"""src/models/precision.py: what computes in float16 and what does not, and where bfloat16 is refused."""
+"""src/models/precision.py: the layers that compute in float16, and errors for bfloat16."""
 import mindspore as ms
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""src/models/preprocess.py against the formula in NumPy."""
+"""src/models/preprocess.py compared with the formula in NumPy."""
 import itertools
 
 import mindspore as ms
@@ -19,7 +19,7 @@ def run(computed, is_scale=True, norm_type="mean_std", mean=MEAN, std=STD, bgr2r
 
 
 def outside_is_zero(images):
-    """The same with zeros outside the valid area of the second image, and channels first."""
+    """Set the second image to 0 outside its valid area, and put channels first."""
     images = images.copy()
     images[1, 4:] = 0
     images[1, :, 5:] = 0
@@ -56,7 +56,7 @@ def test_no_mean_and_std(computed):
     np.testing.assert_array_equal(run(computed, norm_type="none", is_scale=False), outside_is_zero(IMAGE))
 
 
-# Each of the 256 values beside and below others, in an image that is full and one with padding, which is black.
+# Each of the 256 values, next to and below other values, in a full image and in one with black padding.
 EVERY_VALUE = np.stack([np.arange(256 * 3).reshape(16, 16, 3) // 3, np.arange(256 * 3).reshape(16, 16, 3) * 7]).astype(np.uint8)
 EVERY_SIZE = np.float32([[16, 16], [9, 11]])
 EVERY_VALUE[1, 9:] = EVERY_VALUE[1, :, 11:] = 0
@@ -66,7 +66,7 @@ EVERY_VALUE[1, 9:] = EVERY_VALUE[1, :, 11:] = 0
     *itertools.product((True, False), ("mean_std", "none"), (True, False), [ms.PYNATIVE_MODE]),
     (True, "mean_std", True, ms.GRAPH_MODE), (True, "mean_std", False, ms.GRAPH_MODE)])
 def test_bits_of_every_value(is_scale, norm_type, pad_first, mode):
-    """The bits of the formula in NumPy's float32, whose steps no compiler may unite."""
+    """Bit-identical to the formula in NumPy's float32. No compiler may fuse its steps."""
     ms.set_context(mode=mode)
     for bgr2rgb in (True, False):
         cell = Preprocess({"is_scale": is_scale, "norm_type": norm_type, "mean": MEAN, "std": STD, "pad_first": pad_first},

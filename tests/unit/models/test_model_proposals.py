@@ -1,4 +1,4 @@
-"""src/models/proposals.py against an independent implementation in NumPy."""
+"""src/models/proposals.py compared with an independent implementation in NumPy."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +22,7 @@ def iou(box, others):
 
 
 def greedy(boxes, threshold):
-    """Indices of the boxes, by falling score, that survive suppression."""
+    """Return the indices of boxes, sorted by decreasing score, that NMS keeps."""
     kept = []
     for i, box in enumerate(boxes):
         if not len(kept) or iou(box, boxes[kept]).max() <= threshold:
@@ -31,7 +31,7 @@ def greedy(boxes, threshold):
 
 
 def propose_image(anchors, logits, deltas, size, cfg):
-    """Boxes (n, 4) of one image of `size` (height, width)."""
+    """Return boxes (n, 4) of one image of `size` (height, width)."""
     found, first = [], 0
     size = np.array(CANVAS) - 1 if cfg.clip_to == "canvas" else size
     for count in LEVEL_SIZES:
@@ -59,7 +59,7 @@ def settings(**changed):
 
 
 def random_input(seed, batch=2):
-    """Crowded anchors, distinct scores, deltas of which some lead out of the image."""
+    """Return crowded anchors, distinct scores, and deltas of which some move boxes out of the image."""
     rng = np.random.default_rng(seed)
     number = sum(LEVEL_SIZES)
     start = rng.uniform(-20, 90, (number, 2))
@@ -122,7 +122,7 @@ def test_small_boxes_dropped_first_leave_their_places_to_others(min_size):
 
 @pytest.mark.parametrize("drop_small_first", [False, True])
 def test_on_910a_rejected_boxes_are_not_valid(monkeypatch, drop_small_first):
-    """Logits that float16 represents, and a TopK of float16: the proposals are the same as in float32."""
+    """With logits that are exact in float16 and a float16 TopK, the proposals are the same as in float32."""
     anchors, _, deltas = random_input(6)
     logits = np.random.default_rng(6).permuted(np.tile(np.arange(len(anchors)) / 16, (2, 1)), axis=1)
     cfg = settings(min_size=20.0, pre_nms_top_n=12, drop_small_first=drop_small_first)
@@ -135,7 +135,7 @@ def test_on_910a_rejected_boxes_are_not_valid(monkeypatch, drop_small_first):
 
 
 def test_suppression_stays_within_a_level():
-    # The same box on both levels, and twice on the second.
+    # The same box on both levels, and twice on the second level.
     box = [10, 10, 50, 50]
     anchors, logits = [[100, 100, 140, 140], box, box, box], [[1, 2, 3, 4]]
     boxes, valid = run(settings(), anchors, logits, np.zeros((1, 4, 4)), [[200, 200]], level_sizes=(2, 2))
@@ -144,11 +144,11 @@ def test_suppression_stays_within_a_level():
 
 
 def test_levels_suppress_each_other_after_the_best_are_chosen():
-    # The third anchor, on the other level, overlaps the first by 0.8, and the fourth, on its own, by as much.
+    # The third anchor overlaps the first, on another level, and the fourth, on its level, by 0.8 each.
     anchors = [[0, 0, 100, 8], [200, 90, 220, 110], [0, 0, 100, 10], [0, 0, 80, 10]]
     cfg = settings(joint_nms_thresh=0.7, post_nms_top_n=3, nms_thresh=0.9)
     boxes, valid = run(cfg, anchors, [[3, 1, 4, 2]], np.zeros((1, 4, 4)), [[200, 200]], level_sizes=(2, 2))
-    # Those that it suppresses were among the three best: the second anchor does not take their place.
+    # The removed boxes were among the three best. The second anchor does not replace them.
     np.testing.assert_array_equal(valid, [[True, False, False]])
     np.testing.assert_array_equal(boxes[0, 0], [0, 0, 100, 10])
 
@@ -161,7 +161,7 @@ def test_clipping_to_the_canvas_knows_no_image():
 
 
 def test_small_boxes_are_dropped_and_suppress_nothing():
-    # Cut at the border, the first box is 7 pixels wide; it covers most of the second, which has a lower score.
+    # After clipping, the first box is 7 pixels wide; it covers most of the second box, which has a lower score.
     anchors = [[93, 20, 140, 60], [92, 20, 100, 60], [10, 10, 18, 18], [10, 10, 17.9, 30]]
     boxes, valid = run(settings(), anchors, [[4, 3, 2, 1]], np.zeros((1, 4, 4)), [[100, 100]], level_sizes=(4,))
     np.testing.assert_array_equal(valid, [[True, True, False, False]])
@@ -183,7 +183,7 @@ def test_fewer_candidates_than_wanted():
 
 
 def test_equal_scores_leave_no_overlapping_proposals():
-    """float16 logits are often equal: whichever of them comes first, no two proposals of a level overlap."""
+    """float16 logits are often equal. Whatever their order, no two proposals of a level overlap."""
     rng = np.random.default_rng(3)
     start = rng.uniform(0, 60, (200, 2))
     anchors = np.concatenate((start, start + rng.uniform(15, 50, (200, 2))), 1)
@@ -193,5 +193,5 @@ def test_equal_scores_leave_no_overlapping_proposals():
     kept = boxes[0][valid[0]]
     overlaps = np.array([iou(box, kept) for box in kept]) - np.eye(len(kept))
     assert overlaps.max() <= cfg.nms_thresh
-    # Every anchor is among the proposals or overlaps one of them.
+    # Every anchor is a proposal or overlaps a proposal.
     assert all(iou(anchor, kept).max() > cfg.nms_thresh - 1e-5 for anchor in anchors)

@@ -1,4 +1,4 @@
-"""src/models/roi_align.py against RoIAlign (arXiv:1703.06870) written as plain loops."""
+"""src/models/roi_align.py compared with RoIAlign (arXiv:1703.06870) written as plain loops."""
 import mindspore as ms
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from tests.helpers.kernel_calls import assert_close, with_gradients
 
 CANVAS = (256, 320)
 STRIDES = (4, 8, 16)
-# Of the first image: one RoI of every level (areas around 224^2 belong to stride 16), at the borders, beyond them
-# (as no clipped RoI is), thin, and without area; of the second one: others.
+# First image: one RoI of every level (areas around 224^2 belong to stride 16), at the borders, outside (which no clipped RoI is),
+# thin, and without area. Second image: different RoIs.
 ROIS = np.float32([
     [[30, 40, 75.5, 90.25], [20, 10, 240, 236], [2, 1, 317, 255], [0, 0, 15, 20], [300, 230, 320, 256],
      [-30, -25, 40, 45], [290, 200, 360, 290], [100, 5, 101, 200], [50, 60, 50, 60], [0, 0, 0, 0]],
@@ -19,13 +19,13 @@ ROIS = np.float32([
 
 
 def level_of(roi):
-    """Index into STRIDES: level 4, of stride 16, for an area of 224^2, one up or down for each factor of 4."""
+    """Return the index into STRIDES: level 4, stride 16, for an area of 224^2; one level up or down per factor of 4."""
     size = np.sqrt((roi[2] - roi[0]) * (roi[3] - roi[1]))
     return int(np.clip(np.floor(4 + np.log2(max(size, 1e-9) / 224) + 1e-6), 2, 4)) - 2
 
 
 def bilinear(feature, y, x):
-    """Feature (C, H, W) at (y, x): zero beyond one cell outside, the border's value within it."""
+    """Return feature (C, H, W) at (y, x): zero more than one cell outside, otherwise clamped to the border."""
     height, width = feature.shape[1:]
     if y < -1 or y > height or x < -1 or x > width:
         return np.zeros(len(feature))
@@ -38,7 +38,7 @@ def bilinear(feature, y, x):
 
 
 def align(feature, roi, stride, resolution, samples, aligned):
-    """One RoI pooled from feature (C, H, W): (C, resolution, resolution)."""
+    """Pool one RoI from feature (C, H, W): (C, resolution, resolution)."""
     shift = 0.5 if aligned else 0.0
     x1, y1, x2, y2 = roi.astype(np.float64) / stride - shift
     height, width = y2 - y1, x2 - x1
@@ -86,11 +86,11 @@ def test_runs_operator_by_operator():
 
 
 def test_one_roi_worked_values():
-    # A ramp: every bin holds the value at its centre, in cells and half a cell from the corner.
+    # A ramp: every bin has the value at its centre, in cells, half a cell from the corner.
     ramp = np.arange(40, dtype=np.float32)[None, None, None, :] + 100 * np.arange(32, dtype=np.float32)[:, None]
     cell = MultiScaleRoIAlign((8,), 2, 2, True)
     found = pool(cell, [ramp], np.float32([[[16, 40, 48, 120]]]))
-    # x from 2 to 6 cells, bin centres 3 and 5; y from 5 to 15, bin centres 7.5 and 12.5; less half a cell.
+    # x from 2 to 6 cells, bin centres 3 and 5; y from 5 to 15, bin centres 7.5 and 12.5; minus half a cell.
     np.testing.assert_allclose(found, [[[[702.5, 704.5], [1202.5, 1204.5]]]], rtol=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_levels_by_size():
 
 @pytest.mark.usefixtures("graph_mode")
 def test_gradient_of_the_features():
-    """Pooling is linear: the gradient of a weighted sum, times a direction, is that sum for the pooled direction."""
+    """Pooling is linear: the gradient of a weighted sum, times a direction, is the weighted sum of the pooled direction."""
     rng = np.random.default_rng(1)
     cell = MultiScaleRoIAlign(STRIDES, 2, 2, True)
     levels = tuple(Tensor(level) for level in pyramid(rng, 1, 1))
@@ -118,19 +118,19 @@ def test_gradient_of_the_features():
     found, again = gradient(*levels), gradient(*levels)
     for level in range(3):
         np.testing.assert_array_equal(again[level].asnumpy(), found[level].asnumpy())
-        # Many directions at once take the place of channels.
+        # Channels are used as directions, so that many directions are tested at once.
         directions = rng.normal(size=(50, *levels[level].shape[2:]))
         expected = sum((align(directions, roi, STRIDES[level], 2, 2, True) * roi_weight).sum((1, 2))
                        for roi, roi_weight in zip(ROIS[0], weight) if level_of(roi) == level)
         np.testing.assert_allclose((found[level].asnumpy()[0] * directions).sum((1, 2)), expected, atol=1e-4)
 
 
-CELLS = ((32, 40), (16, 20), (8, 10))  # of each level
+CELLS = ((32, 40), (16, 20), (8, 10))  # sizes of the levels
 
 
 def drawn_boxes(rng, batch):
-    """Boxes (B, 60, 4) in cells of their level, some of them beyond the borders, half of them narrower or lower than a cell, and
-    some without area; and their levels."""
+    """Return boxes (B, 60, 4) in cells of their level, and their levels. Some boxes are outside the borders, half are narrower or
+    lower than a cell, and some have no area."""
     level = rng.integers(0, len(CELLS), (batch, 60))
     size = np.float32(CELLS)[level][..., ::-1]
     corner = rng.uniform(-0.1, 0.95, (batch, 60, 2)) * size
@@ -141,7 +141,7 @@ def drawn_boxes(rng, batch):
 
 
 def with_level_gradients(cell, boxes, level, levels, dout):
-    """The pooled boxes and the gradients of the levels."""
+    """Return the pooled boxes and the gradients of the levels."""
     return with_gradients(lambda *levels: cell(levels, Tensor(boxes), Tensor(level)), dout, *levels)
 
 
@@ -163,10 +163,10 @@ def test_operator_equals_gathering(batch, aligned):
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_operator_in_a_graph(aligned):
-    """Of RoIs in pixels, with a level that RoIs are not pooled from, with the gradients of the levels."""
+    """RoIs are in pixels. One level is not pooled from. The gradients of the levels are compared, too."""
     rng = np.random.default_rng(5)
     levels = pyramid(rng, 2, 3)
-    # Not ROIS, of which some samples lie where a level ends, so that rounding decides whether they count.
+    # ROIS has samples at the end of a level, where rounding decides whether they are inside, so it is not used here.
     rois = np.sort(rng.uniform(-10, 250, (2, 12, 2, 2)), axis=2).reshape(2, 12, 4).astype(np.float32)
     dout = rng.normal(size=(24, 3, 3, 3)).astype(np.float32)
     assert 0 < sum(level_of(roi) == 0 for roi in rois.reshape(-1, 4)) < 24
@@ -181,7 +181,7 @@ def test_operator_in_a_graph(aligned):
 
 
 class Pool(nn.Cell):
-    """A pooling of some RoIs as a function of the levels."""
+    """Pooling of some RoIs as a function of the levels."""
 
     def __init__(self, cell, rois):
         super().__init__()
@@ -192,7 +192,7 @@ class Pool(nn.Cell):
 
 
 def test_operator_takes_nothing_from_other_levels():
-    """Levels that are not finite spoil the boxes that are pooled from them and no others, and no gradients."""
+    """Levels that are not finite affect only boxes that are pooled from them, and no gradients."""
     rng = np.random.default_rng(6)
     boxes, level = drawn_boxes(rng, 2)
     dout = rng.normal(size=(120, 5, 7, 7)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""src/models/roi_head.py: sampling, losses and predictions against worked values and plain loops."""
+"""src/models/roi_head.py: sampling, losses and predictions compared with worked values and plain loops."""
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,7 @@ NUM_CLASSES = 3
 BOXES = np.float32([[[0, 0, 10, 10], [50, 0, 60, 10]], [[0, 0, 10, 10], [0, 0, 0, 0]]])
 LABELS = np.int32([[2, 0], [1, 0]])
 MASK = np.array([[True, True], [False, False]])
-# IoU with the first image's boxes: 0.9, 0.6, 0.45, 0.2, 0, 0.8; the last one is not valid, although it equals a box.
+# IoU with the first image's boxes: 0.9, 0.6, 0.45, 0.2, 0, 0.8; the last RoI is not valid, although it equals a box.
 PROPOSALS = np.float32([[[0, 0, 10, 9], [50, 0, 56, 10], [50, 0, 60, 4.5], [0, 0, 2, 10], [80, 80, 90, 90],
                          [0, 2, 10, 10], [0, 0, 10, 10]]] * 2)
 VALID = np.array([[True] * 6 + [False]] * 2)
@@ -25,7 +25,7 @@ def settings(**changed):
 
 
 def rows_of(outputs, image):
-    """{roi: (label, target box)} of the sampled rows of an image."""
+    """Return {roi: (label, target box)} of the sampled rows of an image."""
     rois, targets, label, sampled = (o.asnumpy()[image] for o in outputs)
     return {tuple(rois[i]): (label[i], tuple(targets[i])) for i in np.flatnonzero(sampled)}
 
@@ -40,9 +40,9 @@ def test_sampler_labels_and_targets():
     positives = {roi: row for roi, row in first.items() if row[0] != background}
     assert positives == {(0, 0, 10, 9): (2, (0, 0, 10, 10)), (50, 0, 56, 10): (0, (50, 0, 60, 10)),
                          (0, 2, 10, 10): (2, (0, 0, 10, 10))}
-    # IoU 0.45 lies between the thresholds: neither.
+    # IoU 0.45 is between the thresholds, so the RoI is neither positive nor negative.
     assert set(first) - set(positives) == {(0, 0, 2, 10), (80, 80, 90, 90)}
-    # Without boxes everything valid is background.
+    # Without boxes, all valid RoIs are background.
     assert {row[0] for row in second.values()} == {background}
     assert set(second) == {tuple(box) for box in PROPOSALS[1][:6]}
 
@@ -51,7 +51,7 @@ def test_sampler_adds_the_boxes(computed):
     priority = np.tile(np.arange(9, dtype=np.float32), (2, 1))
     sampler = RoISampler(settings(rois_per_batch=4, fg_fraction=0.5), True, NUM_CLASSES)
     rois, targets, label, sampled = computed(sampler, PROPOSALS, VALID, BOXES, LABELS, MASK, priority)
-    # The added boxes come last and thus have the highest priority; padded ones are never sampled.
+    # The added boxes come last and therefore have the highest priority; padded boxes are never sampled.
     np.testing.assert_array_equal(rois[0, :2], BOXES[0, ::-1])
     np.testing.assert_array_equal(targets[0, :2], BOXES[0, ::-1])
     np.testing.assert_array_equal(label[0], [0, 2, NUM_CLASSES, NUM_CLASSES])
@@ -82,7 +82,7 @@ def test_losses_equal_plain_loops(computed, beta):
     start = rng.uniform(0, 40, (2, 2, number, 2))
     rois, targets = np.concatenate((start, start + rng.uniform(5, 40, start.shape)), -1).astype(np.float32)
     label = np.int32([[0, 2, 3, 3, 1], [3, 3, 3, 1, 3]])
-    # Of the second image's slots the fourth is unused, whatever it holds, and so is the last, of no area.
+    # In the second image, the fourth slot is unused, whatever its content, and so is the last slot, which has no area.
     sampled = np.array([[True] * 5, [True, True, True, False, False]])
     rois[1, 4] = targets[1, 4] = 0
     logits = rng.normal(0, 2, (2 * number, NUM_CLASSES + 1)).astype(np.float32)
@@ -117,10 +117,10 @@ def test_predictor(computed):
     sizes = np.float32([[55, 40], [200, 300]])
     logits = np.log(np.float32([[1, 2, 5], [1, 1, 1], [3, 6, 1], [2, 2, 6]]))
     deltas = np.zeros((4, 2, 4), np.float32)
-    deltas[:, 1] = 10 * 0.1, -10 * 0.25, 5 * np.log(2), 0  # twice as wide, 2 right and 10 up from a height of 40
+    deltas[:, 1] = 10 * 0.1, -10 * 0.25, 5 * np.log(2), 0  # 2x as wide, 2 right and 10 up from a height of 40
     boxes, scores = computed(RoIPredictor(WEIGHTS), logits, deltas, proposals, valid, sizes)
     np.testing.assert_allclose(scores, [[[1 / 8, 2 / 8], [0, 0]], [[0.3, 0.6], [0.2, 0.2]]], rtol=1e-5)
-    # Unclipped, the first is (2, 10, 42, 50) for the second class.
+    # Without clipping, the first box is (2, 10, 42, 50) for the second class.
     np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 55], [2, 10, 40, 50]], rtol=1e-5)
     np.testing.assert_allclose(boxes[1], [[[10, 20, 30, 60], [2, 10, 42, 50]], [[40, 40, 60, 60], [32, 35, 72, 55]]],
                                rtol=1e-5)

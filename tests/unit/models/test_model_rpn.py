@@ -1,4 +1,4 @@
-"""src/models/rpn.py: the head's layout against NumPy, its outputs at single anchors, and the losses against plain loops."""
+"""src/models/rpn.py: the head's layout compared with NumPy, its outputs at single anchors, and the losses with plain loops."""
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -13,19 +13,19 @@ from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss
 BETA = 1 / 9
 CFG = SimpleNamespace(rnp_sample_batch=6, fg_fraction=0.5, negative_overlap=0.3, positive_overlap=0.7)
 
-# Of 10 x 10 boxes at (0, 0) and (50, 0): IoU 1, 0.8, 0.5 (ignored), 0.9, 0.25, and none.
+# IoU with 10 x 10 boxes at (0, 0) and (50, 0): 1, 0.8, 0.5 (ignored), 0.9, 0.25, and none.
 ANCHORS = np.float32([
     [0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 5], [0, 1, 10, 10], [6, 0, 16, 10], [200, 0, 210, 10], [50, 0, 60, 2],
     [50, 0, 54, 10], [300, 0, 310, 10], [0, 300, 10, 310], [400, 0, 410, 10]])
-# The third box is padding, although it equals an anchor. The second image has no box. In the third one the single box
-# overlaps no anchor by 0.7, the best one by 0.4.
+# The third box is padding, although it equals an anchor. The second image has no box. The only box of the third image has at
+# most IoU 0.4 with an anchor, below the threshold 0.7.
 BOXES = np.float32([[[0, 0, 10, 10], [50, 0, 60, 10], [200, 0, 210, 10]], [[0, 0, 10, 10]] * 3,
                     [[50, 0, 60, 10], [0, 0, 0, 0], [0, 0, 0, 0]]])
 MASK = np.array([[True, True, False], [False, False, False], [True, False, False]])
 
 
 class DenseLoss(nn.Cell):
-    """The losses from the outputs of all anchors: logits (B, N) and deltas (B, N, 4)."""
+    """Computes the losses from the outputs of all anchors: logits (B, N) and deltas (B, N, 4)."""
 
     def __init__(self):
         super().__init__()
@@ -50,7 +50,7 @@ def deltas_to(box, anchor):
 
 
 def labels_of(boxes):
-    """1 positive, 0 negative, -1 neither, and the box of each anchor."""
+    """Return 1 for positive, 0 for negative, -1 for ignored anchors, and the box of each anchor."""
     if not len(boxes):
         return np.zeros(len(ANCHORS), int), None
     table = np.array([[iou(anchor, box) for box in boxes] for anchor in ANCHORS])
@@ -83,7 +83,7 @@ def random_input(seed):
     logits = rng.normal(0, 2, (3, len(ANCHORS))).astype(np.float32)
     deltas = rng.normal(0, 0.3, (3, len(ANCHORS), 4)).astype(np.float32)
     priority = rng.permuted(np.tile(np.arange(len(ANCHORS)), (3, 1)), axis=1).astype(np.float32)
-    # The anchor that the first image ignores would be the first to be sampled.
+    # The anchor that is ignored in the first image would be sampled first.
     best = priority[0].argmax()
     priority[0, [2, best]] = priority[0, [best, 2]]
     return logits, deltas, priority
@@ -132,7 +132,7 @@ def test_images_without_any_box():
 
 
 def test_head_runs_over_levels_then_y_x_anchor():
-    """With a 3x3 convolution that passes its input on, the outputs are the 1x1 convolutions of the features."""
+    """The 3x3 convolution is the identity, so the outputs are the 1x1 convolutions of the features."""
     rng = np.random.default_rng(4)
     channels, num_anchors = 4, 3
     head = RPNHead(channels, channels, num_anchors)
@@ -158,7 +158,7 @@ def test_head_runs_over_levels_then_y_x_anchor():
 
 
 class SingleAnchors(nn.Cell):
-    """What a head gives at single anchors, from the patches around their cells."""
+    """Computes a head's outputs at single anchors, from the patches around their cells."""
 
     def __init__(self, head):
         super().__init__()
@@ -175,7 +175,7 @@ def test_single_anchors_have_the_outputs_of_the_dense_head(computed):
     head = RPNHead(4, 6, 3)
     for parameter in head.get_parameters():
         parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
-    # Levels of odd sizes, one of a single row and one of a single cell.
+    # Levels with odd sizes, with a single row and with a single cell.
     levels = [rng.normal(size=(2, 4, *size)).astype(np.float32) for size in ((5, 7), (3, 2), (1, 3), (1, 1))]
     num_anchors = 3 * (35 + 6 + 3 + 1)
     index = np.stack([rng.permutation(num_anchors), rng.integers(0, num_anchors, num_anchors)]).astype(np.int32)

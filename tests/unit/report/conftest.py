@@ -1,4 +1,4 @@
-"""An evaluation of images on the disk."""
+"""An evaluation of images on disk."""
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +8,6 @@ from tests.helpers.reports import drawn_dataset, evaluated
 
 @pytest.fixture
 def case(tmp_path):
-    """A data set of drawn images, and an evaluation of detections on it: dataset, evaluation."""
+    """A data set of generated images, and an evaluation of detections on it: dataset, evaluation."""
     dataset = drawn_dataset(tmp_path)
     return SimpleNamespace(dataset=dataset, evaluation=evaluated(dataset))

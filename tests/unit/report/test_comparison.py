@@ -1,4 +1,4 @@
-"""tools/compare.py and src/report/comparison.py: what two evaluations must have in common, and what the page is given."""
+"""tools/compare.py and src/report/comparison.py: requirements on two evaluations, and the data of the page."""
 import json
 import re
 from pathlib import Path
@@ -16,12 +16,12 @@ from tools import compare
 
 @pytest.fixture
 def folders(case, tmp_path):
-    """Folders of two evaluations, the first of which has more noise; metrics.json says where the data set is."""
+    """Folders of two evaluations, the first with more noise; metrics.json contains the path of the data set."""
     for name, noise in (("a", 0.2), ("b", 0.05)):
         evaluation = evaluated(case.dataset, seed=len(name), noise=noise)
         evaluation.metrics.update(annotations=case.dataset.annotation_path, image_folder=case.dataset.image_dir)
         write_results(str(tmp_path / name), evaluation.metrics, evaluation.results)
-    # As in the data set's evaluations, and not in its file.
+    # The evaluations used these annotations, which differ from the file.
     Path(case.dataset.annotation_path).write_text(json.dumps(case.dataset.coco_json))
     return tmp_path / "a", tmp_path / "b", tmp_path / "page.html"
 

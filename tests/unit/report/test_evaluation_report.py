@@ -1,4 +1,4 @@
-"""src/report/evaluation_report.py: what the page of an evaluation is given."""
+"""src/report/evaluation_report.py: the data of an evaluation's page."""
 import base64
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""src/report/page.py: one file, in which no text can be more than a text."""
+"""src/report/page.py: one file, in which texts cannot become markup or scripts."""
 import base64
 from html.parser import HTMLParser
 
@@ -53,7 +53,7 @@ def test_nothing_is_loaded_from_anywhere(tmp_path):
         assert tag != "base" and "src" not in attributes
         assert attributes.get("href", "#").startswith(("#", "data:"))
     assert "default-src 'none'" in text and '<meta charset="utf-8">' in text
-    # Namespaces alone have addresses.
+    # Only namespaces may have addresses.
     assert text.count("http") - text.count("http-equiv") == text.count("http://www.w3.org/2000/svg")
 
 

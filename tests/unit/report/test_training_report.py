@@ -1,4 +1,4 @@
-"""src/report/training_report.py, through src/train/metrics.py: the page of a run while it runs, when it ends and goes on."""
+"""src/report/training_report.py, used by src/train/metrics.py: the page of a run during the run, at its end and resumed."""
 import json
 import logging
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from src.visualization.curves import MAX_POINTS
 from tests.helpers.reports import contents_of
 from tests.helpers.runs import run_folder, schedule, settings
 
-STEPS = 10  # of an epoch
+STEPS = 10  # steps per epoch
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def _log_is_captured(monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the report, in seconds, that a test turns."""
+    """The clock of the report in seconds, which tests set."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(training_report, "time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 5e8 + clock.now))
     return clock

@@ -1,4 +1,4 @@
-"""tools/benchmark.py: what it refuses, how it sums operators by part, and its batch."""
+"""tools/benchmark.py: error messages, the sum of operators by part, and the noise batch."""
 import ast
 import json
 import os
@@ -42,7 +42,7 @@ from tools.benchmarking.inputs import MAX_BATCHES, draw_inputs, noise_batch, pad
 ])
 def test_what_is_refused(run_tool, flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "openvino", None)  # simulates a missing package
     (tmp_path / "file").write_text("in the way")
     assert run_tool(benchmark, *flags) == (1, "", f"error: {sentence}\n")
 
@@ -64,7 +64,7 @@ def test_onnx_is_needed_as_well(monkeypatch):
 
 
 def test_peers_run_in_the_environment_of_the_user():
-    """Not in MindSpore's: OpenVINO's oneDNN would obey ONEDNN_MAX_CPU_ISA."""
+    """MindSpore's environment must not be used: OpenVINO's oneDNN would obey ONEDNN_MAX_CPU_ISA."""
     environment = {name: value for name, value in os.environ.items() if name not in DEFAULTS}
     code = ("from tools import benchmark; from src.environment import set_environment; set_environment(); import os; "
             "print(benchmark.ENVIRONMENT['OWN'], set(os.environ) - set(benchmark.ENVIRONMENT))")
@@ -129,14 +129,14 @@ def checkpoint_of(num_classes):
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """A configuration whose data are shapes: 12 images for training and 3 for validation, as large as the canvas."""
+    """A configuration with generated shapes: 12 training and 3 validation images of the canvas size."""
     folder, shapes = tmp_path_factory.mktemp("benchmark") / "shapes", {"height": 64, "width": 64, "seed": 0}
     ensure_shapes(str(folder), train_images=12, val_images=3, **shapes)
     return parse_train_args(["--config", str(TINY_DETECTOR), "-o", f"data.dataset_dir={folder}", "data.draw_shapes=null"])
 
 
 def test_real_images_are_those_of_the_data_sets(shapes):
-    """With their boxes; the last batch of an evaluation is filled up with its last image."""
+    """The batches have the images and boxes of the data set. The last evaluation batch is padded with its last image."""
     batches = real_batches(shapes, SingleProcess(), checkpoint_of(4), ["train", "predict"])
     assert [batch.image_id.tolist() for batch in batches["predict"]] == [[1, 2], [3, 3]]
     folder = Path(shapes.data.dataset_dir)

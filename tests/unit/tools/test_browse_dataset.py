@@ -1,4 +1,4 @@
-"""tools/browse_dataset.py: the sheet has the images that training gets, mirrored as they are there."""
+"""tools/browse_dataset.py: the sheet shows the images that training uses, mirrored in the same way."""
 import json
 
 import cv2
@@ -15,7 +15,7 @@ TILE = 480
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """The folder of a data set in which one box is empty."""
+    """Folder of a data set in which one box is empty."""
     folder = tmp_path_factory.mktemp("browse") / "shapes"
     ensure_shapes(str(folder), train_images=IMAGES, val_images=1, height=64, width=64, seed=0)
     path = folder / "annotations" / "instances_train2017.json"
@@ -26,7 +26,7 @@ def shapes(tmp_path_factory):
 
 
 def place_of(image, sheet):
-    """-> the (left, top) where the image fits the sheet best, and how far it is from it there, 0 to 1."""
+    """Return the (left, top) at which the image matches the sheet best, and the difference there, from 0 to 1."""
     distance = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF_NORMED)
     return np.unravel_index(distance.argmin(), distance.shape)[::-1], distance.min()
 
@@ -40,8 +40,8 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
     assert "1 empty boxes (dropped)" in said
     assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in said
     sheet = cv2.imread(str(output))
-    # By the words of src/dataset/batching.py: the order is of (seed, 2, epoch), and whether an image is mirrored of
-    # (seed, 3, epoch, its number, 0), with epochs from 0.
+    # As in src/dataset/batching.py: the order depends on (seed, 2, epoch), and the mirroring of an image on
+    # (seed, 3, epoch, its number, 0); epochs start at 0.
     wanted = np.random.default_rng([SEED, 2, EPOCH - 1]).permutation(IMAGES)[:COUNT]
     mirrored = [np.random.default_rng([SEED, 3, EPOCH - 1, number, 0]).random() < 0.5 for number in wanted]
     assert len(set(mirrored)) == 2
@@ -68,7 +68,7 @@ def test_what_browsing_refuses(flags, sentence, run_tool):
 
 
 def test_names_beyond_ascii_and_the_key_font(shapes, tmp_path, run_tool):
-    """Names that are drawn alike would give the same sheet."""
+    """If these names were drawn as the same replacement characters, the sheets would be equal."""
     def browse(*settings):
         flags = "--config", TINY_DETECTOR, "--count", 2, "--seed", SEED, "--output", tmp_path / "sheet.png"
         said = run_tool(browse_dataset, *flags, "-o", f"data.dataset_dir={shapes}", "data.draw_shapes=null", *settings)

@@ -1,4 +1,4 @@
-"""tools/score_detections.py gives the numbers that an evaluation gives of the same detections."""
+"""tools/score_detections.py computes the same numbers as an evaluation with the same detections."""
 import json
 import sys
 
@@ -21,7 +21,7 @@ def entry(file, *rows):
 
 @pytest.fixture
 def score(tmp_path, monkeypatch):
-    """A function of the entries that gives the exit status and the numbers."""
+    """A function of the entries that returns the exit status and the numbers."""
     monkeypatch.chdir(tmp_path)
 
     def run_tool(entries, coco=COCO):
@@ -34,7 +34,7 @@ def score(tmp_path, monkeypatch):
 
 
 def test_numbers_worked_by_hand(score):
-    """A box of IoU 0.825 counts at 7 of 10 thresholds, so one class has AP 0.7; the other is found exactly."""
+    """A box of IoU 0.825 passes 7 of 10 thresholds, so one class has AP 0.7. The box of the second class is found exactly."""
     _, metrics = score([entry("x/a.jpg", ([10, 10, 40, 33], "dog")), entry("y/b.jpg", ([0, 0, 50, 50], "cat"))])
     assert metrics["per_class"] == {"cat": pytest.approx(1), "dog": pytest.approx(0.7)}
     assert metrics["images"] == 2 and metrics["AP50"] == pytest.approx(1) and metrics["AP"] == pytest.approx(0.85)
@@ -66,10 +66,10 @@ DOG, CAT = ([10, 10, 40, 40], "dog"), ([0, 0, 50, 50], "cat")
 @pytest.mark.parametrize(("names", "files"), [
     (("cam1/1.jpg", "cam2/1.jpg"), ("/data/val/cam1/1.jpg", "/data/val/cam2/1.jpg")),
     (("cam1/1.jpg", "cam2/1.jpg"), ("cam1/1.jpg", "val/cam2/1.jpg")),
-    (("cam1/1.jpg", "1.jpg"), ("val/cam1/1.jpg", "val/1.jpg")),  # the file_name with more folders in common
+    (("cam1/1.jpg", "1.jpg"), ("val/cam1/1.jpg", "val/1.jpg")),  # the file_name that shares more folders
     (("./cam1/1.jpg", "val/2.jpg"), ("./cam1/1.jpg", "/data/val//2.jpg"))])
 def test_images_of_one_name_in_several_folders(score, names, files):
-    """Each image has one object, which is found exactly; each object has another class."""
+    """Each image has one object, which is found exactly. All objects have different classes."""
     _, metrics = score([entry(files[1], CAT), entry(files[0], DOG)], with_file_names(*names))
     assert metrics["images"] == 2 and metrics["per_class"] == {"cat": pytest.approx(1), "dog": pytest.approx(1)}
 
@@ -78,7 +78,7 @@ def test_images_of_one_name_in_several_folders(score, names, files):
     (("cam1/1.jpg", "cam2/1.jpg"), ["1.jpg"]), (("cam1/1.jpg", "cam2/2.jpg"), ["cam2/1.jpg"]),
     (("1.jpg", "2.jpg"), ["cam1/1.jpg", "cam2/1.jpg"]), (("1.jpg", "1.jpg"), ["1.jpg"])])
 def test_ambiguous_names_are_errors(score, capsys, names, files):
-    """The last file is the wrong one: it has no image, that of another file, or two images."""
+    """The last file is wrong: it matches no image, the image of another file, or two images."""
     assert score([entry(file, DOG) for file in files], with_file_names(*names))[0] == 1
     [line] = capsys.readouterr().err.splitlines()
     assert f"{files[-1]} must be listed once, and its path must end with the file_name of exactly one image of coco.json" in line

@@ -1,4 +1,4 @@
-"""The mode, and a graph for those that ask for one."""
+"""MindSpore's mode, with a graph for tests that ask for one."""
 import mindspore as ms
 import pytest
 

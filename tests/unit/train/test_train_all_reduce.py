@@ -1,4 +1,4 @@
-"""src/train/all_reduce.py: how the gradients travel on devices, as far as it can be told without one."""
+"""src/train/all_reduce.py: the all-reduce of gradients on devices, where it can be tested without one."""
 from itertools import groupby
 from types import SimpleNamespace
 
@@ -19,21 +19,21 @@ def _parallel_context_of_the_test():
 
 
 def exchanges(parameters):
-    """The parameters in lists of those whose gradients MindSpore sends at once: its operators of a list carry one number."""
+    """Return the parameters of each all-reduce bucket; MindSpore's operators of a bucket have the same fusion number."""
     reducer = build_all_reduce(SimpleNamespace(size=2), "Ascend", parameters).in_graph
     numbered = zip([operator.attrs["fusion"] for operator in reducer.op_list[1:]], parameters)
     return [[parameter for _, parameter in group] for _, group in groupby(numbered, lambda pair: pair[0])]
 
 
 def test_a_detector_s_gradients_travel_in_three_exchanges_of_about_a_third():
-    """Those of the heads, which the backward pass has first, do not wait for the backbone's."""
+    """The backward pass computes the heads' gradients first. Their all-reduce does not wait for the backbone."""
     parameters = build_detector(small_config(), NUM_CLASSES).trainable_params()
     found = exchanges(parameters)
     assert [parameter.name for part in found for parameter in part] == [parameter.name for parameter in parameters]
     assert len(found) == 3
     sizes = [sum(parameter.asnumpy().nbytes for parameter in part) for part in found]
     largest = max(parameter.asnumpy().nbytes for parameter in parameters)
-    # Each of its two ends is at most half a parameter away from a third.
+    # Each of its two ends differs from a third by at most half a parameter.
     assert max(abs(size - sum(sizes) / 3) for size in sizes) <= largest
     assert {parameter.name.split(".")[0] for parameter in found[0]} == {"backbone"}
     assert found[-1][-1].name.startswith("box_head.")

@@ -1,4 +1,4 @@
-"""src/checkpoint.py, saver.py and resume.py: what is saved comes back, and what does not fit is refused."""
+"""src/checkpoint.py, saver.py and resume.py: saved state is restored, and checkpoints that do not fit are rejected."""
 import logging
 import os
 import shutil
@@ -34,7 +34,7 @@ class BoxHead(nn.Cell):
 
 
 class Network(nn.Cell):
-    """Named as the detector's layers; the first convolution is frozen."""
+    """Layers with the detector's names; the first convolution is frozen."""
 
     def __init__(self, classes=3, channels=2):
         super().__init__()
@@ -45,7 +45,7 @@ class Network(nn.Cell):
 
 
 def build(seed, classes=3, channels=2):
-    """A network and its optimizer, all weights, statistics and momenta of which are random numbers."""
+    """Return a network and its optimizer, with random weights, statistics and momenta."""
     network = Network(classes, channels)
     cfg = SimpleNamespace(type="momentum", weight_decay=0.1, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
     optimizer = build_optimizer(cfg, network.trainable_params())
@@ -56,7 +56,7 @@ def build(seed, classes=3, channels=2):
 
 
 class SmallStep(TrainStep):
-    """What checkpoints know of a training step, around a small network."""
+    """The parts of a training step that checkpoints use, for a small network."""
 
     def __init__(self, network, optimizer, kind="static"):
         self.network, self.optimizer = network, optimizer
@@ -64,7 +64,7 @@ class SmallStep(TrainStep):
 
 
 def save_checkpoint(path, network, optimizer, progress):
-    """Write what a run's checkpoint holds, with a progress of one's own."""
+    """Write the content of a run's checkpoint, with the given progress."""
     write_checkpoint(path, {p.name: p for p in SmallStep(network, optimizer).parameters()}, progress)
 
 
@@ -79,7 +79,7 @@ def assert_equal(found, expected):
 
 
 def save_entries(path, network, change):
-    """Write the weights of the network as `change`, a function of {name: array}, leaves them."""
+    """Write the network's weights after `change`, a function of {name: array}."""
     entries = {p.name: p.asnumpy() for p in network.get_parameters()}
     change(entries)
     ms.save_checkpoint([{"name": name, "data": Tensor(value)} for name, value in entries.items()], path)
@@ -171,7 +171,7 @@ def test_a_failing_save_leaves_the_previous_file(path, monkeypatch):
     assert stored.progress == at_epoch(1)
     for name, value in expected.items():
         np.testing.assert_array_equal({**stored.weights, **stored.moments}[name], value)
-    # A later save succeeds over what the failed one left.
+    # A later save overwrites the leftovers of the failed one.
     save_checkpoint(path, network, optimizer, at_epoch(3))
     assert read_checkpoint(path).progress == at_epoch(3)
 
@@ -239,7 +239,7 @@ def test_other_classes_are_refused_unless_allowed(path, log):
 
 
 def test_a_missing_momentum(path):
-    """As when a layer that was frozen is now trained."""
+    """A layer that was frozen is now trained."""
     network, optimizer = build(0)
     save_checkpoint(path, network, optimizer, at_epoch(1))
     network.conv.weight.requires_grad = True
@@ -250,7 +250,7 @@ def test_a_missing_momentum(path):
 
 
 def resume(path, network, optimizer, state, steps_per_epoch=20, kind="static", **changes):
-    """Restore the checkpoint as train.py does, in a run of which it is not a part unless resume_ckpt says `auto`."""
+    """Restore the checkpoint like train.py, in a run that it does not belong to, unless resume_ckpt is `auto`."""
     changes = {"resume_ckpt": path, **changes}
     changes = {"save_dir": os.path.dirname(path), **changes}
     run, step = run_folder(**changes), SmallStep(network, optimizer, kind)
@@ -261,7 +261,7 @@ def resume(path, network, optimizer, state, steps_per_epoch=20, kind="static", *
 
 
 def save(folder, network, optimizer, state, kind="static", names=("a", "b", "c"), scale=None):
-    """Save as a run with 20 steps an epoch and 2 images a step does; returns the path."""
+    """Save like a run with 20 steps per epoch and 2 images per step; returns the path."""
     step = SmallStep(network, optimizer, kind)
     if scale:
         step.scaler.scale_value.set_data(Tensor(scale[0], ms.float32))
@@ -296,7 +296,7 @@ def test_a_run_goes_on_at_the_next_step(tmp_path, log, kind, step):
     (40, 1, 1, 120 + 14), (10, 4, 1, 30 + 3), (2, 5, 1, 6 + 1), (20, 1, 2, 60 + 7), (10, 2, 2, 30 + 3), (2, 5, 4, 6 + 0)])
 def test_another_number_of_images_a_step_goes_on_behind_the_same_image(tmp_path, steps_per_epoch, batch_size, accumulate_steps,
                                                                        step):
-    """14 images of the fourth epoch are done. Where they are no whole number of steps, some come again; none is left out."""
+    """14 images of epoch 4 are done. If they are no whole number of steps, some images are repeated; no image is skipped."""
     network, optimizer = build(0)
     path = save(tmp_path, network, optimizer, TrainState(9, global_step=67))
     state = TrainState(9)
@@ -326,7 +326,7 @@ def test_weights_that_training_starts_from(tmp_path, log, why):
     assert "step 0" in log()
 
 
-# What versions before 0.7.0 wrote: the names of the entries, beside which stand {name: number or text}.
+# Entry names of versions before 0.7.0, which were stored with {name: number or text}.
 EARLIER_ENTRIES = ["conv.weight", "norm.moving_mean", "norm.moving_variance", "norm.gamma", "norm.beta", "box_head.fc.weight",
                    "box_head.fc.bias", "box_head.classes.weight", "box_head.classes.bias", "box_head.deltas.weight",
                    "box_head.deltas.bias", "moments.norm.gamma", "moments.norm.beta", "moments.box_head.fc.weight",
@@ -364,7 +364,7 @@ def test_the_newest_checkpoint_of_other_classes_is_refused(tmp_path):
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path):
-    """On a clock that runs backwards."""
+    """The system clock runs backwards."""
     network, optimizer = build(0)
     for step in (20, 27, 40, 47, 60, 67):
         os.utime(save(tmp_path, network, optimizer, TrainState(9, step)), (1e9 - step, 1e9 - step))
@@ -423,7 +423,7 @@ def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path, path,
                         "lr_init.")
     assert run.checkpoints() == [good]
 
-    # As an earlier version wrote it.
+    # The format of an earlier version.
     entries = [{"name": p.name, "data": p} for p in [*network.get_parameters(), *optimizer.moments]]
     ms.save_checkpoint(entries, bad, append_dict=at_epoch(2), crc_check=True)
     sentence = refusal(read_checkpoint, bad)
@@ -438,7 +438,7 @@ def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path, path,
     (1, 6, ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0"]),
     (1, 7, ["epoch2_rank0", "epoch10_rank0"]), (2, 1, ["epoch10_rank0"]), (10, 0, [])])
 def test_checkpoints_of_later_steps_are_moved_away(tmp_path, log, epoch, step, moved):
-    """The best one is of epoch 1. Files of an earlier time stay."""
+    """The best checkpoint is of epoch 1. Files that were moved earlier stay."""
     network, optimizer = build(0)
     folder = tmp_path / "checkpoint"
     names = ["epoch2_step7_rank0", "epoch2_rank0", "epoch10_rank0", "best"]
@@ -457,7 +457,7 @@ def test_checkpoints_of_later_steps_are_moved_away(tmp_path, log, epoch, step, m
 
 
 def test_with_more_images_a_step_the_new_checkpoint_is_the_latest(tmp_path):
-    """The start, step 7 of 20, stays until a checkpoint of the resumed run is there: step 2 of 5."""
+    """The first checkpoint, step 7 of 20, stays until the resumed run has saved one: step 2 of 5."""
     network, optimizer = build(0)
     path = save(tmp_path, network, optimizer, TrainState(9, 67))
     state, plan = TrainState(9), schedule(5, batch_size=8)
@@ -514,7 +514,7 @@ def test_the_folder_is_made_again(tmp_path):
 
 
 def test_what_stands_in_the_place_of_a_checkpoint(tmp_path, log):
-    """A folder and a link to nothing are passed over, and a folder stays, as another user's file does."""
+    """A folder and a dangling link are ignored. A folder is not removed, and neither is a file of another user."""
     path = save(tmp_path, *build(0), TrainState(9, 20))
     run = run_folder(tmp_path, keep_checkpoint_max=1)
     os.symlink(tmp_path / "gone", run.checkpoint(2))
@@ -542,7 +542,7 @@ def test_the_umask_decides_who_reads_a_checkpoint(path, umask, mode):
     assert os.stat(path).st_mode & 0o777 == mode
 
 
-# What a file system without modes, and without fsync of folders, answers; errno 1 is EPERM, 22 EINVAL.
+# Errors of a file system without modes and without fsync of folders; errno 1 is EPERM, 22 EINVAL.
 SMALL_FILE_SYSTEM = """
 #include <errno.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-"""src/train/divergence.py: when a run is stopped, and what is said."""
+"""src/train/divergence.py: when a run stops, and its messages."""
 import math
 
 import numpy as np
@@ -14,7 +14,7 @@ RECORDS = [Record(image_id, f"images/{image_id}.jpg", 10, 10, np.zeros((0, 4)), 
 
 
 def guard_of(folder, can_overflow):
-    """The guard of a new run."""
+    """Return the guard of a new run."""
     return DivergenceGuard(can_overflow, RECORDS, Saver(run_folder(folder), None, TrainState(0), schedule(100), ["a"]))
 
 

@@ -15,7 +15,7 @@ KEYS = {"epoch", "step", "global_step", "loss", "rpn_cls_loss", "rpn_box_loss", 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that the test turns: clock.now, in seconds."""
+    """A clock that tests set: clock.now, in seconds."""
     class Clock:
         now = 100.0
     monkeypatch.setattr("time.perf_counter", lambda: Clock.now)
@@ -27,7 +27,7 @@ def losses(step):
 
 
 def start(folder, start_step=0, log_interval=3, epochs=3):
-    """Metrics with 5 steps an epoch, 4 images a step, and their state."""
+    """Return metrics with 5 steps per epoch and 4 images per step, and their state."""
     state = TrainState(0, global_step=start_step)
     plan = schedule(5, epochs=epochs, batch_size=4)
     return Metrics(settings(folder, log_interval=log_interval), run_folder(folder), plan, state), state
@@ -43,7 +43,7 @@ def read(folder):
 
 
 def train(folder, steps, clock, start_step=0):
-    """A line every 3 steps; 2 s a step, of which 0.5 s wait for data; steps 4, 8, ... (counted from 1) are skipped."""
+    """Log every 3 steps; 2 s per step, of which 0.5 s wait for data; steps 4, 8, ... (counted from 1) are skipped."""
     metrics, state = start(folder, start_step)
     with metrics:
         for step in steps:
@@ -57,7 +57,7 @@ def test_lines_end_intervals_and_epochs(tmp_path, clock):
     assert all(set(line) == KEYS for line in lines)
     assert [(line["epoch"], line["step"], line["global_step"]) for line in lines] == [
         (1, 3, 3), (1, 5, 5), (2, 1, 6), (2, 4, 9), (2, 5, 10)]
-    # Steps 1 to 3, 4 and 5, 6, 7 to 9, 10 (counted from 1), each with ten times its number as loss.
+    # Steps 1 to 3, 4 and 5, 6, 7 to 9, 10 (counted from 1); the loss of step n is 10 n.
     assert [line["loss"] for line in lines] == [20, 45, 60, 80, 100]
     assert [lines[1][name] for name in ("rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")] == [
         4.5, 9, 13.5, 18]
@@ -85,7 +85,7 @@ def test_pauses_do_not_count(tmp_path, clock):
 
 def test_resuming_continues_the_file_and_a_new_run_starts_anew(tmp_path, clock):
     path = tmp_path / "metrics.jsonl"
-    # Interrupted in the second epoch, within a line.
+    # Interrupted in the second epoch, in the middle of a line.
     assert len(train(tmp_path, range(9), clock)) == 4
     path.write_text(path.read_text()[:-20])
     assert [line["global_step"] for line in train(tmp_path, range(5, 10), clock, start_step=5)] == [3, 5, 6, 9, 10]

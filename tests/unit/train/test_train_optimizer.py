@@ -1,4 +1,4 @@
-"""The optimizer of src/train/step.py against momentum steps in NumPy."""
+"""The optimizer of src/train/step.py compared with momentum steps in NumPy."""
 from types import SimpleNamespace
 
 import mindspore as ms

@@ -1,4 +1,4 @@
-"""src/train/metrics.py and event_file.py: evaluations, curves and TensorBoard's files, across interruptions and on full disks."""
+"""src/train/metrics.py and event_file.py: evaluations, curves and TensorBoard files after interruptions and on full disks."""
 import json
 import logging
 import resource
@@ -23,7 +23,7 @@ def _log_is_captured(monkeypatch):
 
 
 def start(folder, global_step=0, evaluated=0, rank=0, tensorboard=False, epochs=5):
-    """Metrics with 10 steps an epoch, and their state."""
+    """Return metrics with 10 steps per epoch, and their state."""
     state = TrainState(0, global_step=global_step, evaluated=evaluated)
     run = run_folder(folder, SimpleNamespace(rank=rank, size=2))
     return Metrics(settings(folder, tensorboard=tensorboard), run, schedule(10, epochs=epochs), state), state
@@ -56,7 +56,7 @@ def test_resuming_drops_later_and_damaged_lines(tmp_path, caplog):
     path = tmp_path / "evaluations.jsonl"
     evaluate(start(tmp_path), 1, 2, 3)
     path.write_text(path.read_text()[:-30])
-    # A checkpoint that was written before the evaluation of epoch 2.
+    # A checkpoint written before the evaluation of epoch 2.
     evaluate(start(tmp_path, global_step=20, evaluated=1), 2, 4)
     assert [line["epoch"] for line in lines(path)] == [1, 2, 4]
     assert "evaluations.jsonl: 1 lines that cannot be read are left out" in caplog.text
@@ -89,12 +89,12 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
 
 
 def events(folder):
-    """By file in the order of writing: (step, tag, value), and (step, "start", None) from where on earlier files are void."""
+    """Return, per file in order of writing, (step, tag, value), and (step, "start", None) where earlier files become invalid."""
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     files = []
     for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
         data, found = path.read_bytes(), []
-        while data:  # records: length, its checksum, content, its checksum
+        while data:  # record: length, its checksum, content, its checksum
             (length,) = struct.unpack("<Q", data[:8])
             event, data = Event.FromString(data[12:12 + length]), data[16 + length:]
             if event.session_log.status == SessionLog.START:
@@ -106,7 +106,7 @@ def events(folder):
 
 def test_event_files_of_a_run_and_its_continuation(tmp_path, monkeypatch):
     seconds = iter(range(10 ** 9, 2 * 10 ** 9))
-    monkeypatch.setattr("time.time", lambda: next(seconds))  # file names have the second
+    monkeypatch.setattr("time.time", lambda: next(seconds))  # file names contain the second
     for first_step, last in ((0, 4), (2, 3)):
         metrics, state = start(tmp_path, global_step=first_step, tensorboard=True)
         with metrics:
@@ -124,7 +124,7 @@ def test_event_files_of_a_run_and_its_continuation(tmp_path, monkeypatch):
 
 
 def test_event_files_on_a_full_disk(tmp_path, monkeypatch, caplog):
-    """A limit to the size of files stands in for the disk."""
+    """A limit on file sizes simulates the full disk."""
     seconds = iter(range(10 ** 9, 2 * 10 ** 9))
     monkeypatch.setattr("time.time", lambda: next(seconds))
     writer = EventFile(str(tmp_path), 0)
@@ -142,7 +142,7 @@ def test_event_files_on_a_full_disk(tmp_path, monkeypatch, caplog):
     for path in tmp_path.iterdir():
         if path.name != sizes[-1]:
             path.unlink()
-    # Scalars of before the failure stay valid.
+    # Scalars before the failure stay valid.
     assert events(tmp_path) == [[(2, "start", None), (4, "a", 4.0)]]
 
 

@@ -1,4 +1,4 @@
-"""src/train/sampling.py: the random draws of a step."""
+"""src/train/sampling.py: the random numbers of a step."""
 import gc
 import threading
 from types import SimpleNamespace
@@ -47,7 +47,7 @@ def test_every_place_is_equally_likely():
     source = priorities()
     first = np.array([draw(source, step)[1][:, 0] for step in range(800)]).reshape(-1)
     counts = np.bincount(first.astype(int), minlength=24)
-    # 2400 draws of 24 values: five standard deviations.
+    # 2400 samples of 24 values: five standard deviations.
     assert np.abs(counts - 100).max() < 5 * np.sqrt(100 * 23 / 24)
 
 
@@ -75,8 +75,8 @@ def test_the_micro_batches_of_two_processes_draw_the_rows_of_one_batch():
 
 
 def test_draws_ahead_have_the_bits_of_draws_at_once():
-    """Micro-batches of steps on canvases with other numbers of anchors and boxes, in a run that goes on at step 40 and later
-    somewhere else."""
+    """Micro-batches on canvases with different numbers of anchors and boxes, in a run that continues at step 40 and later at
+    another step."""
     source = priorities(accumulate_steps=2)
     for step, sizes in [(40, (50, 20, 4)), (41, (50, 20, 4)), (42, (30, 20, 4)), (43, (30, 20, 4)), (44, (30, 25, 4)),
                         (45, (30, 25, 7)), (9, (30, 25, 7)), (10, (30, 25, 7))]:
@@ -94,14 +94,14 @@ def test_a_thread_draws_the_next_step(monkeypatch):
         for number in (0, 1):
             draw(source, step, micro_batch=number)
     source._thread.shutdown()
-    # The two micro-batches of the first step, and of the three that follow a step.
+    # Two micro-batches of the first step, then the two micro-batches that follow each of three steps.
     assert names.count("MainThread") == 2 and names.count("sampling_0") == 6
 
 
 def test_what_goes_wrong_in_the_thread_reaches_the_next_step(monkeypatch):
     source = priorities()
     draw(source, 0)
-    source._thread.submit(int).result()  # step 1 is drawn
+    source._thread.submit(int).result()  # step 1 has been sampled
     monkeypatch.setattr(sampling, "_permutations", lambda *args: 1 / 0)
     draw(source, 1)
     source._thread.submit(int).result()

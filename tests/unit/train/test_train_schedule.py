@@ -1,4 +1,4 @@
-"""src/train/schedule.py against worked values."""
+"""src/train/schedule.py compared with worked values."""
 import logging
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones":
 
 
 def rates(steps_per_epoch, lr_init, **changes):
-    """A function of the step that gives the learning rate."""
+    """A function of the step that returns the learning rate."""
     return schedule(steps_per_epoch, lr=SimpleNamespace(**{**LR, **changes}), lr_init=lr_init).learning_rate
 
 
@@ -46,7 +46,7 @@ def test_rate_is_scaled_to_the_images_of_a_step(caplog):
 
 
 def test_the_rate_is_that_of_all_images_of_a_step():
-    """Three processes with four micro-batches of 2 each make 24 images."""
+    """Three processes with four micro-batches of 2 each make 24 images per step."""
     cfg = settings(accumulate_steps=4, lr_init=0.02, lr=SimpleNamespace(**{**LR, "warmup_step": 0, "base_batch_size": 16}))
     plan = Schedule(cfg, 5, SimpleNamespace(size=3))
     assert (plan.images_per_step, plan.total_steps) == (24, 15)
@@ -65,6 +65,6 @@ def test_what_is_due_at_which_step():
     assert [plan.position(done) for done in (0, 4, 5, 12)] == [(0, 0), (0, 4), (1, 0), (2, 2)]
     assert [done for done in range(1, 12) if plan.ends_epoch(done)] == [5, 10]
     assert [done for done in range(1, 12) if plan.saves_inside_epoch(done)] == [3, 6, 9]
-    # Every second epoch, and the last.
+    # Every second epoch, and the last epoch.
     assert [epoch for epoch in range(6) if plan.evaluates(epoch)] == [2, 4, 5]
     assert not any(schedule(5).saves_inside_epoch(done) for done in range(1, 12))

@@ -1,4 +1,4 @@
-"""src/train/step.py with a network of one layer, whose gradient is known."""
+"""src/train/step.py with a one-layer network whose gradient is known."""
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -21,7 +21,7 @@ Y = np.float32([[3], [-2]])
 
 
 class Forward(nn.Cell):
-    """The mean squared error and, as a second figure, its root; only the first is trained on."""
+    """The mean squared error and, as a second number, its root; only the first is trained on."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Forward(nn.Cell):
 
 
 class NormalisedForward(nn.Cell):
-    """A batch of images (2, 3, 1, 2) -> the mean of a BatchNorm of theirs times 2."""
+    """Maps images (2, 3, 1, 2) and a factor to the mean of their BatchNorm times the factor."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ def loss_and_gradients(weight, bias, x=X, y=Y):
 
 
 def run(step, x=X, y=Y):
-    """Make a step of the rows as equally long micro-batches."""
+    """Run a step whose rows are split into micro-batches of equal length."""
     parts = [(Tensor(part), Tensor(target)) for part, target in zip(*(np.split(rows, step.accumulate_steps) for rows in (x, y)))]
     losses, applied = step(CANVAS, parts)
     assert isinstance(applied, bool)
@@ -100,7 +100,7 @@ def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, device_targe
         np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
         np.testing.assert_array_equal(layer.bias.asnumpy(), BIAS)
         assert scaler.scale_value.asnumpy() == halved
-    # The next good step starts from the same weights and no momentum.
+    # The next good step starts from the same weights without momentum.
     assert run(step)[1]
     _, by_weight, by_bias = loss_and_gradients(WEIGHT, BIAS)
     assert_weights(layer, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
@@ -178,7 +178,7 @@ def test_an_overflow_in_one_micro_batch_skips_the_step(place, bad):
         assert scaler.scale_value.asnumpy() == halved
     np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
     np.testing.assert_array_equal(layer.bias.asnumpy(), BIAS)
-    # The next step starts from the same weights, no momentum and none of the gradients before.
+    # The next step starts from the same weights, without momentum and without earlier gradients.
     assert run(step, EIGHT, TARGETS)[1]
     _, by_weight, by_bias = loss_and_gradients(WEIGHT, BIAS, EIGHT, TARGETS)
     assert_weights(layer, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
@@ -195,7 +195,7 @@ def test_a_step_counts_once_for_the_loss_scale_however_many_micro_batches_it_has
 
 
 class OtherRank(SingleProcess):
-    """Two processes, of which the other one has overflowed, or not."""
+    """Two processes, of which the second one has overflowed or not."""
 
     def __init__(self):
         self.overflowed = False
@@ -218,7 +218,7 @@ def test_an_overflow_on_another_process_skips_the_step(device_target, accumulate
 
 
 def test_the_flag_of_a_chip_counts_from_the_start_of_a_step_to_its_end(monkeypatch):
-    """On Ascend 910A, amp.all_finite says whether the chip's flag is clear, and clears it."""
+    """On Ascend 910A, amp.all_finite returns whether the chip's flag is clear, and clears it."""
     flag = []
 
     def read_and_clear(_):
@@ -249,7 +249,7 @@ def test_gradients_are_summed_on_the_cpu_alone():
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
 def test_a_skipped_step_leaves_the_running_statistics(mode):
-    """Of two micro-batches the second one overflows; a good step then moves them by a tenth of the way, twice."""
+    """The second of two micro-batches overflows. A good step then updates the statistics twice, with momentum 0.1."""
     ms.set_context(mode=mode)
     forward = NormalisedForward()
     cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)

@@ -1,4 +1,4 @@
-"""Warnings raised in src are errors."""
+"""Turn warnings raised in src into errors."""
 import warnings
 
 import pytest

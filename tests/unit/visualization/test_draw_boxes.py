@@ -16,7 +16,7 @@ def blank(height, width):
 
 
 def white(image):
-    """Where there is text on the colour of label 0, which has 34 of blue, beside a background of GREY."""
+    """Return the mask of text pixels on the colour of label 0, whose blue is 34, and on the background GREY."""
     return image[..., 2] > 200
 
 
@@ -45,7 +45,7 @@ def test_a_image_without_boxes_is_as_it_was():
 @pytest.mark.parametrize(("height", "width", "factor"), [(480, 640, 1), (30, 40, 12), (4000, 6000, 1)])
 @pytest.mark.parametrize("label", [1, 2])
 def test_lines_are_where_the_box_is(height, width, factor, label):
-    """Lines are as wide as the image is large, and their middles are on the box's sides; there is nothing else below it."""
+    """Line width scales with the image. Lines are centred on the sides of the box; nothing else is drawn below it."""
     box = np.array([width * 0.25, height * 0.5, width * 0.75, height * 0.75])
     drawn = draw_boxes(blank(height, width), [box], [label], NAMES)
     row = (drawn[round(height * factor * 0.62)] == colour_of(label)).all(axis=1).nonzero()[0]
@@ -58,7 +58,7 @@ def test_lines_are_where_the_box_is(height, width, factor, label):
 
 
 def test_the_whole_line_is_inside():
-    """Of a box as large as the image, and of a larger one, away from the label."""
+    """The box is as large as the image, or larger; lines are checked away from the label."""
     for beyond in (0, 70):
         drawn = draw_boxes(blank(2000, 3000), [[-beyond, -beyond, 3000 + beyond, 2000 + beyond]], [1], NAMES)
         inside = (drawn[1000] == colour_of(1)).all(axis=1)
@@ -69,14 +69,14 @@ def test_the_whole_line_is_inside():
     [0, 0, 640, 480], [0, 0, 30, 30], [610, 0, 640, 30], [0, 450, 30, 480], [610, 450, 640, 480], [300, 200, 300.4, 200.4],
     [0, 0, 640, 20], [620, 0, 640, 480], [-50, -50, 700, 500]])
 def test_labels_are_whole_wherever_the_box_is(box):
-    """As many white pixels as in the middle of a large image: nothing is cut off."""
+    """There are the same number of white pixels as in the middle of a large image, so nothing is cut off."""
     middle = draw_boxes(blank(480, 640), [[200, 200, 500, 400]], [0], NAMES, [0.875])
     drawn = draw_boxes(blank(480, 640), [box], [0], NAMES, [0.875])
     assert text_pixels(drawn) == text_pixels(middle) > 100
 
 
 def test_letters_are_legible_and_grow():
-    """Height of the text's pixels, of which capital letters take the most."""
+    """Compares the height of the text's pixels, which is mostly that of capital letters."""
     heights = []
     for height, width in ((30, 40), (480, 640), (4000, 6000)):
         rows = white(draw_boxes(blank(height, width), [[5, 5, width - 5, height - 5]], [0], ["HH"])).any(axis=1).nonzero()[0]
@@ -96,7 +96,7 @@ def test_the_first_box_is_over_the_others():
 
 
 def test_names_and_scores_are_what_is_written():
-    """The image of a text is the one that OpenCV writes."""
+    """The image of a text equals OpenCV's image."""
     drawn = draw_boxes(blank(480, 640), [[100, 100, 300, 300]], [1], NAMES, [0.987])
     others = [draw_boxes(blank(480, 640), [[100, 100, 300, 300]], [1], ["", name], [score])
               for name, score in (("rectangle", 0.99), ("rectangle", 0.98), ("rectangles", 0.99))]
@@ -110,7 +110,7 @@ def test_names_and_scores_are_what_is_written():
 
 
 def test_long_names_on_narrow_images():
-    """The score stays, and the name loses its end."""
+    """The score stays, and the end of the name is cut off."""
     for width in (100, 30, 8):
         drawn = draw_boxes(blank(480, width), [[0, 100, width, 200]], [0], ["a very long name of a class"], [0.5])
         assert text_pixels(drawn) > 20

@@ -1,4 +1,4 @@
-"""src/visualization/colours.py: colours that can be told apart, and text that can be read on them."""
+"""src/visualization/colours.py: distinguishable colours with legible text on them."""
 import itertools
 
 import numpy as np
@@ -8,7 +8,7 @@ from src.visualization.colours import COUNT, colour_of, text_colour
 
 
 def lab(colour):
-    """CIELAB of an sRGB colour, by the definition (D65), lightness from 0 to 100."""
+    """Return CIELAB of an sRGB colour, by the definition (D65), lightness from 0 to 100."""
     c = np.array(colour) / 255
     linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
     xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear
@@ -25,7 +25,7 @@ def test_classes_can_be_told_apart(classes, distance):
 
 
 def test_the_first_colours_stay_what_they_are():
-    """Images of different versions of the program are compared side by side."""
+    """Users compare images of different versions of the program side by side."""
     assert [colour_of(label) for label in range(4)] == [(221, 51, 34), (0, 238, 0), (0, 17, 255), (0, 187, 255)]
     assert colour_of(COUNT + 1) == colour_of(1) and len({colour_of(label) for label in range(COUNT)}) == COUNT
 
@@ -36,7 +36,7 @@ def luminance(colour):
 
 
 def test_text_stands_out():
-    """By at least 4.5, the contrast that WCAG 2 requires."""
+    """The contrast is at least 4.5, as WCAG 2 requires."""
     for colour in map(colour_of, range(COUNT)):
         assert text_colour(colour) in ((0, 0, 0), (255, 255, 255))
         dark, light = sorted((luminance(colour), luminance(text_colour(colour))))

@@ -1,4 +1,4 @@
-"""src/visualization/samples.py: annotated boxes beside detections."""
+"""src/visualization/samples.py: annotated boxes next to detections."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ from src.visualization.samples import SAMPLES, write_samples
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Grey images of 100 x 160, each with a box of the class of label 1, whose category id is 7."""
+    """Grey images of 100 x 160, each with a box of the class with label 1 and category id 7."""
     records = []
     for number in range(20):
         path = str(tmp_path / f"{number}.png")
@@ -33,7 +33,7 @@ def names(folder):
 
 
 def share_of(image, label):
-    """The share of the pixels of a box's label and line that have about the colour of a class."""
+    """Return the share of pixels in a box's label and line whose colour is close to that of the class."""
     return (np.abs(image.astype(int) - colour_of(label)).max(axis=2) < 40).mean()
 
 
@@ -41,7 +41,7 @@ def test_annotations_are_left_and_detections_right(tmp_path, dataset):
     write_samples(str(tmp_path), dataset, [row(100, 9, 0.31), row(100, 3, 0.29), row(101, 3, 1.0), row(119, 3, 0.9)])
     found = {name: cv2.cvtColor(cv2.imread(str(tmp_path / "samples" / name)), cv2.COLOR_BGR2RGB) for name in names(tmp_path)}
     assert list(found) == [f"{100 + number}.jpg" for number in (0, 3, 5, 8, 11, 14, 16, 19)] and len(found) == SAMPLES
-    # The image's longer side is 640 pixels; both stand side by side with a gap around, and a line of text is below.
+    # The image's longer side is 640 pixels. Both images are side by side with gaps around them, and a line of text below.
     image = found["100.jpg"]
     assert 410 < image.shape[0] < 470 and image.shape[1] == 2 * 640 + 3 * 10
     left, right = image[:410, :645], image[:410, 645:]
@@ -51,7 +51,7 @@ def test_annotations_are_left_and_detections_right(tmp_path, dataset):
 
 
 def test_names_and_file_names_in_any_script(tmp_path, dataset):
-    """Class names and file names of other letters give other samples, on both sides and below."""
+    """Samples with other class names and file names differ on both sides and below."""
     fonts, images = find_fonts([], ""), []
     for name in "жщ":
         dataset.names = ["", name, ""]

@@ -26,12 +26,12 @@ def test_every_image_is_on_the_sheet_as_it_was():
     corners = []
     for image in images:
         distance = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF)
-        assert distance.min() < 1000  # of 3e8 elsewhere; the sum is one of float32
+        assert distance.min() < 1000  # 3e8 at other positions; the sum is in float32
         corners.append(np.unravel_index(distance.argmin(), distance.shape))
     tops, lefts = zip(*corners)
     assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] and lefts[0] == lefts[3] < lefts[1] == lefts[4] < lefts[2]
     below = sheet[tops[0] + 40:tops[0] + 75, lefts[0]:lefts[0] + 130]
-    assert (below.max(axis=2) < 60).sum() > 100  # the caption's letters
+    assert (below.max(axis=2) < 60).sum() > 100  # letters of the caption
 
 
 def test_captions_that_are_too_long_stay_in_their_column():

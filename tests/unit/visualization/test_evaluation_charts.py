@@ -1,4 +1,4 @@
-"""src/visualization/precision_recall.py and error_chart.py: what the charts of an evaluation show."""
+"""src/visualization/precision_recall.py and error_chart.py: the content of an evaluation's charts."""
 
 import cv2
 import numpy as np
@@ -43,7 +43,7 @@ def test_of_eighty_classes_the_best_and_worst_are_named(tmp_path, drawn):
     assert [label[7:] for label in legend(axes)] == [
         "mean, IoU 0.50", "mean, IoU 0.75", "c79", "c78", "c77", "c76", "c3", "c2", "c1", "c0"]
     colours = {curve.get_label()[7:]: curve.get_color() for curve in axes.lines if not curve.get_label().startswith("_")}
-    assert len(colours) == 10 and len(set(colours.values())) == 9  # the two means are black
+    assert len(colours) == 10 and len(set(colours.values())) == 9  # both means are black
     assert len(axes.lines) == 82
 
 

@@ -1,4 +1,4 @@
-"""src/visualization/font.py, and what text.py, boxes.py and sheet.py draw with its fonts: names in any script."""
+"""src/visualization/font.py, and its use in text.py, boxes.py and sheet.py: names in any script."""
 import logging
 import shutil
 import unicodedata
@@ -20,18 +20,18 @@ from src.visualization.text import MIN_TEXT_HEIGHT, class_text, draw_text, fitte
 BUNDLED = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 MONO, STIX = BUNDLED / "DejaVuSansMono.ttf", BUNDLED / "STIXGeneral.ttf"
 NAMES = ["круг", "груг", "άνθρωπος", "ἄνθρωπος", "Fußgänger", "café", "cafè", "سيارة", "سياره", "خانه\u200cها", "ĄḜǺỵ", "ÅÇ"]
-CIRCLED = "Ⓐⓑ"  # which STIX has, and no DejaVu font
+CIRCLED = "Ⓐⓑ"  # in STIX, but not in DejaVu
 
 
 @pytest.fixture(autouse=True)
 def _log_that_can_be_read(monkeypatch):
-    """Also after a test that has started a program, whose log does not reach pytest's."""
+    """Let pytest capture the log, also after a test that has started a program."""
     monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
 
 
 @pytest.fixture
 def only_bundled(monkeypatch):
-    """The system has no fonts."""
+    """Simulate a system without fonts."""
     monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
 
 
@@ -41,7 +41,7 @@ def fonts():
 
 
 def written(text, letters, fonts):
-    """-> where there is ink on a black image with room on all sides, and the (left, top) it was written to."""
+    """Draw on a black image with free space around; returns the mask of ink, and the (left, top) of the text."""
     width, height = text_size(text, letters, fonts)
     image = np.zeros((height + 80, width + 80, 3), np.uint8)
     draw_text(image, text, 40, 40, letters, (255, 255, 255), fonts)
@@ -60,7 +60,7 @@ def test_every_name_has_a_picture_of_its_own(fonts):
 @pytest.mark.parametrize("letters", [10, 23, 80])
 @pytest.mark.parametrize("text", [*NAMES, "g͎̊̂", "\u0eb3ж"])
 def test_ink_lies_within_the_measured_size(text, letters, fonts):
-    """All that Pillow draws of it on a large image, with a free margin around."""
+    """All pixels that Pillow draws on a large image, with a free margin around."""
     ink, (left, top) = written(text, letters, fonts)
     width, height = text_size(text, letters, fonts)
     inner = ink[top + 1:top + height - 1, left + 1:left + width - 1]
@@ -73,7 +73,7 @@ def test_ink_lies_within_the_measured_size(text, letters, fonts):
 @pytest.mark.parametrize("letters", [10, 23, 80])
 @pytest.mark.parametrize("path", ["", str(MONO), str(STIX)])
 def test_capital_letters_are_as_high_as_asked(letters, path):
-    """Н of Cyrillic looks as H does. Below its foot there is room for letters such as g, and a margin as above it."""
+    """Cyrillic Н looks like H. Below the baseline there is room for letters such as g, and the same margin as above."""
     fonts = find_fonts([], path)
     ink, (_, top) = written("Н", letters, fonts)
     rows = ink.any(axis=1).nonzero()[0] - top
@@ -90,7 +90,7 @@ def test_ascii_is_drawn_as_before(fonts):
 
 
 def test_the_given_font_precedes():
-    """In MONO all letters are as wide as each other."""
+    """In MONO all letters have the same width."""
     given, own = find_fonts(["щі"], str(MONO)), find_fonts(["щі"], "")
     assert [font.path for font in given] == [str(MONO)]
     widths = [[text_size(text, 40, fonts)[0] for text in ("щщщщ", "іііі")] for fonts in (given, own)]
@@ -98,7 +98,7 @@ def test_the_given_font_precedes():
 
 
 def test_a_font_of_the_system_has_what_the_first_lacks(tmp_path, monkeypatch, caplog):
-    """A plain one, if there is one."""
+    """A plain font is preferred to a bold one."""
     for name in ("stix.ttf", "STIX-Bold.ttf"):
         shutil.copy(STIX, tmp_path / name)
     (tmp_path / "broken.ttf").write_bytes(b"no font")
@@ -142,7 +142,7 @@ def test_names_that_cannot_be_seen(name, fonts):
 
 
 def test_long_names_lose_their_end(fonts):
-    """As few of its letters as needed, and the score stays."""
+    """The fewest possible letters are cut off, and the score stays."""
     text, letters = fitted("очень длинное имя класса", " 0.50", 120, 20, fonts)
     assert text.startswith("оче") and text.endswith(".. 0.50") and letters == MIN_TEXT_HEIGHT
     assert 100 < text_size(text, letters, fonts)[0] <= 120 < text_size(text.replace("..", "нь"), letters, fonts)[0]
@@ -157,7 +157,7 @@ def test_captions(fonts):
 
 
 def test_charts_take_missing_characters_from_the_fonts(tmp_path):
-    """What matplotlib misses is a warning, which is an error here."""
+    """matplotlib warns about missing characters, and warnings are errors here."""
     content = np.linspace(0, 1, 101), np.full((2, 101, 1), 0.5), [CIRCLED]
     with pytest.raises(UserWarning, match="missing from"):
         draw_precision_recall(str(tmp_path / "a.png"), *content)

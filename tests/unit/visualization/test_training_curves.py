@@ -1,4 +1,4 @@
-"""src/visualization/curves.py: the points, scales and names of the curves."""
+"""src/visualization/curves.py: points, scales and names of the curves."""
 import json
 
 import cv2
@@ -29,7 +29,7 @@ def write(path, lines):
 
 
 def points(axes, label=None):
-    """(n, 2) of the curve with that name, or of the only one."""
+    """Return the points (n, 2) of the curve with that name, or of the only curve."""
     [curve] = [curve for curve in axes.lines if label is None or curve.get_label().startswith(label)]
     return curve.get_xydata()
 
