@@ -1,5 +1,5 @@
-// Include this file last. It turns off fused multiply-add, so that each operation rounds like the plain operators. Results are
-// bit-identical, including thresholds and ties.
+// Include this file last. It turns off fused multiply-add, so that each operation rounds like in the plain operators. Results are
+// bit-identical to theirs, including thresholds and ties.
 #pragma once
 
 #ifdef __clang__

@@ -117,7 +117,7 @@ struct Moments {
   static int64_t rows_of(int64_t number, int64_t piece, int64_t rows) { return std::min(piece, rows - number * piece); }
 };
 
-// BatchNorm of x (rows, columns), plus an addend (unless it is nullptr), followed by ReLU.
+// BatchNorm of x (rows, columns), plus an addend unless it is nullptr, followed by ReLU if `relu`.
 template <class T>
 void batch_norm(Crew& crew, int64_t rows, int64_t columns, const T* x, const Moments& moments, float eps, const float* gamma,
                 const float* beta, const T* addend, bool relu, T* out) {

@@ -19,7 +19,7 @@ def whole_first_stage(plain: FirstStage, mixed: bool, training: bool) -> Program
     """Return the program of the first stage: images (B, 3, H, W) -> the outputs of `_pyramid_and_rpn`.
 
     Raises:
-            NotLoweredError: the backbone contains layers other than residual blocks.
+            NotLoweredError: a layer of the backbone cannot be translated; the layers of a ResNet can.
     """
     program, network = Program(mixed, training), plain.network
     x, features = program.add_input(3), []

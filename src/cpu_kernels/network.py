@@ -44,7 +44,7 @@ def _sizes(inputs):
 class KernelFirstStage(nn.Cell):
     """`src.models.faster_rcnn.FirstStage` on the C++ kernels. Its levels have the same shape, with channels last in memory.
 
-    A backbone of residual blocks becomes part of the one operator. Any other backbone runs unchanged.
+    With a backbone of residual blocks, the whole cell is one operator. Any other backbone runs unchanged.
 
     Args:
         mixed: whether products, and with them the levels, are in bfloat16.

@@ -1,6 +1,6 @@
-// Calls entry points of the kernels without MindSpore, as tests/helpers/kernel_calls.py has written them to a file, and prints a
-// checksum of the outputs of each call. Every tensor is a separate allocation of exactly its size, so that AddressSanitizer sees
-// accesses outside of it.
+// Calls entry points of the kernels without MindSpore, from a file that tests/helpers/kernel_cases.py writes, and prints a
+// checksum of the outputs of each call. Every tensor is a separate allocation of exactly its size, so that AddressSanitizer
+// detects accesses outside of it.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -60,7 +60,7 @@ struct Call {
   }
 };
 
-// Lines of text, "name inputs mixed tensors" of a call, then of each tensor "dtype bytes dimensions..." and its bytes.
+// Text lines: "name inputs mixed tensors" per call, then per tensor "dtype bytes dimensions...", followed by the tensor's bytes.
 std::vector<Call> read_calls(const char* path) {
   std::vector<Call> calls;
   std::ifstream file(path, std::ios::binary);
@@ -80,7 +80,7 @@ std::vector<Call> read_calls(const char* path) {
   return calls;
 }
 
-// The caller gets an exception of a loop once, and later loops are not affected.
+// The caller gets an exception of a loop once. It does not affect later loops.
 void check_exceptions() {
   for (const bool throws : {true, false}) {
     std::vector<int> done(1000, 0);
@@ -103,7 +103,7 @@ void check_exceptions() {
 
 onednn::PrimitivePtr primitive() { return onednn::product(onednn::kF32, onednn::kF32, 2, 2, 2, {}); }
 
-// Runs after the destructors of static objects that the kernels have made: they may still be called then, by other threads.
+// Runs after the destructors of the kernels' static objects, when other threads may still call kernels.
 void look_up_at_exit() {
   if (primitive() == nullptr) std::abort();
 }
