@@ -220,7 +220,7 @@ class Program:
         return [*numbers, len(saved), *saved]
 
     def result_shapes(self, inputs: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Return the shapes of the outputs, the new statistics and the saved values for these input shapes."""
+        """Return, for these input shapes, the shapes of the outputs, new statistics and saved values."""
         sizes, shapes = self.sizes(inputs), []
         for value, form, _ in self.outputs:
             batch, channels, height, width = sizes[value]

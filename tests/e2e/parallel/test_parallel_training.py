@@ -19,7 +19,7 @@ TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
 def few_steps(run, workspace, two_canvases, request):
     """Dict: (processes, batch_size, accumulate_steps) -> first gradients and last weights of steps with the same images.
 
-    BatchNorm is frozen and sampling is not random. Five steps are an epoch: 4 steps on one canvas and 1 on the other. The two
+    BatchNorm is frozen and sampling is not random. An epoch of 5 steps has 4 on the wide canvas and 1 on the upright one. The two
     steps in graph mode are two epochs of 8 of the 9 images; after more steps, rounding differences would grow a hundredfold.
     """
     mode, canvases, steps, *runs = request.param
