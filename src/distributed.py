@@ -38,7 +38,7 @@ def join_processes() -> Group:
     """
     started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
     if started == 1 and os.environ.get("RANK_TABLE_FILE") and not os.environ.get("MS_ROLE"):
-        _read_rank_table(os.environ.pop("RANK_TABLE_FILE"))
+        _adopt_rank_table(os.environ.pop("RANK_TABLE_FILE"))
     if os.environ.get("MS_ROLE"):
         return MsrunGroup()
     if started == 1:
@@ -54,7 +54,7 @@ def join_processes() -> Group:
     return MpiGroup(MPI)
 
 
-def _read_rank_table(path):
+def _adopt_rank_table(path):
     """Set msrun's variables from the variables that ModelArts sets per card; rank 0 starts msrun's scheduler.
 
     MindSpore 2.10 itself no longer starts from a rank table, and it compiles differently if RANK_TABLE_FILE is set.

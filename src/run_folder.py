@@ -93,11 +93,16 @@ class RunFolder:
     def supersede(self, paths: list[str]) -> None:
         """Move checkpoints of other runs into a new subfolder `superseded_N` of their folder."""
         number = 1 + sum(name.startswith("superseded") for name in os.listdir(self.checkpoint_folder))
+        moved = []
         for path in paths:
-            os.renames(path, os.path.join(self.checkpoint_folder, f"superseded_{number}", os.path.basename(path)))
-        if paths:
+            try:
+                os.renames(path, os.path.join(self.checkpoint_folder, f"superseded_{number}", os.path.basename(path)))
+                moved.append(path)
+            except OSError as error:  # another user's file
+                logger.warning("training began before %s, but it cannot be moved away (%s)", path, error.strerror)
+        if moved:
             logger.warning("training began before these checkpoints; they are moved into the subfolder superseded_%d: %s", number,
-                           ", ".join(paths))
+                           ", ".join(moved))
 
     def upload(self) -> None:
         """Upload the files written since the last call, on ModelArts."""

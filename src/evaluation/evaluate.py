@@ -22,7 +22,11 @@ from src.progress_bar import progress_bar
 logger = logging.getLogger("faster_rcnn")
 
 PROGRESS_SECONDS = 10.0
-MEND = "fix it, or leave such images out of the evaluation with --skip_bad_images True."
+
+
+def unreadable_image(path: str, reason: object) -> UserError:
+    """Return the error for a validation image that cannot be read."""
+    return UserError(f"Image {path}: {reason}; fix it, or leave such images out of the evaluation with --skip_bad_images True.")
 
 
 def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
@@ -86,7 +90,7 @@ def _detect(predict, loader, dataset, cfg, bar):
         if unreadable and not cfg.skip_bad_images:
             path = next(record.path for record in dataset.records if record.image_id == unreadable[0])
             reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log the reason
-            raise UserError(f"Image {path}: {reason}; {MEND}")
+            raise unreadable_image(path, reason)
         boxes, scores = predict(batch.image, batch.valid_size)
         for row in np.flatnonzero(readable):
             image_id = int(batch.image_id[row])

@@ -72,7 +72,7 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
 
     order = ops.gather_elements(ops.select(positive, priority + candidates, priority), 1, index)
     order = ops.select(value >= 0, order, nothing[:, :number])
-    if number <= BASE:  # beyond it, ranks are not exact in float16, and S x S comparisons take gigabytes
+    if number <= BASE:  # above BASE, ranks are not exact in float16, and S x S comparisons need gigabytes
         larger = SUM(ops.cast(order.expand_dims(1) > order.expand_dims(2), ms.float32), 2)
         slots = TOP_K(-larger, number)[1]
         order, index = ops.gather_elements(order, 1, slots), ops.gather_elements(index, 1, slots)

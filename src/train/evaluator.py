@@ -9,7 +9,7 @@ from src.dataset.loader import EvalLoader
 from src.dataset.splits import TrainingSet, open_validation_set
 from src.detector import Predictor
 from src.errors import UserError
-from src.evaluation.evaluate import MEND, evaluate, write_results
+from src.evaluation.evaluate import evaluate, unreadable_image, write_results
 from src.models.faster_rcnn import FasterRCNN
 from src.report.evaluation_report import write_evaluation_report
 from src.run_folder import RunFolder
@@ -39,7 +39,7 @@ class Evaluator:
             try:
                 check_image(record.path, (record.height, record.width))
             except UnreadableImageError as error:
-                raise UserError(f"Image {record.path}: {error}; {MEND}") from error
+                raise unreadable_image(record.path, error) from error
         self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
         self.predictor = Predictor(network, cfg)
         self.fonts = find_fonts(self.dataset.names, cfg.font)

@@ -473,34 +473,48 @@ def test_with_more_images_a_step_the_new_checkpoint_is_the_latest(tmp_path):
     assert [name for name in os.listdir(run.checkpoint_folder) if name.startswith("superseded")] == ["superseded_1"]
 
 
-def test_a_failed_save_is_tried_again_before_a_signal_ends_the_run(tmp_path):
-    network, optimizer = build(0)
+def test_a_checkpoint_that_cannot_be_moved_away_does_not_fail_the_save(tmp_path, log):
+    """Here it has gone. Before, the save of the new checkpoint counted as failed."""
+    path = save(tmp_path, *build(0), TrainState(9, 67))
     with run_folder(tmp_path) as run:
-        saver = Saver(run, SmallStep(network, optimizer), TrainState(9, 20), schedule(20), ["a", "b", "c"])
-        os.mkdir(run.checkpoint(1))
+        saver = Saver(run, SmallStep(*build(0)), TrainState(9, 20), schedule(20), ["a", "b", "c"])
+        saver.begin("")
+        os.remove(path)
         saver.save()
-        assert saver.saved_step is None
-        os.rmdir(run.checkpoint(1))
-        with pytest.raises(Stopped):
-            stop_if_asked(SimpleNamespace(status=143), saver)
-        assert run.checkpoints() == [run.checkpoint(1)]
+        assert saver.failure is None and saver.later == [] and run.checkpoints() == [run.checkpoint(1)]
+    assert log().count(f"training began before {path}, but it cannot be moved away (No such file or directory)") == 1
 
 
-def test_a_failure_lasts_until_a_checkpoint_of_the_run_is_written(tmp_path):
-    network, optimizer = build(0)
+@pytest.fixture
+def blocked(tmp_path):
+    """A Saver whose save has failed, as a folder has the checkpoint's name, and its run folder."""
     with run_folder(tmp_path) as run:
-        saver = Saver(run, SmallStep(network, optimizer), TrainState(9, 20), schedule(20), ["a", "b", "c"])
+        saver = Saver(run, SmallStep(*build(0)), TrainState(9, 20), schedule(20), ["a", "b", "c"])
         os.mkdir(run.checkpoint(1))
         saver.save()
-        assert saver.failure == f"{run.checkpoint(1)} could not be written (Is a directory)"
-        assert saver.save_best() and saver.failure
-        os.rmdir(run.checkpoint(1))
-        saver.save()
-        assert saver.failure is None
-        # A best checkpoint that could not be written is also a failure.
-        os.remove(run.best_checkpoint)
-        os.mkdir(run.best_checkpoint)
-        assert not saver.save_best() and run.best_checkpoint in saver.failure
+        yield saver, run
+
+
+def test_a_failed_save_is_tried_again_before_a_signal_ends_the_run(blocked):
+    saver, run = blocked
+    assert saver.saved_step is None
+    os.rmdir(run.checkpoint(1))
+    with pytest.raises(Stopped):
+        stop_if_asked(SimpleNamespace(status=143), saver)
+    assert run.checkpoints() == [run.checkpoint(1)]
+
+
+def test_a_failure_lasts_until_a_checkpoint_of_the_run_is_written(blocked):
+    saver, run = blocked
+    assert saver.failure == f"{run.checkpoint(1)} could not be written (Is a directory)"
+    assert saver.save_best() and saver.failure
+    os.rmdir(run.checkpoint(1))
+    saver.save()
+    assert saver.failure is None
+    # A best checkpoint that could not be written is also a failure.
+    os.remove(run.best_checkpoint)
+    os.mkdir(run.best_checkpoint)
+    assert not saver.save_best() and run.best_checkpoint in saver.failure
 
 
 def test_the_folder_is_made_again(tmp_path):
