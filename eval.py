@@ -10,7 +10,7 @@ import sys
 from src.config import config_to_dict
 from src.config.command_line import parse_eval_args
 from src.errors import UserError
-from src.launch import launch
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -19,12 +19,12 @@ def main(cfg, group, _):
     """Evaluate each checkpoint that the configuration names.
 
     Raises:
-        UserError: for a mistake that the user can fix, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.device import set_up_device
-    from src.distributed import check_same_program
-    from src.modelarts import Uploads, download_checkpoint, download_dataset
+    from src.run.device import set_up_device
+    from src.run.distributed import check_same_program
+    from src.run.modelarts import Uploads, download_checkpoint, download_dataset
 
     cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))
@@ -41,13 +41,13 @@ def main(cfg, group, _):
 def score(paths, cfg, group):
     """Evaluate the checkpoints `paths`; on rank 0, write the results and return {path: metrics}."""
     from src.checkpoint import load_weights, read_checkpoint
-    from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_empty_detector
     from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
     from src.report.evaluation_report import write_evaluation_report
+    from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.train.all_reduce import broadcast_parameters
     from src.visualization.font import find_fonts
     from src.visualization.samples import write_samples

@@ -2,7 +2,7 @@
 --device_target ... (--help lists all).
 
 An ONNX file contains all steps. Its input is an image uint8 (h, w, 3) RGB of any size. Its outputs are boxes (N, 4) in pixels of
-the image, scores (N,) and labels (N,), see src/deploy/onnx_whole.py.
+the image, scores (N,) and labels (N,), see src/export/onnx_whole.py.
 A MindIR file, or an ONNX file with --raw True, contains only the network. Its inputs are images as the data loader prepares them:
 image uint8 (B, H, W, 3) RGB and valid_size float32 (B, 2). For every proposal and class, it outputs boxes float32 (B, R, K, 4) in
 pixels of the canvas and scores float32 (B, R, K), which src/evaluation/detections.py converts to detections. One such file is
@@ -15,7 +15,7 @@ import sys
 
 from src.config.command_line import parse_export_args
 from src.errors import UserError
-from src.launch import launch
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -27,14 +27,14 @@ def main(cfg, group, _):
     """Write the files that the configuration requests, and check them on images.
 
     Raises:
-        UserError: for a mistake that the user can fix, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.config import with_settings
-    from src.deploy.sample_inputs import sample_images
     from src.detector import class_names
-    from src.device import set_up_device
+    from src.export.sample_inputs import sample_images
     from src.models.precision import to_mixed_precision
+    from src.run.device import set_up_device
 
     if group.size > 1:
         raise UserError("export.py is one process; start it without mpirun or msrun.")
@@ -68,11 +68,11 @@ def export_whole(cfg, network, names, images):
         UserError: if its detections differ, or it cannot be written.
     """
     from src.config import with_settings
-    from src.deploy import whole_file as whole
     from src.detector import Predictor
-    from src.files import whole_file
+    from src.export import end_to_end as whole
+    from src.run.files import atomic_write
 
-    with written(cfg.output), whole_file(cfg.output) as temporary:
+    with written(cfg.output), atomic_write(cfg.output) as temporary:
         whole.write(temporary, network, cfg, names)
         # The file is written first, with plain operators, because Predictor puts the CPU kernels into the network.
         detector, batches = whole.FileDetector(temporary, cfg.batch_size), whole.of_several_sizes(images, cfg.batch_size)
@@ -102,7 +102,7 @@ def shown(cfg):
 
 def export_networks(cfg, network, writer, images):
     """Write a file of the network for each canvas; for `writer` and the errors see `export`."""
-    from src.deploy.sample_inputs import batches_of
+    from src.export.sample_inputs import batches_of
     from src.models.faster_rcnn import InferenceForward
 
     for canvas, path in output_paths(cfg).items():
@@ -125,13 +125,13 @@ def output_paths(cfg):
 
 def prepare(cfg):
     """Check before any long computation that the files can be written, and create their folder if it is missing. Return the
-    module of src.deploy that writes them.
+    module of src.export that writes them.
 
     Raises:
         UserError: if the files cannot be written.
     """
-    from src.deploy import mindir, onnx_file
-    from src.files import prepare_output
+    from src.export import mindir, onnx_file
+    from src.run.files import prepare_output
 
     suffix = SUFFIXES[cfg.file_format]
     if cfg.quantize:
@@ -187,7 +187,7 @@ def export(path, writer, forward, batches):
     """Write the file `path`, which gets its name only if it computes the same as `forward`.
 
     Args:
-        writer: the module src.deploy.mindir or src.deploy.onnx_file.
+        writer: the module src.export.mindir or src.export.onnx_file.
         forward: InferenceForward with plain operators.
         batches: list of (image, valid_size) numpy arrays of the same shape.
 
@@ -197,11 +197,11 @@ def export(path, writer, forward, batches):
     Raises:
         UserError: if its results differ, or it cannot be written.
     """
-    from src.deploy import mindir
-    from src.deploy.agreement import agreement, require_agreement
-    from src.files import whole_file
+    from src.export import mindir
+    from src.export.agreement import agreement, require_agreement
+    from src.run.files import atomic_write
 
-    with written(path), whole_file(path) as temporary:
+    with written(path), atomic_write(path) as temporary:
         writer.write(temporary, forward, *batches[0])
         result = agreement(writer.run(temporary, batches), mindir.run_cell(forward, batches))
         require_agreement(path, result)

@@ -10,7 +10,7 @@ from collections import Counter
 
 from src.config.command_line import parse_infer_args
 from src.errors import UserError
-from src.launch import launch
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -21,14 +21,14 @@ def main(cfg, group, _):
     """Draw the detections on each image, and list them in detections.json.
 
     Raises:
-        UserError: for a mistake that the user can fix, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.compile_cache import inference_graphs, use_compile_cache
     from src.dataset.image_paths import drawing_names, find_images
     from src.detector import Predictor, class_names, load_detector
-    from src.device import set_up_device
-    from src.files import make_folder, remove_partial, whole_file, writing_into
+    from src.run.compile_cache import inference_graphs, use_compile_cache
+    from src.run.device import set_up_device
+    from src.run.files import atomic_write, make_folder, remove_partial, writing_into
     from src.visualization.font import find_fonts
 
     if group.size > 1:
@@ -45,7 +45,7 @@ def main(cfg, group, _):
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):
         found = [detect_and_draw(predictor, names, fonts, *image) for image in read_all(paths, drawings)]
-        with whole_file(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        with atomic_write(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
             file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
     counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
     logger.info("%d detections with a score above %g%s", sum(counts.values()), cfg.infer.conf_threshold,
@@ -60,7 +60,7 @@ def read_all(paths, drawings):
         UserError: at the end, if no image could be read.
     """
     from src.dataset.image import UnreadableImageError, read_image
-    from src.progress_bar import progress_bar
+    from src.run.progress import progress_bar
 
     start = last_report = time.perf_counter()
     unreadable = 0

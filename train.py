@@ -7,7 +7,7 @@ import sys
 
 from src.config import config_to_dict, with_settings
 from src.config.command_line import parse_train_args
-from src.launch import launch
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -16,14 +16,14 @@ def main(cfg, group, stop):
     """Train to the last epoch, from the checkpoint that the configuration names or from the start.
 
     Raises:
-        UserError: for a mistake that the user can fix, see `src.launch.run`.
+        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
         Stopped: after a signal, when the state is saved.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.device import set_up_device
-    from src.distributed import check_same_program
-    from src.modelarts import download_dataset
-    from src.run_folder import RunFolder
+    from src.run.device import set_up_device
+    from src.run.distributed import check_same_program
+    from src.run.modelarts import download_dataset
+    from src.run.run_folder import RunFolder
 
     cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))
@@ -34,12 +34,12 @@ def main(cfg, group, stop):
 
 def train(cfg, run, stop):
     """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
-    from src.compile_cache import training_graphs, use_compile_cache
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
-    from src.device import norm_layer
     from src.models.precision import can_overflow
+    from src.run.compile_cache import training_graphs, use_compile_cache
+    from src.run.device import norm_layer
     from src.train.divergence import DivergenceGuard
     from src.train.evaluator import Evaluator
     from src.train.loop import evaluate_if_due, stop_if_asked, timed_steps

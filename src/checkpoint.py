@@ -12,9 +12,9 @@ from mindspore import Tensor, nn
 
 from src.checkpoint_file import is_intact, read_checkpoint_file
 from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
-from src.errors import UserError, is_plain
-from src.files import apply_umask, if_supported, whole_file
+from src.errors import UserError, is_printable
 from src.models.parameter_names import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
+from src.run.files import apply_umask, atomic_write, if_supported
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -88,7 +88,7 @@ def _class_names(text):
         names = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError("its class names are no JSON list") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) and is_plain(name) for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and is_printable(name) for name in names):
         raise ValueError("its class names are no list of names")
     return names
 
@@ -123,7 +123,7 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
         if not np.isfinite(tensor.asnumpy()).all():
             raise UserError(f"{path} is not written, as {name} has values that are not finite")
     entries = [{"name": name, "data": tensor} for name, tensor in tensors.items()]
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         with if_supported():  # MindSpore's last call changes the file's mode
             ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
         apply_umask(temporary)

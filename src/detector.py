@@ -11,7 +11,6 @@ from mindspore.nn.utils import no_init_parameters
 
 from src.checkpoint import Checkpoint, load_weights, read_checkpoint
 from src.checkpoint_file import read_checkpoint_file
-from src.compile_cache import graph_name, stored_graph
 from src.convert.mindspore_models import from_mindspore_models
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.annotation_file import read_class_names
@@ -23,6 +22,7 @@ from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.models.parameter_names import BACKBONE
 from src.models.precision import to_mixed_precision
+from src.run.compile_cache import graph_name, stored_graph
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -18,7 +18,7 @@ class UserError(Exception):
     """
 
 
-def show(value):
+def short_repr(value):
     """Return `value` as text of at most MAX_LENGTH characters, however large or deeply nested it is."""
     try:
         text = _short.repr(value)
@@ -32,7 +32,7 @@ def one_line(text):
     return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def is_plain(text):
+def is_printable(text):
     """Return whether `text` is valid as a name or a path: without control characters, and encodable in UTF-8.
 
     Surrogate characters, which represent a path's undecodable bytes in Python, are allowed.

@@ -6,8 +6,8 @@ import sys
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from src.environment import set_environment
-from src.launch import run
+from src.run.environment import set_environment
+from src.run.launch import run
 from tests.helpers.paths import ROOT
 from tests.helpers.scripts import end_left_over, end_started
 from tests.helpers.skipping import skip_or_fail
@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope="session", autouse=True)
 def as_set_up_device_has_it():
     """Run operators one by one, keep freed memory, and exclude all imported objects from garbage collection."""
-    from src.device import prepare_cpu
+    from src.run.device import prepare_cpu
     prepare_cpu()
     gc.freeze()
 

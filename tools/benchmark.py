@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 from src.config import config_to_dict  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.files import prepare_output, whole_file  # noqa: E402
-from src.launch import launch  # noqa: E402
+from src.run.files import atomic_write, prepare_output  # noqa: E402
+from src.run.launch import launch  # noqa: E402
 from tools.benchmarking.peer_process import FP32_ONLY, PEERS  # noqa: E402
 
 ENVIRONMENT = dict(os.environ)  # the user's environment, before `launch` adds MindSpore's variables
@@ -53,8 +53,8 @@ logger = logging.getLogger("faster_rcnn")
 
 def main(arguments, group, _):
     # Imported here because MindSpore reads the environment that `launch` prepares.
-    from src.device import set_up_device
-    from src.distributed import check_same_program
+    from src.run.device import set_up_device
+    from src.run.distributed import check_same_program
     from tools.benchmarking.pipeline import measure_pipeline
 
     args, cfg = arguments
@@ -70,7 +70,7 @@ def main(arguments, group, _):
     if group.rank == 0:
         show(results)
         if args.json:
-            with whole_file(args.json) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            with atomic_write(args.json) as temporary, open(temporary, "w", encoding="utf-8") as file:
                 json.dump(results, file, indent=2)
 
 
@@ -86,9 +86,9 @@ def require_one_cpu_process(cfg, group):
 def measure_network(args, cfg, group):
     """Return the results of training and inference that args.what asks for, as a dict."""
     from src.checkpoint import load_weights, read_checkpoint
-    from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
     from src.detector import Predictor, build_detector
-    from src.device import norm_layer
+    from src.run.compile_cache import inference_graphs, training_graphs, use_compile_cache
+    from src.run.device import norm_layer
     from tools.benchmarking.breakdown import break_down
     from tools.benchmarking.inputs import noise_batch, real_batches
     from tools.benchmarking.peers import compare
@@ -148,7 +148,7 @@ def show(results):
 
 def show_comparison(threads, mix, seconds, peers):
     """Print the result of `tools.benchmarking.peers.compare`."""
-    from src.deploy.agreement import Agreement
+    from src.export.agreement import Agreement
 
     print(f"\ninference before suppression by class, in turn, {threads} threads each; ratio of this program's time to theirs")
     print(f"{f'this program, --mix {mix}':36}{seconds:16.3f} s")

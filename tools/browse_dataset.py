@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 from src.config import with_settings  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
-from src.files import prepare_output  # noqa: E402
-from src.launch import launch  # noqa: E402
+from src.run.files import prepare_output  # noqa: E402
+from src.run.launch import launch  # noqa: E402
 
 logger = logging.getLogger("faster_rcnn")
 

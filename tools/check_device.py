@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.errors import UserError  # noqa: E402
-from src.files import make_folder  # noqa: E402
-from src.launch import launch  # noqa: E402
+from src.run.files import make_folder  # noqa: E402
+from src.run.launch import launch  # noqa: E402
 from tools.device_check.exchange import RESULT, check_exchange, launch_exchange  # noqa: E402
 from tools.device_check.expected import read_expected  # noqa: E402
 from tools.device_check.network import check_parts  # noqa: E402

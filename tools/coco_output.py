@@ -12,7 +12,7 @@ import numpy as np
 
 from src.dataset.annotations import load_coco
 from src.errors import UserError
-from src.files import prepare_output, whole_file
+from src.run.files import atomic_write, prepare_output
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -24,7 +24,7 @@ def write_annotations(path: str, images: list[dict], annotations: list[dict], ca
         UserError: it cannot be written.
     """
     try:
-        with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
             json.dump({"images": images, "annotations": annotations, "categories": categories}, file)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); give another path.") from error

@@ -9,8 +9,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.errors import UserError  # noqa: E402
-from src.files import prepare_output  # noqa: E402
-from src.launch import launch  # noqa: E402
+from src.run.files import prepare_output  # noqa: E402
+from src.run.launch import launch  # noqa: E402
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.launch import launch
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.launch import launch
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -22,8 +22,8 @@ def main(args, *_):
     from src.convert.torch_files import write_state
     from src.convert.torchvision_weights import to_torchvision
     from src.detector import build_detector
-    from src.files import prepare_output
     from src.models.parameter_names import UNUSED
+    from src.run.files import prepare_output
     from tools.networks import config_of
 
     prepare_output(args.output)

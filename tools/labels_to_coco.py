@@ -21,7 +21,7 @@ from PIL import Image
 
 from src.dataset.annotations import load_coco
 from src.errors import UserError
-from src.launch import launch
+from src.run.launch import launch
 from tools.coco_output import add_output_flags, prepare_outputs, write_split
 
 logger = logging.getLogger("faster_rcnn")

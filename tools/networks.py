@@ -11,7 +11,7 @@ from src.config import load_config, with_settings
 from src.convert.torchvision_weights import num_classes_of, resnet_name
 from src.detector import build_detector
 from src.errors import UserError
-from src.files import prepare_output
+from src.run.files import prepare_output
 
 TORCHVISION_CONFIG = Path(__file__).resolve().parents[1] / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
 

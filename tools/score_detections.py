@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.errors import UserError, show
-from src.launch import launch
+from src.errors import UserError, short_repr
+from src.run.launch import launch
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -26,7 +26,7 @@ def main(args, *_):
     """
     from src.dataset.annotation_file import parse_annotations, read_classes
     from src.evaluation.coco import score
-    from src.files import prepare_output, whole_file
+    from src.run.files import atomic_write, prepare_output
 
     if args.json:
         prepare_output(args.json)
@@ -38,7 +38,7 @@ def main(args, *_):
                        len(coco["images"]), args.annotations, args.detections)
     metrics = score(coco, results, image_ids, names, category_ids).metrics
     if args.json:
-        with whole_file(args.json) as temporary:
+        with atomic_write(args.json) as temporary:
             Path(temporary).write_text(json.dumps(metrics), encoding="utf-8")
 
 
@@ -82,8 +82,8 @@ def result_rows(entries, coco, categories, path):
         image_ids.append(found.pop())  # a second entry for the same image finds no id
         for row in entry["detections"]:
             if row["category"] not in categories:
-                raise UserError(f"{entry['file']} has a detection of the class {show(row['category'])}, which {path} does not "
-                                "have.")
+                raise UserError(f"{entry['file']} has a detection of the class {short_repr(row['category'])}, which {path} "
+                                "does not have.")
             results.append({"image_id": image_ids[-1], "category_id": categories[row["category"]], "bbox": row["bbox"],
                             "score": row["score"]})
     return results, image_ids

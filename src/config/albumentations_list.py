@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from src.config.messages import nearest
-from src.errors import one_line, show
+from src.errors import one_line, short_repr
 
 GIVEN = {"image", "bboxes"}  # the parts of a sample that the library receives
 
@@ -20,7 +20,7 @@ def read_albumentations(items: Any) -> list:
         ValueError: if this is not such a list, or the library is missing, lacks the transform or rejects the parameters.
     """
     if not isinstance(items, list) or not items:
-        raise ValueError(f"must be a list of the library's transforms, such as '[{{CLAHE: {{p: 0.3}}}}]', not {show(items)}")
+        raise ValueError("must be a list of the library's transforms, such as '[{CLAHE: {p: 0.3}}]', not " + short_repr(items))
     try:
         import albumentations  # noqa: F401 an optional dependency
     except ImportError as error:
@@ -32,11 +32,11 @@ def read_albumentations(items: Any) -> list:
 def _read_item(item: Any) -> dict:
     if not isinstance(item, dict) or len(item) != 1:
         raise ValueError(f"must have one transform with its parameters in each item, such as '- CLAHE: {{p: 0.3}}', not "
-                         f"{show(item)}")
+                         f"{short_repr(item)}")
     [(name, parameters)] = item.items()
     parameters = {} if parameters in (None, "None") else parameters
     if not isinstance(parameters, dict) or not all(isinstance(key, str) for key in parameters):
-        raise ValueError(f"must give {show(name)} its parameters by their names, not {show(parameters)}")
+        raise ValueError(f"must give {short_repr(name)} its parameters by their names, not {short_repr(parameters)}")
     _check_transform(_transform_class(name), parameters)
     return {name: parameters}
 
@@ -48,7 +48,7 @@ def _transform_class(name: Any) -> type:
              if isinstance(value, type) and issubclass(value, albumentations.BasicTransform)}
     if name not in known:
         near = nearest(name, known)
-        raise ValueError(f"names {show(name)}, which is no transform of albumentations {albumentations.__version__}; "
+        raise ValueError(f"names {short_repr(name)}, which is no transform of albumentations {albumentations.__version__}; "
                          + (f"did you mean '{near}'?" if near else "correct the name"))
     return known[name]
 

@@ -1,10 +1,10 @@
 """Accept files and flags that were written for the older implementation of this detector.
 
-`modernise` works on one layer (a file or a flag) before all layers are merged.
+`upgrade_legacy_keys` works on one layer (a file or a flag) before all layers are merged.
 """
 import copy
 
-from src.errors import UserError, show
+from src.errors import UserError, short_repr
 
 UNREAD = ("dataset_name", "detection_require_poly", "seg_size", "test_img_dir", "test_anno_path")  # keys of data
 # Older settings of which only these values are supported here; None: any value is accepted. All these keys are removed.
@@ -18,7 +18,7 @@ SINGLE_VALUED = {
 }
 
 
-def modernise(layer: dict, where: str) -> dict:
+def upgrade_legacy_keys(layer: dict, where: str) -> dict:
     """Return a copy of the nested dict `layer` with the current names and sections of the settings.
 
     Raises:
@@ -29,7 +29,7 @@ def modernise(layer: dict, where: str) -> dict:
         parent, key = dotted.split(".")
         section = _section(layer, parent)
         if key in section and supported is not None and section[key] not in supported:
-            raise UserError(f"{where}: {dotted} can only be {supported[0]}, not {show(section[key])}; remove the key")
+            raise UserError(f"{where}: {dotted} can only be {supported[0]}, not {short_repr(section[key])}; remove the key")
         section.pop(key, None)
     data = _section(layer, "data")
     _move(layer, "num_parallel_workers", layer, "num_workers", where)
@@ -55,4 +55,4 @@ def _move(source, old, target, new, where):
         return
     value = source.pop(old_key)
     if target.setdefault(key, value) != value:
-        raise UserError(f"{where}: {new} is {show(target[key])} but {old} is {show(value)}; keep one of them")
+        raise UserError(f"{where}: {new} is {short_repr(target[key])} but {old} is {short_repr(value)}; keep one of them")

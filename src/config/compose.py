@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from src.errors import UserError, is_plain, show
+from src.errors import UserError, is_printable, short_repr
 
 MAX_BYTES = 1 << 18  # real configurations are far smaller
 
@@ -28,8 +28,8 @@ def read_layers(path: str, stack: tuple = ()) -> list:
     mapping, layers = _read_mapping(path, stack), []
     value = mapping.pop("__BASE__", [])
     bases = [value] if isinstance(value, str) else value
-    if not isinstance(bases, list) or not all(isinstance(base, str) and is_plain(base) for base in bases):
-        raise UserError(f"{path}: __BASE__ must be a file name or a list of file names, not {show(value)}")
+    if not isinstance(bases, list) or not all(isinstance(base, str) and is_printable(base) for base in bases):
+        raise UserError(f"{path}: __BASE__ must be a file name or a list of file names, not {short_repr(value)}")
     for base in bases:
         layers += read_layers(os.path.join(os.path.dirname(path), base), (*stack, path))
     return [*layers, (mapping, path)]
@@ -49,7 +49,7 @@ def _read_mapping(path: str, stack: tuple) -> dict:
         raise UserError(f"{path}: more than {MAX_BYTES} bytes are too many for a configuration file")
     value = parse_yaml(text, path)
     if not isinstance(value, dict):
-        content = "is empty" if value is None else f"holds {show(value)}"
+        content = "is empty" if value is None else f"holds {short_repr(value)}"
         raise UserError(f"{path}: a configuration file must be a mapping of 'key: value' lines, but this one {content}")
     return value
 

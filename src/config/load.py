@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pydantic import ValidationError
 
 from src.config.checks import check_config, round_target_size
-from src.config.compat import modernise
+from src.config.compat import upgrade_legacy_keys
 from src.config.compose import read_layers
 from src.config.messages import sentence
 from src.config.older_files import log_differences, older_files
@@ -58,7 +58,7 @@ def _nest(dotted: str, value) -> dict:
 def _merge_all(cfg: Config, layers: list) -> Config:
     settings, origins = config_to_dict(cfg), {}
     for layer, where in layers:
-        layer = modernise(layer, where)
+        layer = upgrade_legacy_keys(layer, where)
         try:
             Config.model_validate(layer)  # separately, so that the message can name the file or flag
         except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import Any, Optional, get_args
 from pydantic import ValidationError
 
 from src.config.values import Section
-from src.errors import show
+from src.errors import short_repr
 
 # The words after "must be" for pydantic's error types; for types not listed here, its message says "Input should be ...".
 ALLOWED = {
@@ -23,13 +23,13 @@ def sentence(error: ValidationError, layer: dict, root: type[Section]) -> str:
     dotted, value = _locate(layer, first["loc"])
     if first["type"] == "unknown_key":
         (key, section), prefix = first["ctx"]["found"], f"{dotted}." if dotted else ""
-        return f"unknown key {show(f'{prefix}{key}')}; {_suggestion(prefix, str(key), section, root)}"
+        return f"unknown key {short_repr(f'{prefix}{key}')}; {_suggestion(prefix, str(key), section, root)}"
     if first["type"] == "value_error":
         return f"{dotted} {first['ctx']['error']}"
     # If a setting accepts several types, pydantic reports an error for each type.
     found = [first, *(other for other in others if _locate(layer, other["loc"])[0] == dotted)]
     allowed = dict.fromkeys(_allowed(item) for item in found)
-    return f"{dotted} must be {' or '.join(allowed)}, not {show(value)}{_hint(found[-1], value)}"
+    return f"{dotted} must be {' or '.join(allowed)}, not {short_repr(value)}{_hint(found[-1], value)}"
 
 
 def _locate(layer: dict, loc: tuple) -> tuple[str, Any]:

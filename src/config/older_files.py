@@ -8,7 +8,7 @@ import logging
 from functools import reduce
 from typing import Any
 
-from src.config.compat import UNREAD, modernise
+from src.config.compat import UNREAD, upgrade_legacy_keys
 from src.config.schema import Config
 
 logger = logging.getLogger("faster_rcnn")
@@ -22,7 +22,7 @@ def older_files(layers: list) -> list[str]:
     sections = [layer["data"] for layer, _ in layers if isinstance(layer.get("data"), dict)]
     if unread := [f"data.{key}" for key in UNREAD if any(key in section for section in sections)]:
         logger.warning("%s ignored: the older implementation never used these keys either", ", ".join(unread))
-    return [where for layer, where in layers if modernise(layer, where) != layer]
+    return [where for layer, where in layers if upgrade_legacy_keys(layer, where) != layer]
 
 
 def older_values(cfg: Config) -> dict[str, Any]:

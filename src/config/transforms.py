@@ -5,7 +5,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, create_mod
 
 from src.config.albumentations_list import read_albumentations
 from src.config.values import Ascending, Fraction, NotEmpty, Number, Section, WholeNumber, length, null_means, setting
-from src.errors import show
+from src.errors import short_repr
 
 Channels = Annotated[list[Annotated[Number, Field(ge=-1000, le=1000)]], length(3)]
 PositiveChannels = Annotated[list[Annotated[Number, Field(ge=1e-4, le=1000)]], length(3)]
@@ -148,7 +148,7 @@ class _Step(Section):
     def _check_one(cls, step: Any) -> Any:
         if not isinstance(step, dict) or len(step) != 1:
             raise ValueError("must be one transform with its parameters, such as '- RandomFlip: {prob: 0.5}', "
-                             f"not {show(step)}")
+                             f"not {short_repr(step)}")
         return step
 
 

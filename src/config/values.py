@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from src.errors import is_plain
+from src.errors import is_printable
 
 # Upper limits of settings are far above useful values, so that a typo cannot request all memory.
 MAX_INT = 2**31 - 1
@@ -53,7 +53,7 @@ def _check_int(value: Any) -> Any:
 
 
 def _check_plain(text: str) -> str:
-    if not is_plain(text):
+    if not is_printable(text):
         raise PydanticCustomError("plain", "Input should be text without line ends and other characters that cannot be shown")
     return text
 

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.numpy
 
 from src.errors import UserError
-from src.files import whole_file
+from src.run.files import atomic_write
 
 
 def read_state(path: str) -> dict[str, np.ndarray]:
@@ -38,7 +38,7 @@ def write_state(path: str, state: dict[str, np.ndarray]) -> None:
     Raises:
         UserError: the format needs PyTorch, which is not installed.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.endswith(".safetensors"):
             safetensors.numpy.save_file(state, temporary)
         else:

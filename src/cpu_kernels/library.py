@@ -15,9 +15,9 @@ from pathlib import Path
 
 import mindspore
 
-from src.environment import DEFAULTS
 from src.errors import UserError
-from src.files import make_folder, verified_files, whole_file
+from src.run.environment import DEFAULTS
+from src.run.files import atomic_write, make_folder, verified_files
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -86,7 +86,7 @@ def _find_or_build(cache):
         raise OSError(f"no C++ compiler {compiler[0]}")
     if not path.exists():
         logger.info("compiling the CPU kernels, once: %s", path)
-        with tempfile.TemporaryDirectory() as scratch, whole_file(path) as temporary:
+        with tempfile.TemporaryDirectory() as scratch, atomic_write(path) as temporary:
             command = [*compiler, *FLAGS, "-o", f"{scratch}/kernels.so", *map(str, sorted(FOLDER.glob("*.cc")))]
             subprocess.run(command, capture_output=True, check=True, text=True)
             shutil.copyfile(f"{scratch}/kernels.so", temporary)

@@ -4,18 +4,18 @@ from __future__ import annotations
 from mindspore import nn
 
 from src.cpu_kernels.program import NATIVE, PLANES, ROWS, Program
-from src.models.faster_rcnn import FirstStage
+from src.models.faster_rcnn import FeaturesAndRPN
 from src.models.fpn import FPN, BilinearUpsample
 from src.models.residual import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlock
 from src.models.roi_head import BoxHead
-from src.models.rpn import PatchOutputs
+from src.models.rpn import RPNPatchHead
 
 
 class NotLoweredError(Exception):
     """The cell has a type that cannot be translated."""
 
 
-def whole_first_stage(plain: FirstStage, mixed: bool, training: bool) -> Program:
+def features_and_rpn_kernel(plain: FeaturesAndRPN, mixed: bool, training: bool) -> Program:
     """Return the program of the first stage: images (B, 3, H, W) -> the outputs of `_pyramid_and_rpn`.
 
     Raises:
@@ -30,7 +30,7 @@ def whole_first_stage(plain: FirstStage, mixed: bool, training: bool) -> Program
     return program
 
 
-def after_backbone(plain: FirstStage, mixed: bool, training: bool) -> Program:
+def after_backbone(plain: FeaturesAndRPN, mixed: bool, training: bool) -> Program:
     """Return the program after the backbone: the features that the pyramid reads, (B, C_i, H_i, W_i) -> `_pyramid_and_rpn`."""
     program, network = Program(mixed, training), plain.network
     features = [program.add_input(lateral.in_channels, gradient=training) for lateral in network.fpn.lateral]
@@ -50,8 +50,8 @@ def _pyramid_and_rpn(network, program, features):
             program.add_output(program.convolution(hidden, conv, wide=True, constant=True), ROWS, differentiable=False)
 
 
-def patch_outputs(plain: PatchOutputs, mixed: bool, training: bool) -> Program:
-    """Return the program of `PatchOutputs`."""
+def patch_outputs(plain: RPNPatchHead, mixed: bool, training: bool) -> Program:
+    """Return the program of `RPNPatchHead`."""
     program = Program(mixed, training)
     hidden = program.convolution(program.add_input(plain.patch_conv.in_channels, gradient=training), plain.patch_conv, relu=True)
     for conv in (plain.objectness, plain.deltas):

@@ -7,11 +7,11 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from src.cpu_kernels import lowering
 from src.cpu_kernels.custom import custom_operator
 from src.cpu_kernels.program import Program
-from src.models.faster_rcnn import FirstStage
+from src.models.faster_rcnn import FeaturesAndRPN
 from src.models.operators import ASSIGN
 from src.models.residual import ConvBatchNorm
 from src.models.roi_head import BoxHead
-from src.models.rpn import PatchOutputs
+from src.models.rpn import RPNPatchHead
 
 
 class KernelNetwork(nn.Cell):
@@ -41,8 +41,8 @@ def _sizes(inputs):
     return Tensor(sizes, ms.int32)
 
 
-class KernelFirstStage(nn.Cell):
-    """`src.models.faster_rcnn.FirstStage` on the C++ kernels. Its levels have the same shape, with channels last in memory.
+class KernelFeaturesAndRPN(nn.Cell):
+    """`src.models.faster_rcnn.FeaturesAndRPN` on the C++ kernels. Its levels have the same shape, with channels last in memory.
 
     With a backbone of residual blocks, the whole cell is one operator. Any other backbone runs unchanged.
 
@@ -51,18 +51,18 @@ class KernelFirstStage(nn.Cell):
         training: whether gradients are needed.
     """
 
-    def __init__(self, library: str, plain: FirstStage, mixed: bool, training: bool):
+    def __init__(self, library: str, plain: FeaturesAndRPN, mixed: bool, training: bool):
         super().__init__(auto_prefix=False)
         network = plain.network
         self.num_levels, self.level_index = len(network.fpn.lateral) + network.fpn.extra_levels, network.level_index
         try:
-            self.backbone, program = None, lowering.whole_first_stage(plain, mixed, training)
+            self.backbone, program = None, lowering.features_and_rpn_kernel(plain, mixed, training)
         except lowering.NotLoweredError:
             self.backbone, program = network.backbone, lowering.after_backbone(plain, mixed, training)
         self.network = KernelNetwork(library, program)
 
     def construct(self, image):
-        """See `FirstStage`."""
+        """See `FeaturesAndRPN`."""
         outputs, logits, deltas = self._outputs(image), (), ()
         batch = image.shape[0]
         for i in range(self.num_levels, 3 * self.num_levels, 2):
@@ -80,7 +80,7 @@ class KernelFirstStage(nn.Cell):
 
 
 class KernelBoxHead(nn.Cell):
-    """`src.models.roi_head.BoxHead` on the C++ kernels, with the arguments of `KernelFirstStage`."""
+    """`src.models.roi_head.BoxHead` on the C++ kernels, with the arguments of `KernelFeaturesAndRPN`."""
 
     def __init__(self, library: str, plain: BoxHead, mixed: bool, training: bool):
         super().__init__(auto_prefix=False)
@@ -93,15 +93,15 @@ class KernelBoxHead(nn.Cell):
         return logits.reshape(count, -1), deltas.reshape(count, -1, 4)
 
 
-class KernelPatchOutputs(nn.Cell):
-    """`src.models.rpn.PatchOutputs` on the C++ kernels, with the arguments of `KernelFirstStage`."""
+class KernelRPNPatchHead(nn.Cell):
+    """`src.models.rpn.RPNPatchHead` on the C++ kernels, with the arguments of `KernelFeaturesAndRPN`."""
 
-    def __init__(self, library: str, plain: PatchOutputs, mixed: bool, training: bool):
+    def __init__(self, library: str, plain: RPNPatchHead, mixed: bool, training: bool):
         super().__init__(auto_prefix=False)
         self.network = KernelNetwork(library, lowering.patch_outputs(plain, mixed, training))
 
     def construct(self, patches):
-        """See `PatchOutputs`."""
+        """See `RPNPatchHead`."""
         return self.network(patches)
 
 

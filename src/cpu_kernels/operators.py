@@ -88,7 +88,7 @@ PATCH = RoIAlign(resolution=3, sampling_ratio=1, aligned=False)
 
 
 class KernelTrainingFeatures(nn.Cell):
-    """`src.models.faster_rcnn.TrainingFeatures`, where both parts share one gradient of the levels."""
+    """`src.models.faster_rcnn.RoIAndAnchorFeatures`, where both parts share one gradient of the levels."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -96,7 +96,7 @@ class KernelTrainingFeatures(nn.Cell):
         self.pools = KernelRoIAlignPair(library, plain.roi_align.pool, PATCH)
 
     def construct(self, levels, rois, level, y, x):
-        """See `TrainingFeatures`."""
+        """See `RoIAndAnchorFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
         # Boxes (B, S, 4) of 3 x 3 cells, centred on the cells y, x (B, S).
         left, top = ops.cast(x, ms.float32) - 1.5, ops.cast(y, ms.float32) - 1.5

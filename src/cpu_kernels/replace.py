@@ -4,9 +4,9 @@ from __future__ import annotations
 from mindspore import nn
 
 from src.cpu_kernels.library import library
-from src.cpu_kernels.network import KernelBoxHead, KernelConv2d, KernelConvBatchNorm, KernelFirstStage, KernelPatchOutputs
+from src.cpu_kernels.network import KernelBoxHead, KernelConv2d, KernelConvBatchNorm, KernelFeaturesAndRPN, KernelRPNPatchHead
 from src.cpu_kernels.operators import KernelMatcher, KernelNMS, KernelPreprocess, KernelRoIAlign, KernelTrainingFeatures
-from src.models.faster_rcnn import TrainingFeatures, TrainingForward
+from src.models.faster_rcnn import RoIAndAnchorFeatures, TrainingForward
 from src.models.matcher import Matcher
 from src.models.preprocess import Preprocess
 from src.models.proposals import BatchedNMS
@@ -14,7 +14,7 @@ from src.models.residual import ConvBatchNorm
 from src.models.roi_align import OperatorRoIAlign, RoIAlign
 
 KERNELS = {BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, OperatorRoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
-           Preprocess: KernelPreprocess, TrainingFeatures: KernelTrainingFeatures}
+           Preprocess: KernelPreprocess, RoIAndAnchorFeatures: KernelTrainingFeatures}
 
 
 def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
@@ -33,12 +33,12 @@ def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
         for name, cell in list(parent.name_cells().items()):
             if type(cell) in KERNELS:
                 _replace(parent, name, KERNELS[type(cell)](path, cell))
-    forward.first_stage = KernelFirstStage(path, forward.first_stage, cfg.mix, training)
+    forward.features_and_rpn = KernelFeaturesAndRPN(path, forward.features_and_rpn, cfg.mix, training)
     forward.box_head = KernelBoxHead(path, forward.box_head, cfg.mix, training)
     if training:
-        forward.anchor_head.outputs = KernelPatchOutputs(path, forward.anchor_head.outputs, cfg.mix, training)
-    if forward.first_stage.backbone is not None:
-        _use_in_backbone(path, forward.first_stage.backbone, cfg.mix)
+        forward.anchor_head.outputs = KernelRPNPatchHead(path, forward.anchor_head.outputs, cfg.mix, training)
+    if forward.features_and_rpn.backbone is not None:
+        _use_in_backbone(path, forward.features_and_rpn.backbone, cfg.mix)
     return forward
 
 

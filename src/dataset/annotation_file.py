@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from src.errors import UserError, is_plain, show
+from src.errors import UserError, is_printable, short_repr
 
 # COCO's files have 0.45 GB. Those of the largest public data sets in this format (LVIS, Objects365, OpenImages) have one to a
 # few GB. A parsed file needs several times its size in memory.
@@ -86,7 +86,7 @@ def is_integer(value) -> bool:
 def check_id(identifier, seen: set, where: str) -> None:
     """Check that `identifier` is an integer that is not in the set `seen`, and add it to the set."""
     if not is_integer(identifier):
-        raise UserError(f"{where} has the id {show(identifier)}: an integer of at most 63 bits is needed.")
+        raise UserError(f"{where} has the id {short_repr(identifier)}: an integer of at most 63 bits is needed.")
     if identifier in seen:
         raise UserError(f"{where} repeats the id {identifier}: ids must be unique.")
     seen.add(identifier)
@@ -101,10 +101,10 @@ def checked_entries(entries: list, kind: str, text_key: str, path: str) -> Itera
             raise UserError(f"{where} is not an object.")
         check_id(entry.get("id"), seen, where)
         text = entry.get(text_key)
-        where = f"{where} (id {entry['id']}) has the {text_key} {show(text)}"
+        where = f"{where} (id {entry['id']}) has the {text_key} {short_repr(text)}"
         if not isinstance(text, str) or not text:
             raise UserError(f"{where}: a text is needed.")
-        if not is_plain(text):
+        if not is_printable(text):
             raise UserError(f"{where}: it must not contain line ends or other characters that cannot be shown.")
         yield entry
 

@@ -17,7 +17,7 @@ from src.dataset.annotation_file import (
     parse_annotations,
     read_classes,
 )
-from src.errors import UserError, show
+from src.errors import UserError, short_repr
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -99,12 +99,12 @@ def _checked_images(entries, image_dir, path):
     for entry in checked_entries(entries, "images", "file_name", path):
         name = entry["file_name"]
         if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/"):
-            raise UserError(f"{path}: image {entry['id']} has the file_name {show(name)}, which leads out of the "
+            raise UserError(f"{path}: image {entry['id']} has the file_name {short_repr(name)}, which leads out of the "
                             f"image folder: names must be relative and without '..'.")
         size: tuple = (entry.get("height"), entry.get("width"))
         if not all(is_integer(side) and 0 < side < MAX_SIDE for side in size):
-            raise UserError(f"{path}: image {entry['id']} ({show(name)}) has height {show(size[0])} and width {show(size[1])}: "
-                            f"positive integers below {MAX_SIDE} are needed.")
+            raise UserError(f"{path}: image {entry['id']} ({short_repr(name)}) has height {short_repr(size[0])} and width "
+                            f"{short_repr(size[1])}: positive integers below {MAX_SIDE} are needed.")
         images.append((entry["id"], os.path.join(image_dir, name), *size))
     return images
 
@@ -115,8 +115,8 @@ def _annotation_error(annotation, where):
     for key in ("image_id", "category_id", "bbox"):
         if key not in annotation:
             return UserError(f"{where} has no '{key}'.")
-    return UserError(f"{where} is for image_id {show(annotation['image_id'])} and category_id "
-                     f"{show(annotation['category_id'])}, and one of them is not in the lists of images and categories.")
+    return UserError(f"{where} is for image_id {short_repr(annotation['image_id'])} and category_id "
+                     f"{short_repr(annotation['category_id'])}, and one of them is not in the lists of images and categories.")
 
 
 def _box_array(annotations, path):
@@ -125,10 +125,10 @@ def _box_array(annotations, path):
     for number, row in enumerate(rows):
         where = f"{path}: number {number} of 'annotations' has the bbox"
         if not (isinstance(row, list) and len(row) == 4 and NUMBER_TYPES.issuperset(map(type, row))):
-            raise UserError(f"{where} {show(row)}: [x, y, width, height] in pixels is needed.")
+            raise UserError(f"{where} {short_repr(row)}: [x, y, width, height] in pixels is needed.")
         # Infinity is counted and dropped together with NaN.
         if any(MAX_SIDE < abs(value) < math.inf for value in row):
-            raise UserError(f"{where} {show(row)}, with a number too large for any image.")
+            raise UserError(f"{where} {short_repr(row)}, with a number too large for any image.")
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
@@ -152,7 +152,7 @@ def _boxes(annotations, images, category_ids, path):
         if annotation.get("id") is not None:
             check_id(annotation["id"], seen, where)
         if annotation.get("iscrowd") not in (None, 0, 1):
-            raise UserError(f"{where} has the iscrowd {show(annotation['iscrowd'])}: 0 or 1 is needed.")
+            raise UserError(f"{where} has the iscrowd {short_repr(annotation['iscrowd'])}: 0 or 1 is needed.")
         # The format that pycocotools expects.
         annotation["id"], annotation["iscrowd"] = number + 1, 1 if annotation.get("iscrowd") else 0
         crowd.append(annotation["iscrowd"])

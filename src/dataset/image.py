@@ -10,7 +10,7 @@ import zlib
 import cv2
 import numpy as np
 
-from src.environment import MAX_IMAGE_PIXELS
+from src.run.environment import MAX_IMAGE_PIXELS
 
 # Size of the largest uncompressed image with four 16-bit channels.
 MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS

@@ -12,8 +12,8 @@ import numpy as np
 from src.dataset.annotations import CocoDataset, Record, load_coco
 from src.dataset.classes import check_classes, common_names, with_classes
 from src.dataset.shapes import ensure_shapes
-from src.distributed import Group, check_same, first_on_machine
 from src.errors import UserError
+from src.run.distributed import Group, check_same, local_rank_zero_first
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -98,7 +98,7 @@ def _open(data, files, group):
     if not data.dataset_dir:
         raise UserError("data.dataset_dir is empty: set it in the YAML file or with -o data.dataset_dir=FOLDER.")
     folder = os.path.expanduser(data.dataset_dir)
-    with first_on_machine(group):
+    with local_rank_zero_first(group):
         if data.draw_shapes:
             ensure_shapes(folder, **data.draw_shapes.model_dump())
         datasets = [load_coco(os.path.join(folder, annotations), os.path.join(folder, images)) for annotations, images in files]

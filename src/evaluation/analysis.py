@@ -10,7 +10,7 @@ from pycocotools.cocoeval import Params
 
 from src.evaluation.coco import Evaluation
 from src.evaluation.error_analysis import error_breakdown
-from src.files import make_folder
+from src.run.files import make_folder
 from src.visualization.error_chart import draw_errors
 from src.visualization.font import Font, fonts_of_charts
 from src.visualization.precision_recall import draw_precision_recall

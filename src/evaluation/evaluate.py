@@ -12,12 +12,12 @@ import numpy as np
 
 from src.dataset.annotations import CocoDataset
 from src.dataset.loader import EvalLoader
-from src.distributed import Group
 from src.errors import UserError
 from src.evaluation.coco import Evaluation, result_rows, score
 from src.evaluation.detections import detections_of_image
-from src.files import make_folder, whole_file, writing_into
-from src.progress_bar import progress_bar
+from src.run.distributed import Group
+from src.run.files import atomic_write, make_folder, writing_into
+from src.run.progress import progress_bar
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -74,7 +74,7 @@ def write_results(folder: str, metrics: dict, results: list[dict]) -> None:
     make_folder(folder)
     with writing_into(folder, "the results"):
         for name, content in (("bbox_results.json", results), ("metrics.json", metrics)):
-            with whole_file(os.path.join(folder, name)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            with atomic_write(os.path.join(folder, name)) as temporary, open(temporary, "w", encoding="utf-8") as file:
                 # json.dumps uses the C encoder, which is 5x faster than json.dump.
                 file.write(json.dumps(content, allow_nan=False))
 

@@ -50,7 +50,7 @@ class FasterRCNN(nn.Cell):
         return self.fpn(chosen)
 
 
-class FirstStage(nn.Cell):
+class FeaturesAndRPN(nn.Cell):
     """The convolutions over whole images: backbone, pyramid, and the RPN head on every cell.
 
     It is a separate cell so that src/cpu_kernels can replace it with a single operator.
@@ -75,7 +75,7 @@ def _preprocess(item_transforms):
     return Preprocess(parameters["NormalizeImage"], parameters["TransposeImage"])
 
 
-class TrainingFeatures(nn.Cell):
+class RoIAndAnchorFeatures(nn.Cell):
     """Extracts the features for a training step from the pyramid: pooled RoIs, and patches around the sampled anchors.
 
     It is a separate cell so that src/cpu_kernels can replace it with a cell that computes a single gradient of the levels.
@@ -115,12 +115,13 @@ class TrainingForward(nn.Cell):
         self.anchors = Tensor(np.concatenate(anchors))
         self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
-        self.first_stage, self.anchor_head, self.box_head = FirstStage(network), AnchorHead(network.rpn_head), network.box_head
+        self.features_and_rpn = FeaturesAndRPN(network)
+        self.anchor_head, self.box_head = AnchorHead(network.rpn_head), network.box_head
         rpn, head = cfg.rpn_head, cfg.bbox_head
         self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
         self.propose = ProposalGenerator(rpn.train_proposal, [len(level) for level in anchors], canvas)
-        self.features = TrainingFeatures(network.roi_align)
+        self.features = RoIAndAnchorFeatures(network.roi_align)
         self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
         self.num_anchors, self.num_proposals = len(self.anchors), self.propose.number
@@ -139,7 +140,7 @@ class TrainingForward(nn.Cell):
         """
         net = self.network
         # Proposals have no gradient, so the dense outputs that they are computed from need none.
-        levels, logits, deltas = self.first_stage(self.preprocess(image, valid_size))
+        levels, logits, deltas = self.features_and_rpn(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
         index, *anchor_targets = self.sample_anchors(self.anchors, boxes, mask, anchor_priority)
@@ -168,7 +169,7 @@ class InferenceForward(nn.Cell):
         self.anchors = Tensor(np.concatenate(anchors))
         self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
-        self.first_stage, self.box_head = FirstStage(network), network.box_head
+        self.features_and_rpn, self.box_head = FeaturesAndRPN(network), network.box_head
         self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, [len(level) for level in anchors], canvas)
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights, cfg.bbox_head.clip_first)
 
@@ -180,7 +181,7 @@ class InferenceForward(nn.Cell):
             valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
         net = self.network
-        levels, logits, deltas = self.first_stage(self.preprocess(image, valid_size))
+        levels, logits, deltas = self.features_and_rpn(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, logits, deltas, valid_size)
         class_logits, box_deltas = self.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)

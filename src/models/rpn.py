@@ -82,7 +82,7 @@ class AnchorHead(nn.Cell):
     def __init__(self, rpn_head: RPNHead):
         super().__init__(auto_prefix=False)
         self.num_anchors = rpn_head.num_anchors
-        self.outputs = PatchOutputs(rpn_head)
+        self.outputs = RPNPatchHead(rpn_head)
 
     def construct(self, index, patches):
         """Return logits (B, S) and deltas (B, S, 4) float32.
@@ -98,7 +98,7 @@ class AnchorHead(nn.Cell):
         return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
 
 
-class PatchOutputs(nn.Cell):
+class RPNPatchHead(nn.Cell):
     """The three convolutions of the RPN on patches. src/cpu_kernels can replace this cell.
 
     Args:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from src.dataset.annotations import CocoDataset, load_coco
 from src.dataset.classes import with_classes
-from src.errors import UserError, show
+from src.errors import UserError, short_repr
 from src.evaluation.coco import KEYS, Evaluation, score, unique_names
 from src.report.contents import detector_contents, gallery_contents, most_expensive, scored_records, truth_contents
 from src.report.matched import match_boxes
@@ -48,12 +48,13 @@ def open_dataset(stored: Sequence[Stored], annotations: str, images: str) -> Coc
     """
     first, other = (one.metrics for one in stored)
     if list(first["per_class"]) != list(other["per_class"]):
-        raise UserError(f"the evaluations have other classes: {stored[0].folder} has {show(list(first['per_class']))}, but "
-                        f"{stored[1].folder} has {show(list(other['per_class']))}.")
+        raise UserError(f"the evaluations have other classes: {stored[0].folder} has {short_repr(list(first['per_class']))}, but "
+                        f"{stored[1].folder} has {short_repr(list(other['per_class']))}.")
     counts = [(metrics["images"], sorted(metrics.get("skipped_image_ids", ()))) for metrics in (first, other)]
     if counts[0] != counts[1]:
         raise UserError(f"the evaluations have other images: {stored[0].folder} has {counts[0][0]} and left out "
-                        f"{show(counts[0][1])}, but {stored[1].folder} has {counts[1][0]} and left out {show(counts[1][1])}.")
+                        f"{short_repr(counts[0][1])}, but {stored[1].folder} has {counts[1][0]} and left out "
+                        f"{short_repr(counts[1][1])}.")
     annotations, images = annotations or other.get("annotations", ""), images or other.get("image_folder", "")
     if not (annotations and images):
         raise UserError(f"{os.path.join(stored[1].folder, 'metrics.json')} does not say where its data set is; give "

@@ -6,10 +6,10 @@ import os
 
 from src.dataset.annotations import CocoDataset
 from src.evaluation.coco import Evaluation
-from src.files import make_folder, writing_into
 from src.report.contents import detector_contents, gallery_contents, most_expensive, scored_records, truth_contents
 from src.report.matched import match_boxes
 from src.report.page import write_page
+from src.run.files import make_folder, writing_into
 
 logger = logging.getLogger("faster_rcnn")
 

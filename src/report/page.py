@@ -10,7 +10,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from src.files import whole_file
+from src.run.files import atomic_write
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
@@ -30,7 +30,7 @@ def write_page(path: str, template: str, title: str, contents: dict, refresh: in
     """
     text = _environment().get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh)
     # File names may contain surrogates, with which Python represents undecodable bytes.
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
 
 

@@ -12,9 +12,9 @@ from collections import defaultdict
 import numpy as np
 
 from src.evaluation.coco import KEYS
-from src.json_lines import read_json_lines
 from src.models.faster_rcnn import LOSS_NAMES
 from src.report.page import write_page
+from src.run.json_lines import read_json_lines
 from src.train.schedule import Schedule
 from src.visualization.curves import MAX_POINTS, column, epochs_of, group_means
 

@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-from src.distributed import Group
+from src.run.distributed import Group
 
 EXCHANGES = 3  # number of all-reduce buckets per step on Ascend and GPU
 

@@ -12,8 +12,8 @@ from src.errors import UserError
 from src.evaluation.evaluate import evaluate, unreadable_image, write_results
 from src.models.faster_rcnn import FasterRCNN
 from src.report.evaluation_report import write_evaluation_report
-from src.run_folder import RunFolder
-from src.signals import StopSignals
+from src.run.run_folder import RunFolder
+from src.run.signals import StopSignals
 from src.visualization.font import find_fonts
 from src.visualization.samples import write_samples
 

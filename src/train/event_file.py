@@ -4,7 +4,7 @@ import os
 import time
 
 from src.errors import UserError
-from src.files import make_folder
+from src.run.files import make_folder
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 from src.dataset.loader import Batch, TrainLoader
-from src.signals import Stopped, StopSignals
+from src.run.signals import Stopped, StopSignals
 from src.train.evaluator import Evaluator
 from src.train.metrics import Metrics
 from src.train.saver import Saver, TrainState

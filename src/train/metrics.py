@@ -12,12 +12,12 @@ import numpy as np
 
 from src.errors import UserError
 from src.evaluation.coco import KEYS
-from src.json_lines import JsonLines
 from src.models.faster_rcnn import LOSS_NAMES
-from src.progress_bar import LONG_PAUSE, progress_bar
 from src.report.training_report import TrainingReport
-from src.run_folder import RunFolder
-from src.signals import Stopped
+from src.run.json_lines import JsonLines
+from src.run.progress import LONG_PAUSE, progress_bar
+from src.run.run_folder import RunFolder
+from src.run.signals import Stopped
 from src.train.event_file import open_event_file
 from src.train.saver import TrainState
 from src.train.schedule import Schedule

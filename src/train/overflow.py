@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, amp
 
-from src.distributed import Group
+from src.run.distributed import Group
 
 
 class OverflowCheck:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 from mindspore import profiler
 
-from src.files import make_folder
-from src.run_folder import RunFolder
+from src.run.files import make_folder
+from src.run.run_folder import RunFolder
 
 logger = logging.getLogger("faster_rcnn")
 

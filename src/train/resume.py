@@ -6,8 +6,8 @@ import os
 
 from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint
 from src.errors import UserError
-from src.modelarts import AUTO, download_checkpoint
-from src.run_folder import RunFolder
+from src.run.modelarts import AUTO, download_checkpoint
+from src.run.run_folder import RunFolder
 from src.train.all_reduce import broadcast_parameters
 from src.train.saver import TrainState
 from src.train.schedule import Schedule

@@ -10,8 +10,8 @@ import numpy as np
 
 from src.checkpoint import CLASS_NAMES, write_checkpoint
 from src.errors import UserError
-from src.files import PARTIAL, writing_into
-from src.run_folder import RunFolder
+from src.run.files import PARTIAL, writing_into
+from src.run.run_folder import RunFolder
 from src.train.schedule import Schedule
 from src.train.statistics import gather_statistics
 from src.train.step import TrainStep

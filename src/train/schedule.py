@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 
-from src.distributed import Group
+from src.run.distributed import Group
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -9,8 +9,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.checkpoint import STATISTICS
-from src.distributed import Group
 from src.models.residual import NORMS
+from src.run.distributed import Group
 
 
 def average_statistics(group: Group, network: nn.Cell) -> None:

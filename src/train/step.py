@@ -7,14 +7,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 
-from src.compile_cache import graph_name, stored_graph
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.loader import Batch
-from src.distributed import Group
 from src.errors import UserError
 from src.models.faster_rcnn import FasterRCNN, TrainingForward
 from src.models.operators import RESHAPE, SQUARE, SUM
 from src.models.precision import can_overflow
+from src.run.compile_cache import graph_name, stored_graph
+from src.run.distributed import Group
 from src.train.all_reduce import build_all_reduce
 from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities

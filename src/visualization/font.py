@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import ImageFont
 
-from src.errors import UserError, is_plain, one_line, show
+from src.errors import UserError, is_printable, one_line, short_repr
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -54,14 +54,14 @@ def find_fonts(names: list[str], path: str) -> list[Font]:
             missing = left
     if missing:
         logger.warning("no font has all characters of the class names %s: they are drawn without accents or as class 0, class 1, "
-                       "...; set the key font to a .ttf, .otf or .ttc file with them", show(missing))
+                       "...; set the key font to a .ttf, .otf or .ttc file with them", short_repr(missing))
     return fonts
 
 
 def font_of(text: str, fonts: Sequence[Font]) -> Font | None:
     """Return the first font with all characters of the text, or None if there is none. ASCII needs no font and returns None."""
     text = unicodedata.normalize("NFC", text)
-    if text.isascii() or not text.strip() or not is_plain(text):
+    if text.isascii() or not text.strip() or not is_printable(text):
         return None
     return next((font for font in fonts if font.characters.issuperset(map(ord, text))), None)
 

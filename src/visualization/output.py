@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from src.files import whole_file
+from src.run.files import atomic_write
 
 JPEG_QUALITY = 92
 DPI = 120
@@ -16,7 +16,7 @@ def write_image(path: str, image: np.ndarray) -> None:
     """
     _, data = cv2.imencode(path[path.rindex("."):], cv2.cvtColor(image, cv2.COLOR_RGB2BGR),
                            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    with whole_file(path) as temporary, open(temporary, "wb") as file:  # cv2.imwrite does not report why it failed
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:  # cv2.imwrite does not report why it failed
         file.write(data.tobytes())
 
 
@@ -32,5 +32,5 @@ def save_figure(figure, path: str) -> None:
     Raises:
         OSError: it could not be written; an earlier file of that name is unchanged.
     """
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.dataset.annotations import CocoDataset
 from src.dataset.image import UnreadableImageError, read_image
-from src.files import make_folder, writing_into
+from src.run.files import make_folder, writing_into
 from src.visualization.boxes import draw_boxes
 from src.visualization.font import Font
 from src.visualization.output import write_image

@@ -1,8 +1,8 @@
 """The parts of a training run, for a network with few weights."""
 from types import SimpleNamespace
 
-from src.distributed import SingleProcess
-from src.run_folder import RunFolder
+from src.run.distributed import SingleProcess
+from src.run.run_folder import RunFolder
 from src.train.schedule import Schedule
 
 NO_WARM_UP = SimpleNamespace(warmup_step=0, warmup_ratio=0.5, decay_rate=0.1, milestones=[], base_batch_size=0)

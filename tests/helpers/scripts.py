@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from src.environment import DEFAULTS
+from src.run.environment import DEFAULTS
 from tests.helpers.paths import ROOT
 
 # Environment variable with the first process of pytest, for all processes that it starts directly or indirectly.

@@ -10,7 +10,7 @@ from src.checkpoint import write_checkpoint
 from src.dataset.drawing import CLASSES
 from src.dataset.shapes import ensure_shapes
 from src.detector import Predictor, load_detector
-from src.distributed import SingleProcess
+from src.run.distributed import SingleProcess
 from src.train.step import TrainStep
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.scripts import run_script

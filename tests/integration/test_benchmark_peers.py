@@ -10,8 +10,8 @@ import pytest
 
 from src.config import with_settings
 from src.detector import Predictor, build_detector
-from src.environment import DEFAULTS
 from src.errors import UserError
+from src.run.environment import DEFAULTS
 from tests.helpers.tiny_networks import NUM_CLASSES, tiny_config, tiny_inputs, tiny_network
 from tools.benchmarking import peers
 from tools.benchmarking.inputs import noise_batch

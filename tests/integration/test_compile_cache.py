@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from src.compile_cache import inference_graphs, training_graphs, use_compile_cache
 from src.config import Config, with_settings
 from src.errors import UserError
+from src.run.compile_cache import inference_graphs, training_graphs, use_compile_cache
 from tests.helpers.scripts import run_script
 
 CANVASES = [(64, 96), (96, 64)]

@@ -28,7 +28,7 @@ use_locally()
 
 @pytest.mark.parametrize("freeze", ["", "gc.freeze()"], ids=["plain", "frozen"])
 def test_a_program_with_cells_ends_silently(tmp_path, freeze):
-    """Also if the imported objects are excluded from garbage collection, as in src/device.py."""
+    """Also if the imported objects are excluded from garbage collection, as in src/run/device.py."""
     path = tmp_path / "program.py"
     path.write_text(PROGRAM.format(freeze=freeze))
     done = run_script(path, environment={"PYTHONPATH": str(ROOT)})

@@ -17,10 +17,11 @@ from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
 
 NUM_CLASSES = 3
-OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures, networks.KernelPatchOutputs}
+OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures, networks.KernelRPNPatchHead}
 # A network whose backbone does not become one operator.
 ONE_BY_ONE = {networks.KernelConv2d, networks.KernelConvBatchNorm}
-KERNEL_CELLS = {*KERNELS.values(), networks.KernelFirstStage, networks.KernelBoxHead, networks.KernelPatchOutputs, *ONE_BY_ONE}
+KERNEL_CELLS = {*KERNELS.values(), networks.KernelFeaturesAndRPN, networks.KernelBoxHead, networks.KernelRPNPatchHead,
+                *ONE_BY_ONE}
 
 
 def configuration(**settings):

@@ -5,8 +5,8 @@ import pytest
 from mindspore import Tensor
 
 from src.detector import build_detector
-from src.distributed import SingleProcess
 from src.models.faster_rcnn import TrainingForward
+from src.run.distributed import SingleProcess
 from src.train.all_reduce import AllReduce
 from src.train.overflow import OverflowCheck
 from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate

@@ -10,7 +10,7 @@ import pytest
 from src.dataset.loader import TrainLoader
 from src.dataset.shapes import ensure_shapes
 from src.dataset.splits import open_training_set
-from src.distributed import SingleProcess
+from src.run.distributed import SingleProcess
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_networks import tiny_config
 

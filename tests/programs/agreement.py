@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.distributed import join_processes
+from src.run.distributed import join_processes
 from src.train.all_reduce import AllReduce, broadcast_parameters, build_all_reduce
 from src.train.overflow import OverflowCheck
 from src.train.statistics import average_statistics

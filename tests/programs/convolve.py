@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from src.environment import set_environment
+from src.run.environment import set_environment
 
 
 def main():

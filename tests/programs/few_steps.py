@@ -3,7 +3,7 @@ weights."""
 import itertools
 import sys
 
-from src.launch import launch
+from src.run.launch import launch
 
 
 def main(args, group, _):
@@ -13,7 +13,7 @@ def main(args, group, _):
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
-    from src.device import set_up_device
+    from src.run.device import set_up_device
     from src.train.all_reduce import broadcast_parameters
     from src.train.step import TrainStep
 

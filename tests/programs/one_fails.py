@@ -4,7 +4,7 @@ import signal
 import sys
 
 from src.errors import UserError
-from src.launch import launch
+from src.run.launch import launch
 
 
 def main(_, group, __):

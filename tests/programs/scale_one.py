@@ -4,8 +4,8 @@ import sys
 import mindspore as ms
 from mindspore import Tensor, nn
 
-from src.compile_cache import stored_graph, use_compile_cache
 from src.config.command_line import parse_train_args
+from src.run.compile_cache import stored_graph, use_compile_cache
 
 
 class Scale(nn.Cell):

@@ -17,7 +17,7 @@ from src.config.command_line import (
     parse_train_args,
 )
 from src.errors import UserError
-from src.launch import run
+from src.run.launch import run
 from tests.helpers.paths import ROOT
 
 ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
@@ -197,7 +197,7 @@ def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatc
     ("raise ZeroDivisionError('defect')", 1, "Traceback"),
 ])
 def test_run_as_an_entry_point(body, status, err):
-    script = (f"import sys\nfrom src.launch import run\nfrom src.errors import UserError\n"
+    script = (f"import sys\nfrom src.run.launch import run\nfrom src.errors import UserError\n"
               f"def main(*_):\n    {body}\nsys.exit(run(main, lambda: None))")
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == status

@@ -10,7 +10,8 @@ from mindspore.profiler import ProfilerActivity, profile, tensorboard_trace_hand
 # Attributes of TrainingForward and Update that hold cells; the names of operators contain them. The first stage is the backbone,
 # the pyramid and the RPN head on every cell. RoIAlign includes the patches around sampled anchors, a tenth of its time.
 PART_OF_CELL = {
-    "preprocess": "preprocess", "first_stage": "first stage", "anchor_head": "RPN", "rpn_loss": "RPN", "sample_anchors": "RPN",
+    "preprocess": "preprocess", "features_and_rpn": "first stage", "anchor_head": "RPN", "rpn_loss": "RPN",
+    "sample_anchors": "RPN",
     "propose": "proposals", "roi_align": "RoIAlign", "features": "RoIAlign", "box_head": "heads", "roi_loss": "heads",
     "sample_rois": "heads", "optimizer": "optimizer"}
 PARTS = ("preprocess", "first stage", "RPN", "proposals", "RoIAlign", "heads", "backward", "optimizer", "other", "all_reduce")
@@ -46,7 +47,7 @@ def seconds_by_part(path):
 
 
 def part_of(operator):
-    """Return the part of an operator, named like Default/forward-TrainingForward/first_stage-KernelFirstStage/.../Custom-op0.
+    """Return the part of an operator, named like Default/forward-TrainingForward/roi_align-RoIAlign/.../Custom-op0.
 
     Operators outside of cells, such as the sums of the overflow check (Expand/_SumExt/ReduceSum-op0), belong to "other".
     """

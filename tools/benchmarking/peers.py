@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from src.config import with_settings
-from src.deploy import onnx_file
-from src.deploy.agreement import agreement
 from src.detector import build_detector
 from src.errors import UserError
+from src.export import onnx_file
+from src.export.agreement import agreement
 from src.models.faster_rcnn import InferenceForward
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def compare(names, network, cfg, predictor, batches, rounds, environment):
 
     Returns:
             Dict with threads; mix, from cfg; seconds of this program; peers, a dict by name of dicts with agreement (fields of
-            `src.deploy.agreement.Agreement`), version, dtype, seconds, and ratio: this program's seconds divided by the peer's.
+            `src.export.agreement.Agreement`), version, dtype, seconds, and ratio: this program's seconds divided by the peer's.
 
     Raises:
             UserError: a peer cannot run the network, or its outputs disagree.

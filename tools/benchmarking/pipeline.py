@@ -22,7 +22,7 @@ ROUNDS = 5
 
 
 def measure_pipeline(cfg):
-    """Generate a data set and read it in both ways in turn. Both run without OpenCV's threads, see src.environment.
+    """Generate a data set and read it in both ways in turn. Both run without OpenCV's threads, see src.run.environment.
 
     Returns:
         Images per second of `TrainLoader`, and of decoding and resizing alone in this process: medians over ROUNDS.

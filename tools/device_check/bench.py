@@ -9,8 +9,8 @@ from mindspore import Tensor, nn
 from src.config import Config
 from src.config.load import load_config
 from src.detector import build_detector
-from src.distributed import ROOT
 from src.models.faster_rcnn import InferenceForward, TrainingForward
+from src.run.distributed import ROOT
 
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 NUM_CLASSES = 3

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from src.distributed import ROOT
+from src.run.distributed import ROOT
 
 LAST_LINES = 60
 PAUSE = 0.1        # seconds between two looks at a child

@@ -15,7 +15,7 @@ import numpy as np
 
 from src.config import with_settings
 from src.config.load import load_config
-from src.distributed import ROOT, Group
+from src.run.distributed import ROOT, Group
 from tools.device_check.child import last_lines, run_child
 from tools.device_check.outcome import DIFFERS, FAILED, OK, SKIPPED, Outcome
 
@@ -64,7 +64,7 @@ def check_exchange(device_target: str, group: Group) -> Outcome | None:
     from mindspore import Tensor
 
     from src.detector import build_detector
-    from src.device import norm_layer, set_up_device
+    from src.run.device import norm_layer, set_up_device
     from src.train.all_reduce import broadcast_parameters
     from src.train.step import TrainStep
     from tools.benchmarking.inputs import noise_batch

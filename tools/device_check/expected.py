@@ -67,7 +67,7 @@ def compute_expected() -> dict[str, dict[str, np.ndarray]]:
 
 
 if __name__ == "__main__":
-    from src.environment import set_environment
+    from src.run.environment import set_environment
     set_environment()
     write_expected(compute_expected())
     sys.exit(0)

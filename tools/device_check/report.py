@@ -1,7 +1,7 @@
 """The report of tools/check_device.py: one Markdown file, to be put into an issue as it is."""
 from __future__ import annotations
 
-from src.files import whole_file
+from src.run.files import atomic_write
 from tools.device_check.outcome import DIFFERS, FAILED, OK, SKIPPED, Outcome
 
 WHERE_TO_POST = ("Please put this whole file into an issue of the project, with a title such as \"Device check: Ascend 910B3, "
@@ -35,7 +35,7 @@ def write_report(path: str, device_target: str, tables: dict[str, list[tuple[str
         lines += ["", f"## {heading}", ""]
         for name, value in rows:
             lines += [f"{name}:", *_block(value)] if "\n" in value else [f"- {name}: `{value}`"]
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("\n".join([*lines, "", WHERE_TO_POST, ""]))
 
 

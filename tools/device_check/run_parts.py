@@ -9,7 +9,7 @@ import json
 import sys
 import traceback
 
-from src.environment import set_environment
+from src.run.environment import set_environment
 from tools.device_check.network import DEVICE
 from tools.device_check.outcome import DIFFERS, FAILED, OK, Outcome
 
@@ -22,8 +22,8 @@ class Benches:
     """
 
     def __init__(self, device_target: str):
-        from src.device import set_up_device
-        from src.distributed import SingleProcess
+        from src.run.device import set_up_device
+        from src.run.distributed import SingleProcess
         from tools.device_check.bench import configuration
 
         self.device_target, self._built = device_target, {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.distributed import ROOT
+from src.run.distributed import ROOT
 from tools.device_check.child import Ending, run_child
 from tools.device_check.expected import largest_error
 from tools.device_check.outcome import DIFFERS, FAILED, OK, SKIPPED, Outcome

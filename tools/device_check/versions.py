@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from src.distributed import ROOT
+from src.run.distributed import ROOT
 
 PACKAGES = ("mindspore", "numpy", "mindcv", "opencv-python-headless", "mpi4py", "hccl", "te")
 VARIABLES = ("ASCEND_", "HCCL_", "MS_", "GLOG_", "ONEDNN_", "OMP_", "OMPI_COMM_WORLD_", "CUDA_", "NCCL_", "RANK", "DEVICE_ID",

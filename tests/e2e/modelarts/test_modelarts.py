@@ -1,4 +1,4 @@
-"""src/modelarts.py with a fake moxing that copies folders: with one process, with two, and called directly."""
+"""src/run/modelarts.py with a fake moxing that copies folders: with one process, with two, and called directly."""
 import json
 import os
 import shutil
@@ -10,9 +10,9 @@ import yaml
 
 from src.dataset.drawing import CLASSES
 from src.dataset.shapes import ensure_shapes
-from src.distributed import SingleProcess
 from src.errors import UserError
-from src.modelarts import Uploads
+from src.run.distributed import SingleProcess
+from src.run.modelarts import Uploads
 from tests.helpers.launching import MPIRUN
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.ranks import run_ranks

@@ -84,7 +84,7 @@ def test_ranks_that_disagree(config, workspace):
 
 
 def test_a_single_process_imports_no_mpi():
-    program = ("import sys\nimport train\nfrom src.launch import run\n"
+    program = ("import sys\nimport train\nfrom src.run.launch import run\n"
                "run(lambda _, group, __: print(group.size, 'mpi4py' in sys.modules), lambda: None)")
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "1 False", done.stderr

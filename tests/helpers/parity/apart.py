@@ -12,10 +12,10 @@ def apart(function, *arguments):
 def _set_up():
     """Set up graph mode like the scripts. If freed memory is not kept, a fifth of the CPU time is spent on new memory
     pages."""
-    from src.environment import set_environment
+    from src.run.environment import set_environment
     set_environment()  # before MindSpore is imported
     from src.config import Config, with_settings
-    from src.device import set_up_device
-    from src.distributed import SingleProcess
+    from src.run.device import set_up_device
+    from src.run.distributed import SingleProcess
 
     set_up_device(with_settings(Config(), {"device_target": "CPU"}), SingleProcess())

@@ -5,8 +5,8 @@ from mindspore import Tensor
 from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
 from src.cpu_kernels.replace import use_kernels
-from src.distributed import SingleProcess
 from src.models.faster_rcnn import TrainingForward
+from src.run.distributed import SingleProcess
 from src.train.all_reduce import AllReduce
 from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities

@@ -11,7 +11,7 @@ import pytest
 from src.config.command_line import parse_train_args
 from src.dataset.shapes import ensure_shapes
 from src.detector import build_detector
-from src.run_folder import lock_folder
+from src.run.run_folder import lock_folder
 from tests.helpers.scripts import run_script
 from tests.helpers.sentences import QUICK_START, ROOT, SCRIPTS, assert_says, sentence_of
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from src.dataset.image import MAX_FILE_BYTES, UnreadableImageError, read_image
-from src.environment import MAX_IMAGE_PIXELS
+from src.run.environment import MAX_IMAGE_PIXELS
 from tests.helpers.sentences import assert_says
 
 SIDE = 12_000  # SIDE * SIDE is just above the limit

@@ -16,9 +16,9 @@ from src.config import load_config
 from src.dataset.annotations import load_coco
 from src.dataset.loader import EvalLoader, TrainLoader
 from src.dataset.splits import open_training_set, open_validation_set
-from src.distributed import SingleProcess
 from src.evaluation.coco import result_rows, score
-from src.launch import run, set_up_logging
+from src.run.distributed import SingleProcess
+from src.run.launch import run, set_up_logging
 from tests.helpers.fuzz_profile import fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from src.config import config_to_dict, load_config
 from src.config.command_line import parse_train_args
 from src.config.compose import read_layers
-from src.launch import run
+from src.run.launch import run
 from tests.helpers.fuzz_profile import TEXTS, VALUES, fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
 

@@ -17,9 +17,9 @@ from src.config.command_line import parse_infer_args
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.image_paths import drawing_names, find_images
 from src.detector import class_names
-from src.environment import MAX_IMAGE_PIXELS
 from src.errors import UserError
-from src.launch import run
+from src.run.environment import MAX_IMAGE_PIXELS
+from src.run.launch import run
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from src.dataset.image import read_image
 from src.dataset.loader import EvalLoader
 from src.dataset.splits import open_validation_set
 from src.detector import Predictor, load_detector
-from src.distributed import SingleProcess
 from src.evaluation.evaluate import evaluate
 from src.models.faster_rcnn import InferenceForward
+from src.run.distributed import SingleProcess
 from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
 from tests.helpers.parity.comparison import relative_error, share_of_equal_detections, twins
 from tests.helpers.paths import ROOT

@@ -3,9 +3,9 @@ import pytest
 
 from src.config import Config, with_settings
 from src.config.checks import MAX_NMS_BOXES, check_device_limits
-from src.device import set_up_device
-from src.distributed import SingleProcess
 from src.errors import UserError
+from src.run.device import set_up_device
+from src.run.distributed import SingleProcess
 
 
 def config(device, **settings):

@@ -175,7 +175,7 @@ def cold(*words, **options):
 def test_a_user_without_home():
     """User 54321 is not in /etc/passwd. The program runs in a folder that this user can write to."""
     program = ("import logging, os; logging.basicConfig(); del os.environ['HOME']; os.environ.pop('XDG_CACHE_HOME', 0); "
-               "from src.cpu_kernels.library import library; from src.environment import set_environment; "
+               "from src.cpu_kernels.library import library; from src.run.environment import set_environment; "
                "os.setuid(54321); set_environment(); print(library())")
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, 54321, -1)

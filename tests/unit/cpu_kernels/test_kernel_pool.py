@@ -5,7 +5,7 @@ import pytest
 from mindspore import Tensor, nn, ops
 
 from src.cpu_kernels.operators import PATCH, KernelRoIAlign, KernelRoIAlignPair, KernelTrainingFeatures
-from src.models.faster_rcnn import TrainingFeatures
+from src.models.faster_rcnn import RoIAndAnchorFeatures
 from src.models.patches import ExtractPatches
 from src.models.roi_align import MultiScaleRoIAlign, RoIAlign
 from tests.helpers.kernel_calls import assert_close, with_gradients
@@ -140,7 +140,7 @@ def test_patches_and_their_gradient(kernels, channels, batch):
     cells = np.stack([cells, cells[::-1]][:batch])
     level, y, x = (np.ascontiguousarray(cells[..., i]) for i in range(3))
     dout = rng.normal(size=(batch, channels, 3, 3 * level.shape[1])).astype(np.float32)
-    features = TrainingFeatures(MultiScaleRoIAlign((4,), 1, 1, True))
+    features = RoIAndAnchorFeatures(MultiScaleRoIAlign((4,), 1, 1, True))
     padded = [np.pad(feature, ((0, 0), (0, 0), (1, 1), (1, 1))) for feature in levels]
     expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
     (plain, plain_gradients), (found, gradients) = (
@@ -159,7 +159,7 @@ def test_patches_and_their_gradient(kernels, channels, batch):
 
 
 class Joined(nn.Cell):
-    """The two outputs of TrainingFeatures, concatenated to one row."""
+    """The two outputs of RoIAndAnchorFeatures, concatenated to one row."""
 
     def __init__(self, cell):
         super().__init__()
@@ -176,7 +176,7 @@ def test_training_features_and_their_gradient(kernels):
     levels = [rng.normal(size=(2, 5, *size)).astype(np.float32) for size in ((16, 24), (8, 12), (4, 6))]
     corners = np.sort(rng.uniform(-5, 100, (2, 9, 2, 2)), axis=2).reshape(2, 9, 4).astype(np.float32)
     level, y, x = rng.integers(0, 3, (2, 7)), rng.integers(0, 4, (2, 7)), rng.integers(0, 6, (2, 7))
-    plain = TrainingFeatures(MultiScaleRoIAlign((4, 8), 3, 2, True))
+    plain = RoIAndAnchorFeatures(MultiScaleRoIAlign((4, 8), 3, 2, True))
     dout = rng.normal(size=2 * 9 * 5 * 9 + 2 * 5 * 3 * 21).astype(np.float32)
     (expected, expected_gradients), (found, gradients) = (
         with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x)), channels_last=cell is not plain), dout,

@@ -9,8 +9,8 @@ import pytest
 
 from src.dataset.library_augmentation import transform_with_albumentations
 from src.dataset.sample import Sample
-from src.environment import DEFAULTS
 from src.errors import UserError
+from src.run.environment import DEFAULTS
 from tests.helpers.drawn_boxes import check_extents, draw_sample
 from tests.helpers.paths import ROOT
 
@@ -97,7 +97,7 @@ def test_the_library_asks_no_network_and_leaves_opencv_its_one_thread():
 import sys
 sys.path.insert(0, "")
 sys.addaudithook(lambda event, args: print(event) if event.startswith(("socket.", "urllib.")) else None)
-from src.environment import set_environment
+from src.run.environment import set_environment
 set_environment()
 import albumentations, cv2
 print("threads", cv2.getNumThreads())

@@ -10,9 +10,9 @@ import pytest
 from src.dataset.annotations import load_coco
 from src.dataset.loader import EvalLoader, TrainLoader
 from src.dataset.splits import open_training_set, open_validation_set, training_records
-from src.distributed import SingleProcess
 from src.errors import UserError
 from src.evaluation.coco import KEYS, score
+from src.run.distributed import SingleProcess
 
 CAT_AND_DOG = {5: "cat", 2: "dog"}    # labels follow ascending ids: dog, cat
 BIRD_AND_CAT = {7: "bird", 9: "cat"}

@@ -12,10 +12,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from src.dataset.loader import Batch
-from src.distributed import SingleProcess
 from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.evaluation.evaluate import evaluate, write_results
+from src.run.distributed import SingleProcess
 
 CATEGORY_IDS = [2, 5, 40]
 CANVAS = (96, 128)

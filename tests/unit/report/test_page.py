@@ -70,7 +70,7 @@ def test_a_page_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeypa
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr("src.files.os.fsync", full)
+    monkeypatch.setattr("src.run.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         page(tmp_path, title="other")
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["page.html"]

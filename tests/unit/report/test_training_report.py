@@ -10,7 +10,7 @@ from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.report import training_report
 from src.report.training_report import MIN_SECONDS
-from src.signals import Stopped
+from src.run.signals import Stopped
 from src.train.metrics import Metrics
 from src.train.saver import TrainState
 from src.visualization.curves import MAX_POINTS

@@ -14,10 +14,10 @@ import pytest
 from src.checkpoint import Checkpoint
 from src.config.command_line import parse_train_args
 from src.dataset.shapes import ensure_shapes
-from src.distributed import SingleProcess
-from src.environment import DEFAULTS
 from src.errors import UserError
 from src.models.parameter_names import CLASSES
+from src.run.distributed import SingleProcess
+from src.run.environment import DEFAULTS
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 from tools import benchmark
 from tools.benchmarking.breakdown import PARTS, seconds_by_part
@@ -66,7 +66,7 @@ def test_onnx_is_needed_as_well(monkeypatch):
 def test_peers_run_in_the_environment_of_the_user():
     """MindSpore's environment must not be used: OpenVINO's oneDNN would obey ONEDNN_MAX_CPU_ISA."""
     environment = {name: value for name, value in os.environ.items() if name not in DEFAULTS}
-    code = ("from tools import benchmark; from src.environment import set_environment; set_environment(); import os; "
+    code = ("from tools import benchmark; from src.run.environment import set_environment; set_environment(); import os; "
             "print(benchmark.ENVIRONMENT['OWN'], set(os.environ) - set(benchmark.ENVIRONMENT))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**environment, "OWN": "1", "GLOG_v": "2"},
                           capture_output=True, text=True, check=True)
@@ -76,13 +76,14 @@ def test_peers_run_in_the_environment_of_the_user():
 
 def test_operators_are_summed_by_part(tmp_path):
     forward = "Default/forward-TrainingForward"
-    kernels = f"{forward}/first_stage-KernelFirstStage/network-KernelNetwork"
+    kernels = f"{forward}/features_and_rpn-KernelFeaturesAndRPN/network-KernelNetwork"
     operators = [
         (1, f"{forward}/preprocess-Preprocess/Div-op0", "preprocess"),
-        (2, f"{forward}/first_stage-FirstStage/network-FasterRCNN/fpn-FPN/lateral-CellList/0-Conv2d/Conv2D-op0", "first stage"),
+        (2, f"{forward}/features_and_rpn-FeaturesAndRPN/network-FasterRCNN/fpn-FPN/lateral-CellList/0-Conv2d/Conv2D-op0",
+         "first stage"),
         (3, f"{kernels}/Custom-op0", "first stage"),
         (4, f"{kernels}/run-_Run/Custom-op0", "backward"),
-        (5, f"{forward}/anchor_head-AnchorHead/outputs-PatchOutputs/objectness-Conv2d/Conv2D-op0", "RPN"),
+        (5, f"{forward}/anchor_head-AnchorHead/outputs-RPNPatchHead/objectness-Conv2d/Conv2D-op0", "RPN"),
         (6, f"{forward}/rpn_loss-RPNLoss/Mul-op0", "RPN"),
         (7, f"{forward}/sample_anchors-AnchorSampler/match-KernelMatcher/Custom-op0", "RPN"),
         (8, f"{forward}/propose-ProposalGenerator/NMSWithMask-op0", "proposals"),

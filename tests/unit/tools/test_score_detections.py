@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from src.launch import run
+from src.run.launch import run
 from tools import score_detections
 
 COCO = {"images": [{"id": 7, "file_name": "a.jpg", "height": 100, "width": 100},

@@ -15,7 +15,7 @@ from mindspore import Tensor, nn
 from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
 from src.checkpoint_file import is_intact
 from src.errors import UserError
-from src.signals import Stopped
+from src.run.signals import Stopped
 from src.train.loop import stop_if_asked
 from src.train.resume import find_checkpoint, restore, seed_of
 from src.train.saver import Saver, TrainState

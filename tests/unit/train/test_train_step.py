@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
-from src.distributed import SingleProcess
+from src.run.distributed import SingleProcess
 from src.train.all_reduce import AllReduce
 from src.train.overflow import OverflowCheck
 from src.train.statistics import moving_statistics

@@ -92,7 +92,7 @@ def test_a_image_that_cannot_be_written_leaves_the_earlier_one(tmp_path, monkeyp
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr("src.files.os.fsync", full)
+    monkeypatch.setattr("src.run.files.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         draw_errors(str(path), breakdown(4))
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["a.png"]

@@ -1,4 +1,4 @@
-"""The functions of moxing.file that src/modelarts.py uses. Every call adds a line to calls.txt: process, name, arguments."""
+"""The functions of moxing.file that src/run/modelarts.py uses. Every call adds a line to calls.txt: process, name, arguments."""
 import os
 import shutil
 

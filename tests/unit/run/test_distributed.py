@@ -5,9 +5,9 @@ import os
 import pytest
 from mindspore import communication
 
-from src.distributed import MsrunGroup, SingleProcess, join_processes
-from src.environment import set_environment
 from src.errors import UserError
+from src.run.distributed import MsrunGroup, SingleProcess, join_processes
+from src.run.environment import set_environment
 
 LAUNCHERS = ("MS_ROLE", "MS_NODE_ID", "MS_WORKER_NUM", "MS_SCHED_HOST", "MS_SCHED_PORT", "MS_NODE_TIMEOUT", "DEVICE_ID",
              "ASCEND_DEVICE_ID", "RANK_TABLE_FILE", "RANK_ID", "RANK_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")

@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 from src.config import with_settings
-from src.distributed import Group, first_on_machine
 from src.errors import UserError
-from src.files import make_folder
+from src.run.distributed import Group, local_rank_zero_first
+from src.run.files import make_folder
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -34,7 +34,7 @@ def download_dataset(cfg, group: Group):
         raise UserError("enable_modelarts needs train_url, where the outputs go: they would be lost with the machine.")
     if not cfg.data_url:
         return cfg
-    with first_on_machine(group):
+    with local_rank_zero_first(group):
         if group.local_rank == 0:
             _copy(storage.copy_parallel, cfg.data_url, make_folder(cfg.data_dir))
     return with_settings(cfg, {"data.dataset_dir": cfg.data_dir})

@@ -1,4 +1,4 @@
-"""src/progress_bar.py and src/log.py on a terminal, on a terminal without columns (mpirun), and in a pipe."""
+"""src/run/progress.py and src/log.py on a terminal, on a terminal without columns (mpirun), and in a pipe."""
 import fcntl
 import os
 import pty
@@ -14,8 +14,8 @@ from tests.helpers.paths import ROOT
 
 PROGRAM = """
 import sys, time
-from src.launch import set_up_logging
-from src.progress_bar import progress_bar
+from src.run.launch import set_up_logging
+from src.run.progress import progress_bar
 rank = int(sys.argv[1])
 logger = set_up_logging(rank)
 with progress_bar("training", "step", 40, rank, initial=10) as bar:

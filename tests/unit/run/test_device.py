@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import mindspore as ms
 import pytest
 
-from src import device
 from src.config import Config, with_settings
-from src.device import find_device, load_error, set_up_device
-from src.distributed import SingleProcess, join_processes
 from src.errors import UserError
+from src.run import device
+from src.run.device import find_device, load_error, set_up_device
+from src.run.distributed import SingleProcess, join_processes
 
 # MindSpore 2.10 raises this error on a machine without CANN.
 NO_ASCEND = """Unsupported device target Ascend. This process only supports one of the ['CPU']. Please check whether the Ascend \

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from src.dataset.resize import Scaling
-from src.deploy.onnx_graph import Graph
+from src.export.onnx_graph import Graph
 
 # OpenCV's coefficients have 11 bits. It drops 4 bits between the passes over columns and rows, then 16 and 2 bits at the end.
 UNIT, FIRST_SHIFT, SECOND_SHIFT, LAST_SHIFT = 1 << 11, 1 << 4, 1 << 16, 1 << 2

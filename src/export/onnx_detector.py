@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from src.deploy.onnx_backbone import pyramid, rpn_outputs
-from src.deploy.onnx_graph import Graph
+from src.export.onnx_backbone import pyramid, rpn_outputs
+from src.export.onnx_graph import Graph
 from src.models.boxes import MAX_SIZE_DELTA, MIN_SIDE
 from src.models.faster_rcnn import InferenceForward
 from src.models.proposals import REJECTED

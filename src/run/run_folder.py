@@ -9,10 +9,10 @@ import socket
 from typing import IO
 
 from src.checkpoint import read_checkpoint
-from src.distributed import Group
 from src.errors import UserError
-from src.files import lock_file, make_folder, remove_partial
-from src.modelarts import AUTO, Uploads, download_outputs
+from src.run.distributed import Group
+from src.run.files import lock_file, make_folder, remove_partial
+from src.run.modelarts import AUTO, Uploads, download_outputs
 
 logger = logging.getLogger("faster_rcnn")
 

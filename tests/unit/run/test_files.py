@@ -1,10 +1,10 @@
-"""src/files.py: the folder of an output file is created, or one sentence says why not."""
+"""src/run/files.py: the folder of an output file is created, or one sentence says why not."""
 import os
 
 import pytest
 
 from src.errors import UserError
-from src.files import prepare_output
+from src.run.files import prepare_output
 
 
 def test_missing_folders_are_made(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from detector import Detector
 from src.dataset import image_paths
 from src.dataset.image import UnreadableImageError
 from src.dataset.image import read_image as read_image_here
-from src.deploy.onnx_graph import Graph
+from src.export.onnx_graph import Graph
 from src.visualization.boxes import draw_boxes
 from src.visualization.colours import COUNT, colour_of
 from src.visualization.text import plain_text

@@ -25,7 +25,7 @@ from src.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEY_BYTES = 32  # length of the secret with which msrun's processes authenticate each other
 
 
@@ -277,7 +277,7 @@ Group = Union[SingleProcess, MpiGroup, MsrunGroup]
 
 
 @contextlib.contextmanager
-def first_on_machine(group: Group) -> Iterator[None]:
+def local_rank_zero_first(group: Group) -> Iterator[None]:
     """A context whose block one process per machine completes before the machine's other processes enter it."""
     if group.local_rank > 0:
         group.barrier()

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 import mindspore as ms
 
 from src.cpu_kernels.library import library
-from src.distributed import program_digest
 from src.errors import UserError
-from src.files import make_folder, verified_files
+from src.run.distributed import program_digest
+from src.run.files import make_folder, verified_files
 
 # Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((

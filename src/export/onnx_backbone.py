@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 from mindspore import nn
 
-from src.deploy.onnx_graph import Graph
 from src.errors import UserError
+from src.export.onnx_graph import Graph
 from src.models.fpn import BilinearUpsample
 from src.models.residual import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlock
 

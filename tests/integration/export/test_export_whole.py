@@ -10,10 +10,10 @@ import export
 from src.config import with_settings
 from src.config.command_line import parse_export_args
 from src.dataset.drawing import draw_scene
-from src.deploy import whole_file
-from src.deploy.whole_file import DetectionAgreement, FileDetector, compare, of_several_sizes
 from src.detector import Predictor
 from src.errors import UserError
+from src.export import atomic_write
+from src.export.end_to_end import DetectionAgreement, FileDetector, compare, of_several_sizes
 from tests.helpers.small_detector import OLDER_RECIPE
 from tests.helpers.tiny_networks import tiny_config, tiny_network
 
@@ -38,7 +38,7 @@ def built(path, cfg):
     """The detector of the file and the predictor of a tiny network, in PyNative mode."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = tiny_network(cfg)
-    whole_file.write(str(path), network, cfg, ["cat", "dög", "猫"])
+    atomic_write.write(str(path), network, cfg, ["cat", "dög", "猫"])
     return FileDetector(str(path), cfg.batch_size), Predictor(network, cfg)
 
 
@@ -105,9 +105,9 @@ def test_what_travels_with_the_file(tmp_path):
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(found["names"]) == ["cat", "dög", "猫"] and json.loads(found["canvases"]) == [[64, 64]]
     assert found["version"].count(".") == 2 and len(found["config"]) == 64
-    assert whole_file.metadata(with_settings(cfg, {"save_dir": "x", "epochs": 3}), [])["config"] == found["config"]
+    assert atomic_write.metadata(with_settings(cfg, {"save_dir": "x", "epochs": 3}), [])["config"] == found["config"]
     for key, value in (("infer.nms_threshold", 0.6), ("data.target_size", [64, 96]), ("rpn_head.test_proposal.min_size", 9)):
-        assert whole_file.metadata(with_settings(cfg, {key: value}), [])["config"] != found["config"]
+        assert atomic_write.metadata(with_settings(cfg, {key: value}), [])["config"] != found["config"]
     one, two = ((tmp_path / name).stat().st_size for name in ("one.onnx", "two.onnx"))
     assert one < two < 1.01 * one
 
@@ -124,7 +124,7 @@ def test_another_network_is_no_agreement(tmp_path):
     changed = compare(detect, predictor, batches)
     assert changed.alone > 0.5 * changed.found
     with pytest.raises(UserError, match="b.onnx is not written, as it would not find what the network does: .* but 99% must"):
-        whole_file.require("b.onnx", changed)
+        atomic_write.require("b.onnx", changed)
 
 
 def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
@@ -132,8 +132,8 @@ def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
     cfg = one_image(output=str(tmp_path / "a.onnx"), infer__conf_threshold=0.99)
     (tmp_path / "a.onnx").write_bytes(b"earlier")
     [image] = images([(80, 100)])
-    monkeypatch.setattr(whole_file.compare, "__defaults__", (whole_file.Tolerance(2, 1e-3, 0.99),))
-    monkeypatch.setattr(whole_file, "CORNER_TOLERANCE", -1)
+    monkeypatch.setattr(atomic_write.compare, "__defaults__", (atomic_write.Tolerance(2, 1e-3, 0.99),))
+    monkeypatch.setattr(atomic_write, "CORNER_TOLERANCE", -1)
     with pytest.raises(UserError, match="a.onnx is not written"):
         export.export_whole(cfg, tiny_network(cfg), ["a", "b", "c"], [image])
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] and (tmp_path / "a.onnx").read_bytes() == b"earlier"
@@ -145,16 +145,16 @@ def test_int8_is_nearly_the_same_detector(tmp_path):
     detect, predictor = built(path, cfg)
     size, batches = path.stat().st_size, [image[None] for image in images([(64, 64)] * 6)]
     kept = detect.session.get_modelmeta().custom_metadata_map
-    whole_file.quantize(str(path), batches)
+    atomic_write.quantize(str(path), batches)
     rounded = FileDetector(str(path), 1)
     assert path.stat().st_size < 0.4 * size
     assert rounded.session.get_modelmeta().custom_metadata_map.items() >= kept.items()
     kinds = {node.op_type for node in onnx.load(str(path)).graph.node}
     assert kinds >= {"QuantizeLinear", "DequantizeLinear"}
-    result = compare(rounded, predictor, batches, whole_file.ROUGH)
+    result = compare(rounded, predictor, batches, atomic_write.ROUGH)
     assert result.found > 20 and result.alone <= 0.1 * result.found and result.score_difference > 1e-3
     with pytest.raises(UserError, match="IoU above 0.99, score within 0.001"):
-        whole_file.require(str(path), compare(rounded, predictor, batches))
+        atomic_write.require(str(path), compare(rounded, predictor, batches))
 
 
 @pytest.mark.parametrize("flags", [

@@ -5,10 +5,10 @@ import numpy as np
 import onnx
 
 from src.dataset.resize import scaling_of
-from src.deploy.onnx_detector import network_outputs, outputs_of_image
-from src.deploy.onnx_graph import Graph
-from src.deploy.onnx_resize import fitted_sizes, largest, on_canvas
 from src.evaluation.detections import MIN_SIDE
+from src.export.onnx_detector import network_outputs, outputs_of_image
+from src.export.onnx_graph import Graph
+from src.export.onnx_resize import fitted_sizes, largest, on_canvas
 from src.models.faster_rcnn import InferenceForward
 
 SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"  # optional inputs

@@ -9,7 +9,7 @@ import os
 import numpy as np
 
 from src.errors import UserError
-from src.files import whole_file
+from src.run.files import atomic_write
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -74,7 +74,7 @@ def _drop_lines_after(path, key, last):
     damaged = lines.count(None)
     if damaged:
         logger.warning("%s: %d lines that cannot be read are left out", path, damaged)
-    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.writelines(text for text, line in zip(texts, lines) if line and line[key] <= last)
 
 

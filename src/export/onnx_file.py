@@ -35,7 +35,7 @@ def write(path: str, forward: nn.Cell, image: np.ndarray, valid_size: np.ndarray
         image: (B, H, W, 3) uint8.
         valid_size: (B, 2) float32.
     """
-    from src.deploy.onnx_detector import detector_model  # imported here because it needs the package onnx
+    from src.export.onnx_detector import detector_model  # imported here because it needs the package onnx
     model = detector_model(forward, len(valid_size), *image.shape[1:3])
     with open(path, "wb") as file:
         file.write(model.SerializeToString())

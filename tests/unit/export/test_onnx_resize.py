@@ -5,8 +5,8 @@ import onnxruntime
 import pytest
 
 from src.dataset.resize import Scaling, choose_canvas, fitted_size
-from src.deploy.onnx_graph import Graph
-from src.deploy.onnx_resize import fitted_sizes, largest, on_canvas
+from src.export.onnx_graph import Graph
+from src.export.onnx_resize import fitted_sizes, largest, on_canvas
 
 
 def session(graph, inputs, outputs):

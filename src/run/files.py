@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 
 from src.errors import UserError
-from src.signals import StopSignals
+from src.run.signals import StopSignals
 
 PARTIAL = ".partial_"  # prefix of the names of unfinished files
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def atomic_write(path):
     """Yield a temporary path for writing the file `path`; after the block, the file is flushed to disk and renamed to `path`.
 
     Until then, an existing file `path` remains unchanged. If the block fails, the temporary file is removed.

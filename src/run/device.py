@@ -16,8 +16,8 @@ from mindspore.device_context import ascend, gpu
 from src.config import Config, with_settings
 from src.config.checks import check_device_limits
 from src.cpu_kernels.library import has_bf16_products, library
-from src.distributed import Group
 from src.errors import UserError
+from src.run.distributed import Group
 
 logger = logging.getLogger("faster_rcnn")
 

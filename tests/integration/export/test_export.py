@@ -11,11 +11,11 @@ import export
 from src.checkpoint import write_checkpoint
 from src.config.command_line import parse_export_args
 from src.dataset.drawing import draw_scene
-from src.deploy import mindir, onnx_file
-from src.deploy.agreement import agreement, require_agreement
-from src.deploy.sample_inputs import batches_of, sample_images
 from src.detector import Predictor
 from src.errors import UserError
+from src.export import mindir, onnx_file
+from src.export.agreement import agreement, require_agreement
+from src.export.sample_inputs import batches_of, sample_images
 from src.models.faster_rcnn import InferenceForward
 from src.models.precision import to_mixed_precision
 from tests.helpers.paths import ROOT

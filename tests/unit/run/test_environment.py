@@ -1,4 +1,4 @@
-"""src/environment.py, in a new process."""
+"""src/run/environment.py, in a new process."""
 import os
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tests.helpers.paths import ROOT
 # All modules are imported first, because another user may not be able to read Python's files.
 HOME = """
 import os, pwd
-from src.environment import set_environment
+from src.run.environment import set_environment
 os.setuid(54321)  # not in the list of users
 set_environment()
 print(os.path.expanduser("~"))

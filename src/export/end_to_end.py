@@ -61,8 +61,8 @@ class DetectionAgreement(NamedTuple):
 
 
 def write(path: str, network: FasterRCNN, cfg, names: list[str]) -> None:
-    """Write a network of plain operators to a file, see `src.deploy.onnx_whole.whole_model`."""
-    from src.deploy.onnx_whole import whole_model  # imported here because it needs the package onnx
+    """Write a network of plain operators to a file, see `src.export.onnx_whole.whole_model`."""
+    from src.export.onnx_whole import whole_model  # imported here because it needs the package onnx
     forwards = {canvas: InferenceForward(network, cfg, canvas).set_train(False) for canvas in cfg.data.canvases}
     model = whole_model(forwards, cfg, metadata(cfg, names))
     Path(path).write_bytes(model.SerializeToString())

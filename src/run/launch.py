@@ -12,11 +12,11 @@ from typing import Any, Callable
 
 from tqdm import tqdm
 
-from src.distributed import Group, SingleProcess, join_processes
-from src.environment import set_environment
 from src.errors import UserError, one_line
-from src.progress_bar import is_terminal
-from src.signals import Stopped, StopSignals
+from src.run.distributed import Group, SingleProcess, join_processes
+from src.run.environment import set_environment
+from src.run.progress import is_terminal
+from src.run.signals import Stopped, StopSignals
 
 
 def launch(main: Callable, parse_args: Callable[[], Any]) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.errors import UserError
-from src.files import apply_umask
+from src.run.files import apply_umask
 
 # File names that MindSpore accepts.
 NAME = re.compile(r"[0-9a-zA-Z@_\-.:/\\]+")

@@ -1,0 +1,1 @@
+"""Process and run management: start, signals, processes, devices, output files, ModelArts."""
