@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <vector>
 
-#include "bf16.h"
 #include "crew.h"
 
 namespace layers {

@@ -28,7 +28,7 @@ int64_t output_size(const Layer& layer, int64_t side, int64_t kernel, int64_t be
 
 }  // namespace
 
-Program::Program(const int32_t* data, const int32_t* sizes) {
+KernelGraph::KernelGraph(const int32_t* data, const int32_t* sizes) {
   const auto take = [&](auto& list) {
     typedef typename std::decay<decltype(list[0])>::type Row;
     list.resize(*data++);
@@ -62,18 +62,18 @@ Program::Program(const int32_t* data, const int32_t* sizes) {
   }
 }
 
-bool Program::is_product(const Step& step) const {
+bool KernelGraph::is_product(const Step& step) const {
   const Step& source = steps[step.source];
   return step.kernel_h * step.kernel_w == 1 && step.stride == 1 && step.groups == 1 && step.h == source.h && step.w == source.w;
 }
 
-onednn::ConvolutionShape Program::shape(const Step& step) const {
+onednn::ConvolutionShape KernelGraph::shape(const Step& step) const {
   const Step& source = steps[step.source];
   return {step.b, source.c, source.h, source.w, step.c, step.kernel_h, step.kernel_w, step.h, step.w, step.stride, step.pad_top,
           step.pad_left, step.dilation, step.groups};
 }
 
-bool Program::is_winograd(const Step& step) const { return type == kF32 && winograd::pays(shape(step)); }
+bool KernelGraph::is_winograd(const Step& step) const { return type == kF32 && winograd::pays(shape(step)); }
 
 Parameters::Parameters(const Weight& w, int64_t channels, void** parameters, float eps)
     : weight(floats(parameters[w.parameters[0]])) {
@@ -169,87 +169,87 @@ namespace {
 template <class T>
 class Forward {
  public:
-  Forward(Crew& crew, const Program& program, const Constants* constants, void** inputs, void** parameters, void** outputs)
-      : crew_(crew), program_(program), constants_(constants), inputs_(inputs), parameters_(parameters),
-        statistics_(outputs - program.statistics), new_statistics_(outputs + program.outputs.size()),
-        values_(program.steps.size()) {
-    for (size_t i = 0; i < program.outputs.size(); ++i) {
-      const Output& output = program.outputs[i];
+  Forward(Crew& crew, const KernelGraph& graph, const Constants* constants, void** inputs, void** parameters, void** outputs)
+      : crew_(crew), graph_(graph), constants_(constants), inputs_(inputs), parameters_(parameters),
+        statistics_(outputs - graph.statistics), new_statistics_(outputs + graph.outputs.size()),
+        values_(graph.steps.size()) {
+    for (size_t i = 0; i < graph.outputs.size(); ++i) {
+      const Output& output = graph.outputs[i];
       if (is_plain(output)) values_[output.value] = borrow(outputs[i]);
     }
-    for (size_t i = 0; i < program.saved.size(); ++i) {
-      values_[program.saved[i]] = borrow(new_statistics_[program.statistics + i]);
+    for (size_t i = 0; i < graph.saved.size(); ++i) {
+      values_[graph.saved[i]] = borrow(new_statistics_[graph.statistics + i]);
     }
   }
 
   void run(void** outputs) {
     std::vector<int> last(values_.size(), 0);
     for (size_t i = 0; i < values_.size(); ++i) {
-      const Step& step = program_.steps[i];
+      const Step& step = graph_.steps[i];
       if (step.kind >= kConvolution) last[step.source] = i;
       if (step.addend >= 0) last[step.addend] = i;
     }
-    for (const Output& output : program_.outputs) last[output.value] = values_.size();
+    for (const Output& output : graph_.outputs) last[output.value] = values_.size();
     for (size_t i = 0; i < values_.size(); ++i) {
-      if (values_[i] == nullptr && program_.steps[i].kind == kFromRows) {
-        values_[i] = borrow(inputs_[program_.steps[i].source]);
+      if (values_[i] == nullptr && graph_.steps[i].kind == kFromRows) {
+        values_[i] = borrow(inputs_[graph_.steps[i].source]);
       } else {
-        if (values_[i] == nullptr) values_[i] = allocate(program_.bytes(i));
+        if (values_[i] == nullptr) values_[i] = allocate(graph_.bytes(i));
         compute(i);
       }
       for (size_t j = 0; j <= i; ++j) {
         if (last[j] <= static_cast<int>(i)) values_[j] = nullptr;
       }
     }
-    for (size_t i = 0; i < program_.outputs.size(); ++i) write(program_.outputs[i], outputs[i]);
+    for (size_t i = 0; i < graph_.outputs.size(); ++i) write(graph_.outputs[i], outputs[i]);
   }
 
  private:
   // Whether an output is the stored value itself.
   bool is_plain(const Output& output) const {
-    return output.form == kNative || (output.form == kRows && (program_.steps[output.value].wide || program_.type == kF32));
+    return output.form == kNative || (output.form == kRows && (graph_.steps[output.value].wide || graph_.type == kF32));
   }
 
   const T* value(int i) const { return static_cast<const T*>(values_[i].get()); }
 
   void compute(int i) {
-    const Step& step = program_.steps[i];
+    const Step& step = graph_.steps[i];
     T* out = static_cast<T*>(values_[i].get());
-    const layers::Size to = program_.size(i);
+    const layers::Size to = graph_.size(i);
     switch (step.kind) {
       case kFromPlanes:
         return onednn::reorder(crew_, Layout::dense(kF32, {to.b, to.c, to.h, to.w}), inputs_[step.source],
-                               Layout::channels_last(program_.type, to.b, to.c, to.h, to.w), out);
+                               Layout::channels_last(graph_.type, to.b, to.c, to.h, to.w), out);
       case kFromRows: return layers::copy(crew_, to.count(), static_cast<const T*>(inputs_[step.source]), out);
       case kConvolution: return convolve(step, to, out);
       case kMaxPool:
-        return layers::max_pool(crew_, program_.size(step.source), to, step.pad_top, step.pad_left, value(step.source), out);
-      case kSubsample: return layers::subsample(crew_, program_.size(step.source), to, value(step.source), out);
+        return layers::max_pool(crew_, graph_.size(step.source), to, step.pad_top, step.pad_left, value(step.source), out);
+      case kSubsample: return layers::subsample(crew_, graph_.size(step.source), to, value(step.source), out);
       case kBatchNorm: return batch_norm(step, to, out);
       default:
-        return layers::merge(crew_, program_.size(step.addend), to, step.bilinear, value(step.addend), value(step.source), out);
+        return layers::merge(crew_, graph_.size(step.addend), to, step.bilinear, value(step.addend), value(step.source), out);
     }
   }
 
   void convolve(const Step& step, const layers::Size& to, void* out) {
-    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
+    const Parameters parameters(graph_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
     const onednn::Epilogue epilogue{!parameters.bias.empty(), step.addend >= 0, step.relu != 0};
-    const onednn::DataType type = program_.type, out_type = step.wide ? kF32 : type;
-    const onednn::ConvolutionShape shape = program_.shape(step);
+    const onednn::DataType type = graph_.type, out_type = step.wide ? kF32 : type;
+    const onednn::ConvolutionShape shape = graph_.shape(step);
     const int64_t columns = shape.c / shape.groups * shape.kernel_h * shape.kernel_w;
-    if (program_.is_winograd(step)) {
+    if (graph_.is_winograd(step)) {
       const Buffer weight = parameters.scaled(crew_, to.c, columns);
       const void* addend = epilogue.add ? values_[step.addend].get() : nullptr;
       const float* bias = epilogue.bias ? parameters.bias.data() : nullptr;
       return winograd::convolve(crew_, shape, floats(values_[step.source].get()), floats(weight.get()), bias,
                                 static_cast<const float*>(addend), epilogue.relu, floats(out));
     }
-    const bool is_product = program_.is_product(step);
+    const bool is_product = graph_.is_product(step);
     const onednn::PrimitivePtr primitive = is_product ? onednn::product(type, out_type, to.rows(), shape.c, to.c, epilogue)
                                                       : onednn::convolution(type, out_type, shape, epilogue);
     const Layout plain = is_product ? Layout::strided(kF32, {shape.c, to.c}, {1, shape.c})
                                     : Layout::dense(kF32, shape.weight_dims());
-    const bool keep = !program_.weights[step.weight].trainable;
+    const bool keep = !graph_.weights[step.weight].trainable;
     const Layout packed_layout = primitive->layout(onednn::kWeights);
     const Buffer packed = pack(crew_, parameters, to.c, columns, plain, packed_layout, keep);
     const Layout result = primitive->layout(onednn::kDestination);
@@ -267,7 +267,7 @@ class Forward {
 
   // The BatchNorms are computed in the order of their statistics.
   void batch_norm(const Step& step, const layers::Size& to, T* out) {
-    const int32_t* parameters = program_.weights[step.weight].parameters;
+    const int32_t* parameters = graph_.weights[step.weight].parameters;
     const Constants constants = constants_[step.weight];
     const T* addend = step.addend >= 0 ? value(step.addend) : nullptr;
     const layers::Moments moments(crew_, to.rows(), to.c, value(step.source));
@@ -286,15 +286,15 @@ class Forward {
     const auto* computed = static_cast<const char*>(values_[output.value].get());
     if (computed == out) return;
     // The value is already stored in another output or saved value: copy it.
-    if (is_plain(output)) return layers::copy(crew_, program_.bytes(output.value), computed, static_cast<char*>(out));
-    const layers::Size size = program_.size(output.value);
+    if (is_plain(output)) return layers::copy(crew_, graph_.bytes(output.value), computed, static_cast<char*>(out));
+    const layers::Size size = graph_.size(output.value);
     if (output.form == kRows) return layers::cast(crew_, size.count(), value(output.value), floats(out));
-    onednn::reorder(crew_, Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), value(output.value),
+    onednn::reorder(crew_, Layout::channels_last(graph_.type, size.b, size.c, size.h, size.w), value(output.value),
                     Layout::dense(kF32, {size.b, size.c, size.h, size.w}), out);
   }
 
   Crew& crew_;
-  const Program& program_;
+  const KernelGraph& graph_;
   const Constants* constants_;
   void **inputs_, **parameters_, **statistics_, **new_statistics_;
   std::vector<Buffer> values_;
@@ -303,20 +303,20 @@ class Forward {
 }  // namespace
 }  // namespace network
 
-// Inputs: program, sizes of the inputs, constants of each weight, inputs, parameters, moving statistics. Outputs: outputs of the
-// program, new statistics, saved values.
+// Inputs: graph, sizes of the inputs, constants of each weight, inputs, parameters, moving statistics. Outputs: outputs of the
+// graph, new statistics, saved values.
 extern "C" int Network(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
   return status_of(__func__, [&] {
-    const network::Program program(ints(tensors[0]), ints(tensors[1]));
+    const network::KernelGraph graph(ints(tensors[0]), ints(tensors[1]));
     void** inputs = tensors + 3;
-    void** outputs = tensors + count - program.outputs.size() - program.statistics - program.saved.size();
+    void** outputs = tensors + count - graph.outputs.size() - graph.statistics - graph.saved.size();
     Crew::run([&](Crew& crew) {
       const auto run = [&](auto example) {
-        network::Forward<decltype(example)> forward(crew, program, static_cast<const network::Constants*>(tensors[2]), inputs,
-                                                    inputs + program.inputs, outputs);
+        network::Forward<decltype(example)> forward(crew, graph, static_cast<const network::Constants*>(tensors[2]), inputs,
+                                                    inputs + graph.inputs, outputs);
         forward.run(outputs);
       };
-      if (program.type == kBf16) run(Bf16{});
+      if (graph.type == kBf16) run(Bf16{});
       else run(0.f);
     });
   });

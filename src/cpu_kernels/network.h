@@ -1,12 +1,11 @@
 // A network of convolutions that runs as one operator. Layers exchange features with channels last, in the type of the products.
-// src/cpu_kernels/program.py writes the program with its fields in the same order.
+// src/cpu_kernels/kernel_graph.py writes the graph with its fields in the same order.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
-#include "bf16.h"
 #include "crew.h"
 #include "entry_point.h"
 #include "layers.h"
@@ -57,7 +56,7 @@ struct Output {
   int32_t differentiable;
 };
 
-struct Program {
+struct KernelGraph {
   onednn::DataType type;
   int inputs;
   bool input_gradients;
@@ -68,7 +67,7 @@ struct Program {
   int statistics = 0;          // two for each kBatchNorm
 
   // `sizes` (inputs, 4): shapes of the inputs, padded with 1.
-  Program(const int32_t* data, const int32_t* sizes);
+  KernelGraph(const int32_t* data, const int32_t* sizes);
   layers::Size size(int value) const { return {steps[value].b, steps[value].c, steps[value].h, steps[value].w}; }
   size_t bytes(int value) const { return size(value).count() * (type == onednn::kF32 || steps[value].wide ? 4 : 2); }
   bool is_product(const Step& step) const;

@@ -5,8 +5,8 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.cpu_kernels import lowering
-from src.cpu_kernels.custom import custom_operator
-from src.cpu_kernels.program import Program
+from src.cpu_kernels.kernel_graph import KernelGraph
+from src.cpu_kernels.operators import custom_operator
 from src.models.faster_rcnn import FeaturesAndRPN
 from src.models.operators import ASSIGN
 from src.models.residual import ConvBatchNorm
@@ -15,21 +15,21 @@ from src.models.rpn import RPNPatchHead
 
 
 class KernelNetwork(nn.Cell):
-    """Runs a program; network.h describes its parts.
+    """Runs a kernel graph; network.h describes its parts.
 
     Args:
         library: path of the shared library.
-            program: layers to compute.
+            graph: layers to compute.
     """
 
-    def __init__(self, library: str, program: Program):
+    def __init__(self, library: str, graph: KernelGraph):
         super().__init__(auto_prefix=False)
-        self.num_outputs = len(program.outputs)
-        self.trained, self.elsewhere, self.frozen = map(ParameterTuple, program.parameters())
-        self.run = _Run(library, program)
+        self.num_outputs = len(graph.outputs)
+        self.trained, self.elsewhere, self.frozen = map(ParameterTuple, graph.parameters())
+        self.run = _Run(library, graph)
 
-    def construct(self, *inputs):
-        """Map the program's inputs to the tuple of its outputs."""
+    def construct(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Map the graph's inputs to the tuple of its outputs."""
         return self.run(_sizes(inputs), inputs, self.trained, self.elsewhere, self.frozen)[: self.num_outputs]
 
 
@@ -56,12 +56,12 @@ class KernelFeaturesAndRPN(nn.Cell):
         network = plain.network
         self.num_levels, self.level_index = len(network.fpn.lateral) + network.fpn.extra_levels, network.level_index
         try:
-            self.backbone, program = None, lowering.features_and_rpn_kernel(plain, mixed, training)
+            self.backbone, graph = None, lowering.features_and_rpn_kernel(plain, mixed, training)
         except lowering.NotLoweredError:
-            self.backbone, program = network.backbone, lowering.after_backbone(plain, mixed, training)
-        self.network = KernelNetwork(library, program)
+            self.backbone, graph = network.backbone, lowering.after_backbone(plain, mixed, training)
+        self.network = KernelNetwork(library, graph)
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """See `FeaturesAndRPN`."""
         outputs, logits, deltas = self._outputs(image), (), ()
         batch = image.shape[0]
@@ -86,7 +86,7 @@ class KernelBoxHead(nn.Cell):
         super().__init__(auto_prefix=False)
         self.network = KernelNetwork(library, lowering.box_head(plain, mixed, training))
 
-    def construct(self, pooled):
+    def construct(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """See `BoxHead`; with `mixed`, pooled is in bfloat16."""
         count = pooled.shape[0]
         logits, deltas = self.network(pooled)
@@ -100,7 +100,7 @@ class KernelRPNPatchHead(nn.Cell):
         super().__init__(auto_prefix=False)
         self.network = KernelNetwork(library, lowering.patch_outputs(plain, mixed, training))
 
-    def construct(self, patches):
+    def construct(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """See `RPNPatchHead`."""
         return self.network(patches)
 
@@ -112,7 +112,7 @@ class KernelConv2d(nn.Cell):
         super().__init__(auto_prefix=False)
         self.network = KernelNetwork(library, lowering.convolution(conv, mixed))
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         """See nn.Conv2d."""
         return self.network(x)[0]
 
@@ -121,7 +121,7 @@ class KernelConvBatchNorm(nn.Cell):
     """`src.models.residual.ConvBatchNorm` on the C++ kernels.
 
     Attributes:
-            plain: the original cell, which an inference program contains instead of this one.
+            plain: the original cell, which an inference graph contains instead of this one.
     """
 
     def __init__(self, library: str, plain: ConvBatchNorm, mixed: bool):
@@ -130,7 +130,7 @@ class KernelConvBatchNorm(nn.Cell):
         self.batch = KernelNetwork(library, lowering.conv_batch_norm(plain, mixed, training=True))
         self.stored = KernelNetwork(library, lowering.conv_batch_norm(plain, mixed, training=False))
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         """See `ConvBatchNorm`."""
         if self.training and self.norm.use_batch_statistics is not False:
             return self.batch(x)[0]
@@ -138,29 +138,29 @@ class KernelConvBatchNorm(nn.Cell):
 
 
 class _Run(nn.Cell):
-    """The forward and the gradient operator of a program. The parameters are inputs of `construct`."""
+    """The forward and the gradient operator of a kernel graph. The parameters are inputs of `construct`."""
 
-    def __init__(self, library, program):
+    def __init__(self, library, graph):
         super().__init__(auto_prefix=False)
-        self.program = Tensor(program.numbers(), ms.int32)
-        self.constants = Tensor([[weight.eps, weight.momentum] for weight in program.weights], ms.float32)
-        self.statistics = ParameterTuple(program.statistics)
-        self.num_outputs, self.input_gradients = len(program.outputs), program.input_gradients
-        self.differentiable = tuple(i for i, output in enumerate(program.outputs) if output[2])
-        self.first_saved = self.num_outputs + len(program.statistics)
+        self.graph = Tensor(graph.numbers(), ms.int32)
+        self.constants = Tensor([[weight.eps, weight.momentum] for weight in graph.weights], ms.float32)
+        self.statistics = ParameterTuple(graph.statistics)
+        self.num_outputs, self.input_gradients = len(graph.outputs), graph.input_gradients
+        self.differentiable = tuple(i for i, output in enumerate(graph.outputs) if output[2])
+        self.first_saved = self.num_outputs + len(graph.statistics)
         self.map = ops.HyperMap()
-        num_inputs = program.num_inputs
-        self.first = num_inputs if program.input_gradients else 0  # index of the first parameter gradient
+        num_inputs = graph.num_inputs
+        self.first = num_inputs if graph.input_gradients else 0  # index of the first parameter gradient
         self.forward = custom_operator(library, "Network",
-                                       lambda *shapes: tuple(program.result_shapes(shapes[3:3 + num_inputs])),
-                                       lambda *_: program.result_dtypes())
+                                       lambda *shapes: tuple(graph.result_shapes(shapes[3:3 + num_inputs])),
+                                       lambda *_: graph.result_dtypes())
         self.gradient = custom_operator(library, "NetworkGradient",
-                                        lambda *shapes: tuple(program.gradient_shapes(shapes[3:3 + num_inputs])),
-                                        lambda *_: program.gradient_dtypes())
+                                        lambda *shapes: tuple(graph.gradient_shapes(shapes[3:3 + num_inputs])),
+                                        lambda *_: graph.gradient_dtypes())
 
     def construct(self, sizes, inputs, trained, elsewhere, frozen):
-        """Return the program's outputs, the new statistics and the values that the gradient needs."""
-        results = self.forward(self.program, sizes, self.constants, *inputs, *trained, *elsewhere, *frozen, *self.statistics)
+        """Return the graph's outputs, the new statistics and the values that the gradient needs."""
+        results = self.forward(self.graph, sizes, self.constants, *inputs, *trained, *elsewhere, *frozen, *self.statistics)
         if self.first_saved > self.num_outputs:
             self.map(ASSIGN, self.statistics, results[self.num_outputs: self.first_saved])
         return results
@@ -173,7 +173,7 @@ class _Run(nn.Cell):
                 arguments += (ops.zeros(x.shape[:1] + x.shape[2:], ms.bool_),)
         for i in self.differentiable:
             arguments += (dout[i],)
-        found = self.gradient(self.program, sizes, self.constants, *arguments, *trained, *elsewhere, *frozen,
+        found = self.gradient(self.graph, sizes, self.constants, *arguments, *trained, *elsewhere, *frozen,
                               *out[self.first_saved:])
         if self.input_gradients:
             dinputs = found[: len(inputs)]

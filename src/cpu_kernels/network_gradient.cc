@@ -12,25 +12,25 @@ namespace {
 template <class T>
 class Backward {
  public:
-  Backward(Crew& crew, const Program& program, const Constants* constants, void** parameters, void** saved,
+  Backward(Crew& crew, const KernelGraph& graph, const Constants* constants, void** parameters, void** saved,
            void** weight_gradients)
-      : crew_(crew), program_(program), constants_(constants), parameters_(parameters), weight_gradients_(weight_gradients),
-        parts_(program.steps.size()), values_(program.steps.size()), needed_(program.steps.size()) {
-    for (size_t i = 0; i < program.saved.size(); ++i) values_[program.saved[i]] = static_cast<const T*>(saved[i]);
-    for (size_t i = 0; i < program.steps.size(); ++i) {
-      const Step& step = program.steps[i];
-      needed_[i] = step.kind < kConvolution ? program.input_gradients : needed_[step.source];
+      : crew_(crew), graph_(graph), constants_(constants), parameters_(parameters), weight_gradients_(weight_gradients),
+        parts_(graph.steps.size()), values_(graph.steps.size()), needed_(graph.steps.size()) {
+    for (size_t i = 0; i < graph.saved.size(); ++i) values_[graph.saved[i]] = static_cast<const T*>(saved[i]);
+    for (size_t i = 0; i < graph.steps.size(); ++i) {
+      const Step& step = graph.steps[i];
+      needed_[i] = step.kind < kConvolution ? graph.input_gradients : needed_[step.source];
       if (step.addend >= 0) needed_[i] = needed_[i] || needed_[step.addend];
-      if (step.weight >= 0) needed_[i] = needed_[i] || program.weights[step.weight].trainable;
+      if (step.weight >= 0) needed_[i] = needed_[i] || graph.weights[step.weight].trainable;
     }
   }
 
   // `gradients`: of the differentiable outputs, in order. The gradients of the inputs are written to `input_gradients`.
   void run(void** gradients, void** input_gradients) {
-    for (const Output& output : program_.outputs) {
+    for (const Output& output : graph_.outputs) {
       if (output.differentiable) receive(output, *gradients++);
     }
-    for (int i = static_cast<int>(program_.steps.size()) - 1; i >= 0; --i) {
+    for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
       if (needed_[i]) backward(i, input_gradients);
       parts_[i].clear();
     }
@@ -44,17 +44,17 @@ class Backward {
 
   void receive(const Output& output, void* gradient) {
     if (output.form != kPlanes) return parts_[output.value].push_back({borrow(gradient), output.form == kRows});
-    const layers::Size size = program_.size(output.value);
+    const layers::Size size = graph_.size(output.value);
     const Buffer rows = allocate(size.count() * sizeof(T));
     onednn::reorder(crew_, Layout::dense(kF32, {size.b, size.c, size.h, size.w}), gradient,
-                    Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), rows.get());
+                    Layout::channels_last(graph_.type, size.b, size.c, size.h, size.w), rows.get());
     parts_[output.value].push_back({rows, false});
   }
 
   // Allocates memory for one more term of the gradient of a value. The terms are added later.
   template <class U>
   U* part_of(int value) {
-    const Buffer data = allocate(program_.size(value).count() * sizeof(U));
+    const Buffer data = allocate(graph_.size(value).count() * sizeof(U));
     parts_[value].push_back({data, std::is_same<U, float>::value});
     return static_cast<U*>(data.get());
   }
@@ -65,16 +65,16 @@ class Backward {
   }
 
   void backward(int i, void** input_gradients) {
-    const Step& step = program_.steps[i];
-    const layers::Size to = program_.size(i);
+    const Step& step = graph_.steps[i];
+    const layers::Size to = graph_.size(i);
     if (step.kind < kConvolution) return write_input(i, input_gradients[step.source]);
     if (parts_[i].empty()) return zero_weights(step);
     const T* gradient = total(i, step.relu ? saved(i) : nullptr);
-    const layers::Size from = program_.size(step.source);
+    const layers::Size from = graph_.size(step.source);
     const bool onwards = needed_[step.source];
     switch (step.kind) {
       case kConvolution:
-        if (program_.weights[step.weight].trainable) weight_gradient(step, to, gradient);
+        if (graph_.weights[step.weight].trainable) weight_gradient(step, to, gradient);
         if (onwards) input_gradient(step, to, gradient, part_of<T>(step.source));
         if (step.addend >= 0 && needed_[step.addend]) parts_[step.addend].push_back({total_, false});
         break;
@@ -90,7 +90,7 @@ class Backward {
       default:
         if (onwards) parts_[step.source].push_back({total_, false});
         if (needed_[step.addend]) {
-          layers::merge_gradient(crew_, program_.size(step.addend), to, step.bilinear, gradient, part_of<float>(step.addend));
+          layers::merge_gradient(crew_, graph_.size(step.addend), to, step.bilinear, gradient, part_of<float>(step.addend));
         }
     }
     total_ = nullptr;
@@ -98,7 +98,7 @@ class Backward {
 
   // Returns the sum of the terms of a gradient, after the gradient of the value's ReLU.
   const T* total(int i, const T* value) {
-    const int64_t count = program_.size(i).count();
+    const int64_t count = graph_.size(i).count();
     if (parts_[i].size() == 1 && value == nullptr && (sizeof(T) == sizeof(float) || !parts_[i][0].wide)) {
       total_ = parts_[i][0].data;
     } else {
@@ -117,14 +117,14 @@ class Backward {
 
   // Sets the gradients of a layer's parameters to 0, because no output depends on the layer.
   void zero_weights(const Step& step) {
-    if (step.weight < 0 || !program_.weights[step.weight].trainable) return;
-    const Weight& weight = program_.weights[step.weight];
-    std::fill_n(gradient_of(weight, 0), step.kind == kBatchNorm ? step.c : step.c * columns(program_.shape(step)), 0.f);
+    if (step.weight < 0 || !graph_.weights[step.weight].trainable) return;
+    const Weight& weight = graph_.weights[step.weight];
+    std::fill_n(gradient_of(weight, 0), step.kind == kBatchNorm ? step.c : step.c * columns(graph_.shape(step)), 0.f);
     if (weight.kind == 1) std::fill_n(gradient_of(weight, 1), step.c, 0.f);
   }
 
   void batch_norm_gradient(const Step& step, const layers::Size& to, const T* gradient, T* out) {
-    const Weight& weight = program_.weights[step.weight];
+    const Weight& weight = graph_.weights[step.weight];
     const T* x = saved(step.source);
     const layers::Moments moments(crew_, to.rows(), to.c, x);
     std::vector<float> dgamma(to.c), dbeta(to.c);
@@ -138,19 +138,19 @@ class Backward {
   static int64_t columns(const onednn::ConvolutionShape& s) { return s.c / s.groups * s.kernel_h * s.kernel_w; }
 
   void weight_gradient(const Step& step, const layers::Size& to, const T* gradient) {
-    const Weight& weight = program_.weights[step.weight];
-    const onednn::ConvolutionShape shape = program_.shape(step);
+    const Weight& weight = graph_.weights[step.weight];
+    const onednn::ConvolutionShape shape = graph_.shape(step);
     float* out = gradient_of(weight, 0);
-    if (program_.is_product(step)) {
+    if (graph_.is_product(step)) {
       const onednn::PrimitivePtr primitive =
-          onednn::product(program_.type, kF32, to.c, to.rows(), shape.c, {}, /*transposed=*/true, /*plain=*/true);
+          onednn::product(graph_.type, kF32, to.c, to.rows(), shape.c, {}, /*transposed=*/true, /*plain=*/true);
       primitive->run(crew_, {{onednn::kSource, primitive->layout(onednn::kSource), gradient},
                              {onednn::kWeights, primitive->layout(onednn::kWeights), saved(step.source)},
                              {onednn::kDestination, primitive->layout(onednn::kDestination), out}});
-    } else if (program_.is_winograd(step)) {
+    } else if (graph_.is_winograd(step)) {
       winograd::weight_gradient(crew_, shape, as_floats(saved(step.source)), as_floats(gradient), out);
     } else {
-      const onednn::PrimitivePtr primitive = onednn::convolution_weight_gradient(program_.type, shape);
+      const onednn::PrimitivePtr primitive = onednn::convolution_weight_gradient(graph_.type, shape);
       const Layout layout = primitive->layout(onednn::kWeightsGradient);
       const Buffer packed = allocate(layout.bytes());
       primitive->run(crew_, {{onednn::kSource, primitive->layout(onednn::kSource), saved(step.source)},
@@ -169,16 +169,16 @@ class Backward {
   }
 
   void input_gradient(const Step& step, const layers::Size& to, const T* gradient, T* out) {
-    const Parameters parameters(program_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
-    const onednn::ConvolutionShape shape = program_.shape(step);
-    if (program_.is_winograd(step)) {
+    const Parameters parameters(graph_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
+    const onednn::ConvolutionShape shape = graph_.shape(step);
+    if (graph_.is_winograd(step)) {
       const Buffer weight = parameters.scaled(crew_, to.c, columns(shape));
       return winograd::input_gradient(crew_, shape, as_floats(gradient), floats(weight.get()), floats(out));
     }
-    const bool is_product = program_.is_product(step);
+    const bool is_product = graph_.is_product(step);
     const onednn::PrimitivePtr primitive =
-        is_product ? onednn::product(program_.type, program_.type, to.rows(), to.c, shape.c, {})
-                   : onednn::convolution_input_gradient(program_.type, shape);
+        is_product ? onednn::product(graph_.type, graph_.type, to.rows(), to.c, shape.c, {})
+                   : onednn::convolution_input_gradient(graph_.type, shape);
     const Layout plain = Layout::dense(kF32, is_product ? std::vector<int64_t>{to.c, shape.c} : shape.weight_dims());
     const Layout packed_layout = primitive->layout(onednn::kWeights);
     const Buffer packed = pack(crew_, parameters, to.c, columns(shape), plain, packed_layout, /*keep=*/false);
@@ -190,23 +190,23 @@ class Backward {
   }
 
   void write_input(int i, void* out) {
-    const layers::Size size = program_.size(i);
+    const layers::Size size = graph_.size(i);
     if (parts_[i].empty()) {
-      std::memset(out, 0, size.count() * (program_.steps[i].kind == kFromRows ? sizeof(T) : sizeof(float)));
+      std::memset(out, 0, size.count() * (graph_.steps[i].kind == kFromRows ? sizeof(T) : sizeof(float)));
       return;
     }
     const T* gradient = total(i, nullptr);
-    if (program_.steps[i].kind == kFromRows) {
+    if (graph_.steps[i].kind == kFromRows) {
       layers::copy(crew_, size.count(), gradient, static_cast<T*>(out));
     } else {
-      onednn::reorder(crew_, Layout::channels_last(program_.type, size.b, size.c, size.h, size.w), gradient,
+      onednn::reorder(crew_, Layout::channels_last(graph_.type, size.b, size.c, size.h, size.w), gradient,
                       Layout::dense(kF32, {size.b, size.c, size.h, size.w}), out);
     }
     total_ = nullptr;
   }
 
   Crew& crew_;
-  const Program& program_;
+  const KernelGraph& graph_;
   const Constants* constants_;
   void **parameters_, **weight_gradients_;
   std::vector<std::vector<Part>> parts_;
@@ -218,28 +218,28 @@ class Backward {
 }  // namespace
 }  // namespace network
 
-// Inputs: program, sizes of the inputs, constants of each weight, a tensor with the shape of each input that has a gradient,
-// gradients of the differentiable outputs, parameters, saved values. Outputs: gradients of the inputs, if the program asks for
+// Inputs: graph, sizes of the inputs, constants of each weight, a tensor with the shape of each input that has a gradient,
+// gradients of the differentiable outputs, parameters, saved values. Outputs: gradients of the inputs, if the graph asks for
 // them, and of the trainable parameters.
 extern "C" int NetworkGradient(int count, void** tensors, int*, int64_t**, const char**, void*, void*) {
   return status_of(__func__, [&] {
-    const network::Program program(ints(tensors[0]), ints(tensors[1]));
-    int differentiable = 0, parameters = 0, gradients = program.input_gradients ? program.inputs : 0;
-    for (const network::Output& output : program.outputs) differentiable += output.differentiable;
-    for (const network::Weight& weight : program.weights) {
+    const network::KernelGraph graph(ints(tensors[0]), ints(tensors[1]));
+    int differentiable = 0, parameters = 0, gradients = graph.input_gradients ? graph.inputs : 0;
+    for (const network::Output& output : graph.outputs) differentiable += output.differentiable;
+    for (const network::Weight& weight : graph.weights) {
       for (const int32_t number : weight.parameters) parameters = std::max(parameters, number + 1);
       if (weight.trainable) gradients += weight.kind == 1 ? 2 : 1;
     }
-    void** douts = tensors + 3 + (program.input_gradients ? program.inputs : 0);
+    void** douts = tensors + 3 + (graph.input_gradients ? graph.inputs : 0);
     void** outputs = tensors + count - gradients;
     Crew::run([&](Crew& crew) {
       const auto run = [&](auto example) {
-        network::Backward<decltype(example)> backward(crew, program, static_cast<const network::Constants*>(tensors[2]),
+        network::Backward<decltype(example)> backward(crew, graph, static_cast<const network::Constants*>(tensors[2]),
                                                       douts + differentiable, douts + differentiable + parameters,
-                                                      outputs + (program.input_gradients ? program.inputs : 0));
+                                                      outputs + (graph.input_gradients ? graph.inputs : 0));
         backward.run(douts, outputs);
       };
-      if (program.type == kBf16) run(Bf16{});
+      if (graph.type == kBf16) run(Bf16{});
       else run(0.f);
     });
   });

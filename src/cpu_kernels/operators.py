@@ -4,12 +4,32 @@ Every constructor takes the path of the shared library and the plain cell.
 """
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.cpu_kernels.custom import custom_operator
 from src.models.patches import inside_level, side_by_side
 from src.models.roi_align import RoIAlign
+
+_numbers = itertools.count()
+
+
+def custom_operator(library: str, name: str, shape: Callable, dtype: Callable) -> ops.Custom:
+    """Return the MindSpore operator that calls an entry point of the shared library.
+
+    Args:
+        library: path of the shared library.
+            name: name of the entry point, whose signature is that of MindSpore's ahead-of-time compiled operators.
+            shape: function that maps the input shapes to the output shape, or to a tuple of output shapes.
+            dtype: function that maps the input types to the output type, or to a tuple of output types.
+    """
+    operator = ops.Custom(f"{library}:{name}", shape, dtype, func_type="aot")
+    # PyNative mode caches output shapes by operator name, attributes and input shapes. That key is not unique for an entry point:
+    # a convolution's stride, for example, is part of its program. A number per operator makes the key unique.
+    operator.add_prim_attr("number", next(_numbers))
+    return operator
 
 
 class KernelMatcher(nn.Cell):
@@ -21,7 +41,7 @@ class KernelMatcher(nn.Cell):
                                      lambda candidates, boxes, mask: ([boxes[0], candidates[1]],) * 3,
                                      lambda candidates, boxes, mask: (ms.float32, ms.int32, ms.bool_))
 
-    def construct(self, candidates, boxes, mask):
+    def construct(self, candidates: Tensor, boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See `Matcher`. The result needs no gradient and has none."""
         overlap, index, is_best = self.match(candidates, boxes, mask)
         return ops.stop_gradient(overlap), index, is_best
@@ -37,7 +57,7 @@ class KernelRoIAlign(nn.Cell):
         self.geometry = _geometry(plain)
         self.pool = _pool_operator(library, plain.resolution)
 
-    def construct(self, levels, boxes, level):
+    def construct(self, levels: tuple[Tensor, ...], boxes: Tensor, level: Tensor) -> Tensor:
         """See `RoIAlign`."""
         return self.pool(boxes, level, self.geometry, *levels)
 
@@ -56,12 +76,14 @@ class KernelRoIAlignPair(nn.Cell):
                                         lambda *inputs: inputs[8:])
 
     # The levels are the last argument: PyNative mode misreads gradients whose first element is a tuple.
-    def construct(self, boxes, level, other_boxes, other_level, levels):
+    def construct(self, boxes: Tensor, level: Tensor, other_boxes: Tensor, other_level: Tensor,
+                  levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return the outputs of both RoIAligns; for the arguments see `RoIAlign`. Boxes have no gradient."""
         return (self.pool(boxes, level, self.geometries[0], *levels),
                 self.other_pool(other_boxes, other_level, self.geometries[1], *levels))
 
-    def bprop(self, boxes, level, other_boxes, other_level, levels, out, dout):
+    def bprop(self, boxes: Tensor, level: Tensor, other_boxes: Tensor, other_level: Tensor, levels: tuple, out: tuple,
+              dout: tuple) -> tuple:
         """Return the gradients of the arguments of `construct`."""
         # The gradient needs only the levels' heights, widths and types. Small tensors carry them, so the levels are not kept.
         sizes = ()
@@ -95,7 +117,7 @@ class KernelTrainingFeatures(nn.Cell):
         self.roi_align = plain.roi_align
         self.pools = KernelRoIAlignPair(library, plain.roi_align.pool, PATCH)
 
-    def construct(self, levels, rois, level, y, x):
+    def construct(self, levels: tuple[Tensor, ...], rois: Tensor, level: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `RoIAndAnchorFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
         # Boxes (B, S, 4) of 3 x 3 cells, centred on the cells y, x (B, S).
@@ -129,7 +151,7 @@ class KernelPreprocess(nn.Cell):
         self.preprocess = custom_operator(library, "Preprocess", lambda image, *_: [image[0], 3, image[1], image[2]],
                                           lambda *_: ms.float32)
 
-    def construct(self, image, valid_size):
+    def construct(self, image: Tensor, valid_size: Tensor) -> Tensor:
         """See `Preprocess`."""
         # With `pad_first`, padding inside the canvas is normalised like any other pixel.
         size = ops.full_like(valid_size, max(image.shape[1:3])) if self.pad_first else valid_size
@@ -144,6 +166,6 @@ class KernelNMS(nn.Cell):
         self.threshold = Tensor([plain.threshold], ms.float32)
         self.nms = custom_operator(library, "NMS", lambda boxes, *_: boxes[:2], lambda *_: ms.bool_)
 
-    def construct(self, boxes, ends):
+    def construct(self, boxes: Tensor, ends: tuple[int, ...]) -> Tensor:
         """See `BatchedNMS`."""
         return ops.stop_gradient(self.nms(boxes, Tensor(ends, ms.int32), self.threshold))

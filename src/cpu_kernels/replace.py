@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from mindspore import nn
 
+from src.config import Config
 from src.cpu_kernels.library import library
 from src.cpu_kernels.network import KernelBoxHead, KernelConv2d, KernelConvBatchNorm, KernelFeaturesAndRPN, KernelRPNPatchHead
 from src.cpu_kernels.operators import KernelMatcher, KernelNMS, KernelPreprocess, KernelRoIAlign, KernelTrainingFeatures
@@ -17,7 +18,7 @@ KERNELS = {BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, OperatorRoIAlign: Ke
            Preprocess: KernelPreprocess, RoIAndAnchorFeatures: KernelTrainingFeatures}
 
 
-def use_kernels(forward: nn.Cell, cfg) -> nn.Cell:
+def use_kernels(forward: nn.Cell, cfg: Config) -> nn.Cell:
     """Let `forward` run on the kernels if possible, which means on the CPU with a C++ compiler.
 
     The results agree with the plain operators up to rounding. With cfg.mix, products are in bfloat16.

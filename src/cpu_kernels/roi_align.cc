@@ -11,7 +11,6 @@
 #include <memory>
 #include <vector>
 
-#include "bf16.h"
 #include "entry_point.h"
 #include "layers.h"
 #include "vectors.h"

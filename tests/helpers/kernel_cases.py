@@ -3,60 +3,60 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.cpu_kernels.program import BF16, NATIVE, PLANES, ROWS, Program
+from src.cpu_kernels.kernel_graph import BF16, NATIVE, PLANES, ROWS, KernelGraph
 
 KINDS = {ms.float32: np.float32, ms.bfloat16: np.uint16}
 
 
 def two_convolutions(mixed, channels):
-    """Return a program of two convolutions and the shape of its input."""
+    """Return a kernel graph of two convolutions and the shape of its input."""
     convolutions = nn.Conv2d(channels, 140, 3, pad_mode="same", has_bias=True), nn.Conv2d(140, 33, 1, has_bias=True)
-    program = Program(mixed, trained=True)
-    value = program.add_input(channels, gradient=True)
+    graph = KernelGraph(mixed, trained=True)
+    value = graph.add_input(channels, gradient=True)
     for conv in convolutions:
-        value = program.convolution(value, conv, relu=True)
-    program.add_output(value, PLANES)
-    return program, (2, channels, 45, 61)
+        value = graph.convolution(value, conv, relu=True)
+    graph.add_output(value, PLANES)
+    return graph, (2, channels, 45, 61)
 
 
 def every_layer(mixed):
-    """Return a program with a layer of every kind and an output of every form, and the shape of its input."""
+    """Return a kernel graph with a layer of every kind and an output of every form, and the shape of its input."""
     def conv(*args, **options):
         return nn.Conv2d(*args, pad_mode="same", **options)
 
-    program = Program(mixed, trained=True)
-    x = program.convolution(program.add_input(3, gradient=True), conv(3, 20, 7, stride=2))
-    x = program.max_pool(program.batch_norm(x, nn.BatchNorm2d(20), relu=True), same=False)
-    coarse = program.convolution(x, conv(20, 24, 1, stride=2), nn.BatchNorm2d(24))
-    coarse = program.convolution(coarse, conv(24, 24, 3, group=4, dilation=2, has_bias=True), addend=coarse, relu=True)
-    fine = program.convolution(x, conv(20, 24, 3))
+    graph = KernelGraph(mixed, trained=True)
+    x = graph.convolution(graph.add_input(3, gradient=True), conv(3, 20, 7, stride=2))
+    x = graph.max_pool(graph.batch_norm(x, nn.BatchNorm2d(20), relu=True), same=False)
+    coarse = graph.convolution(x, conv(20, 24, 1, stride=2), nn.BatchNorm2d(24))
+    coarse = graph.convolution(coarse, conv(24, 24, 3, group=4, dilation=2, has_bias=True), addend=coarse, relu=True)
+    fine = graph.convolution(x, conv(20, 24, 3))
     for bilinear in (True, False):
-        fine = program.merge(fine, coarse, bilinear)
-    program.add_output(fine, NATIVE)
-    program.add_output(program.subsample(fine), PLANES)
-    program.add_output(program.convolution(fine, conv(24, 5, 1, has_bias=True), wide=True), ROWS)
-    return program, (2, 3, 50, 39)
+        fine = graph.merge(fine, coarse, bilinear)
+    graph.add_output(fine, NATIVE)
+    graph.add_output(graph.subsample(fine), PLANES)
+    graph.add_output(graph.convolution(fine, conv(24, 5, 1, has_bias=True), wide=True), ROWS)
+    return graph, (2, 3, 50, 39)
 
 
-def network_call(program, shape, normal):
+def network_call(graph, shape, normal):
     """Return the calls of the forward pass and of a backward pass with random values."""
     def array(size, dtype):
         # Random bits could be NaN in bfloat16, so the values are ones.
         return normal(*size) if dtype == ms.float32 else np.full(size, 0x3f80, np.uint16)
 
-    head = (np.int32(program.numbers()), np.int32([shape]),
-            np.float32([[weight.eps, weight.momentum] for weight in program.weights]))
+    head = (np.int32(graph.numbers()), np.int32([shape]),
+            np.float32([[weight.eps, weight.momentum] for weight in graph.weights]))
     parameters = [0.1 * np.abs(normal(*parameter.shape)) if "gamma" in parameter.name or "variance" in parameter.name
-                  else 0.1 * normal(*parameter.shape) for group in program.parameters() for parameter in group]
-    statistics = [normal(*parameter.shape) for parameter in program.statistics]
-    results = list(zip(map(tuple, program.result_shapes([shape])), program.result_dtypes()))
+                  else 0.1 * normal(*parameter.shape) for group in graph.parameters() for parameter in group]
+    statistics = [normal(*parameter.shape) for parameter in graph.statistics]
+    results = list(zip(map(tuple, graph.result_shapes([shape])), graph.result_dtypes()))
     yield "Network", (*head, normal(*shape), *parameters, *statistics), [(size, KINDS[dtype]) for size, dtype in results]
-    number = len(program.outputs)
+    number = len(graph.outputs)
     saved = [np.abs(array(*result)) for result in results[number + len(statistics):]]
     sides = shape[0], *shape[2:]
     douts = [array(*result) for result in results[:number]]
     yield "NetworkGradient", (*head, np.zeros(sides, bool), *douts, *parameters, *saved), [
-        (tuple(size), np.float32) for size in program.gradient_shapes([sides])]
+        (tuple(size), np.float32) for size in graph.gradient_shapes([sides])]
 
 
 def is_mixed(call):

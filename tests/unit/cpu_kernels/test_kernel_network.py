@@ -5,8 +5,8 @@ import pytest
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from src.cpu_kernels import lowering
+from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
 from src.cpu_kernels.network import KernelConv2d, KernelConvBatchNorm, KernelNetwork
-from src.cpu_kernels.program import NATIVE, PLANES, ROWS, Program
 from src.models.fpn import FPN
 from src.models.residual import ConvBatchNorm, fold_batch_norm
 from tests.helpers.kernel_calls import assert_close
@@ -209,15 +209,15 @@ def pooled(x, top, left):
 @pytest.mark.parametrize(("same", "size", "corner"), [(False, (8, 11), (1, 1)), (True, (8, 11), (0, 1)), (True, (2, 1), (0, 1))])
 def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
     conv = drawn(nn.Conv2d(3, 5, 1, has_bias=True))
-    program = Program(mixed, trained=True)
-    relu = program.relu(program.convolution(program.add_input(3, gradient=True), conv))
-    program.add_output(program.max_pool(relu, same), PLANES)
+    graph = KernelGraph(mixed, trained=True)
+    relu = graph.relu(graph.convolution(graph.add_input(3, gradient=True), conv))
+    graph.add_output(graph.max_pool(relu, same), PLANES)
     x = normal(2, 3, *size)
     weight, bias = conv.weight.asnumpy(), conv.bias.asnumpy()[:, None, None]
     before = Definition(x, weight, 1, (0, 0, 0, 0)).output() + bias
     expected, index = pooled(np.maximum(before, 0), *corner)
     dout = normal(*expected.shape, seed=2)
-    [output], dx, [dweight, _] = run(KernelNetwork(kernels, program), x, [dout], [conv.weight, conv.bias])
+    [output], dx, [dweight, _] = run(KernelNetwork(kernels, graph), x, [dout], [conv.weight, conv.bias])
     assert_close(output, expected, TOLERANCE[mixed])
     dbefore = np.zeros((*before.shape[:2], before.shape[2] + 3, before.shape[3] + 3))
     for (b, c, y, z), where in np.ndenumerate(index):
@@ -232,13 +232,13 @@ def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
         assert np.corrcoef(dx.ravel(), expected_dx.ravel())[0, 1] > 0.98
 
 
-def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
-    """Compare outputs and all gradients of a program and a plain cell, which maps a tuple of inputs to a tuple of outputs.
+def compare_with_plain(kernels, graph, plain, inputs, mixed, narrow=False):
+    """Compare outputs and all gradients of a kernel graph and a plain cell, which maps a tuple of inputs to a tuple of outputs.
 
-    With `narrow`, the program's inputs are in bfloat16.
+    With `narrow`, the graph's inputs are in bfloat16.
     """
     parameters = plain.trainable_params()
-    cell = KernelNetwork(kernels, program)
+    cell = KernelNetwork(kernels, graph)
 
     def gradients(function):
         def weighted(*tensors):
@@ -257,7 +257,7 @@ def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
         return cell(*(tensor.astype(ms.bfloat16) if narrow else tensor for tensor in tensors))
 
     found, expected = gradients(kernel), gradients(lambda *tensors: plain(tensors))
-    assert len(found) == len(program.outputs) + len(inputs) + len(parameters)
+    assert len(found) == len(graph.outputs) + len(inputs) + len(parameters)
     for one, other in zip(found, expected):
         assert other.any()
         if mixed:  # the median, because rounding switches single ReLUs on or off
@@ -272,11 +272,11 @@ def compare_with_plain(kernels, program, plain, inputs, mixed, narrow=False):
 def test_the_pyramid(kernels, mode, mixed):
     fpn = drawn(FPN([3, 6, 5], 17, 5, mode))
     inputs = [normal(2, 3, 13, 18), normal(2, 6, 7, 9), normal(2, 5, 4, 5)]
-    program = Program(mixed, trained=True)
-    features = [program.add_input(x.shape[1], gradient=True) for x in inputs]
-    for level in lowering.pyramid(fpn, program, features):
-        program.add_output(level, PLANES)
-    compare_with_plain(kernels, program, fpn, inputs, mixed)
+    graph = KernelGraph(mixed, trained=True)
+    features = [graph.add_input(x.shape[1], gradient=True) for x in inputs]
+    for level in lowering.pyramid(fpn, graph, features):
+        graph.add_output(level, PLANES)
+    compare_with_plain(kernels, graph, fpn, inputs, mixed)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -294,8 +294,8 @@ def test_residual_blocks(kernels, block, trained, mixed):
         if isinstance(cell, nn.BatchNorm2d) and not trained:
             cell.use_batch_statistics = cell.gamma.requires_grad = cell.beta.requires_grad = False
     chain = fold_batch_norm(list(blocks))
-    program = Program(mixed, trained=True)
-    program.add_output(lowering.lower(chain, program, program.add_input(6, gradient=True), training=True), PLANES)
+    graph = KernelGraph(mixed, trained=True)
+    graph.add_output(lowering.lower(chain, graph, graph.add_input(6, gradient=True), training=True), PLANES)
 
     class AsTuple(nn.Cell):
         def __init__(self):
@@ -305,7 +305,7 @@ def test_residual_blocks(kernels, block, trained, mixed):
         def construct(self, inputs):
             return (self.chain(inputs[0]),)
 
-    compare_with_plain(kernels, program, AsTuple().set_train(), [normal(2, 6, 9, 12)], mixed)
+    compare_with_plain(kernels, graph, AsTuple().set_train(), [normal(2, 6, 9, 12)], mixed)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -314,10 +314,10 @@ def test_dense_layers_of_rows(kernels, mixed):
     first, second, third = (drawn(nn.Dense(*sizes), seed) for seed, sizes in enumerate([(19, 33), (33, 4), (33, 7)]))
     for number, dense in enumerate((first, second, third)):
         dense.update_parameters_name(f"{number}.")
-    program = Program(mixed, trained=True)
-    hidden = program.convolution(program.add_input(19, rows=True, gradient=True), first, relu=True)
+    graph = KernelGraph(mixed, trained=True)
+    hidden = graph.convolution(graph.add_input(19, rows=True, gradient=True), first, relu=True)
     for dense in (second, third):
-        program.add_output(program.convolution(hidden, dense, wide=True), ROWS)
+        graph.add_output(graph.convolution(hidden, dense, wide=True), ROWS)
 
     class Plain(nn.Cell):
         def __init__(self):
@@ -328,19 +328,19 @@ def test_dense_layers_of_rows(kernels, mixed):
             hidden = ops.relu(self.layers[0](inputs[0]))
             return tuple(self.layers[i](hidden).reshape(1, 1, inputs[0].shape[0], -1) for i in (1, 2))
 
-    compare_with_plain(kernels, program, Plain(), [normal(70, 19)], mixed, narrow=mixed)
+    compare_with_plain(kernels, graph, Plain(), [normal(70, 19)], mixed, narrow=mixed)
 
 
 def test_frozen_weights_have_no_gradient_and_need_no_memory():
     first, second = nn.Conv2d(3, 4, 3, pad_mode="same"), nn.Conv2d(4, 5, 3, pad_mode="same")
     first.weight.requires_grad = False
-    program = Program(mixed=False, trained=True)
-    hidden = program.convolution(program.add_input(3), first, relu=True)
-    program.add_output(program.convolution(hidden, second, relu=True), PLANES)
+    graph = KernelGraph(mixed=False, trained=True)
+    hidden = graph.convolution(graph.add_input(3), first, relu=True)
+    graph.add_output(graph.convolution(hidden, second, relu=True), PLANES)
     # Saved: the input of the second convolution, and the result of its ReLU, but not the image.
-    assert program.saved() == [1, 2]
-    assert program.gradient_shapes([]) == [[5, 4, 3, 3]]
-    inference = Program(mixed=False, trained=False)
+    assert graph.saved() == [1, 2]
+    assert graph.gradient_shapes([]) == [[5, 4, 3, 3]]
+    inference = KernelGraph(mixed=False, trained=False)
     inference.add_output(inference.convolution(inference.add_input(3), second), PLANES)
     assert inference.saved() == []
 
@@ -350,9 +350,9 @@ def test_weights_kept_from_call_to_call_are_made_anew_when_they_change(kernels, 
     """The memory stays the same, as when training continues between two evaluations: a single weight, or a variance, changes."""
     conv, norm = nn.Conv2d(5, 6, 3, pad_mode="same"), nn.BatchNorm2d(6)
     drawn(nn.SequentialCell(conv, norm))
-    program = Program(mixed, trained=False)
-    program.add_output(program.convolution(program.add_input(5), conv, norm), PLANES)
-    network, x = KernelNetwork(kernels, program), normal(2, 5, 8, 9)
+    graph = KernelGraph(mixed, trained=False)
+    graph.add_output(graph.convolution(graph.add_input(5), conv, norm), PLANES)
+    network, x = KernelNetwork(kernels, graph), normal(2, 5, 8, 9)
     ms.set_context(mode=ms.GRAPH_MODE)
 
     def check():
@@ -387,11 +387,11 @@ def test_what_is_not_finite_stays_so(kernels, case, place, value, mixed):
     array[tuple(side // 2 for side in array.shape)] = value
     if changed is not None:
         changed.set_data(Tensor(array))
-    program = Program(mixed, trained=True)
-    relu = program.convolution(program.add_input(channels), conv, norm if is_affine else None, relu=True)
-    program.add_output(relu, PLANES)
-    program.add_output(program.max_pool(relu, same=False), PLANES)
-    network = KernelNetwork(kernels, program)
+    graph = KernelGraph(mixed, trained=True)
+    relu = graph.convolution(graph.add_input(channels), conv, norm if is_affine else None, relu=True)
+    graph.add_output(relu, PLANES)
+    graph.add_output(graph.max_pool(relu, same=False), PLANES)
+    network = KernelNetwork(kernels, graph)
     with np.errstate(invalid="ignore"):
         before = Definition(x, conv.weight.asnumpy(), conv.stride[-1], pad).output()
         if is_affine:
@@ -425,11 +425,11 @@ def test_nan_stays_in_batch_norm_of_a_batch_and_in_merging(kernels, mixed):
     the pixels before a NaN also become NaN, because bilinear merging adds the next pixel with weight 0."""
     fine, coarse = normal(2, 3, 8, 12), normal(2, 3, 4, 6, seed=2)
     coarse[1, 2, 3, 4] = np.nan
-    program = Program(mixed, trained=True)
-    first, second = program.add_input(3), program.add_input(3)
-    program.add_output(program.batch_norm(second, nn.BatchNorm2d(3), relu=True), PLANES)
-    program.add_output(program.merge(first, second, bilinear=False), PLANES)
-    normalised, merged = (output.asnumpy() for output in KernelNetwork(kernels, program)(Tensor(fine), Tensor(coarse))[:2])
+    graph = KernelGraph(mixed, trained=True)
+    first, second = graph.add_input(3), graph.add_input(3)
+    graph.add_output(graph.batch_norm(second, nn.BatchNorm2d(3), relu=True), PLANES)
+    graph.add_output(graph.merge(first, second, bilinear=False), PLANES)
+    normalised, merged = (output.asnumpy() for output in KernelNetwork(kernels, graph)(Tensor(fine), Tensor(coarse))[:2])
     assert np.isnan(normalised[:, 2]).all() and np.isfinite(normalised[:, :2]).all()
     bad = np.isnan(coarse)
     bad[1, 2, 2:4, 3:5] = True
@@ -441,9 +441,9 @@ def test_a_batch_norm_of_large_numbers(kernels):
     """Mean 500 and deviation 0.1: rounding of the mean alone moves results by 1.5e-4; float32 sums would move them by 2e-3."""
     x, dout = (500 + 0.1 * normal(2, 3, 190, 170)).astype(np.float32), normal(2, 3, 190, 170, seed=2)
     norm = nn.BatchNorm2d(3)
-    program = Program(mixed=False, trained=True)
-    program.add_output(program.batch_norm(program.add_input(3, gradient=True), norm), PLANES)
-    [found], dx, [dgamma, dbeta] = run(KernelNetwork(kernels, program), x, [dout], [norm.gamma, norm.beta])
+    graph = KernelGraph(mixed=False, trained=True)
+    graph.add_output(graph.batch_norm(graph.add_input(3, gradient=True), norm), PLANES)
+    [found], dx, [dgamma, dbeta] = run(KernelNetwork(kernels, graph), x, [dout], [norm.gamma, norm.beta])
     wide = x.astype(np.float64)
     mean, variance = (moment((0, 2, 3), keepdims=True) for moment in (wide.mean, wide.var))
     assert np.abs(found - (wide - mean) / np.sqrt(variance + norm.eps)).max() < 3.6e-4
@@ -456,13 +456,13 @@ def test_a_batch_norm_of_large_numbers(kernels):
 def test_a_value_may_be_several_outputs_and_be_saved(kernels, mixed):
     conv, after = drawn(nn.Conv2d(3, 4, 1)), drawn(nn.Conv2d(4, 4, 1), seed=1)
     after.update_parameters_name("after.")
-    program = Program(mixed, trained=True)
-    value = program.convolution(program.add_input(3), conv, relu=True)
+    graph = KernelGraph(mixed, trained=True)
+    value = graph.convolution(graph.add_input(3), conv, relu=True)
     for form in (NATIVE, NATIVE, PLANES):
-        program.add_output(value, form)
-    program.add_output(program.convolution(value, after), PLANES)
-    assert value in program.saved()
-    outputs = KernelNetwork(kernels, program)(Tensor(normal(2, 3, 5, 6)))
+        graph.add_output(value, form)
+    graph.add_output(graph.convolution(value, after), PLANES)
+    assert value in graph.saved()
+    outputs = KernelNetwork(kernels, graph)(Tensor(normal(2, 3, 5, 6)))
     # Native outputs have channels last in memory.
     first, second = (output.astype(ms.float32).asnumpy().reshape(2, 5, 6, 4).transpose(0, 3, 1, 2) for output in outputs[:2])
     np.testing.assert_array_equal(first, outputs[2].asnumpy())
@@ -474,19 +474,19 @@ def test_programs_that_the_kernel_would_compute_wrongly_are_rejected():
     """A weight that is trained in two layers, or in one of two; a wide result with a use other than an output of rows."""
     conv = nn.Conv2d(4, 4, 1)
     for constant in (False, True):
-        program = Program(mixed=True, trained=True)
-        x = program.convolution(program.add_input(4), conv)
-        program.add_output(program.convolution(x, conv, constant=constant), PLANES)
+        graph = KernelGraph(mixed=True, trained=True)
+        x = graph.convolution(graph.add_input(4), conv)
+        graph.add_output(graph.convolution(x, conv, constant=constant), PLANES)
         with pytest.raises(ValueError, match="belongs to several layers"):
-            program.parameters()
-    for use in (lambda program, wide: program.subsample(wide), lambda program, wide: program.relu(wide),
-                lambda program, wide: program.add_output(wide, PLANES),
-                lambda program, wide: program.convolution(0, nn.Conv2d(4, 4, 1), addend=wide),
-                lambda program, wide: program.convolution(0, nn.Conv2d(4, 4, 1), addend=0, wide=True)):
-        program = Program(mixed=True, trained=True)
-        wide = program.convolution(program.add_input(4), conv, wide=True)
-        program.add_output(wide, ROWS)
-        program.numbers()
-        use(program, wide)
+            graph.parameters()
+    for use in (lambda graph, wide: graph.subsample(wide), lambda graph, wide: graph.relu(wide),
+                lambda graph, wide: graph.add_output(wide, PLANES),
+                lambda graph, wide: graph.convolution(0, nn.Conv2d(4, 4, 1), addend=wide),
+                lambda graph, wide: graph.convolution(0, nn.Conv2d(4, 4, 1), addend=0, wide=True)):
+        graph = KernelGraph(mixed=True, trained=True)
+        wide = graph.convolution(graph.add_input(4), conv, wide=True)
+        graph.add_output(wide, ROWS)
+        graph.numbers()
+        use(graph, wide)
         with pytest.raises(ValueError, match="a wide result can only be an output of rows"):
-            program.numbers()
+            graph.numbers()

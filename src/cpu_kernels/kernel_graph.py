@@ -58,7 +58,7 @@ class Weight:
         return self.parameters[: 1 + (self.kind == 1)] if self.trainable else ()
 
 
-class Program:
+class KernelGraph:
     """Collects the layers of a network. Each method adds one layer and returns the index of its value.
 
     Args:
@@ -136,7 +136,7 @@ class Program:
         return self._add(kind=MERGE, source=fine, addend=coarse, channels=self.steps[fine].channels, bilinear=bilinear)
 
     def parameters(self) -> tuple[list, list, list]:
-        """Return all parameters in the kernel's order: those trained here, those trained by another program, and frozen ones.
+        """Return all parameters in the kernel's order: those trained here, those trained by another graph, and frozen ones.
 
         Raises:
                 ValueError: several layers use a weight that is trained here; the kernel does not add their gradients.
@@ -147,7 +147,7 @@ class Program:
             for i, parameter in enumerate(weight.parameters):
                 groups[0 if i < len(own) else 1 if parameter.requires_grad else 2].append(parameter)
         if len({*map(id, groups[0])}) < len(groups[0]) or {*map(id, groups[0])} & {*map(id, groups[1])}:
-            raise ValueError("a weight that is trained belongs to several layers of a program")
+            raise ValueError("a weight that is trained belongs to several layers of a kernel graph")
         # All other weights may be used by several layers.
         trained, elsewhere, frozen = (list({id(parameter): parameter for parameter in group}.values()) for group in groups)
         return trained, elsewhere, frozen
@@ -194,7 +194,7 @@ class Program:
         return sizes
 
     def numbers(self) -> list[int]:
-        """Return the program as the numbers that network.h reads.
+        """Return the graph as the numbers that network.h reads.
 
         Raises:
                 ValueError: a wide result has a ReLU or an addend, is read by a layer, or is an output in a form other than ROWS.
