@@ -3,7 +3,6 @@ import ctypes
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -318,37 +317,6 @@ def test_the_cpu_quota_of_a_container(kernels, tmp_path, cgroups, files, expecte
         (tmp_path / "cgroup").write_text(cgroups + "\n")
     found = ctypes.CDLL(kernels).QuotaProcessors(os.fsencode(tmp_path / "cgroup"), os.fsencode(tmp_path))
     assert found == (2**31 - 1 if expected is None else expected)
-
-
-# Runs in a new mount namespace: /sys/fs/cgroup becomes a folder in which each cgroup of the process has the quota $1.
-WITH_QUOTA = """
-mount -t tmpfs none /sys/fs/cgroup || exit 77
-for controllers in $(cut -d : -f 2 /proc/self/cgroup) .; do
-    mkdir -p /sys/fs/cgroup/$controllers && echo "$1" > /sys/fs/cgroup/$controllers/cpu.max || exit
-done
-shift && exec "$@"
-"""
-THREADS = """
-import ctypes, os, sys
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[2])])
-print(ctypes.CDLL(sys.argv[1])._Z12thread_countv())  # int thread_count()
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the number of processors cannot be set here")
-@pytest.mark.parametrize(("processors", "quota", "expected"), [
-    (2, "100000 100000", 1), (2, "150000 100000", 2), (2, "900000 100000", 2), (2, "max 100000", 2), (1, "200000 100000", 1)])
-def test_threads_are_as_many_as_the_processors_and_the_quota_allow(kernels, processors, quota, expected):
-    if len(os.sched_getaffinity(0)) < processors:
-        pytest.skip("there is one processor only")
-    user = ["--user", "--map-root-user"] * (os.geteuid() > 0)
-    words = ["unshare", *user, "--mount", "sh", "-c", WITH_QUOTA, "sh", quota, sys.executable, "-c", THREADS, kernels,
-             str(processors)]
-    variables = {name: value for name, value in os.environ.items() if name != "FASTER_RCNN_NUM_THREADS"}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=variables) if shutil.which("unshare") else None
-    if done is None or done.returncode == 77 or done.stderr.startswith("unshare: "):
-        pytest.skip("no privilege to imitate a quota" + (f": {done.stderr.strip()}" if done else ""))
-    assert (done.stdout, done.stderr) == (f"{expected}\n", "")
 
 
 @pytest.mark.parametrize("value", ["0", "many"])

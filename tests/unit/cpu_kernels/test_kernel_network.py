@@ -8,7 +8,7 @@ from src.cpu_kernels import lowering
 from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
 from src.cpu_kernels.network import KernelConv2d, KernelConvBatchNorm, KernelNetwork
 from src.models.fpn import FPN
-from src.models.residual import ConvBatchNorm, fold_batch_norm
+from src.models.residual import ConvBatchNorm
 from tests.helpers.kernel_calls import assert_close
 
 # Relative to the largest number: rounding of float32 sums, and of bfloat16's 8 bits in inputs, weights and results.
@@ -232,11 +232,8 @@ def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
         assert np.corrcoef(dx.ravel(), expected_dx.ravel())[0, 1] > 0.98
 
 
-def compare_with_plain(kernels, graph, plain, inputs, mixed, narrow=False):
-    """Compare outputs and all gradients of a kernel graph and a plain cell, which maps a tuple of inputs to a tuple of outputs.
-
-    With `narrow`, the graph's inputs are in bfloat16.
-    """
+def compare_with_plain(kernels, graph, plain, inputs, mixed):
+    """Compare outputs and gradients of a kernel graph and a plain cell, which maps a tuple of inputs to a tuple of outputs."""
     parameters = plain.trainable_params()
     cell = KernelNetwork(kernels, graph)
 
@@ -253,10 +250,7 @@ def compare_with_plain(kernels, graph, plain, inputs, mixed, narrow=False):
         dinputs = dinputs if isinstance(dinputs, tuple) else (dinputs,)
         return [t.asnumpy() for t in (*outputs, *dinputs, *dparameters)]
 
-    def kernel(*tensors):
-        return cell(*(tensor.astype(ms.bfloat16) if narrow else tensor for tensor in tensors))
-
-    found, expected = gradients(kernel), gradients(lambda *tensors: plain(tensors))
+    found, expected = gradients(cell), gradients(lambda *tensors: plain(tensors))
     assert len(found) == len(graph.outputs) + len(inputs) + len(parameters)
     for one, other in zip(found, expected):
         assert other.any()
@@ -277,58 +271,6 @@ def test_the_pyramid(kernels, mode, mixed):
     for level in lowering.pyramid(fpn, graph, features):
         graph.add_output(level, PLANES)
     compare_with_plain(kernels, graph, fpn, inputs, mixed)
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
-def test_residual_blocks(kernels, block, trained, mixed):
-    """Two blocks, with stored or batch statistics. The first has stride 2 and a projection shortcut."""
-    from mindcv.models import resnet
-
-    kind = getattr(resnet, block)
-    width = 4 * kind.expansion
-    shortcut = nn.SequentialCell(nn.Conv2d(6, width, 1, stride=2), nn.BatchNorm2d(width))
-    blocks = drawn(nn.SequentialCell(kind(6, 4, stride=2, down_sample=shortcut), kind(width, 4)))
-    for _, cell in blocks.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d) and not trained:
-            cell.use_batch_statistics = cell.gamma.requires_grad = cell.beta.requires_grad = False
-    chain = fold_batch_norm(list(blocks))
-    graph = KernelGraph(mixed, trained=True)
-    graph.add_output(lowering.lower(chain, graph, graph.add_input(6, gradient=True), training=True), PLANES)
-
-    class AsTuple(nn.Cell):
-        def __init__(self):
-            super().__init__(auto_prefix=False)
-            self.chain = chain
-
-        def construct(self, inputs):
-            return (self.chain(inputs[0]),)
-
-    compare_with_plain(kernels, graph, AsTuple().set_train(), [normal(2, 6, 9, 12)], mixed)
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-def test_dense_layers_of_rows(kernels, mixed):
-    """Two layers read a hidden layer, so their gradients are added there."""
-    first, second, third = (drawn(nn.Dense(*sizes), seed) for seed, sizes in enumerate([(19, 33), (33, 4), (33, 7)]))
-    for number, dense in enumerate((first, second, third)):
-        dense.update_parameters_name(f"{number}.")
-    graph = KernelGraph(mixed, trained=True)
-    hidden = graph.convolution(graph.add_input(19, rows=True, gradient=True), first, relu=True)
-    for dense in (second, third):
-        graph.add_output(graph.convolution(hidden, dense, wide=True), ROWS)
-
-    class Plain(nn.Cell):
-        def __init__(self):
-            super().__init__(auto_prefix=False)
-            self.layers = nn.CellList([first, second, third])
-
-        def construct(self, inputs):
-            hidden = ops.relu(self.layers[0](inputs[0]))
-            return tuple(self.layers[i](hidden).reshape(1, 1, inputs[0].shape[0], -1) for i in (1, 2))
-
-    compare_with_plain(kernels, graph, Plain(), [normal(70, 19)], mixed, narrow=mixed)
 
 
 def test_frozen_weights_have_no_gradient_and_need_no_memory():

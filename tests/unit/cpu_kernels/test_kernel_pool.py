@@ -2,7 +2,7 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from src.cpu_kernels.operators import PATCH, KernelRoIAlign, KernelRoIAlignPair, KernelTrainingFeatures
 from src.models.faster_rcnn import RoIAndAnchorFeatures
@@ -156,36 +156,6 @@ def test_patches_and_their_gradient(kernels, channels, batch):
                     gradient[b, :, j:j + 3, k:k + 3] += dout[b, :, :, 3 * s:3 * s + 3]
         assert_close(one, gradient[:, :, 1:-1, 1:-1], 1e-5)
         assert_close(other, gradient[:, :, 1:-1, 1:-1], 1e-5)
-
-
-class Joined(nn.Cell):
-    """The two outputs of RoIAndAnchorFeatures, concatenated to one row."""
-
-    def __init__(self, cell):
-        super().__init__()
-        self.cell = cell
-
-    def construct(self, levels, rois, level, y, x):
-        pooled, patches = self.cell(levels, rois, level, y, x)
-        return ops.concat((pooled.reshape(-1), patches.reshape(-1)))
-
-
-def test_training_features_and_their_gradient(kernels):
-    """The gradients of both outputs are added in the levels. No box is pooled from the last level."""
-    rng = np.random.default_rng(2)
-    levels = [rng.normal(size=(2, 5, *size)).astype(np.float32) for size in ((16, 24), (8, 12), (4, 6))]
-    corners = np.sort(rng.uniform(-5, 100, (2, 9, 2, 2)), axis=2).reshape(2, 9, 4).astype(np.float32)
-    level, y, x = rng.integers(0, 3, (2, 7)), rng.integers(0, 4, (2, 7)), rng.integers(0, 6, (2, 7))
-    plain = RoIAndAnchorFeatures(MultiScaleRoIAlign((4, 8), 3, 2, True))
-    dout = rng.normal(size=2 * 9 * 5 * 9 + 2 * 5 * 3 * 21).astype(np.float32)
-    (expected, expected_gradients), (found, gradients) = (
-        with_gradients(OfLevels(Joined(cell), corners, *map(np.int32, (level, y, x)), channels_last=cell is not plain), dout,
-                       *levels)
-        for cell in (plain, KernelTrainingFeatures(kernels, plain)))
-    assert_close(found, expected, 1e-5)
-    for one, other in zip(gradients, expected_gradients):
-        assert other.any()
-        assert_close(one, other, 1e-5)
 
 
 def test_levels_of_bfloat16(kernels):
