@@ -44,8 +44,8 @@ def score(paths, cfg, group):
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_empty_detector
-    from src.evaluation.analysis import write_analysis
     from src.evaluation.evaluate import evaluate, write_results
+    from src.report.error_analysis import write_analysis
     from src.report.evaluation_report import write_evaluation_report
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.train.all_reduce import broadcast_parameters

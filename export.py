@@ -33,7 +33,7 @@ def main(cfg, group, _):
     from src.config import with_settings
     from src.detector import class_names
     from src.export.sample_inputs import sample_images
-    from src.models.precision import to_mixed_precision
+    from src.models.faster_rcnn import to_mixed_precision
     from src.run.device import set_up_device
 
     if group.size > 1:

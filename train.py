@@ -37,7 +37,7 @@ def train(cfg, run, stop):
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
-    from src.models.precision import can_overflow
+    from src.models.faster_rcnn import can_overflow
     from src.run.compile_cache import training_graphs, use_compile_cache
     from src.run.device import norm_layer
     from src.train.divergence import DivergenceGuard

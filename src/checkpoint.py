@@ -13,7 +13,7 @@ from mindspore import Tensor, nn
 from src.checkpoint_file import is_intact, read_checkpoint_file
 from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
 from src.errors import UserError, is_printable
-from src.models.parameter_names import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
+from src.models import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 from src.run.files import apply_umask, atomic_write, if_supported
 
 logger = logging.getLogger("faster_rcnn")

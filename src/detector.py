@@ -18,10 +18,9 @@ from src.dataset.resize import choose_canvas, scaling_of
 from src.dataset.transforms import apply_to_image
 from src.errors import UserError
 from src.evaluation.detections import detections_of_image
+from src.models import BACKBONE
 from src.models.backbone import build_backbone
-from src.models.faster_rcnn import FasterRCNN, InferenceForward
-from src.models.parameter_names import BACKBONE
-from src.models.precision import to_mixed_precision
+from src.models.faster_rcnn import FasterRCNN, InferenceForward, to_mixed_precision
 from src.run.compile_cache import graph_name, stored_graph
 
 logger = logging.getLogger("faster_rcnn")

@@ -22,7 +22,7 @@ def main(args, *_):
     from src.convert.torch_files import write_state
     from src.convert.torchvision_weights import to_torchvision
     from src.detector import build_detector
-    from src.models.parameter_names import UNUSED
+    from src.models import UNUSED
     from src.run.files import prepare_output
     from tools.networks import config_of
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from src.errors import UserError
-from src.models.parameter_names import MOMENTS
+from src.models import MOMENTS
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from src.errors import UserError
-from src.models.parameter_names import CLASS_LAYERS, CLASSES, UNUSED
+from src.models import CLASS_LAYERS, CLASSES, UNUSED
 
 SCORES_OF_ALL = "roi_heads.box_predictor.cls_score.weight"
 # Parts of parameter names: in this project, in current torchvision, and in older torchvision files if they differ.

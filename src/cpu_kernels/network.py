@@ -8,10 +8,11 @@ from src.cpu_kernels import lowering
 from src.cpu_kernels.kernel_graph import KernelGraph
 from src.cpu_kernels.operators import custom_operator
 from src.models.faster_rcnn import FeaturesAndRPN
-from src.models.operators import ASSIGN
 from src.models.residual import ConvBatchNorm
 from src.models.roi_head import BoxHead
 from src.models.rpn import RPNPatchHead
+
+ASSIGN = ops.Assign()
 
 
 class KernelNetwork(nn.Cell):

@@ -10,8 +10,7 @@ from collections.abc import Callable
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.models.patches import inside_level, side_by_side
-from src.models.roi_align import RoIAlign
+from src.models.roi_align import RoIAlign, inside_level, side_by_side
 
 _numbers = itertools.count()
 
@@ -128,7 +127,7 @@ class KernelTrainingFeatures(nn.Cell):
 
 
 def _side_by_side(patches, levels, level, y, x):
-    """Return patches (B * S, C, 3, 3) as `ExtractPatches` does: zero outside the level, where RoIAlign repeats the border."""
+    """Return patches (B * S, C, 3, 3) as `extract_patches` does: zero outside the level, where RoIAlign repeats the border."""
     batch, number = level.shape
     heights, widths = (), ()
     for feature in levels:

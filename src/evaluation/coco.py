@@ -4,14 +4,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from src.evaluation.boxes import Boxes, index_by_id, to_boxes
-from src.evaluation.matching import precision_and_recall
+from src.evaluation.matching import Boxes, precision_and_recall
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -49,13 +50,12 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
     ground_truth, detections, invalid = to_boxes(coco_json, results, image_ids, category_ids)
     if invalid:
         logger.warning("%d annotations without a valid box (four finite numbers, no negative side) are not scored", invalid)
-    indices = index_by_id(category_ids)
-    precision, recall = precision_and_recall(ground_truth, detections, len(indices), evaluation.params)
+    precision, recall = precision_and_recall(ground_truth, detections, len(category_ids), evaluation.params)
     evaluation.eval = {"precision": precision, "recall": recall}
     with contextlib.redirect_stdout(io.StringIO()) as summary:
         evaluation.summarize()
     logger.info("COCO numbers of %d images:\n%s", len(image_ids), summary.getvalue().rstrip())
-    names = unique_names(names, category_ids)
+    names, indices = unique_names(names, category_ids), _index_by_id(category_ids)
     metrics: dict = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
     metrics["per_class"] = {name: _average_precision(precision[:, :, indices[category], 0, -1])
@@ -64,20 +64,40 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
     return Evaluation(metrics, results, ground_truth, detections, names_by_index, precision)
 
 
-def result_rows(image_id, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, category_ids) -> list[dict]:
-    """Return the detections of one image in COCO's result format.
+def to_boxes(coco_json: dict, results: list[dict], image_ids: list, category_ids: list[int]) -> tuple[Boxes, Boxes, int]:
+    """Return the ground truth, the detections, and the number of annotations ignored because their box is invalid. Arguments are
+    as for `score`."""
+    images, categories = _index_by_id(image_ids), _index_by_id(category_ids)
+    annotations = [row for row in coco_json.get("annotations") or [] if row["image_id"] in images]
+    valid = [row for row in annotations if _is_box(row.get("bbox"))]
+    return (_boxes(valid, images, categories, detected=False), _boxes(results, images, categories, detected=True),
+            len(annotations) - len(valid))
+
+
+def _boxes(rows, images, categories, detected):
+    """Return the rows of the given images and categories as `Boxes`."""
+    rows = [row for row in rows if row["image_id"] in images and row["category_id"] in categories]
+    area = [row["bbox"][2] * row["bbox"][3] if detected or not _is_finite(row.get("area")) else row["area"] for row in rows]
+    return Boxes(image=np.array([images[row["image_id"]] for row in rows], np.int64),
+                 category=np.array([categories[row["category_id"]] for row in rows], np.int64),
+                 xywh=np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+                 area=np.array(area, np.float64),
+                 score=np.array([row["score"] if detected else 0.0 for row in rows], np.float64),
+                 crowd=np.array([not detected and bool(row.get("iscrowd")) for row in rows], bool))
+
+
+def result_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray,
+                category_ids: Sequence[int]) -> list[dict]:
+    """Return the detections of one image in COCO's result format: dicts with image_id, category_id, bbox [x, y, w, h] and score.
 
     Values are not rounded, because a rounded box could cross an IoU threshold, and rounded scores could tie.
 
     Args:
-        image_id: id of the image, an int in COCO's format.
+        image_id: id of the image.
         boxes: (n, 4) float32, xyxy in original pixels.
         scores: (n,) float32.
         labels: (n,) int.
         category_ids: COCO category ids by label.
-
-    Returns:
-        n dicts with image_id, category_id, bbox [x, y, w, h] and score.
     """
     xywh = boxes.astype(np.float64)
     xywh[:, 2:] -= xywh[:, :2]
@@ -92,7 +112,21 @@ def unique_names(names: list[str], category_ids: list[int]) -> list[str]:
     return [name if uses[name] == 1 else f"{name} ({category})" for name, category in zip(names, category_ids)]
 
 
+def _index_by_id(ids):
+    """Return {id: its index among the sorted ids}."""
+    return {identifier: index for index, identifier in enumerate(sorted(set(ids)))}
+
+
 def _average_precision(precision):
     """Return the mean of one class's precision over all thresholds, or -1 for a class without ground truth."""
     values = precision[precision > -1]
     return float(values.mean()) if values.size else -1.0
+
+
+def _is_finite(value):
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_box(box):
+    """Return whether `box` is [x, y, w, h] with finite numbers, and w and h are not negative."""
+    return isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_finite, box)) and min(box[2:]) >= 0

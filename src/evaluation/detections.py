@@ -4,6 +4,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from src.config import schema
+
 # In pixels. Narrower or lower boxes are dropped before NMS, as in torchvision's detectors.
 MIN_SIDE = 0.01
 
@@ -36,7 +38,7 @@ def select_detections(boxes: np.ndarray, scores: np.ndarray, conf_threshold: flo
     return boxes[kept], scores[kept], labels[kept]
 
 
-def detections_of_image(boxes: np.ndarray, scores: np.ndarray, infer, scale: np.ndarray,
+def detections_of_image(boxes: np.ndarray, scores: np.ndarray, infer: schema.Infer, scale: np.ndarray,
                         original_size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run `select_detections` with the thresholds of the configuration section `infer`, and convert the boxes to pixels of the
     original image with `to_original`."""

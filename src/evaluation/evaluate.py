@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from src.config import Config
 from src.dataset.annotations import CocoDataset
 from src.dataset.loader import EvalLoader
 from src.errors import UserError
@@ -29,8 +30,7 @@ def unreadable_image(path: str, reason: object) -> UserError:
     return UserError(f"Image {path}: {reason}; fix it, or leave such images out of the evaluation with --skip_bad_images True.")
 
 
-def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
-             group: Group) -> Evaluation | None:
+def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg: Config, group: Group) -> Evaluation | None:
     """Run detection once on every image of the data set, and score the detections.
 
     With several processes, each processes a part of the images, and rank 0 scores all detections.
@@ -57,7 +57,7 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg,
         return None
     results, image_ids, skipped = _merge(parts, dataset.records)
     if not image_ids:
-        raise UserError(f"not one image of {dataset.annotation_path} can be read: check the image folder")
+        raise UserError(f"no image of {dataset.annotation_path} can be read; check the image folder {dataset.image_dir}.")
     evaluation = score(dataset.coco_json, results, image_ids, dataset.names, dataset.category_ids)
     evaluation.metrics.update(skipped_images=len(skipped), skipped_image_ids=skipped,
                               annotations=os.path.abspath(dataset.annotation_path),
@@ -114,18 +114,13 @@ def _merge(parts, records):
     found = sorted((image for part, _, _ in parts for image in part), key=lambda image: place[image[0]])
     skipped = sorted((image_id for _, part, _ in parts for image_id in part), key=place.__getitem__)
     image_ids = [image_id for image_id, _ in found]
-    _check_once(image_ids + skipped, list(place))
+    done, wanted = Counter(image_ids + skipped), Counter(list(place))
+    if done != wanted:
+        raise RuntimeError(f"internal error: each image must be evaluated once, but images are missing (ids "
+                           f"{list(wanted - done)[:5]} ...) or repeated (ids {list(done - wanted)[:5]} ...)")
     not_finite = sum(count for _, _, count in parts)
     if skipped:
         logger.warning("%d of %d images could not be read and are not scored", len(skipped), len(records))
     if not_finite:
-        logger.warning("the network gave scores that are not finite for %d of %d images", not_finite, len(records))
+        logger.warning("the network computed non-finite scores for %d of %d images", not_finite, len(records))
     return [row for _, rows in found for row in rows], image_ids, skipped
-
-
-def _check_once(done, wanted):
-    done, wanted = Counter(done), Counter(wanted)
-    if done != wanted:
-        missing, extra = list((wanted - done).elements()), list((done - wanted).elements())
-        raise RuntimeError(f"internal error: {len(missing)} images were not evaluated (ids {missing[:5]} ...) and "
-                           f"{len(extra)} more than once or unasked (ids {extra[:5]} ...)")

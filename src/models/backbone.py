@@ -5,11 +5,13 @@ import difflib
 import functools
 import logging
 
+import numpy as np
 from mindcv.models import create_model, is_model, list_models
 from mindcv.models.features import FeatureExtractWrapper
 from mindcv.models.resnet import ResNet
 from mindspore import Tensor, nn
 
+from src.config import schema
 from src.errors import UserError
 from src.models.residual import NORMS, PaddedMaxPool, fold_batch_norm
 
@@ -41,7 +43,7 @@ class Backbone(nn.Cell):
                                  auto_prefix=False)
         self.first_end = ends[0]
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> tuple[Tensor, ...]:
         features = ()
         for part in self.parts:
             image = part(image)
@@ -49,43 +51,40 @@ class Backbone(nn.Cell):
         return features
 
 
-def build_backbone(cfg, norm: type = nn.BatchNorm2d, pretrained: bool | dict = False) -> Backbone:
+def build_backbone(cfg: schema.Backbone, norm: type[nn.Cell] = nn.BatchNorm2d,
+                   pretrained: bool | dict[str, np.ndarray] = False) -> Backbone:
     """Build the configured backbone.
 
     Args:
         cfg: the section `backbone` of the configuration.
         norm: class of the normalisation layers. With nn.SyncBatchNorm, a backbone that keeps nn.BatchNorm2d logs a warning.
-        pretrained: True for mindcv's ImageNet weights, False for random initialisation, or a dict of name -> array with the
-            contents of the file cfg.pretrained.
+        pretrained: True for mindcv's ImageNet weights, False for random initialisation, or the contents of the file
+            cfg.pretrained by name.
 
     Raises:
         UserError: unknown mindcv model, wrong strides or channels, pretrained weights that do not fit, or a failed download.
     """
     model = _create(cfg, norm, download=pretrained is True)
     if isinstance(pretrained, dict):
-        load_pretrained(model, pretrained, cfg.pretrained)
+        _load_pretrained(model, pretrained, cfg.pretrained)
     if cfg.stem_pool == "torchvision":
         if not isinstance(model, ResNet):
             raise UserError(f"backbone.stem_pool=torchvision needs a ResNet, but backbone.name is {cfg.name}; use mindcv.")
         model.max_pool = PaddedMaxPool()
-    if getattr(model, "is_rewritten", False):
-        raise UserError(f"backbone.name: {cfg.name} does not come apart in stages; take another mindcv model.")
-    info = getattr(model, "feature_info", [])
-    strides = [level["reduction"] for level in info]
-    # Several features may have the same stride: take the last one.
-    levels = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES if stride in strides]
-    if len(levels) != len(STRIDES):
-        raise UserError(f"backbone.name {cfg.name} has features at strides {strides}, but a pyramid needs {list(STRIDES)}.")
-    backbone = Backbone(FeatureExtractWrapper(model, levels))
+    # If several features have the same stride, the last one is used.
+    levels = {feature["reduction"]: i for i, feature in enumerate(getattr(model, "feature_info", []))}
+    if getattr(model, "is_rewritten", False) or not levels.keys() >= set(STRIDES):
+        raise UserError(f"backbone.name: {cfg.name} has no stages with the strides {list(STRIDES)}; use another mindcv model.")
+    backbone = Backbone(FeatureExtractWrapper(model, [levels[stride] for stride in STRIDES]))
     if cfg.in_channels and list(cfg.in_channels) != list(backbone.out_channels):
         raise UserError(f"backbone.in_channels is {list(cfg.in_channels)}, but {cfg.name} has {list(backbone.out_channels)}; "
-                        "correct it or leave it out.")
+                        "correct the key or remove it.")
     _freeze(backbone, cfg)
     if norm is nn.SyncBatchNorm and any(isinstance(cell, nn.BatchNorm2d) and cell.use_batch_statistics is not False
                                         for _, cell in backbone.cells_and_names()):
-        logger.warning("the BatchNorm of backbone %s normalises by the images of each device alone, and its statistics are "
-                       "averaged at the end of each epoch: only ResNets have one over all devices; backbone.frozen_bn=True keeps "
-                       "it as it is", cfg.name)
+        logger.warning("the BatchNorm layers of backbone %s use the images of each device alone, because only ResNets support "
+                       "SyncBatchNorm; their statistics are averaged after each epoch; backbone.frozen_bn=True freezes them",
+                       cfg.name)
     return backbone
 
 
@@ -93,31 +92,25 @@ def _create(cfg, norm, download):
     name = cfg.name[len("det_"):] if cfg.name.startswith("det_") else cfg.name
     if not is_model(name):
         nearest = difflib.get_close_matches(name, list_models(), n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else "."
-        raise UserError(f"backbone.name: mindcv has no model {name!r}{hint}")
+        raise UserError(f"backbone.name: mindcv has no model {name!r}" + (f"; did you mean {nearest[0]}?" if nearest else "."))
     options = {}
     if cfg.bn_eps is not None:
         options["norm"] = functools.partial(norm, eps=cfg.bn_eps)
     elif norm is not nn.BatchNorm2d and name.startswith(("resnet", "resnext")):
         options["norm"] = norm
     try:
-        model = create_model(name, pretrained=download, **options)
+        return create_model(name, pretrained=download, **options)
     except TypeError as error:
         if not options:
             raise
         raise UserError(f"backbone.bn_eps needs a ResNet, but backbone.name is {cfg.name}; remove the key.") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"backbone.pretrained: mindcv could not fetch the ImageNet weights of {name} ({error}); set it to the "
-                        "path of a checkpoint fetched by hand, or to False to start from random weights.") from error
-    return model
+        raise UserError(f"backbone.pretrained: the ImageNet weights of {name} cannot be downloaded ({error}); set it to the path "
+                        "of a downloaded checkpoint, or to False for random weights.") from error
 
 
-def load_pretrained(model: nn.Cell, stored: dict, path: str) -> None:
-    """Load the weights of a mindcv model, except for its classifier, from `stored`, a dict of name -> array read from `path`.
-
-    Raises:
-        UserError: a weight is missing or has another shape.
-    """
+def _load_pretrained(model, stored, path):
+    """Load all weights except for the classifier's."""
     body = {p.name: p for p in model.get_parameters() if not p.name.startswith(("classifier", "head", "fc"))}
     for name, parameter in body.items():
         if name not in stored or stored[name].shape != parameter.shape:

@@ -1,17 +1,18 @@
 """Faster R-CNN with a feature pyramid (arXiv:1506.01497, 1612.03144): losses for training, and boxes for inference."""
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.anchors import canvas_anchors
+from src.config import Config
 from src.models.fpn import FPN
-from src.models.patches import ExtractPatches
 from src.models.preprocess import Preprocess
 from src.models.proposals import ProposalGenerator
-from src.models.roi_align import MultiScaleRoIAlign
+from src.models.residual import NORMS, FunctionalConv2d
+from src.models.roi_align import MultiScaleRoIAlign, extract_patches
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
-from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss
+from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss, canvas_anchors
 
 LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")
 
@@ -25,7 +26,7 @@ class FasterRCNN(nn.Cell):
         backbone: maps images (B, 3, H, W) to a tuple of features C2..C5; has the attribute `out_channels`, see `build_backbone`.
     """
 
-    def __init__(self, cfg, num_classes: int, backbone: nn.Cell):
+    def __init__(self, cfg: Config, num_classes: int, backbone: nn.Cell):
         super().__init__()
         rpn, head, channels = cfg.rpn_head, cfg.bbox_head, cfg.backbone.out_channels
         self.backbone = backbone
@@ -35,13 +36,12 @@ class FasterRCNN(nn.Cell):
         self.fpn = FPN(in_channels, channels, fpn.num_outs, fpn.upsample_mode)
         num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
         self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
-        strides = head.roi_extractor.featmap_strides
-        self.num_roi_levels = len(strides)
-        self.roi_align = MultiScaleRoIAlign(strides, head.resolution, head.roi_extractor.sampling_ratio,
-                                            head.roi_extractor.aligned, cfg.roi_operator)
+        roi = head.roi_extractor
+        self.roi_align = MultiScaleRoIAlign(roi.featmap_strides, head.resolution, roi.sampling_ratio, roi.aligned,
+                                            cfg.roi_operator)
         self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
 
-    def pyramid(self, image):
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the pyramid levels of normalised images (B, 3, H, W): a tuple of (B, C, H_i, W_i) float32, finest first."""
         features = self.backbone(image)
         chosen = ()
@@ -51,57 +51,36 @@ class FasterRCNN(nn.Cell):
 
 
 class FeaturesAndRPN(nn.Cell):
-    """The convolutions over whole images: backbone, pyramid, and the RPN head on every cell.
-
-    It is a separate cell so that src/cpu_kernels can replace it with a single operator.
-
-    Args:
-        network: the detector.
-    """
+    """The convolutions of `network` over whole images: backbone, pyramid, and the RPN head on every cell."""
 
     def __init__(self, network: FasterRCNN):
         super().__init__(auto_prefix=False)
         self.network = network
 
-    def construct(self, image):
+    def construct(self, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """Return levels, logits and deltas of normalised images (B, 3, H, W), see `FasterRCNN.pyramid` and `RPNHead`."""
         levels = self.network.pyramid(image)
         return levels, *self.network.rpn_head(levels)
 
 
-def _preprocess(item_transforms):
-    """Build the layer for the transforms that run in the graph: normalisation and channel order."""
-    parameters = {name: values for item in item_transforms for name, values in item.items()}
-    return Preprocess(parameters["NormalizeImage"], parameters["TransposeImage"])
-
-
 class RoIAndAnchorFeatures(nn.Cell):
     """Extracts the features for a training step from the pyramid: pooled RoIs, and patches around the sampled anchors.
 
-    It is a separate cell so that src/cpu_kernels can replace it with a cell that computes a single gradient of the levels.
-
-    Args:
-        roi_align: RoIAlign of the network.
+    On the CPU, src/cpu_kernels computes both with a single gradient of the levels.
     """
 
     def __init__(self, roi_align: MultiScaleRoIAlign):
         super().__init__(auto_prefix=False)
         self.roi_align = roi_align
-        self.patches = ExtractPatches()
 
-    def construct(self, levels, rois, level, y, x):
-        """Return pooled RoIs (B * R, C, h, w) and patches (B, C, 3, 3 * S), see `MultiScaleRoIAlign` and `ExtractPatches`."""
-        return self.roi_align(levels, rois), self.patches(levels, level, y, x)
+    def construct(self, levels: tuple[Tensor, ...], rois: Tensor, level: Tensor, y: Tensor,
+                  x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pooled RoIs (B * R, C, h, w) and patches (B, C, 3, 3 * S), see `MultiScaleRoIAlign` and `extract_patches`."""
+        return self.roi_align(levels, rois), extract_patches(levels, level, y, x)
 
 
 class TrainingForward(nn.Cell):
-    """Computes the losses of annotated images.
-
-    Args:
-        network: the detector.
-        cfg: the configuration.
-        num_classes: K, without background.
-        canvas: (height, width) of the images in pixels.
+    """Computes the losses of annotated images on a canvas of (height, width) pixels. There are K = `num_classes` classes.
 
     Attributes:
         anchors: (N, 4) float32 pixels of the canvas, level by level.
@@ -109,11 +88,11 @@ class TrainingForward(nn.Cell):
         num_proposals: number of proposals per image.
     """
 
-    def __init__(self, network: FasterRCNN, cfg, num_classes: int, canvas: tuple[int, int]):
+    def __init__(self, network: FasterRCNN, cfg: Config, num_classes: int, canvas: tuple[int, int]):
         super().__init__(auto_prefix=False)
         anchors = canvas_anchors(cfg.rpn_head.anchor_generator, canvas)
         self.anchors = Tensor(np.concatenate(anchors))
-        self.preprocess = _preprocess(cfg.data.train_transforms.item_transforms)
+        self.preprocess = Preprocess(cfg.data.train_transforms.item_transforms)
         self.network = network
         self.features_and_rpn = FeaturesAndRPN(network)
         self.anchor_head, self.box_head = AnchorHead(network.rpn_head), network.box_head
@@ -126,7 +105,8 @@ class TrainingForward(nn.Cell):
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
         self.num_anchors, self.num_proposals = len(self.anchors), self.propose.number
 
-    def construct(self, image, valid_size, boxes, labels, mask, anchor_priority, roi_priority):
+    def construct(self, image: Tensor, valid_size: Tensor, boxes: Tensor, labels: Tensor, mask: Tensor,
+                  anchor_priority: Tensor, roi_priority: Tensor) -> Tensor:
         """Return the losses (5,) float32 in the order of LOSS_NAMES: the total, then its four terms.
 
         Args:
@@ -154,34 +134,44 @@ class TrainingForward(nn.Cell):
 class InferenceForward(nn.Cell):
     """Computes boxes and scores of every proposal and class, before per-class NMS.
 
-    Args:
-        network: the detector.
-        cfg: the configuration.
-        canvas: (height, width) of the images in pixels.
-
-    Attributes:
-        anchors: (N, 4) float32 pixels of the canvas, level by level.
+    See `TrainingForward` for the arguments and the attribute `anchors`.
     """
 
-    def __init__(self, network: FasterRCNN, cfg, canvas: tuple[int, int]):
+    def __init__(self, network: FasterRCNN, cfg: Config, canvas: tuple[int, int]):
         super().__init__(auto_prefix=False)
         anchors = canvas_anchors(cfg.rpn_head.anchor_generator, canvas)
         self.anchors = Tensor(np.concatenate(anchors))
-        self.preprocess = _preprocess(cfg.data.eval_transforms.item_transforms)
+        self.preprocess = Preprocess(cfg.data.eval_transforms.item_transforms)
         self.network = network
         self.features_and_rpn, self.box_head = FeaturesAndRPN(network), network.box_head
         self.propose = ProposalGenerator(cfg.rpn_head.test_proposal, [len(level) for level in anchors], canvas)
         self.predict = RoIPredictor(cfg.bbox_head.bbox_weights, cfg.bbox_head.clip_first)
 
-    def construct(self, image, valid_size):
+    def construct(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
 
         Args:
             image: (B, H, W, 3) uint8 RGB.
             valid_size: (B, 2) float32, height and width of each image on its canvas.
         """
-        net = self.network
         levels, logits, deltas = self.features_and_rpn(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, logits, deltas, valid_size)
-        class_logits, box_deltas = self.box_head(net.roi_align(levels[: net.num_roi_levels], proposals))
+        class_logits, box_deltas = self.box_head(self.network.roi_align(levels, proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)
+
+
+def can_overflow(cfg: Config) -> bool:
+    """Return whether gradients need a loss scale: the largest float16 is 65504; bfloat16 has the range of float32."""
+    return cfg.mix and cfg.mix_dtype == "float16"
+
+
+def to_mixed_precision(network: nn.Cell, dtype: ms.Type = ms.float16) -> nn.Cell:
+    """Set the convolutions and dense layers of `network` to compute in `dtype`, and return it. Weights stay float32."""
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, (nn.Conv2d, nn.Dense)):
+            cell.to_float(dtype)
+        elif isinstance(cell, FunctionalConv2d):
+            cell.compute_dtype = dtype
+        elif isinstance(cell, NORMS):
+            cell.to_float(ms.float32)
+    return network

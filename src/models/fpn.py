@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform
 
 
@@ -15,7 +15,7 @@ def _conv(in_channels, out_channels, kernel_size):
 class BilinearUpsample(nn.Cell):
     """Bilinear interpolation with half-pixel centres."""
 
-    def construct(self, feature, size):
+    def construct(self, feature: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize feature (B, C, h, w) to size (H, W)."""
         return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
 
@@ -23,7 +23,7 @@ class BilinearUpsample(nn.Cell):
 class NearestUpsample(nn.Cell):
     """Nearest-neighbour interpolation."""
 
-    def construct(self, feature, size):
+    def construct(self, feature: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize feature (B, C, h, w) to size (H, W)."""
         return ops.interpolate(feature, size=size, mode="nearest")
 
@@ -47,7 +47,7 @@ class FPN(nn.Cell):
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
         self.upsample = BilinearUpsample() if upsample_mode == "bilinear" else NearestUpsample()
 
-    def construct(self, features):
+    def construct(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return levels (B, out_channels, H_i, W_i) float32 of features (B, C_i, H_i, W_i), as tuples, finest first."""
         top = len(features) - 1
         merged = ops.cast(self.lateral[top](features[top]), ms.float32)

@@ -4,19 +4,15 @@ from __future__ import annotations
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from src.models.boxes import pairwise_iou
-from src.models.operators import SUM, TOP_K
+from src.models.boxes import SUM, TOP_K, pairwise_iou
 
 BASE = 2048  # base of the two digits of a priority; float16 represents all integers up to it
 
 
 class Matcher(nn.Cell):
-    """Finds the ground-truth box that each candidate (an anchor or proposal) overlaps most.
+    """Finds the ground-truth box that each candidate (an anchor or proposal) overlaps most."""
 
-    It is a cell, although it has no parameters, so that src/cpu_kernels can replace it.
-    """
-
-    def construct(self, candidates, boxes, mask):
+    def construct(self, candidates: Tensor, boxes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compare all candidates with all boxes of their image.
 
         Args:

@@ -10,25 +10,27 @@ class Preprocess(nn.Cell):
     """Normalises uint8 RGB (B, H, W, 3) to float32 (B, 3, H, W). The padding becomes zero or normalised black.
 
     Each elementwise operator is one float32 operation, in the same order as in NumPy: on the CPU the result is bit-identical.
-    src/cpu_kernels can replace this cell.
 
     Args:
-        normalize: parameters of `NormalizeImage`: pixels / 255 if is_scale, then (pixels - mean) / std if norm_type is mean_std.
-            If pad_first, the padding, which is black, is normalised too. Otherwise it becomes zero.
-        transpose: parameters of `TransposeImage`: the network input is RGB if bgr2rgb, and BGR otherwise.
+        item_transforms: list of transforms with their parameters, of which two run in this cell.
+            `NormalizeImage`: pixels / 255 if is_scale, then (pixels - mean) / std if norm_type is mean_std. If pad_first, the
+            padding, which is black, is normalised too. Otherwise it becomes zero.
+            `TransposeImage`: the network input is RGB if bgr2rgb, and BGR otherwise.
 
     Attributes:
         channels: index of the image channel for each channel of the network input.
     """
 
-    def __init__(self, normalize: dict, transpose: dict):
+    def __init__(self, item_transforms: list[dict]):
         super().__init__()
+        parameters = {name: values for item in item_transforms for name, values in item.items()}
+        normalize = parameters["NormalizeImage"]
         self.is_scale, self.pad_first = normalize["is_scale"], normalize["pad_first"]
         self.is_centred = normalize["norm_type"] == "mean_std"
         self.mean, self.std = (Tensor(np.float32(normalize[name]).reshape(3, 1, 1)) for name in ("mean", "std"))
-        self.channels = (0, 1, 2) if transpose["bgr2rgb"] else (2, 1, 0)
+        self.channels = (0, 1, 2) if parameters["TransposeImage"]["bgr2rgb"] else (2, 1, 0)
 
-    def normalize(self, pixels):
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Return normalised pixels (..., 3, H, W) float32; the channels are in the order of the network input."""
         if self.is_scale:
             pixels = pixels / 255
@@ -38,7 +40,7 @@ class Preprocess(nn.Cell):
         """Return the normalised value of each pixel value in each channel, (3, 256) float32."""
         return self.normalize(Tensor(np.tile(np.arange(256, dtype=np.float32), (3, 1, 1)))).asnumpy()[:, 0]
 
-    def construct(self, image, valid_size):
+    def construct(self, image: Tensor, valid_size: Tensor) -> Tensor:
         """Return the network input (B, 3, H, W) float32.
 
         Args:

@@ -5,8 +5,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.boxes import clip, decode, gather_rows
-from src.models.operators import HALVES, TOP_K
+from src.config import schema
+from src.models.boxes import HALVES, TOP_K, clip, decode, gather_rows
 from src.models.rpn import UNIT_WEIGHTS
 
 # Ascend 910A computes TopK and NMSWithMask in float16 and clamps numbers to its range. There, boxes are sorted by scores rounded
@@ -15,18 +15,14 @@ REJECTED = -65504.0  # score of a rejected box, below every logit: the lowest fl
 
 
 class BatchedNMS(nn.Cell):
-    """Greedy NMS within groups of boxes. It is a separate cell so that src/cpu_kernels can replace it.
-
-    Args:
-        threshold: IoU threshold. A box is removed if its IoU with a kept box of higher score is above the threshold.
-    """
+    """Greedy NMS within groups of boxes: a box is removed if its IoU with a kept box of higher score is above `threshold`."""
 
     def __init__(self, threshold: float):
         super().__init__()
         self.threshold = threshold
         self.nms = ops.NMSWithMask(threshold)
 
-    def construct(self, boxes, ends):
+    def construct(self, boxes: Tensor, ends: tuple[int, ...]) -> Tensor:
         """Return (B, n) bool, True for kept boxes.
 
         Args:
@@ -53,7 +49,7 @@ class ProposalGenerator(nn.Cell):
     With `joint_nms_thresh`, a second NMS runs over these boxes of all levels.
 
     Args:
-        cfg: the section `rpn_head.train_proposal` or `rpn_head.test_proposal` of the configuration.
+        cfg: `rpn_head.train_proposal` or `rpn_head.test_proposal`.
         level_sizes: number of anchors of each level.
         canvas: (height, width) in pixels.
 
@@ -62,7 +58,7 @@ class ProposalGenerator(nn.Cell):
         number: R, number of proposals per image.
     """
 
-    def __init__(self, cfg, level_sizes: list[int], canvas: tuple[int, int]):
+    def __init__(self, cfg: schema.Proposal, level_sizes: list[int], canvas: tuple[int, int]):
         super().__init__()
         self.min_size, self.drop_small_first = cfg.min_size, cfg.drop_small_first
         # Computed here because in the graph each operation on numbers would be a node until constant folding.
@@ -90,7 +86,7 @@ class ProposalGenerator(nn.Cell):
         start, end = HALVES(boxes)
         return boxes, (end - start >= self.min_size).all(-1)
 
-    def construct(self, anchors, logits, deltas, valid_size):
+    def construct(self, anchors: Tensor, logits: Tensor, deltas: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor]:
         """Return proposals (B, R, 4) float32 xyxy pixels by descending score, and (B, R) bool, True for valid proposals.
 
         Invalid proposals have arbitrary coordinates, and may be anywhere in the order.

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import mindspore as ms
 from mindcv.models.resnet import BasicBlock, Bottleneck
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 
 NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
@@ -19,7 +19,7 @@ class PaddedMaxPool(nn.Cell):
         super().__init__()
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         """Return (B, C, ceil(H / 2), ceil(W / 2)) for non-negative x (B, C, H, W)."""
         batch, channels, height, width = x.shape
         # Padding by concatenation: ops.Pad takes 5x longer on the CPU.
@@ -30,10 +30,7 @@ class PaddedMaxPool(nn.Cell):
 
 
 class FunctionalConv2d(nn.Cell):
-    """A convolution with weight and bias as inputs: ops.conv2d as a cell.
-
-    Args:
-        conv: defines kernel size, stride, padding, dilation and groups.
+    """ops.conv2d as a cell with weight and bias as inputs, and with kernel size, stride, padding, dilation and groups of `conv`.
 
     Attributes:
         compute_dtype: data type of the multiplications.
@@ -44,7 +41,7 @@ class FunctionalConv2d(nn.Cell):
         self.conv2d = conv.conv2d
         self.compute_dtype = ms.float32
 
-    def construct(self, x, weight, bias):
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return (B, K, H', W') float32 for x (B, C, H, W), weight (K, C, h, w) and bias (K,)."""
         convolved = self.conv2d(ops.cast(x, self.compute_dtype), ops.cast(weight, self.compute_dtype))
         return ops.bias_add(ops.cast(convolved, ms.float32), bias)
@@ -56,9 +53,7 @@ class ConvBatchNorm(nn.Cell):
     BatchNorm with stored statistics is an affine map: y = conv(x, w s) + (beta - mean s) with s = gamma / sqrt(variance + eps).
     Compared with separate cells, this needs one pass less over the features, and one tensor less in memory.
 
-    Args:
-        conv: convolution without bias. Its parameters keep their names.
-        norm: instance of a class in NORMS. Its parameters keep their names.
+    `conv` has no bias, and `norm` is an instance of a class in NORMS. Their parameters keep their names.
     """
 
     def __init__(self, conv: nn.Conv2d, norm: nn.Cell):
@@ -67,7 +62,7 @@ class ConvBatchNorm(nn.Cell):
         self.norm = norm
         self.convolution = FunctionalConv2d(conv)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         """Return features (B, K, H', W') for x (B, C, H, W)."""
         norm = self.norm
         if self.training and norm.use_batch_statistics is not False:
@@ -77,11 +72,7 @@ class ConvBatchNorm(nn.Cell):
 
 
 class ResidualBlock(nn.Cell):
-    """mindcv's BasicBlock or Bottleneck (arXiv:1512.03385, figure 5).
-
-    Args:
-        block: mindcv's block. Its cells are used, and their parameters keep their names.
-    """
+    """mindcv's BasicBlock or Bottleneck (arXiv:1512.03385, figure 5), with the cells and parameter names of `block`."""
 
     def __init__(self, block: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -91,7 +82,7 @@ class ResidualBlock(nn.Cell):
         self.convolutions = nn.CellList([ConvBatchNorm(*pair) for pair in pairs], auto_prefix=False)
         self.shortcut = None if block.down_sample is None else fold_batch_norm(block.down_sample)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         """Return features (B, K, H', W') for x (B, C, H, W)."""
         out, last = x, len(self.convolutions) - 1
         for i in range(last):
@@ -107,7 +98,7 @@ class Chain(nn.Cell):
         super().__init__(auto_prefix=False)
         self.cells_in_order = nn.CellList(cells, auto_prefix=False)
 
-    def construct(self, x):
+    def construct(self, x: Tensor) -> Tensor:
         """Return the output of the last cell for x (B, C, H, W)."""
         for cell in self.cells_in_order:
             x = cell(x)

@@ -1,12 +1,14 @@
-"""RoIAlign (arXiv:1703.06870) over a feature pyramid. The size of an RoI selects its level (arXiv:1612.03144, equation 1)."""
+"""Features of regions, gathered from a feature pyramid: RoIAlign (arXiv:1703.06870), and patches around the cells of anchors.
+
+The size of an RoI selects its level (arXiv:1612.03144, equation 1).
+"""
 from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.boxes import MIN_SIDE, area
-from src.models.operators import HALVES
+from src.models.boxes import HALVES, MIN_SIDE, area
 
 # An RoI of 224 x 224 pixels, the size of an ImageNet image, is pooled from P4, whose stride is 16.
 CANONICAL_SIZE = 224
@@ -18,9 +20,7 @@ class MultiScaleRoIAlign(nn.Cell):
 
     Args:
         strides: strides of the levels for pooling, finest first, in pixels.
-        resolution: see `_Pooling`.
-        sampling_ratio: see `_Pooling`.
-        aligned: see `_Pooling`.
+        resolution, sampling_ratio, aligned: see `RoIAlign`.
         operator: `gather` selects `RoIAlign`, `roi_align` selects `OperatorRoIAlign`.
     """
 
@@ -40,7 +40,7 @@ class MultiScaleRoIAlign(nn.Cell):
         level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
         return ops.cast(ops.clamp(level, 0, self.num_levels - 1), ms.int32)
 
-    def construct(self, levels, rois):
+    def construct(self, levels: tuple[Tensor, ...], rois: Tensor) -> Tensor:
         """Return the pooled features (B * R, C, resolution, resolution) float32.
 
         Args:
@@ -49,14 +49,18 @@ class MultiScaleRoIAlign(nn.Cell):
         """
         return self.pool(levels[: self.num_levels], *self.locate(rois))
 
-    def locate(self, rois):
+    def locate(self, rois: Tensor) -> tuple[Tensor, Tensor]:
         """Convert rois (B, R, 4) in pixels. Return boxes (B, R, 4) in cells of their level, and level indices (B * R,) int32."""
         level = self.assign_levels(rois.reshape(-1, 4))
         return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
 
-class _Pooling(nn.Cell):
-    """Base class of both RoIAlign implementations.
+class RoIAlign(nn.Cell):
+    """RoIAlign of boxes with known levels. It gathers rows of the flattened levels.
+
+    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, computed by a gather and a small matrix product.
+    The result is bit-identical in every run, while the gradient of MindSpore's ROIAlign depends on the order of its threads.
+    On the CPU, it is also several times faster than ROIAlign.
 
     Args:
         resolution: number of bins per side.
@@ -66,25 +70,8 @@ class _Pooling(nn.Cell):
 
     def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
         super().__init__()
-        self.resolution = resolution
-        self.samples = sampling_ratio
-        self.aligned = aligned
-        self.shift = 0.5 if aligned else 0.0
-        self.smallest_side = 0.0 if aligned else 1.0
-
-
-class RoIAlign(_Pooling):
-    """RoIAlign of boxes with known levels. It gathers rows of the flattened levels.
-
-    Every output bin is a weighted mean of (2 x samples)^2 feature vectors, computed by a gather and a small matrix product.
-    The result is bit-identical in every run, while the gradient of MindSpore's ROIAlign depends on the order of its threads.
-    On the CPU, it is also several times faster than ROIAlign. src/cpu_kernels can replace this cell.
-
-    Args: see `_Pooling`.
-    """
-
-    def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
-        super().__init__(resolution, sampling_ratio, aligned)
+        self.resolution, self.samples, self.aligned = resolution, sampling_ratio, aligned
+        self.shift, self.smallest_side = (0.5, 0.0) if aligned else (0.0, 1.0)
         # Positions of the samples along a side of length 1.
         steps = (np.arange(resolution * sampling_ratio) + 0.5) / (resolution * sampling_ratio)
         self.steps = Tensor(steps.astype(np.float32))
@@ -94,8 +81,7 @@ class RoIAlign(_Pooling):
         (M, resolution, 2 * samples); cells are int32, weights float32.
 
         Args:
-            start: (M,) start of each box in cells of its level.
-            end: (M,) end of each box in cells of its level.
+            start, end: (M,) start and end of each box in cells of its level.
             limit: (M,) number of cells of the level along this axis.
         """
         length = ops.maximum(end - start, self.smallest_side)
@@ -111,7 +97,7 @@ class RoIAlign(_Pooling):
         shape = (-1, self.resolution, 2 * self.samples)
         return index.reshape(shape), weight.reshape(shape)
 
-    def construct(self, levels, boxes, level):
+    def construct(self, levels: tuple[Tensor, ...], boxes: Tensor, level: Tensor) -> Tensor:
         """Return the pooled features (B * R, C, resolution, resolution) float32.
 
         Args:
@@ -136,7 +122,7 @@ class RoIAlign(_Pooling):
         return pooled.reshape(batch * number, self.resolution, self.resolution, channels).transpose(0, 3, 1, 2)
 
 
-class OperatorRoIAlign(_Pooling):
+class OperatorRoIAlign(RoIAlign):
     """RoIAlign with MindSpore's operator. It pools every box from every level, and selects the result of the box's level.
 
     It is meant for Ascend and GPU. For 1,024 RoIs with 256 channels, the gather of `RoIAlign` writes 822 MB, and its backward
@@ -146,8 +132,6 @@ class OperatorRoIAlign(_Pooling):
     the gradient, which always uses mode 1, the default of CANN. According to CANN's sources, both modes on Ascend enlarge boxes
     to at least one cell per side, unlike on the CPU and GPU. Aligned boxes smaller than one cell (4 pixels on the finest level)
     are therefore pooled as boxes of one cell.
-
-    Args: see `_Pooling`.
     """
 
     def __init__(self, resolution: int, sampling_ratio: int, aligned: bool):
@@ -155,7 +139,7 @@ class OperatorRoIAlign(_Pooling):
         # The scale of every level is 1 because boxes are in cells.
         self.operator = ops.ROIAlign(resolution, resolution, 1.0, sampling_ratio, 1)
 
-    def construct(self, levels, boxes, level):
+    def construct(self, levels: tuple[Tensor, ...], boxes: Tensor, level: Tensor) -> Tensor:
         """See `RoIAlign.construct`."""
         batch, number = boxes.shape[:2]
         image = ops.cast(ops.arange(batch), boxes.dtype).reshape(-1, 1, 1).broadcast_to((batch, number, 1))
@@ -170,7 +154,38 @@ class OperatorRoIAlign(_Pooling):
         return pooled
 
 
-def flatten_levels(levels: tuple, level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def extract_patches(levels: tuple[Tensor, ...], level: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Return the 3x3 features around cells of the pyramid, the patches of an image side by side, (B, C, 3, 3 * S) float32.
+
+    They are the inputs of a padded 3x3 convolution: zero outside the level. A loss on a few anchors needs the RPN's convolution
+    only there.
+
+    Args:
+        levels: tuple of (B, C, H_i, W_i) float32.
+        level, y, x: (B, S) int32, level of each cell, and its row and column in the level.
+    """
+    rows, height, width, first_row = flatten_levels(levels, level)
+    height, width = height.reshape(-1, 1), width.reshape(-1, 1)
+    around = Tensor((-1, 0, 1), ms.int32)
+    y, x = y.reshape(-1, 1) + around, x.reshape(-1, 1) + around
+    inside = inside_level(y, height).expand_dims(2) * inside_level(x, width).expand_dims(1)
+    index = (y * width + first_row.reshape(-1, 1)).expand_dims(2) + x.expand_dims(1)
+    # Cells outside the level read the row of zeros.
+    index = ops.select(inside > 0, index, ops.full_like(index, rows.shape[0] - 1))
+    return ops.gather(rows, side_by_side(index, level.shape[0]), 0).transpose(0, 3, 1, 2)
+
+
+def side_by_side(patches: Tensor, batch: int) -> Tensor:
+    """Return patches (B * S, 3, 3) placed side by side, (B, 3, 3 * S); batch is B."""
+    return patches.reshape(batch, -1, 3, 3).transpose(0, 2, 1, 3).reshape(batch, 3, -1)
+
+
+def inside_level(position: Tensor, limit: Tensor) -> Tensor:
+    """Return (M, 3) float32: 1 where position (M, 3) is in [0, limit), with limit (M, 1), and 0 elsewhere."""
+    return ops.cast(ops.logical_and(position >= 0, position < limit), ms.float32)
+
+
+def flatten_levels(levels: tuple[Tensor, ...], level: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the levels as one table of feature vectors, and the position in the table of the levels of S items per image.
 
     Args:
@@ -179,8 +194,7 @@ def flatten_levels(levels: tuple, level: Tensor) -> tuple[Tensor, Tensor, Tensor
 
     Returns:
         rows: (sum of B * H_i * W_i + 1, C), level by level, row-major over (image, y, x), and a last row of zeros.
-        height: (B * S,) int32, height of the item's level.
-        width: (B * S,) int32, width of the item's level.
+        height, width: (B * S,) int32, size of the item's level.
         first_row: (B * S,) int32, row of the cell y = x = 0 of the item's image and level.
     """
     batch, number = level.shape

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal
 
-from src.models.boxes import clip, decode, encode, gather_rows
-from src.models.losses import cross_entropy_sum, smooth_l1_sum
+from src.config import schema
+from src.models.boxes import SUM, clip, decode, encode, gather_rows, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
-from src.models.operators import SUM
 
 
 class BoxHead(nn.Cell):
@@ -28,7 +27,7 @@ class BoxHead(nn.Cell):
         self.classes = nn.Dense(hidden, num_classes + 1, weight_init=Normal(0.01), bias_init="zeros")
         self.deltas = nn.Dense(hidden, 4 * num_classes, weight_init=Normal(0.001), bias_init="zeros")
 
-    def construct(self, pooled):
+    def construct(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (M, K + 1), background last, and deltas (M, K, 4), float32, for pooled features (M, C, 7, 7)."""
         hidden = ops.relu(self.fc1(pooled.reshape(pooled.shape[0], -1)))
         hidden = ops.relu(self.fc2(hidden))
@@ -40,12 +39,12 @@ class RoISampler(nn.Cell):
     """Samples RoIs for training the box head. At most a fraction `fg_fraction` is positive, the rest is background.
 
     Args:
-        cfg: the section `bbox_head.bbox_assigner` of the configuration.
+        cfg: `bbox_head.bbox_assigner`.
         add_boxes: whether ground-truth boxes are added to the proposals.
         num_classes: K, the label of the background.
     """
 
-    def __init__(self, cfg, add_boxes: bool, num_classes: int):
+    def __init__(self, cfg: schema.BBoxAssigner, add_boxes: bool, num_classes: int):
         super().__init__()
         self.number = cfg.rois_per_batch
         self.max_positive = int(cfg.rois_per_batch * cfg.fg_fraction)
@@ -55,7 +54,8 @@ class RoISampler(nn.Cell):
         self.background = num_classes
         self.match = Matcher()
 
-    def construct(self, proposals, valid, boxes, labels, mask, priority):
+    def construct(self, proposals: Tensor, valid: Tensor, boxes: Tensor, labels: Tensor, mask: Tensor,
+                  priority: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sample S RoIs per image.
 
         Args:
@@ -88,10 +88,7 @@ class RoISampler(nn.Cell):
 class RoILoss(nn.Cell):
     """Classification and box losses of the sampled RoIs, divided by the number of sampled RoIs in the batch.
 
-    Args:
-        num_classes: K, without background.
-        bbox_weights: weights of the deltas, see `src.models.boxes.encode`.
-        beta: beta of the smooth L1 loss.
+    `bbox_weights` are the weights of the deltas, see `src.models.boxes.encode`; `beta` is the beta of the smooth L1 loss.
     """
 
     def __init__(self, num_classes: int, bbox_weights: list[float], beta: float):
@@ -100,16 +97,13 @@ class RoILoss(nn.Cell):
         self.bbox_weights = tuple(bbox_weights)
         self.beta = beta
 
-    def construct(self, logits, deltas, rois, target_boxes, label, is_sampled):
+    def construct(self, logits: Tensor, deltas: Tensor, rois: Tensor, target_boxes: Tensor, label: Tensor,
+                  is_sampled: Tensor) -> tuple[Tensor, Tensor]:
         """Return the classification loss and the box loss, float32 scalars.
 
         Args:
-            logits: (B * S, K + 1) float32.
-            deltas: (B * S, K, 4) float32.
-            rois: output of `RoISampler`.
-            target_boxes: output of `RoISampler`.
-            label: output of `RoISampler`.
-            is_sampled: output of `RoISampler`.
+            logits, deltas: (B * S, K + 1) and (B * S, K, 4) float32, predictions for the sampled RoIs.
+            rois, target_boxes, label, is_sampled: outputs of `RoISampler`.
         """
         label, sampled_weight = label.reshape(-1), ops.cast(is_sampled.reshape(-1), ms.float32)
         is_positive = ops.logical_and(label < self.num_classes, is_sampled.reshape(-1))
@@ -126,6 +120,13 @@ class RoILoss(nn.Cell):
         return classification / count, box / count
 
 
+def cross_entropy_sum(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over rows of weight * CE(softmax(logits), label). logits (M, C), weight (M,) float32, label (M,) int32."""
+    log_probability = ops.log_softmax(logits, -1)
+    picked = ops.gather_elements(log_probability, 1, label.expand_dims(1)).squeeze(1)
+    return -SUM(picked * weight)
+
+
 class RoIPredictor(nn.Cell):
     """Computes class probabilities and decoded boxes of every proposal.
 
@@ -139,12 +140,12 @@ class RoIPredictor(nn.Cell):
         self.bbox_weights = tuple(bbox_weights)
         self.clipped = clipped
 
-    def construct(self, logits, deltas, proposals, valid, valid_size):
+    def construct(self, logits: Tensor, deltas: Tensor, proposals: Tensor, valid: Tensor,
+                  valid_size: Tensor) -> tuple[Tensor, Tensor]:
         """Return boxes (B, R, K, 4) in canvas pixels and scores (B, R, K). Invalid proposals have score 0.
 
         Args:
-            logits: (B * R, K + 1) float32.
-            deltas: (B * R, K, 4) float32.
+            logits, deltas: (B * R, K + 1) and (B * R, K, 4) float32.
             proposals: (B, R, 4) float32 xyxy pixels.
             valid: (B, R) bool, True for valid proposals.
             valid_size: (B, 2) float32, height and width of each image on its canvas.

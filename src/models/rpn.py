@@ -1,27 +1,54 @@
-"""Region proposal network (arXiv:1506.01497, section 3.1): objectness, box deltas and losses of anchors."""
+"""Region proposal network (arXiv:1506.01497, section 3.1): anchors, and their objectness, box deltas and losses."""
 from __future__ import annotations
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
-from src.models.boxes import encode, gather_rows
-from src.models.losses import binary_cross_entropy_sum, smooth_l1_sum
+from src.config import schema
+from src.models.boxes import SUM, encode, gather_rows, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
-from src.models.operators import SUM
 
 # The RPN's deltas are not weighted, unlike the deltas of the box head.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
-class RPNHead(nn.Cell):
-    """A 3x3 convolution and two 1x1 convolutions, shared by all levels.
+def cell_anchors(sizes: list[float], aspect_ratios: list[float], rounded: bool) -> np.ndarray:
+    """Return the anchors of one cell, (A, 4) float32 xyxy in pixels around the origin: all ratios for each size.
 
     Args:
-        in_channels: number of channels of the pyramid.
-        channels: number of output channels of the 3x3 convolution.
-        num_anchors: A, number of anchors per cell.
+        sizes: square roots of the areas, in pixels.
+        aspect_ratios: height / width.
+        rounded: whether to round corners to whole pixels, halves to even, as torchvision does.
     """
+    ratio_root = np.sqrt(np.asarray(aspect_ratios, np.float32))
+    sizes = np.asarray(sizes, np.float32)
+    height = (ratio_root[:, None] * sizes).reshape(-1)
+    width = ((1 / ratio_root)[:, None] * sizes).reshape(-1)
+    anchors = np.stack((-width, -height, width, height), 1) / 2
+    return np.round(anchors) if rounded else anchors
+
+
+def canvas_anchors(generator: schema.AnchorGenerator, canvas: tuple[int, int]) -> list[np.ndarray]:
+    """Return the anchors of each level of a canvas (height, width), (H * W * A, 4) float32 xyxy in pixels, row-major over
+    (y, x, anchor). The anchors of cell (y, x) are centred on pixel (x * x_stride, y * y_stride)."""
+    levels = []
+    for stride, sizes in zip(generator.strides, generator.anchor_sizes):
+        height, width = (-(-side // stride) for side in canvas)
+        y_stride = x_stride = stride
+        if generator.strides_from_canvas:
+            y_stride, x_stride = canvas[0] // height, canvas[1] // width
+        x, y = np.meshgrid(np.arange(width) * x_stride, np.arange(height) * y_stride)
+        shift = np.stack((x, y, x, y), -1).reshape(-1, 1, 4)
+        anchors = cell_anchors(sizes, generator.aspect_ratios, generator.rounded)
+        levels.append((shift + anchors).reshape(-1, 4).astype(np.float32))
+    return levels
+
+
+class RPNHead(nn.Cell):
+    """A 3x3 convolution with `channels` outputs and two 1x1 convolutions, shared by all levels. A cell has A = `num_anchors`
+    anchors."""
 
     def __init__(self, in_channels: int, channels: int, num_anchors: int):
         super().__init__()
@@ -35,15 +62,10 @@ class RPNHead(nn.Cell):
                                     weight_init="zeros", bias_init="zeros")
         self.patch_conv.weight, self.patch_conv.bias = self.conv.weight, self.conv.bias
 
-    def construct(self, levels):
-        """Return objectness logits and box deltas of all anchors.
+    def construct(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """Return objectness logits (B, N) and box deltas (B, N, 4) of all anchors of levels (B, C, H_i, W_i), float32.
 
-        Args:
-            levels: tuple of (B, C, H_i, W_i) float32.
-
-        Returns:
-            logits: (B, N) float32, N = sum of H_i * W_i * A, level by level, row-major over (y, x, anchor).
-            deltas: (B, N, 4) float32.
+        N is the sum of H_i * W_i * A, level by level, row-major over (y, x, anchor).
         """
         # Tuples, because with a growing list the graph compiler would fall back to the Python interpreter.
         logits, deltas = (), ()
@@ -54,7 +76,7 @@ class RPNHead(nn.Cell):
             deltas += (ops.cast(self.deltas(hidden), ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
         return ops.concat(logits, 1), ops.concat(deltas, 1)
 
-    def locate_anchors(self, index, levels):
+    def locate_anchors(self, index: Tensor, levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """Return level, y and x, each (B, S) int32, of the cells of the anchors with index (B, S) int32."""
         widths, firsts, count = (), (), 0
         for feature in levels:
@@ -73,10 +95,7 @@ class AnchorHead(nn.Cell):
     """The RPN head for selected anchors. Its outputs equal the outputs of `RPNHead` for these anchors.
 
     The 3x3 convolution runs only on the features around these anchors. The backward pass of a loss on a few hundred anchors
-    then does not run over every cell of the pyramid.
-
-    Args:
-        rpn_head: the head that owns the weights.
+    then does not run over every cell of the pyramid. The weights belong to `rpn_head`.
     """
 
     def __init__(self, rpn_head: RPNHead):
@@ -84,7 +103,7 @@ class AnchorHead(nn.Cell):
         self.num_anchors = rpn_head.num_anchors
         self.outputs = RPNPatchHead(rpn_head)
 
-    def construct(self, index, patches):
+    def construct(self, index: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, S) and deltas (B, S, 4) float32.
 
         Args:
@@ -99,17 +118,13 @@ class AnchorHead(nn.Cell):
 
 
 class RPNPatchHead(nn.Cell):
-    """The three convolutions of the RPN on patches. src/cpu_kernels can replace this cell.
-
-    Args:
-        rpn_head: the head that owns the weights.
-    """
+    """The three convolutions of the RPN on patches, with the weights of `rpn_head`."""
 
     def __init__(self, rpn_head: RPNHead):
         super().__init__(auto_prefix=False)
         self.patch_conv, self.objectness, self.deltas = rpn_head.patch_conv, rpn_head.objectness, rpn_head.deltas
 
-    def construct(self, patches):
+    def construct(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32, for patches (B, C, 3, 3 * S)."""
         hidden = ops.relu(self.patch_conv(patches))
         logits, deltas = self.objectness(hidden), self.deltas(hidden)
@@ -121,12 +136,9 @@ class AnchorSampler(nn.Cell):
 
     An anchor is positive if its IoU with a box is at least `positive_overlap`, or if no other anchor has a higher IoU with that
     box. It is negative if it is not positive and its IoU with every box is below `negative_overlap`.
-
-    Args:
-        cfg: the section `rpn_head.rpn_label_assignment` of the configuration.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: schema.RPNLabelAssignment):
         super().__init__()
         self.number = cfg.rnp_sample_batch
         self.max_positive = int(cfg.rnp_sample_batch * cfg.fg_fraction)
@@ -134,7 +146,8 @@ class AnchorSampler(nn.Cell):
         self.negative_overlap = cfg.negative_overlap
         self.match = Matcher()
 
-    def construct(self, anchors, boxes, mask, priority):
+    def construct(self, anchors: Tensor, boxes: Tensor, mask: Tensor,
+                  priority: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Sample S anchors per image.
 
         Args:
@@ -163,28 +176,29 @@ class AnchorSampler(nn.Cell):
 
 
 class RPNLoss(nn.Cell):
-    """Objectness and box losses of the sampled anchors, divided by the number of sampled anchors in the batch.
-
-    Args:
-        beta: beta of the smooth L1 loss.
-    """
+    """Objectness and box losses of the sampled anchors (smooth L1 with `beta`), divided by their number in the batch."""
 
     def __init__(self, beta: float):
         super().__init__()
         self.beta = beta
 
-    def construct(self, logits, deltas, target, is_positive, is_sampled):
+    def construct(self, logits: Tensor, deltas: Tensor, target: Tensor, is_positive: Tensor,
+                  is_sampled: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objectness loss and the box loss, float32 scalars.
 
         Args:
-            logits: (B, S) float32, logits of the anchors sampled by `AnchorSampler`.
-            deltas: (B, S, 4) float32, deltas of the same anchors.
-            target: output of `AnchorSampler`.
-            is_positive: output of `AnchorSampler`.
-            is_sampled: output of `AnchorSampler`.
+            logits, deltas: (B, S) and (B, S, 4) float32, predictions for the sampled anchors.
+            target, is_positive, is_sampled: outputs of `AnchorSampler`.
         """
         positive_weight, sampled_weight = ops.cast(is_positive, ms.float32), ops.cast(is_sampled, ms.float32)
         count = ops.maximum(SUM(sampled_weight), 1.0)
         objectness = binary_cross_entropy_sum(logits, positive_weight, sampled_weight)
         box = smooth_l1_sum(deltas - target, self.beta, positive_weight)
         return objectness / count, box / count
+
+
+def binary_cross_entropy_sum(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over all elements of weight * BCE(sigmoid(logits), target); all inputs are (B, S) float32."""
+    # log(1 + exp(-|x|)) never overflows.
+    loss = ops.relu(logits) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+    return SUM(loss * weight)

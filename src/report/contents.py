@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.dataset.annotations import CocoDataset, Record
-from src.evaluation.analysis import CURVE_IOU, precision_curves
-from src.evaluation.boxes import Boxes
 from src.evaluation.coco import KEYS, Evaluation
-from src.evaluation.error_analysis import DETECTION_KINDS, TRUTH_OUTCOMES
+from src.evaluation.matching import Boxes
+from src.report.error_analysis import CURVE_IOU, DETECTION_KINDS, TRUTH_OUTCOMES, precision_curves
 from src.report.matched import Matched
 from src.report.page import packed
 from src.report.thumbnails import thumbnail
@@ -52,8 +51,8 @@ def detector_contents(label: str, evaluation: Evaluation, matched: Matched, num_
             "category": packed(detections.category, np.uint16),
             "kind": packed(matched.kinds, np.uint8),
             # Indices within the image, which are below 32,768.
-            "partner": packed(np.where(matched.partners < 0, -1, matched.partners - first), np.int16),
-            "place": packed(np.where(matched.places < 0, -1, matched.places - first), np.int16)}
+            "partner": packed(np.where(matched.tide_match < 0, -1, matched.tide_match - first), np.int16),
+            "place": packed(np.where(matched.confusion_match < 0, -1, matched.confusion_match - first), np.int16)}
 
 
 def gallery_contents(records: Sequence[Record], chosen: np.ndarray, ground_truth: Boxes,

@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.evaluation.boxes import Boxes
 from src.evaluation.coco import Evaluation
-from src.evaluation.confusion import match_any_class
-from src.evaluation.error_analysis import by_image, classify, image_costs
-from src.evaluation.f1 import F1Curve, f1_curves
+from src.evaluation.matching import Boxes
+from src.report.error_analysis import F1Curve, classify, f1_curves, image_costs, match_any_class, sort_by_image
 
 
 class Matched(NamedTuple):
@@ -18,8 +16,8 @@ class Matched(NamedTuple):
     ground_truth: Boxes
     detections: Boxes
     kinds: np.ndarray        # (n,) int, indices of DETECTION_KINDS
-    partners: np.ndarray     # (n,) int, row of the ground truth box that explains the kind, or -1
-    places: np.ndarray       # (n,) int, row of the ground truth box matched for the confusion matrix, or -1 (background)
+    tide_match: np.ndarray   # (n,) int, row of the ground truth box that explains the kind, or -1
+    confusion_match: np.ndarray  # (n,) int, row of the ground truth box matched for the confusion matrix, or -1 (background)
     curves: list[F1Curve]    # for each class, then for all classes together
 
     @property
@@ -30,12 +28,12 @@ class Matched(NamedTuple):
 
     def costs(self, num_images: int) -> np.ndarray:
         """Return `image_costs` at the best threshold, (num_images,) float64."""
-        return image_costs(self.ground_truth, self.detections, self.kinds, self.partners, self.threshold, num_images)
+        return image_costs(self.ground_truth, self.detections, self.kinds, self.tide_match, self.threshold, num_images)
 
 
 def match_boxes(evaluation: Evaluation) -> Matched:
     """Match the detections of an evaluation with its ground truth."""
-    ground_truth, detections = by_image(evaluation.ground_truth, evaluation.detections)
-    kinds, partners = classify(ground_truth, detections)
-    return Matched(ground_truth, detections, kinds, partners, match_any_class(ground_truth, detections, kinds),
+    ground_truth, detections = sort_by_image(evaluation.ground_truth, evaluation.detections)
+    kinds, tide_match = classify(ground_truth, detections)
+    return Matched(ground_truth, detections, kinds, tide_match, match_any_class(ground_truth, detections, kinds),
                    f1_curves(ground_truth, detections, kinds, len(evaluation.class_names)))

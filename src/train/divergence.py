@@ -15,7 +15,7 @@ class DivergenceGuard:
     """Checks the result of each step and ends a diverged run.
 
     Args:
-        can_overflow: whether a non-finite loss only skips its step, see `src.models.precision`.
+        can_overflow: whether a non-finite loss only skips its step, see `src.models.faster_rcnn.can_overflow`.
         records: the training images.
         saver: the saver of the run.
     """

@@ -10,9 +10,8 @@ from mindspore import Parameter, Tensor, amp, nn, ops
 from src.cpu_kernels.replace import use_kernels
 from src.dataset.loader import Batch
 from src.errors import UserError
-from src.models.faster_rcnn import FasterRCNN, TrainingForward
-from src.models.operators import RESHAPE, SQUARE, SUM
-from src.models.precision import can_overflow
+from src.models.boxes import SUM
+from src.models.faster_rcnn import FasterRCNN, TrainingForward, can_overflow
 from src.run.compile_cache import graph_name, stored_graph
 from src.run.distributed import Group
 from src.train.all_reduce import build_all_reduce
@@ -20,6 +19,7 @@ from src.train.overflow import OverflowCheck
 from src.train.sampling import SamplingPriorities
 from src.train.statistics import moving_statistics
 
+RESHAPE, SQUARE = ops.Reshape(), ops.Square()
 
 class Reduce(nn.Cell):
     """Averages losses and gradients over all processes. With `sums`, it also appends the sum of each gradient.

@@ -12,7 +12,7 @@ MAX_CLASSES = 20  # the classes with the smallest share of found boxes are shown
 def draw_errors(path: str, errors: dict) -> None:
     """Draw the kinds of detections and of annotated boxes, in total and by class, to a PNG file.
 
-    `errors` is the result of src.evaluation.error_analysis.error_breakdown.
+    `errors` is the result of `src.report.error_analysis.error_breakdown`.
 
     Raises:
         OSError: the file cannot be written.

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from src.evaluation.confusion import match_any_class
-from src.evaluation.error_analysis import (
+from src.report.error_analysis import (
     CORRECT,
     DETECTION_KINDS,
     IGNORED,
@@ -13,6 +12,7 @@ from src.evaluation.error_analysis import (
     TRUTH_OUTCOMES,
     classify,
     image_costs,
+    match_any_class,
     truth_outcomes,
 )
 

@@ -7,7 +7,7 @@ from src.checkpoint import write_checkpoint
 from src.config.load import load_config
 from src.dataset.drawing import draw_scene
 from src.detector import build_detector
-from src.models.parameter_names import DELTAS
+from src.models import DELTAS
 from tests.helpers.paths import TINY_DETECTOR
 
 NUM_CLASSES = 3

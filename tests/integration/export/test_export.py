@@ -16,8 +16,7 @@ from src.errors import UserError
 from src.export import mindir, onnx_file
 from src.export.agreement import agreement, require_agreement
 from src.export.sample_inputs import batches_of, sample_images
-from src.models.faster_rcnn import InferenceForward
-from src.models.precision import to_mixed_precision
+from src.models.faster_rcnn import InferenceForward, to_mixed_precision
 from tests.helpers.paths import ROOT
 from tests.helpers.scripts import run_script
 from tests.helpers.small_detector import OLDER_RECIPE

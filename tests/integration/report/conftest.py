@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.evaluation.analysis import write_analysis
-from src.evaluation.error_analysis import by_image
 from src.evaluation.evaluate import write_results
+from src.report.error_analysis import sort_by_image, write_analysis
 from src.report.evaluation_report import write_evaluation_report
 from tests.helpers.report_page import IMAGES
 from tests.helpers.reports import drawn_dataset, evaluated
@@ -21,7 +20,7 @@ def case(tmp_path_factory):
     evaluation.metrics["errors"] = write_analysis(str(folder), evaluation)
     write_results(str(folder), evaluation.metrics, evaluation.results)
     write_evaluation_report(str(folder), evaluation, dataset, "some.ckpt")
-    truth, found = by_image(evaluation.ground_truth, evaluation.detections)
+    truth, found = sort_by_image(evaluation.ground_truth, evaluation.detections)
     return SimpleNamespace(folder=folder, dataset=dataset, truth=truth, found=found, names=evaluation.class_names,
                            metrics=json.loads((folder / "metrics.json").read_text()),
                            ids=sorted(record.image_id for record in dataset.records))

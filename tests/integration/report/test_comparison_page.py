@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from src.evaluation.error_analysis import image_costs
 from src.report.comparison import Stored, write_comparison
+from src.report.error_analysis import image_costs
 from src.report.matched import match_boxes
 from tests.helpers.report_page import IMAGES, counts_of, shown_ids
 from tests.helpers.reports import drawn_dataset, evaluated
@@ -34,7 +34,7 @@ def page(browser, evaluations):
 def costs_at(evaluation, threshold=None):
     matched = match_boxes(evaluation)
     threshold = matched.threshold if threshold is None else threshold
-    return image_costs(matched.ground_truth, matched.detections, matched.kinds, matched.partners, threshold, IMAGES)
+    return image_costs(matched.ground_truth, matched.detections, matched.kinds, matched.tide_match, threshold, IMAGES)
 
 
 def cells(page, table):

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from src.evaluation.error_analysis import DETECTION_KINDS, IGNORED
+from src.report.error_analysis import DETECTION_KINDS, IGNORED
 from tests.helpers.report_page import (
     IMAGES,
     SHOWN,

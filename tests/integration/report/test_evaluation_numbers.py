@@ -2,8 +2,7 @@
 import numpy as np
 import pytest
 
-from src.evaluation.error_analysis import CORRECT, DETECTION_KINDS, FOUND, IGNORED, TRUTH_OUTCOMES, classify
-from src.evaluation.f1 import f1_curves
+from src.report.error_analysis import CORRECT, DETECTION_KINDS, FOUND, IGNORED, TRUTH_OUTCOMES, classify, f1_curves
 from tests.helpers.report_page import at, matrix, rows_of_table, score_by_keys
 from tests.helpers.reports import SCRIPT
 

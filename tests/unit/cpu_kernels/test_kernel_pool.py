@@ -6,7 +6,6 @@ from mindspore import Tensor, nn
 
 from src.cpu_kernels.operators import PATCH, KernelRoIAlign, KernelRoIAlignPair, KernelTrainingFeatures
 from src.models.faster_rcnn import RoIAndAnchorFeatures
-from src.models.patches import ExtractPatches
 from src.models.roi_align import MultiScaleRoIAlign, RoIAlign
 from tests.helpers.kernel_calls import assert_close, with_gradients
 
@@ -48,7 +47,7 @@ class FirstOfPair(nn.Cell):
 
 
 class PatchesOf(nn.Cell):
-    """The patches of training features, as a cell like ExtractPatches."""
+    """The patches of training features."""
 
     def __init__(self, features):
         super().__init__()
@@ -145,7 +144,7 @@ def test_patches_and_their_gradient(kernels, channels, batch):
     expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
     (plain, plain_gradients), (found, gradients) = (
         with_gradients(OfLevels(cell, level, y, x, channels_last=last), dout, *levels)
-        for cell, last in ((ExtractPatches(), False), (PatchesOf(KernelTrainingFeatures(kernels, features)), True)))
+        for cell, last in ((PatchesOf(features), False), (PatchesOf(KernelTrainingFeatures(kernels, features)), True)))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(plain, expected)
     for one, other, feature in zip(gradients, plain_gradients, padded):

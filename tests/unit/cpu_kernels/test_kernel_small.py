@@ -13,8 +13,9 @@ from src.models.proposals import BatchedNMS
 @pytest.mark.parametrize(("norm_type", "pad_first"), [("mean_std", False), ("none", False), ("mean_std", True)])
 def test_preprocess_gives_the_same_bits(kernels, bgr2rgb, norm_type, pad_first):
     rng = np.random.default_rng(0)
-    plain = Preprocess({"is_scale": True, "norm_type": norm_type, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
-                        "pad_first": pad_first}, {"hwc2chw": True, "bgr2rgb": bgr2rgb})
+    normalize = {"is_scale": True, "norm_type": norm_type, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225],
+                 "pad_first": pad_first}
+    plain = Preprocess([{"NormalizeImage": normalize}, {"TransposeImage": {"bgr2rgb": bgr2rgb}}])
     inputs = rng.integers(0, 256, (3, 7, 13, 3), dtype=np.uint8), np.float32([[7, 13], [1, 12], [6, 1]])
     expected, found = (cell(*map(Tensor, inputs)).asnumpy() for cell in (plain, KernelPreprocess(kernels, plain)))
     np.testing.assert_array_equal(found, expected)

@@ -1,6 +1,4 @@
 """evaluate() with batches and a detector that knows the results, up to the written files."""
-import contextlib
-import io
 import json
 import os
 from types import SimpleNamespace
@@ -8,12 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from mindspore import Tensor
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from src.dataset.loader import Batch
 from src.errors import UserError
-from src.evaluation.coco import KEYS
 from src.evaluation.evaluate import evaluate, write_results
 from src.run.distributed import SingleProcess
 
@@ -23,11 +18,11 @@ PROPOSALS = 12
 
 
 class Loader:
-    """Batches of two images, given by their numbers. Only the first image of the last batch is scored, see `counts`."""
+    """Batches of two images, given by their numbers. `counts` has the number of images that are scored; the rest fill a batch."""
 
     def __init__(self, dataset, scales):
         self.num_images = len(dataset.records)
-        self.numbers, self.counts = [[0, 1], [2, 3], [4, 0]], [2, 2, 1]
+        self.numbers, self.counts = [[3, 3], [0, 1], [4, 3], [2, 2]], [1, 2, 1, 1]
         self.unreadable = {}
         self.dataset, self.scales = dataset, scales
 
@@ -47,7 +42,7 @@ class Loader:
 
 @pytest.fixture
 def case(tmp_path):
-    """Five images with boxes of three classes, and a detector that finds them; `noise` moves its boxes."""
+    """Five images with boxes of three classes, and a detector that finds them."""
     rng = np.random.default_rng(3)
     records, annotations = [], []
     sizes, scales = [(48, 64), (60, 30), (200, 256), (96, 128), (33, 128)], []
@@ -72,15 +67,13 @@ def case(tmp_path):
                               annotation_path=str(tmp_path / "val.json"), image_dir=str(tmp_path), coco_json=coco_json)
     infer = SimpleNamespace(conf_threshold=0.05, nms_threshold=0.5, max_box_num=100)
     result = SimpleNamespace(dataset=dataset, cfg=SimpleNamespace(infer=infer, skip_bad_images=False),
-                             outputs=outputs, noise=0.0, folder=tmp_path / "out")
+                             outputs=outputs, folder=tmp_path / "out")
     result.loader = Loader(dataset, np.array(scales, np.float32))
 
     def predict(image, valid_size):
         picked = [outputs[number] for number in image.asnumpy()[:, 0, 0, 0]]
         assert valid_size.shape == (2, 2)
-        boxes = np.stack([boxes for boxes, _ in picked])
-        boxes = boxes + rng.normal(0, 1, boxes.shape) * result.noise
-        return boxes.astype(np.float32), np.stack([scores for _, scores in picked]).astype(np.float32)
+        return tuple(np.stack(arrays).astype(np.float32) for arrays in zip(*picked))
 
     def run(**more):
         evaluation = evaluate(predict, result.loader, dataset, result.cfg, SingleProcess())
@@ -107,30 +100,6 @@ def test_known_answers_score_one(case):
     for row, annotation in zip(rows, annotations):
         assert (row["image_id"], row["category_id"]) == (annotation["image_id"], annotation["category_id"])
         np.testing.assert_allclose(row["bbox"], annotation["bbox"], atol=1e-3)
-
-
-def test_equal_to_plain_pycocotools_on_the_written_file(case):
-    case.noise = 2.0
-    metrics = case.run()
-    assert "checkpoint" not in metrics
-    path = case.folder / "truth.json"
-    path.write_text(json.dumps(case.dataset.coco_json))
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO(str(path))
-        results = ground_truth.loadRes(str(case.folder / "bbox_results.json"))
-        evaluation = COCOeval(ground_truth, results, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    assert [metrics[key] for key in KEYS] == evaluation.stats.tolist()
-    assert 0 < metrics["AP"] < 1
-
-
-def test_no_detection_gives_zeros(case):
-    case.cfg.infer.conf_threshold = 0.95
-    metrics = case.run()
-    assert (metrics["AP"], metrics["AR100"], metrics["images"]) == (0.0, 0.0, 5)
-    assert json.loads((case.folder / "bbox_results.json").read_text()) == []
 
 
 def test_scores_that_are_not_finite_give_no_detection(case):
@@ -161,7 +130,7 @@ def test_unreadable_image_is_left_out_when_asked(case):
 def test_no_readable_image_at_all(case):
     case.loader.unreadable = {record.path: "the file is empty" for record in case.dataset.records}
     case.cfg.skip_bad_images = True
-    with pytest.raises(UserError, match="not one image"):
+    with pytest.raises(UserError, match="no image of"):
         case.run()
 
 
@@ -173,12 +142,7 @@ def test_every_image_once_or_an_internal_error(case, numbers, counts):
         case.run()
 
 
-def test_rows_that_fill_up_a_batch_are_ignored_wherever_it_comes(case):
-    case.loader.numbers, case.loader.counts = [[3, 3], [0, 1], [4, 3], [2, 2]], [1, 2, 1, 1]
-    assert case.run()["images"] == 5
-
-
 def test_folder_that_cannot_be_made(case):
-    case.folder.write_text("a file stands where the folder should")
+    case.folder.write_text("a file, not a folder")
     with pytest.raises(UserError, match="--save_dir"):
         case.run()

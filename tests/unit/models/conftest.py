@@ -14,7 +14,7 @@ def operator_by_operator():
 
 @pytest.fixture
 def graph_mode(operator_by_operator):
-    """Graph mode; integration/test_model_modes.py tests the whole detector in both modes."""
+    """Graph mode."""
     ms.set_context(mode=ms.GRAPH_MODE)
 
 

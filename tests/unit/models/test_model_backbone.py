@@ -22,30 +22,8 @@ def build(**changed):
     return build_backbone(cfg, pretrained=read_pretrained(cfg.pretrained))
 
 
-def refusal(**changed):
-    with pytest.raises(UserError) as error:
-        build(**changed)
-    sentence = str(error.value)
-    assert "\n" not in sentence
-    return sentence
-
-
-def trained(backbone):
-    return {p.name for p in backbone.trainable_params()}
-
-
 def norms(backbone):
     return [cell for _, cell in backbone.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
-
-
-def statistics_that_move(backbone):
-    """Return the number of BatchNorm layers whose running statistics change in a training pass."""
-    before = [(cell.moving_mean.asnumpy().copy(), cell.moving_variance.asnumpy().copy()) for cell in norms(backbone)]
-    backbone.set_train()
-    backbone(Tensor(IMAGE))
-    return sum(not (np.array_equal(cell.moving_mean.asnumpy(), mean)
-                    and np.array_equal(cell.moving_variance.asnumpy(), variance))
-               for cell, (mean, variance) in zip(norms(backbone), before))
 
 
 @pytest.mark.parametrize(("name", "channels"), [("det_resnet18", (64, 128, 256, 512)),
@@ -70,34 +48,25 @@ def test_features_are_those_of_the_classification_network():
     np.testing.assert_allclose(model(Tensor(IMAGE)).asnumpy(), logits, rtol=1e-3, atol=1e-4)
 
 
-def test_nothing_is_frozen():
-    backbone = build()
-    # 20 convolutions, each with a BatchNorm of two weights; there is no classifier.
-    assert len(trained(backbone)) == 60
-    assert statistics_that_move(backbone) == 20
+STEM = ("conv1.", "bn1.", "layer1.")
 
 
-def test_frozen_2stage_keeps_the_stem_and_the_first_stage():
-    backbone = build(frozen_2stage=True)
-    everything = {p.name for p in backbone.get_parameters() if "moving" not in p.name}
-    frozen = everything - trained(backbone)
-    assert frozen == {name for name in everything if name.startswith(("conv1.", "bn1.", "layer1."))}
-    assert len(frozen) == 15
-    assert statistics_that_move(backbone) == 15
-
-
-def test_frozen_bn_keeps_every_batch_norm():
-    backbone = build(frozen_bn=True)
-    assert len(trained(backbone)) == 20
-    assert not [name for name in trained(backbone) if "gamma" in name or "beta" in name]
-    assert statistics_that_move(backbone) == 0
-
-
-@pytest.mark.parametrize("frozen_2stage", [True, False])
-def test_frozen_keeps_everything(frozen_2stage):
-    backbone = build(frozen=True, frozen_2stage=frozen_2stage)
-    assert trained(backbone) == set()
-    assert statistics_that_move(backbone) == 0
+@pytest.mark.parametrize(("frozen", "is_frozen", "moving"), [
+    ((), lambda name: False, 20),  # 20 convolutions, each with a BatchNorm of two weights; there is no classifier
+    (("frozen_2stage",), lambda name: name.startswith(STEM), 15),
+    (("frozen_bn",), lambda name: name.endswith(("gamma", "beta")), 0),
+    (("frozen",), lambda name: True, 0),
+    (("frozen", "frozen_2stage"), lambda name: True, 0)])
+def test_frozen_parts_keep_their_weights_and_statistics(frozen, is_frozen, moving):
+    backbone = build(**dict.fromkeys(frozen, True))
+    weights = {p.name for p in backbone.get_parameters() if "moving" not in p.name}
+    assert len(weights) == 60
+    assert {p.name for p in backbone.trainable_params()} == {name for name in weights if not is_frozen(name)}
+    before = [(cell.moving_mean.asnumpy().copy(), cell.moving_variance.asnumpy().copy()) for cell in norms(backbone)]
+    backbone.set_train()(Tensor(IMAGE))
+    moved = [not np.array_equal(cell.moving_mean.asnumpy(), mean) and not np.array_equal(cell.moving_variance.asnumpy(), variance)
+             for cell, (mean, variance) in zip(norms(backbone), before)]
+    assert sum(moved) == moving
 
 
 @pytest.mark.parametrize(("stem_pool", "pad"), [("mindcv", (0, 1)), ("torchvision", (1, 0))])
@@ -134,10 +103,6 @@ def test_stem_pool_of_torchvision_is_the_padded_pool(size):
         np.testing.assert_array_equal(gradient, other)
 
 
-def test_stem_pool_has_the_parameters_of_the_other():
-    assert [p.name for p in build(stem_pool="torchvision").get_parameters()] == [p.name for p in build().get_parameters()]
-
-
 def test_pretrained_file(tmp_path):
     model = create_model("resnet18")
     for parameter in model.get_parameters():
@@ -145,63 +110,53 @@ def test_pretrained_file(tmp_path):
     path = str(tmp_path / "resnet18.ckpt")
     ms.save_checkpoint(model, path)
     stored = {p.name: p.asnumpy() for p in model.get_parameters()}
-    backbone = build(pretrained=path)
+    backbone = build(pretrained=path, bn_eps=0.5)
+    assert {cell.eps for cell in norms(backbone)} == {0.5}
     names = [p.name for p in backbone.get_parameters()]
     assert set(stored) - set(names) == {"classifier.weight", "classifier.bias"}
     for parameter in backbone.get_parameters():
         np.testing.assert_array_equal(parameter.asnumpy(), stored[parameter.name])
 
 
-def test_pretrained_file_that_is_missing_or_no_checkpoint(tmp_path):
-    path = str(tmp_path / "resnet18.ckpt")
-    assert refusal(pretrained=path) == f"backbone.pretrained: there is no file {path!r}."
-    (tmp_path / "resnet18.ckpt").write_bytes(b"not a checkpoint" * 50)
-    assert refusal(pretrained=path) == f"backbone.pretrained: {path} is not a MindSpore checkpoint (no checkpoint of MindSpore)."
-
-
-def test_pretrained_file_of_another_network(tmp_path):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Checkpoints that do not fit: without a weight, with a weight of another shape, and a file that is no checkpoint."""
+    folder = tmp_path_factory.mktemp("files")
     entries = [{"name": p.name, "data": p} for p in create_model("resnet18").get_parameters()]
-    path = str(tmp_path / "a.ckpt")
-    ms.save_checkpoint([e for e in entries if e["name"] != "layer2.0.conv1.weight"], path)
-    sentence = refusal(pretrained=path)
-    assert path in sentence
-    assert "layer2.0.conv1.weight" in sentence
+    ms.save_checkpoint([e for e in entries if e["name"] != "layer2.0.conv1.weight"], str(folder / "missing.ckpt"))
     ms.save_checkpoint([{**e, "data": Tensor(np.zeros((3, 4), np.float32))} if e["name"] == "conv1.weight" else e
-                        for e in entries], path)
-    sentence = refusal(pretrained=path)
-    for part in (path, "conv1.weight", "(3, 4)", "(64, 3, 7, 7)"):
-        assert part in sentence
+                        for e in entries], str(folder / "shape.ckpt"))
+    (folder / "text.ckpt").write_bytes(b"not a checkpoint" * 50)
+    return folder
 
 
-def test_networks_that_do_not_fit():
-    assert "resnet19" in refusal(name="det_resnet19")
-    assert "squeezenet1_0" in refusal(name="squeezenet1_0")
-    assert "[1, 2, 3, 4]" in refusal(in_channels=[1, 2, 3, 4])
-    assert build(in_channels=[64, 128, 256, 512]).out_channels == (64, 128, 256, 512)
-
-
-def test_stem_pool_of_torchvision_needs_a_stem_pool():
-    assert "stem_pool" in refusal(name="mobilenet_v3_small_100", stem_pool="torchvision")
-
-
-def test_bn_eps():
-    norms = [cell for _, cell in build(bn_eps=0.5).cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
-    assert {cell.eps for cell in norms} == {0.5}
-
-
-def test_bn_eps_needs_a_resnet():
-    assert "backbone.bn_eps" in refusal(name="mobilenet_v3_small_100", bn_eps=0.5)
+@pytest.mark.parametrize(("changed", "words"), [
+    ({"name": "det_resnet19"}, ["resnet19", "did you mean resnet18"]),
+    ({"name": "squeezenet1_0"}, ["squeezenet1_0"]),
+    ({"in_channels": [1, 2, 3, 4]}, ["[1, 2, 3, 4]", "[64, 128, 256, 512]"]),
+    ({"name": "mobilenet_v3_small_100", "stem_pool": "torchvision"}, ["backbone.stem_pool"]),
+    ({"name": "mobilenet_v3_small_100", "bn_eps": 0.5}, ["backbone.bn_eps"]),
+    ({"pretrained": "none.ckpt"}, ["backbone.pretrained", "there is no file", "none.ckpt"]),
+    ({"pretrained": "text.ckpt"}, ["backbone.pretrained", "text.ckpt is not a MindSpore checkpoint"]),
+    ({"pretrained": "missing.ckpt"}, ["missing.ckpt", "layer2.0.conv1.weight is missing"]),
+    ({"pretrained": "shape.ckpt"}, ["shape.ckpt", "conv1.weight", "(3, 4)", "(64, 3, 7, 7)"])], ids=str)
+def test_errors_name_the_setting_and_the_reason(changed, words, files):
+    if "pretrained" in changed:
+        changed = {"pretrained": str(files / changed["pretrained"])}
+    with pytest.raises(UserError) as error:
+        build(**changed)
+    assert "\n" not in str(error.value)
+    assert [word for word in words if word not in str(error.value)] == []
 
 
 @pytest.mark.parametrize(("name", "frozen", "norm", "warnings"), [
     ("mobilenet_v3_small_100", "", nn.SyncBatchNorm, 1), ("mobilenet_v3_small_100", "frozen_2stage", nn.SyncBatchNorm, 1),
-    ("mobilenet_v3_small_100", "frozen_bn", nn.SyncBatchNorm, 0), ("mobilenet_v3_small_100", "frozen", nn.SyncBatchNorm, 0),
-    ("mobilenet_v3_small_100", "", nn.BatchNorm2d, 0), ("det_resnet18", "", nn.SyncBatchNorm, 0),
+    ("mobilenet_v3_small_100", "frozen_bn", nn.SyncBatchNorm, 0), ("mobilenet_v3_small_100", "", nn.BatchNorm2d, 0),
     ("convnext_tiny", "", nn.SyncBatchNorm, 0), ("resnext50_32x4d", "", nn.SyncBatchNorm, 0)])
-def test_batch_norm_that_stays_local_among_several_devices_is_said_once(caplog, name, frozen, norm, warnings):
+def test_one_warning_if_batch_norm_stays_local_on_several_devices(caplog, name, frozen, norm, warnings):
     backbone = build_backbone(RESNET18.model_copy(update={"name": name, **({frozen: True} if frozen else {})}), norm)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == warnings
     assert all("of each device alone" in text and name in text for text in said)
-    if norm is nn.SyncBatchNorm and name.startswith(("det_res", "resne")):
+    if name.startswith("resne"):
         assert not norms(backbone) and any(isinstance(cell, norm) for _, cell in backbone.cells_and_names())

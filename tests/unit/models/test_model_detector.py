@@ -1,19 +1,23 @@
-"""src/detector.py: the parts of a detector."""
+"""src/detector.py and mixed precision: the parts of a detector, its weights, its canvases and its data types."""
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import Tensor, nn
 
 from src.checkpoint import write_checkpoint
-from src.config import with_settings
-from src.detector import build_detector, load_detector
+from src.config import Config, with_settings
+from src.dataset.drawing import draw_scene
+from src.detector import Predictor, build_detector, load_detector
 from src.errors import UserError
+from src.models.faster_rcnn import can_overflow, to_mixed_precision
 from tests.helpers.small_detector import NUM_CLASSES, small_config
+from tests.helpers.tiny_networks import tiny_config, tiny_network
 
-
-def values(network):
-    return {p.name: p.asnumpy() for p in network.get_parameters()}
+WIDE, UPRIGHT = [32, 64], [64, 32]
 
 
 def assert_equal(found, expected):
+    found, expected = ({p.name: p.asnumpy() for p in network.get_parameters()} for network in (found, expected))
     assert found.keys() == expected.keys()
     for name, value in found.items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
@@ -23,9 +27,7 @@ def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
     cfg = small_config(pretrained="nowhere.ckpt")
     with pytest.raises(UserError, match=r"there is no file 'nowhere\.ckpt'"):
         build_detector(cfg, NUM_CLASSES)
-    expected = values(build_detector(small_config(), NUM_CLASSES))
-    found = values(build_detector(cfg, NUM_CLASSES, pretrained=False))
-    assert_equal(found, expected)
+    assert_equal(build_detector(cfg, NUM_CLASSES, pretrained=False), build_detector(small_config(), NUM_CLASSES))
 
 
 @pytest.mark.parametrize("name", ["det_resnet18", "convnextv2_atto"])
@@ -34,13 +36,45 @@ def test_a_loaded_detector_has_the_weights_of_its_checkpoint(tmp_path, name):
     cfg = with_settings(small_config(name=name), {"checkpoint_path": str(tmp_path / "a.ckpt"), "device_target": "CPU"})
     network = build_detector(with_settings(cfg, {"seed": 5}), NUM_CLASSES)
     write_checkpoint(cfg.checkpoint_path, {p.name: p for p in network.get_parameters()})
-    expected, found = values(network), values(load_detector(cfg)[0])
-    assert_equal(found, expected)
+    assert_equal(load_detector(cfg)[0], network)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_backbone(frozen):
-    network = build_detector(small_config(frozen=frozen, frozen_2stage=False), NUM_CLASSES)
-    trained = {p.name.split(".")[0] for p in network.trainable_params()}
-    assert {"rpn_head", "box_head"} <= trained
-    assert ("backbone" in trained) != frozen
+@pytest.mark.parametrize(("size", "canvas"), [((40, 90), WIDE), ((90, 40), UPRIGHT), ((50, 50), WIDE)])
+def test_an_image_uses_the_canvas_that_gives_the_largest_scale(size, canvas):
+    image = draw_scene(np.random.default_rng(3), *size)[0]
+    found, expected = (Predictor(tiny_network(cfg), cfg).detect(image) for cfg in (
+        tiny_config(data__target_size=[WIDE, UPRIGHT]), tiny_config(data__target_size=canvas)))
+    assert len(expected[0]) > 3
+    for one, other in zip(found, expected):
+        np.testing.assert_array_equal(one, other)
+
+
+class Network(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 1, has_bias=True)
+        self.norm = nn.BatchNorm2d(3)
+        self.dense = nn.Dense(3 * 16, 2)
+
+    def construct(self, x):
+        convolved = self.conv(x)
+        normalised = self.norm(convolved)
+        return convolved, normalised, self.dense(normalised.reshape(x.shape[0], -1))
+
+
+def test_only_convolutions_and_dense_layers_are_in_mixed_precision():
+    network, mixed = Network(), Network()
+    x = Tensor(np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float32))
+    ms.load_param_into_net(mixed, network.parameters_dict())
+    exact, outputs = network(x), to_mixed_precision(mixed)(x)
+    assert [output.dtype for output in outputs] == [ms.float16, ms.float32, ms.float16]
+    assert {parameter.dtype for parameter in mixed.get_parameters()} == {ms.float32}
+    for output, wanted in zip(outputs, exact):
+        # float16 has 11 bits.
+        np.testing.assert_allclose(output.asnumpy(), wanted.asnumpy(), rtol=2**-7, atol=2**-7)
+        assert np.abs(output.asnumpy() - wanted.asnumpy()).max() > 0
+
+
+def test_only_float16_can_overflow():
+    cases = {("bfloat16", True): False, ("float16", True): True, ("float16", False): False}
+    assert {key: can_overflow(with_settings(Config(), dict(zip(("mix_dtype", "mix"), key)))) for key in cases} == cases

@@ -61,13 +61,6 @@ def test_sampler_adds_the_boxes(computed):
     assert sampled.all()
 
 
-def test_sampler_caps_positives():
-    priority = np.tile(np.arange(7, dtype=np.float32), (2, 1))
-    sampler = RoISampler(settings(rois_per_batch=4, fg_fraction=0.25), False, NUM_CLASSES)
-    rows = rows_of(sampler(*map(Tensor, (PROPOSALS, VALID, BOXES, LABELS, MASK, priority))), 0)
-    assert {roi: row[0] for roi, row in rows.items()} == {(0, 2, 10, 10): 2, (80, 80, 90, 90): 3, (0, 0, 2, 10): 3}
-
-
 def deltas_to(box, roi):
     box, roi = box.astype(np.float64), roi.astype(np.float64)
     side, roi_side = box[2:] - box[:2], roi[2:] - roi[:2]

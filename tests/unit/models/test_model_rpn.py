@@ -1,4 +1,5 @@
-"""src/models/rpn.py: the head's layout compared with NumPy, its outputs at single anchors, and the losses with plain loops."""
+"""src/models/rpn.py: anchors compared with worked values, the head with NumPy, its outputs at single anchors, and the losses with
+plain loops."""
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from src.config.schema import AnchorGenerator
 from src.models.boxes import gather_rows
-from src.models.patches import ExtractPatches
-from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss
+from src.models.roi_align import extract_patches
+from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss, canvas_anchors, cell_anchors
 
 BETA = 1 / 9
 CFG = SimpleNamespace(rnp_sample_batch=6, fg_fraction=0.5, negative_overlap=0.3, positive_overlap=0.7)
@@ -22,6 +24,34 @@ ANCHORS = np.float32([
 BOXES = np.float32([[[0, 0, 10, 10], [50, 0, 60, 10], [200, 0, 210, 10]], [[0, 0, 10, 10]] * 3,
                     [[50, 0, 60, 10], [0, 0, 0, 0], [0, 0, 0, 0]]])
 MASK = np.array([[True, True, False], [False, False, False], [True, False, False]])
+
+
+@pytest.mark.parametrize(("sizes", "ratios", "rounded", "expected"), [
+    ([32, 64], [1.0, 4.0], False, [[-16, -16, 16, 16], [-32, -32, 32, 32], [-8, -32, 8, 32], [-16, -64, 16, 64]]),
+    # 32 * sqrt(1 / 2) / 2 = 11.31, 32 * sqrt(2) / 2 = 22.63; half of 5 is rounded to the even number 2.
+    ([32, 5], [0.5, 1.0], True, [[-23, -11, 23, 11], [-4, -2, 4, 2], [-16, -16, 16, 16], [-2, -2, 2, 2]])])
+def test_cell_anchors_worked_values(sizes, ratios, rounded, expected):
+    np.testing.assert_allclose(cell_anchors(sizes, ratios, rounded), expected)
+
+
+def test_rows_run_over_y_then_x_then_anchor():
+    generator = AnchorGenerator(strides=[8], anchor_sizes=[[16]], aspect_ratios=[1.0, 4.0], rounded=False)
+    (anchors,) = canvas_anchors(generator, (16, 24))
+    assert anchors.dtype == np.float32
+    square, tall = np.array([-8, -8, 8, 8]), np.array([-4, -16, 4, 16])
+    expected = [anchor + np.array([x, y, x, y]) for y in (0, 8) for x in (0, 8, 16) for anchor in (square, tall)]
+    np.testing.assert_allclose(anchors, expected)
+
+
+def test_strides_of_a_canvas_that_64_does_not_divide():
+    """Width 416 has 7 cells on the last level: 64 pixels each, where the last is outside the border, or 416 // 7 = 59."""
+    for from_canvas, stride in ((False, 64), (True, 59)):
+        levels = canvas_anchors(AnchorGenerator(strides_from_canvas=from_canvas), (320, 416))
+        assert [len(level) for level in levels] == [3 * 80 * 104, 3 * 40 * 52, 3 * 20 * 26, 3 * 10 * 13, 3 * 5 * 7]
+        last = levels[-1].reshape(5, 7, 3, 4)
+        centres = (last[..., :2] + last[..., 2:]) / 2
+        np.testing.assert_allclose(centres[:, :, 1, 0], np.tile(np.arange(7) * stride, (5, 1)), atol=1e-4)
+        np.testing.assert_allclose(centres[:, :, 1, 1], np.tile(np.arange(5)[:, None] * 64, (1, 7)), atol=1e-4)
 
 
 class DenseLoss(nn.Cell):
@@ -89,11 +119,6 @@ def random_input(seed):
     return logits, deltas, priority
 
 
-def test_the_labels_that_the_loss_is_tested_with():
-    np.testing.assert_array_equal(labels_of(BOXES[0, :2])[0], [1, 1, -1, 1, 0, 0, 0, 1, 0, 0, 0])
-    np.testing.assert_array_equal(labels_of(BOXES[2, :1])[0], [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0])
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_losses_equal_plain_loops(computed, seed):
     logits, deltas, priority = random_input(seed)
@@ -120,15 +145,6 @@ def test_only_the_sample_has_a_gradient():
         expected[image, negatives] = chance[image, negatives]
         assert set(np.flatnonzero(np.abs(by_deltas[image]).sum(1))) == set(positives)
     np.testing.assert_allclose(by_logits, expected / count, rtol=1e-4, atol=1e-7)
-
-
-def test_images_without_any_box():
-    logits, deltas, priority = random_input(3)
-    inputs = (ANCHORS, logits, deltas, BOXES, np.zeros_like(MASK), priority)
-    objectness, box_loss = (o.asnumpy() for o in DenseLoss()(*map(Tensor, inputs)))
-    negatives = np.take_along_axis(logits, np.argsort(-priority, 1)[:, :6], 1).astype(np.float64)
-    np.testing.assert_allclose(objectness, np.log1p(np.exp(negatives)).mean(), rtol=1e-5)
-    assert box_loss == 0
 
 
 def test_head_runs_over_levels_then_y_x_anchor():
@@ -164,10 +180,9 @@ class SingleAnchors(nn.Cell):
         super().__init__()
         self.head = head
         self.single = AnchorHead(head)
-        self.patches = ExtractPatches()
 
     def construct(self, index, *levels):
-        return self.single(index, self.patches(levels, *self.head.locate_anchors(index, levels)))
+        return self.single(index, extract_patches(levels, *self.head.locate_anchors(index, levels)))
 
 
 def test_single_anchors_have_the_outputs_of_the_dense_head(computed):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from src.errors import UserError
-from src.evaluation.error_analysis import DETECTION_KINDS, by_image, error_breakdown
 from src.report import contents
+from src.report.error_analysis import DETECTION_KINDS, error_breakdown, sort_by_image
 from src.report.evaluation_report import write_evaluation_report
 from src.report.thumbnails import SIDE, thumbnail
 from tests.helpers.reports import contents_of, evaluated
@@ -26,7 +26,7 @@ def unpacked(text, dtype):
 
 def test_all_boxes_and_their_kinds_are_there(case, tmp_path):
     page = written(case, tmp_path / "eval")
-    truth, found = by_image(case.evaluation.ground_truth, case.evaluation.detections)
+    truth, found = sort_by_image(case.evaluation.ground_truth, case.evaluation.detections)
     [detector] = page["detectors"]
     assert page["images"] == 30 and page["names"] == case.evaluation.class_names and detector["label"] == "some.ckpt"
     assert unpacked(detector["score"], np.float32).astype(np.float64).tolist() == found.score.tolist()
@@ -54,7 +54,7 @@ def test_the_gallery_has_the_most_expensive_images_first(case, tmp_path, monkeyp
     monkeypatch.setattr(contents, "MAX_IMAGES", 4)
     few = written(case, tmp_path)["gallery"]
     assert len(whole["images"]) == 30 and few["images"] == whole["images"][:4]
-    truth, found = by_image(case.evaluation.ground_truth, case.evaluation.detections)
+    truth, found = sort_by_image(case.evaluation.ground_truth, case.evaluation.detections)
     for text, boxes in zip(few["boxes"], (truth, found)):
         expected = np.concatenate([boxes.xywh[boxes.image == image["image"]] for image in few["images"]])
         np.testing.assert_allclose(unpacked(text, np.float32).reshape(-1, 4), expected, atol=0.051)

@@ -15,7 +15,7 @@ from src.checkpoint import Checkpoint
 from src.config.command_line import parse_train_args
 from src.dataset.shapes import ensure_shapes
 from src.errors import UserError
-from src.models.parameter_names import CLASSES
+from src.models import CLASSES
 from src.run.distributed import SingleProcess
 from src.run.environment import DEFAULTS
 from tests.helpers.paths import ROOT, TINY_DETECTOR

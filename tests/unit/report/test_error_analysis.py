@@ -1,0 +1,248 @@
+"""src/report/error_analysis.py compared with worked examples, plain loops and plain pycocotools."""
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from src.evaluation.coco import score, to_boxes
+from src.report.error_analysis import (
+    CORRECT,
+    DETECTION_KINDS,
+    F1_THRESHOLDS,
+    IGNORED,
+    TRUTH_OUTCOMES,
+    classify,
+    error_breakdown,
+    f1_curves,
+    image_costs,
+    match_any_class,
+    precision_curves,
+    sort_by_image,
+    write_analysis,
+)
+from tests.helpers.coco_cases import CATEGORIES, KINDS, plain_pycocotools, random_case
+
+CAT, DOG = 1, 2
+BOX, FAR = [0, 0, 100, 100], [500, 500, 100, 100]
+NAMES = [str(category) for category in CATEGORIES]
+
+
+def shifted(pixels, box=BOX):
+    """Return `box` of 100 x 100 moved by `pixels`; the IoU is (100 - pixels) / (100 + pixels)."""
+    return [box[0] + pixels, *box[1:]]
+
+
+def sorted_boxes(coco_json, results, images, categories=(CAT, DOG)):
+    return sort_by_image(*to_boxes(coco_json, results, list(images), list(categories))[:2])
+
+
+def boxes_of(truth, found, images=(1,)):
+    """truth: (image, category, box[, crowd]) rows; found: (image, category, box, score) rows. Return both as sorted Boxes."""
+    coco_json = {"annotations": [{"image_id": row[0], "category_id": row[1], "bbox": row[2], "iscrowd": int(len(row) > 3)}
+                                 for row in truth]}
+    return sorted_boxes(coco_json, [dict(zip(("image_id", "category_id", "bbox", "score"), row)) for row in found], images)
+
+
+def breakdown(truth, found):
+    """Analyse one image. truth: (category, box[, crowd]) rows; found: (category, box, score) rows."""
+    return error_breakdown(*boxes_of([(1, *row) for row in truth], [(1, *row) for row in found]), ["cat", "dog"])
+
+
+def random_boxes(kind, seed=0):
+    coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
+    truth, found = sorted_boxes(coco_json, results, images, CATEGORIES)
+    return truth, found, *classify(truth, found), len(images)
+
+
+def counts(kinds, **more):
+    assert set(more) <= set(kinds)
+    return {**{kind: 0 for kind in kinds if kind != "ignored"}, **more}
+
+
+@pytest.mark.parametrize(("found", "kind", "outcome"), [
+    ((CAT, BOX), "correct", "found"),
+    ((CAT, shifted(33)), "correct", "found"),           # IoU 67 / 133 = 0.504
+    ((CAT, shifted(34)), "localisation", "localisation"),  # 66 / 134 = 0.493
+    ((CAT, shifted(81)), "localisation", "localisation"),  # 19 / 181 = 0.105
+    ((CAT, shifted(82)), "background", "missed"),       # 18 / 182 = 0.099
+    ((CAT, FAR), "background", "missed"),
+    ((DOG, BOX), "class", "class"),
+    ((DOG, shifted(33)), "class", "class"),
+    ((DOG, shifted(34)), "both", "missed"),
+    ((DOG, shifted(81)), "both", "missed"),
+    ((DOG, shifted(82)), "background", "missed"),
+    # Thresholds belong to the better kind: IoU 0.5, 0.1 and 0.5.
+    ((CAT, [0, 0, 100, 50]), "correct", "found"),
+    ((CAT, [0, 0, 100, 10]), "localisation", "localisation"),
+    ((DOG, [0, 0, 100, 50]), "class", "class"),
+])
+def test_one_detection_and_one_box(found, kind, outcome):
+    errors = breakdown([(CAT, BOX)], [(*found, 0.5)])
+    assert errors["detections"] == counts(DETECTION_KINDS, **{kind: 1})
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, **{outcome: 1})
+    assert errors["score_threshold"] == 0.5
+    name, other = ("cat", "dog") if found[0] == CAT else ("dog", "cat")
+    assert errors["per_class"][name]["detections"] == errors["detections"]
+    assert errors["per_class"][other]["detections"] == counts(DETECTION_KINDS)
+    assert errors["per_class"]["cat"]["ground_truth"] == errors["ground_truth"]
+
+
+def test_a_second_detection_of_a_box_is_a_duplicate_but_not_of_a_crowd():
+    found = [(CAT, BOX, 0.9), (CAT, shifted(5), 0.9), (CAT, FAR, 0.9), (CAT, shifted(5, FAR), 0.9), (CAT, shifted(9, FAR), 0.9)]
+    errors = breakdown([(CAT, BOX), (CAT, FAR, "crowd")], found)
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=1, duplicate=1)
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=1)
+
+
+def test_a_crowd_of_another_class_excuses_nothing_and_is_not_confused():
+    errors = breakdown([(CAT, BOX), (CAT, FAR, "crowd")], [(CAT, BOX, 0.9), (DOG, FAR, 0.9)])
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=1, background=1)
+
+
+def test_the_better_detection_takes_the_box_and_the_closest_free_one():
+    right = shifted(40)
+    errors = breakdown([(CAT, BOX), (CAT, right)], [(CAT, shifted(15), 0.6), (CAT, shifted(1), 0.9)])
+    # The better detection matches BOX. The second one, which is also closer to BOX, then matches `right` (IoU 75 / 125).
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=2)
+
+
+def test_localisation_comes_before_class_and_class_before_duplicate():
+    near = shifted(60)  # IoU 0.25 with BOX
+    errors = breakdown([(CAT, BOX), (DOG, near)], [(CAT, near, 0.9), (DOG, near, 0.8)])
+    assert errors["detections"] == counts(DETECTION_KINDS, localisation=1, correct=1)
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=1, localisation=1)
+    errors = breakdown([(CAT, BOX), (DOG, BOX), (CAT, FAR)], [(CAT, BOX, 0.9), (CAT, BOX, 0.9), (DOG, BOX, 0.9), (CAT, FAR, 0.9)])
+    assert errors["detections"] == counts(DETECTION_KINDS, correct=3, **{"class": 1})
+
+
+def test_nothing_there():
+    errors = breakdown([], [])
+    assert errors["score_threshold"] is None and errors["detections"] == counts(DETECTION_KINDS)
+    assert breakdown([(CAT, BOX)], [])["ground_truth"] == counts(TRUTH_OUTCOMES, missed=1)
+    # If no detection is correct, all detections are counted.
+    assert breakdown([], [(CAT, BOX, 0.9), (DOG, BOX, 0.2)])["detections"] == counts(DETECTION_KINDS, background=2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
+    for seed in range(3):
+        coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
+        # pycocotools ignores detections after the 100 best of an image and class, and the order of equal scores is undefined.
+        for number, row in enumerate(results):
+            row["score"] += 1e-6 * number
+        evaluation = plain_pycocotools(coco_json, results)
+        correct, ignored = {}, {}
+        for image in filter(None, evaluation.evalImgs):
+            if image["aRng"] != evaluation.params.areaRng[0]:
+                continue
+            for value, match, out in zip(image["dtScores"], image["dtMatches"][0], image["dtIgnore"][0]):
+                (ignored if out else correct)[value] = bool(match)
+        truth, found = sorted_boxes(coco_json, results, images, CATEGORIES)
+        kinds, _ = classify(truth, found)
+        for value, own in zip(found.score, kinds):
+            if value in correct or value in ignored:
+                assert (own == CORRECT) == correct.get(value, False) and (own == IGNORED) == (value in ignored)
+
+
+@pytest.mark.parametrize(("truth", "found", "expected"), [
+    ([(1, CAT, BOX)], [(1, DOG, BOX, 0.9)], [0]),
+    ([(1, CAT, BOX)], [(1, CAT, [0, 0, 100, 49], 0.9)], [-1]),
+    # The detection with the higher score matches the box, and the second one matches nothing.
+    ([(1, CAT, BOX)], [(1, CAT, BOX, 0.3), (1, DOG, BOX, 0.9)], [0, -1]),
+    # With equal overlaps, the box of the same class is matched: rows are in the order of the file.
+    ([(1, CAT, BOX), (1, DOG, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.8)], [0, 1]),
+    ([(1, DOG, BOX), (1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.8)], [1, 0]),
+    # The box with the largest overlap is matched, whatever its class.
+    ([(1, CAT, BOX), (1, DOG, [10, 0, 100, 100])], [(1, CAT, [9, 0, 100, 100], 0.9)], [1]),
+    # Crowds are not boxes. Detections that a crowd excuses are ignored; a crowd of another class excuses no detection.
+    ([(1, CAT, BOX, "crowd"), (1, DOG, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.5)], [-1, 1]),
+    ([(1, CAT, BOX, "crowd")], [(1, DOG, BOX, 0.9)], [-1]),
+    ([(2, CAT, BOX)], [(1, CAT, BOX, 0.9), (2, CAT, BOX, 0.1)], [-1, 0]),
+])
+def test_detections_are_matched_whatever_the_classes(truth, found, expected):
+    truth, found = boxes_of(truth, found, images=(1, 2))
+    assert match_any_class(truth, found, classify(truth, found)[0]).tolist() == expected
+
+
+def overlap(box, other):
+    sides = [min(box[k] + box[k + 2], other[k] + other[k + 2]) - max(box[k], other[k]) for k in (0, 1)]
+    common = max(sides[0], 0) * max(sides[1], 0)
+    return common / (box[2] * box[3] + other[2] * other[3] - common)
+
+
+@pytest.mark.parametrize("kind", ["plain", "crowds", "one image", "images without ground truth"])
+def test_matches_are_those_of_a_plain_loop(kind):
+    truth, found, kinds, _, _ = random_boxes(kind)
+    taken, expected = set(), []
+    for row in range(len(found.score)):
+        free = [(overlap(found.xywh[row], truth.xywh[box]), box) for box in range(len(truth.crowd))
+                if truth.image[box] == found.image[row] and box not in taken and not truth.crowd[box]]
+        best = max(free, default=(0, -1)) if kinds[row] != IGNORED else (0, -1)
+        expected.append(best[1] if best[0] >= 0.5 else -1)
+        taken.add(expected[-1])
+    assert match_any_class(truth, found, kinds).tolist() == expected
+    assert max(expected) >= 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "crowds", "tied scores", "hardly any detection"])
+def test_f1_and_its_best_threshold(kind):
+    truth, found, kinds, _, _ = random_boxes(kind)
+    curves = f1_curves(truth, found, kinds, len(CATEGORIES))
+    for k, curve in enumerate(curves):
+        of_class = [boxes.select(np.flatnonzero((boxes.category == k) | (k == len(CATEGORIES)))) for boxes in (truth, found)]
+        own = kinds[(found.category == k) | (k == len(CATEGORIES))]
+        positives = int((~of_class[0].crowd).sum())
+
+        def f1(threshold, scores=of_class[1].score, own=own, positives=positives):
+            kept = own[(scores >= threshold) & (own != IGNORED)]
+            return 2 * (kept == CORRECT).sum() / max(len(kept) + positives, 1)
+
+        np.testing.assert_allclose(curve.f1, [f1(threshold) for threshold in F1_THRESHOLDS])
+        # The error analysis of one class: other classes do not change which detections of the class are correct.
+        errors = error_breakdown(*of_class, CATEGORIES)
+        expected = np.inf if errors["score_threshold"] is None else errors["score_threshold"]
+        assert curve.best_score == expected and curve.best_f1 == pytest.approx(f1(expected))
+        assert all(curve.best_f1 >= f1(score) - 1e-12 for score in of_class[1].score)
+
+
+def test_costs_of_images():
+    truth = [(1, CAT, BOX), (1, CAT, FAR), (2, DOG, BOX), (3, CAT, BOX, "crowd"), (4, CAT, BOX)]
+    found = [(1, CAT, BOX, 0.9), (1, CAT, [0, 0, 100, 40], 0.7), (1, DOG, [900, 0, 5, 5], 0.4), (2, CAT, BOX, 0.8),
+             (3, CAT, BOX, 0.9), (3, DOG, FAR, 0.6), (4, CAT, BOX, 0.55)]
+    boxes = boxes_of(truth, found, images=(1, 2, 3, 4, 5))
+    boxes = *boxes, *classify(*boxes)
+    # Image 1: found, missed, a second box that is too low, nothing there. 2: labelled as cat, so missed. 3: a crowd is no error.
+    assert image_costs(*boxes, 0.0, 5) == pytest.approx([1 + 0.7 + 0.4, 1 + 0.8, 0.6, 0, 0])
+    assert image_costs(*boxes, 0.6, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0.6, 1, 0])
+    assert image_costs(*boxes, 0.61, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0, 1, 0])
+    assert image_costs(*boxes, np.inf, 5) == pytest.approx([2, 1, 0, 1, 0])
+
+
+def test_curves_are_those_of_pycocotools():
+    coco_json, results, images = random_case(1, images=4, hits=15, misses=60, crowded=0.7)  # more than 100 detections per class
+    expected = plain_pycocotools(coco_json, results)
+    recalls, precision = precision_curves(score(coco_json, results, images, NAMES, CATEGORIES).precision)
+    np.testing.assert_array_equal(recalls, expected.params.recThrs)
+    # IoU 0.50 and 0.75, all areas, 100 detections.
+    np.testing.assert_array_equal(precision, expected.eval["precision"][[0, 5], :, :, 0, 2])
+
+
+def test_files_and_names(tmp_path):
+    coco_json, results, images = random_case(7)
+    errors = write_analysis(str(tmp_path / "eval"), score(coco_json, results, images, NAMES, CATEGORIES))
+    for name in ("precision_recall.png", "errors.png"):
+        assert cv2.imread(str(tmp_path / "eval" / name)) is not None
+    wanted = {name: sum(row["category_id"] == category and not row["iscrowd"] for row in coco_json["annotations"])
+              for name, category in zip(NAMES, CATEGORIES)}
+    assert {name: sum(part["ground_truth"].values()) for name, part in errors["per_class"].items()} == wanted
+    assert max(wanted.values()) > 2 and errors["detections"]["correct"] > 0
+
+
+def test_an_image_that_cannot_be_written_is_reported(tmp_path, caplog, monkeypatch):
+    evaluation = score(*random_case(7), NAMES, CATEGORIES)
+    (tmp_path / "errors.png").mkdir()
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
+    errors = write_analysis(str(tmp_path), evaluation)
+    assert errors["detections"]["correct"] > 0 and (tmp_path / "precision_recall.png").is_file()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] and "errors.png could not be drawn" in caplog.text
