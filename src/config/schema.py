@@ -6,26 +6,25 @@ from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from src.config.transforms import EvalTransformList, TrainTransformList, default_transforms
-from src.config.values import (
-    Ascending,
-    Count,
-    Fraction,
-    Natural,
-    NotEmpty,
-    Number,
-    OptionalText,
-    Section,
-    Text,
-    WholeNumber,
-    length,
-    null_means,
-    setting,
-)
+from src.config.base import Ascending, Count, Fraction, Natural, NoneText, NotEmpty, Number, OptionalText, Section, Text, setting
+from src.config.transforms import DEFAULTS, EvalTransformList, TrainTransformList, read_transforms
 
-# Upper limits are far above useful values, so that a typo cannot request all memory and numbers stay within fp32.
-MAX_CHANNELS = 4096
-CanvasSize = Annotated[list[Annotated[int, Field(ge=1, le=16_384)]], length(2)]
+STRIDE = 32  # stride of the backbone's last stage; the canvas's sides must be multiples of it
+
+
+def _several(target_size: Any) -> str:
+    return "several" if isinstance(target_size, list) and any(isinstance(size, list) for size in target_size) else "one"
+
+
+Channels = Annotated[int, Field(ge=1, le=4096)]
+Side = Annotated[int, Field(ge=1, le=16_384), AfterValidator(lambda side: -(-side // STRIDE) * STRIDE)]
+CanvasSize = Annotated[list[Side], Field(min_length=2, max_length=2)]
+CanvasSizes = Annotated[
+    Union[Annotated[CanvasSize, Tag("one")], Annotated[list[CanvasSize], Tag("several")]], Discriminator(_several)]
+Paths = Union[Text, Annotated[list[Text], NotEmpty]]
+Four = Field(min_length=4, max_length=4)
+Positive = Annotated[Number, Field(ge=0.01, le=100_000)]
+Beta = Annotated[Number, Field(ge=1e-6)]
 DefaultNorm = AfterValidator(lambda norm: 10.0 if norm is True else norm)
 
 
@@ -33,16 +32,16 @@ class FPN(Section):
     num_outs: int = setting(5, "number of pyramid levels; levels after level_index are pooled with stride 2", ge=1, le=10)
     level_index: Annotated[list[Annotated[int, Field(ge=0, le=3)]], NotEmpty, Ascending] = setting(
         [0, 1, 2, 3], "backbone stages used by the pyramid: 0 has stride 4, 3 has stride 32")
-    norm: Annotated[Literal["none"], null_means("none")] = setting("none", "normalisation in the pyramid")
-    act: Annotated[Literal["none"], null_means("none")] = setting("none", "activation in the pyramid")
+    norm: Annotated[Literal["none"], NoneText] = setting("none", "normalisation in the pyramid")
+    act: Annotated[Literal["none"], NoneText] = setting("none", "activation in the pyramid")
     upsample_mode: Literal["bilinear", "nearest"] = setting("bilinear", "interpolation of the top-down path")
 
 
 class Backbone(Section):
     name: Text = setting("det_resnet50", "det_resnet18, 34, 50, 101 or 152, or a mindcv model with strides 4 to 32")
     pretrained: Union[bool, Text] = setting(True, "True: mindcv's ImageNet weights; False: random; or a checkpoint file")
-    in_channels: Optional[Annotated[list[Count], length(4)]] = setting(None, "channels of the stages; None: the backbone's")
-    out_channels: int = setting(256, "channels of every pyramid level", ge=1, le=MAX_CHANNELS)
+    in_channels: Optional[Annotated[list[Count], Four]] = setting(None, "channels of the stages; None: the backbone's")
+    out_channels: Channels = setting(256, "channels of every pyramid level")
     frozen_2stage: bool = setting(True, "freeze the stem and the first stage")
     frozen_bn: bool = setting(False, "freeze BatchNorm's statistics and weights")
     frozen: bool = setting(False, "freeze the whole backbone")
@@ -52,14 +51,12 @@ class Backbone(Section):
 
 
 class AnchorGenerator(Section):
-    aspect_ratios: Annotated[list[Annotated[Number, Field(ge=0.01, le=100)]], NotEmpty] = setting(
-        [0.5, 1.0, 2.0], "height / width of the anchors")
-    anchor_sizes: Annotated[list[Annotated[list[Annotated[Number, Field(ge=1, le=100_000)]], NotEmpty]], NotEmpty] = setting(
+    aspect_ratios: Annotated[list[Positive], NotEmpty] = setting([0.5, 1.0, 2.0], "height / width of the anchors")
+    anchor_sizes: Annotated[list[Annotated[list[Positive], NotEmpty]], NotEmpty] = setting(
         [[32.0], [64.0], [128.0], [256.0], [512.0]], "per level: square roots of anchor areas, in pixels")
     strides: Annotated[list[Count], NotEmpty, Ascending] = setting([4, 8, 16, 32, 64], "per level: pixels between anchors")
     rounded: bool = setting(False, "round anchor corners to whole pixels, as torchvision does")
-    strides_from_canvas: bool = setting(False, "pixels between anchors = canvas side // cells of the level, as in torchvision; "
-                                        "differs from strides if they do not divide target_size")
+    strides_from_canvas: bool = setting(False, "as torchvision: pixels between anchors = canvas side // cells of a level")
 
 
 class RPNLabelAssignment(Section):
@@ -76,15 +73,13 @@ class Proposal(Section):
     nms_thresh: Fraction = setting(0.7, "IoU threshold of NMS within a level")
     pre_nms_top_n: Count = setting(2000, "highest-scored anchors per level that enter NMS")
     post_nms_top_n: Count = setting(1000, "proposals per image, over all levels")
-    joint_nms_thresh: Optional[Fraction] = setting(None, "IoU threshold of a second NMS over the proposals of all levels; "
-                                                   "None: no second NMS")
-    clip_to: Literal["image", "canvas"] = setting("image", "clip proposals to the image's border, or to the canvas's last "
-                                                  "pixels, including padding")
+    joint_nms_thresh: Optional[Fraction] = setting(None, "IoU threshold of a second NMS over all levels; None: no second NMS")
+    clip_to: Literal["image", "canvas"] = setting("image", "clip proposals to the image, or to the canvas's last pixels")
 
 
 class RPNHead(Section):
-    feat_channel: int = setting(256, "channels of the RPN's 3x3 convolution", ge=1, le=MAX_CHANNELS)
-    smooth_l1_beta: Number = setting(1 / 9, "smooth L1's beta, where it changes from quadratic to linear", ge=1e-6)
+    feat_channel: Channels = setting(256, "channels of the RPN's 3x3 convolution")
+    smooth_l1_beta: Beta = setting(1 / 9, "smooth L1's beta, where it changes from quadratic to linear")
     anchor_generator: AnchorGenerator = setting(AnchorGenerator(), "anchors per pyramid level")
     rpn_label_assignment: RPNLabelAssignment = setting(RPNLabelAssignment(), "which anchors contribute to the loss")
     train_proposal: Proposal = setting(Proposal(), "selection of proposals in training")
@@ -93,7 +88,7 @@ class RPNHead(Section):
 
 class BoxFCHead(Section):
     name: Literal["RCNNBBoxTwoFCHead"] = setting("RCNNBBoxTwoFCHead", "kind of head")
-    in_channel: int = setting(256, "channels of the pooled features, equal to backbone.out_channels", ge=1, le=MAX_CHANNELS)
+    in_channel: Channels = setting(256, "channels of the pooled features, equal to backbone.out_channels")
     out_channel: int = setting(1024, "width of the two fully connected layers", ge=1, le=65_536)
 
 
@@ -103,8 +98,7 @@ class RoIExtractor(Section):
     sampling_ratio: int = setting(2, "sampling points along each side of a pooled cell", ge=1, le=16)
     aligned: bool = setting(True, "shift RoIs by half a pixel so that cell centres match pixel centres")
     operator: Optional[Literal["gather", "roi_align"]] = setting(
-        None, "gather: gather rows of features; roi_align: MindSpore's ROIAlign on every level; None: gather on the CPU, "
-        "roi_align elsewhere")
+        None, "gather: rows of features; roi_align: MindSpore's ROIAlign per level; None: gather on the CPU, roi_align elsewhere")
 
 
 class BBoxAssigner(Section):
@@ -119,9 +113,8 @@ class BBoxAssigner(Section):
 class BBoxHead(Section):
     resolution: int = setting(7, "cells along each side of the pooled features", ge=1, le=64)
     add_gt_as_proposals: bool = setting(True, "add the annotated boxes to the proposals in training")
-    smooth_l1_beta: Number = setting(1.0, "smooth L1's beta, where it changes from quadratic to linear", ge=1e-6)
-    bbox_weights: Annotated[list[Annotated[Number, Field(ge=0.01, le=1000)]], length(4)] = setting(
-        [10.0, 10.0, 5.0, 5.0], "factors of the box deltas dx, dy, dw, dh")
+    smooth_l1_beta: Beta = setting(1.0, "smooth L1's beta, where it changes from quadratic to linear")
+    bbox_weights: Annotated[list[Positive], Four] = setting([10.0, 10.0, 5.0, 5.0], "factors of the box deltas dx, dy, dw, dh")
     clip_first: bool = setting(True, "in evaluation, clip boxes to the image before NMS; False: after NMS")
     head: BoxFCHead = setting(BoxFCHead(), "the two fully connected layers")
     roi_extractor: RoIExtractor = setting(RoIExtractor(), "pooling of features for each proposal")
@@ -129,11 +122,12 @@ class BBoxHead(Section):
 
 
 class TrainTransforms(Section):
-    item_transforms: TrainTransformList = setting(default_transforms(True), "list of one-key mappings, applied in order")
+    item_transforms: TrainTransformList = setting(
+        read_transforms([{"RandomFlip": {}}, *DEFAULTS], True), "list of one-key mappings, applied in order")
 
 
 class EvalTransforms(Section):
-    item_transforms: EvalTransformList = setting(default_transforms(False), "list of one-key mappings, applied in order")
+    item_transforms: EvalTransformList = setting(read_transforms(DEFAULTS, False), "list of one-key mappings, applied in order")
 
 
 class DrawShapes(Section):
@@ -142,18 +136,6 @@ class DrawShapes(Section):
     height: int = setting(160, "height of an image, in pixels", ge=32, le=4096)
     width: int = setting(160, "width of an image, in pixels", ge=32, le=4096)
     seed: int = setting(0, "seed of the random shapes", ge=0, le=2**32 - 1)
-
-
-def _one_or_several(value: Any) -> str:
-    return "several" if isinstance(value, list) and any(isinstance(part, list) for part in value) else "one"
-
-
-def _list_or_text(value: Any) -> str:
-    return "list" if isinstance(value, list) else "text"
-
-
-# A path, or a list of paths.
-Paths = Annotated[Union[Annotated[Text, Tag("text")], Annotated[list[Text], NotEmpty, Tag("list")]], Discriminator(_list_or_text)]
 
 
 class Data(Section):
@@ -168,12 +150,10 @@ class Data(Section):
         None, "names of the classes to train and evaluate, in label order; boxes of other classes are removed; None: all")
     unite_classes: bool = setting(False, "annotation files may have different classes, which are matched by name")
     keep_empty_images: bool = setting(False, "also train on images without boxes, as background")
-    repeat_threshold: Fraction = setting(0.0, "repeat images of classes that appear in less than this fraction of the images "
-                                         "(repeat-factor sampling); 0: no repetition")
-    target_size: Annotated[
-        Union[Annotated[CanvasSize, Tag("one")], Annotated[list[CanvasSize], Tag("several")]], Discriminator(_one_or_several)
-    ] = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32, or a list: an image uses the canvas that gives "
-                "the largest scale; ties take the first")
+    repeat_threshold: Fraction = setting(
+        0.0, "repeat images of classes in less than this fraction of the images (repeat-factor sampling); 0: no repetition")
+    target_size: CanvasSizes = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32, or a list: an image uses "
+                                       "the canvas that gives the largest scale; ties take the first")
     draw_shapes: Optional[DrawShapes] = setting(None, "generate this data set in dataset_dir; None: the data set exists")
     train_transforms: TrainTransforms = setting(TrainTransforms(), "transforms of a training image")
     eval_transforms: EvalTransforms = setting(EvalTransforms(), "transforms of an image in evaluation")
@@ -188,7 +168,7 @@ class Data(Section):
     @property
     def canvases(self) -> tuple[tuple[int, int], ...]:
         """The (height, width) of each canvas in pixels, in the order of target_size."""
-        sizes: Any = self.target_size if _one_or_several(self.target_size) == "several" else [self.target_size]
+        sizes: Any = self.target_size if isinstance(self.target_size[0], list) else [self.target_size]
         return tuple((height, width) for height, width in sizes)
 
 
@@ -216,20 +196,18 @@ class Infer(Section):
 
 class Config(Section):
     net: Literal["FasterRCNN"] = setting("FasterRCNN", "name of the detector, used as the first part of checkpoint names")
-    device_target: Literal["auto", "Ascend", "GPU", "CPU"] = setting("auto", "device; auto: the first available of Ascend, GPU "
-                                                                     "and CPU")
-    ms_mode: Annotated[Literal[0, 1], WholeNumber] = setting(0, "0: compiled graph; 1: PyNative, operator by operator")
+    device_target: Literal["auto", "Ascend", "GPU", "CPU"] = setting("auto", "auto: the first available of Ascend, GPU and CPU")
+    ms_mode: int = setting(0, "0: compiled graph; 1: PyNative, operator by operator", ge=0, le=1)
     jit_level: Literal["", "O0", "O1", "O2"] = setting("", "MindSpore's compilation level; empty: its default for the device")
     mix: bool = setting(True, "mixed precision")
-    mix_dtype: Literal["float16", "bfloat16"] = setting("float16", "type of convolutions and dense layers with mix on Ascend and "
-                                                        "GPU; the CPU always uses bfloat16, which needs no loss scale")
+    mix_dtype: Literal["float16", "bfloat16"] = setting(
+        "float16", "type of convolutions and dense layers with mix on Ascend and GPU; CPU: bfloat16, without a loss scale")
     seed: int = setting(1234, "seed of weight initialisation, shuffling and sampling", ge=0, le=2**32 - 1)
     batch_size: int = setting(2, "batch size per device: images per step", ge=1, le=1024)
-    accumulate_steps: int = setting(1, "micro-batches of batch_size images per step and device, whose gradients are averaged",
-                                    ge=1, le=1024)
+    accumulate_steps: int = setting(1, "micro-batches per step and device, whose gradients are averaged", ge=1, le=1024)
     lr_init: Number = setting(0.02, "learning rate for lr.base_batch_size images per step", gt=0, le=1000)
     epochs: Count = setting(12, "passes over the training images")
-    ms_loss_scaler: Annotated[Literal["static", "dynamic", "none"], null_means("none")] = setting("static", "loss scaling")
+    ms_loss_scaler: Annotated[Literal["static", "dynamic", "none"], NoneText] = setting("static", "loss scaling")
     ms_loss_scaler_value: Number = setting(256.0, "loss scale; dynamic: the initial value", ge=1, le=2**30)
     clip_grads: Annotated[Union[bool, Annotated[Number, Field(gt=0, le=1_000_000)]], DefaultNorm] = setting(
         False, "maximum global norm of the gradients; False: no clipping; True: 10")
@@ -241,20 +219,17 @@ class Config(Section):
     eval_interval: Count = setting(1, "epochs between evaluations")
     early_stop: Natural = setting(0, "end training after this number of evaluations in a row without a better AP; 0: never")
     save_dir: Text = setting("output", "folder for checkpoints, logs and results")
-    compile_cache: OptionalText = setting("", "CPU: folder for a cache of compiled graphs, reused by later runs with the same "
-                                          "settings; empty: no cache")
+    compile_cache: OptionalText = setting("", "CPU: cache of compiled graphs, reused by runs with the same settings; empty: none")
     num_workers: Count = setting(2, "threads that read images (processes if max_rowsize is set)")
     prefetch_size: int = setting(4, "length of the pipeline's queues, in batches", ge=1, le=1024)
-    max_rowsize: Optional[Count] = setting(None, "shared memory in MB per row of MindSpore's worker processes; None: worker "
-                                           "threads")
+    max_rowsize: Optional[Count] = setting(None, "MB of shared memory per row of the worker processes; None: worker threads")
     resume_ckpt: OptionalText = setting("", "checkpoint to resume from; auto: the newest intact one in save_dir, if any")
     checkpoint_path: OptionalText = setting("", "checkpoint file to use, or a folder of checkpoints to evaluate")
     image: list[Text] = setting([], "input images: files, folders or patterns such as 'folder/*.jpg'")
     file_format: Literal["MINDIR", "ONNX"] = setting("MINDIR", "format of the exported file: MindSpore's MINDIR, or ONNX")
-    raw: bool = setting(False, "export the network alone, whose input is a scaled image, as MINDIR always does; False: ONNX "
-                        "contains all steps from an image of any size to detections")
-    quantize: bool = setting(False, "export ONNX with convolutions and dense layers in int8, calibrated on the images of "
-                             "--image")
+    raw: bool = setting(
+        False, "export the network alone, for a scaled image, as MINDIR always does; False: ONNX from any image to detections")
+    quantize: bool = setting(False, "export ONNX with convolutions and dense layers in int8, calibrated on the images of --image")
     output: OptionalText = setting("", "path of the exported file, ending with .mindir or .onnx")
     font: OptionalText = setting("", "font file (.ttf, .otf or .ttc) for non-ASCII class names; empty: search for one")
     run_profiler: bool = setting(False, "profile a few training steps with MindSpore's profiler")

@@ -23,23 +23,9 @@ from tests.helpers.paths import ROOT
 ONE_X = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
 YAML = """
-device_target: GPU
-mix: False
-seed: 11
-ms_mode: 1
-batch_size: 12
-num_workers: 13
-save_dir: from_yaml
-skip_bad_images: True
-resume_ckpt: yaml.ckpt
-lr_init: 0.5
-ms_loss_scaler: dynamic
-ms_loss_scaler_value: 32
-log_interval: 14
-run_eval: True
-tensorboard: True
-checkpoint_path: yaml_eval.ckpt
-"""
+{device_target: GPU, mix: False, seed: 11, ms_mode: 1, batch_size: 12, num_workers: 13, save_dir: from_yaml,
+skip_bad_images: True, resume_ckpt: yaml.ckpt, lr_init: 0.5, ms_loss_scaler: dynamic, ms_loss_scaler_value: 32,
+log_interval: 14, run_eval: True, tensorboard: True, checkpoint_path: yaml_eval.ckpt}"""
 
 
 @pytest.fixture
@@ -49,22 +35,10 @@ def config(tmp_path):
     return str(path)
 
 
-def refused(*argv, parse=parse_train_args):
-    with pytest.raises(UserError) as error:
-        parse(list(argv))
-    return str(error.value)
-
-
 def test_default_config_is_found_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert DEFAULT_CONFIG == ONE_X
-    for parse in (parse_train_args, parse_eval_args):
-        assert config_to_dict(parse([])) == config_to_dict(load_config(ONE_X))
-
-
-@pytest.mark.parametrize("parse", [parse_train_args, parse_eval_args])
-def test_flags_that_are_not_given_override_nothing(config, parse):
-    assert config_to_dict(parse(["--config", config])) == config_to_dict(load_config(config))
+    assert parse_train_args([]) == parse_eval_args([]) == load_config(ONE_X)
 
 
 @pytest.mark.parametrize(("flag", "text", "value"), [
@@ -74,11 +48,10 @@ def test_flags_that_are_not_given_override_nothing(config, parse):
     ("train_url", "obs://b", "obs://b"), ("ckpt_url", "obs://c", "obs://c"), ("data_dir", "/cache", "/cache"),
     ("resume_ckpt", "x=y.ckpt", "x=y.ckpt"), ("lr_init", "5e-5", 5e-5), ("ms_loss_scaler", "none", "none"),
     ("ms_loss_scaler_value", "1024", 1024.0), ("log_interval", "1", 1), ("run_eval", "false", False),
-    ("tensorboard", "False", False),
-    ("run_profiler", "True", True)])
+    ("tensorboard", "False", False), ("run_profiler", "True", True)])
 def test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else(config, flag, text, value):
     expected = config_to_dict(load_config(config))
-    assert expected[flag] != value
+    assert config_to_dict(parse_train_args(["--config", config])) == expected and expected[flag] != value
     expected[flag] = value
     plain = config_to_dict(parse_train_args(["--config", config, f"--{flag}", text]))
     assert plain == expected and type(plain[flag]) is type(value)
@@ -88,50 +61,6 @@ def test_the_list_above_is_complete():
     [mark] = test_each_train_flag_wins_over_the_yaml_and_changes_nothing_else.pytestmark
     assert {row[0] for row in mark.args[1]} == set(TRAIN_FLAGS) - set(IGNORED)
     assert set(EVAL_FLAGS) - set(TRAIN_FLAGS) - set(IGNORED) == {"checkpoint_path"}
-
-
-def test_aliases(config):
-    assert parse_train_args(["--config", config, "--num_parallel_workers", "9"]).num_workers == 9
-    assert parse_train_args(["--config", config, "--run_profilor", "True"]).run_profiler is True
-    assert parse_train_args(["--config", config, "-o", "run_profilor=True"]).run_profiler is True
-    for flag in ("--checkpoint_path", "--ckpt_path"):
-        assert parse_eval_args(["--config", config, flag, "out/x.ckpt"]).checkpoint_path == "out/x.ckpt"
-
-
-@pytest.mark.parametrize(("text", "value"), [("True", True), ("true", True), ("False", False), ("false", False)])
-def test_booleans(text, value):
-    assert parse_train_args(["--mix", text]).mix is value
-
-
-@pytest.mark.parametrize("text", ["yes", "1", "0", "TRUE", "", "None"])
-def test_other_spellings_of_booleans_are_errors(text):
-    assert refused("--run_eval", text) == f"--run_eval: run_eval must be True or False, not {text!r}"
-
-
-@pytest.mark.parametrize(("argv", "sentence"), [
-    (["--device_target", "Asend"], "--device_target: device_target must be 'auto', 'Ascend', 'GPU' or 'CPU', not 'Asend'; "
-                                   "did you mean 'Ascend'?"),
-    (["--ms_mode", "2"], "--ms_mode: ms_mode must be 0 or 1, not 2"),
-    (["--batch_size", "0"], "--batch_size: batch_size must be at least 1, not 0"),
-    (["--seed", "1.5"], "--seed: seed must be a whole number, not '1.5'"),
-    (["--lr_init", "fast"], "--lr_init: lr_init must be a number, not 'fast'"),
-    (["--config", "gone.yml"], "gone.yml does not exist"),
-    (["-o", "epoch=3"], "-o epoch: unknown key 'epoch'; did you mean 'epochs'"),
-    (["-o", "data.targetsize=[1,2]"], "unknown key 'data.targetsize'; did you mean 'data.target_size'"),
-    (["-o", "epochs.x=3"], "-o epochs.x: epochs must be a whole number, not {'x': 3}"),
-    (["-o", "ckpt_path=3"], "unknown key 'ckpt_path'; did you mean 'checkpoint_path'"),
-    (["-o", "__BASE__=x.yml"], "unknown key '__BASE__'"),
-    (["-o", "epochs"], "-o epochs: must have the form KEY=VALUE"),
-    (["-o", "=3"], "unknown key ''"),
-    (["-o", "epochs="], "-o epochs: epochs must be a whole number, not None"),
-    (["-o", "data.target_size=[320"], "-o data.target_size: invalid YAML in line 1"),
-    (["-o", "infer.predict_box_format=xywh"], "-o infer.predict_box_format: infer.predict_box_format can only be xyxy"),
-    (["--seed", "1", "-o", "seed=2"], "-o seed: --seed is given as well"),
-    (["-o", "lr.milestones=[3,1]"], "lr.milestones must be an ascending list"),
-    (["-o", "backbone.fpn.num_outs=4"], "-o backbone.fpn.num_outs: "),
-])
-def test_bad_values_name_the_flag(argv, sentence):
-    assert sentence in refused(*argv)
 
 
 def test_overrides(config):
@@ -147,9 +76,8 @@ def test_overrides(config):
     assert cfg.batch_size == 12  # value of the YAML file
 
 
-def test_overrides_take_old_names_and_null():
-    cfg = parse_train_args(["-o", "data.num_parallel_workers=7", "data.nc=None", "ms_loss_scaler=None", "seed=1",
-                            "seed=2"])
+def test_overrides_take_old_names_and_null_and_the_last_one_wins():
+    cfg = parse_train_args(["-o", "data.num_parallel_workers=7", "data.nc=None", "ms_loss_scaler=None", "seed=1", "seed=2"])
     assert cfg.num_workers == 7 and cfg.data.nc is None and cfg.ms_loss_scaler == "none" and cfg.seed == 2
 
 
@@ -157,16 +85,14 @@ def test_overrides_take_old_names_and_null():
 def test_what_a_script_always_uses_wins_over_the_yaml_and_cannot_be_overridden(config, parse, key, value):
     assert getattr(load_config(config), key) != value
     assert getattr(parse(["--config", config]), key) == value
-    assert refused("-o", f"{key}=1", parse=parse) == f"-o {key}: {key} is always {value} here; leave it out"
+    with pytest.raises(UserError, match=f"-o {key}: it is always {value} here; leave it out"):
+        parse(["-o", f"{key}=1"])
 
 
 @pytest.mark.parametrize(("parse", "argv"), [
     (parse_train_args, ["--learning_rate", "3"]),
     (parse_train_args, ["--batch", "3"]),  # abbreviations are not accepted
     (parse_train_args, ["--checkpoint_path", "x"]),
-    (parse_eval_args, ["--resume_ckpt", "x"]),
-    (parse_eval_args, ["--run_eval", "True"]),
-    (parse_train_args, ["stray"]),
     (parse_train_args, ["--seed"]),
 ])
 def test_unknown_flags_end_with_usage(parse, argv, capsys):
@@ -184,7 +110,7 @@ def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatc
         parse(["--help"])
     text = capsys.readouterr().out
     assert error.value.code == 0
-    assert all(flag in text for key in flags for flag in (f"--{key}", ALIASES.get(key, "")))
+    assert all(flag in text for key in flags for flag in (f"--{key}", *ALIASES.get(key, [])))
     assert text.count("(default: ") == len(set(flags) - set(IGNORED)) + 2  # --config and -o
     assert "batch size per device: images per step (default: 2)" in text
 

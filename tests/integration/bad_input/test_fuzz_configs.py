@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from src.config import config_to_dict, load_config
 from src.config.command_line import parse_train_args
-from src.config.compose import read_layers
 from src.run.launch import run
 from tests.helpers.fuzz_profile import TEXTS, VALUES, fuzz, spoilt
 from tests.helpers.sentences import ROOT, sentence_of
@@ -84,8 +83,3 @@ def test_random_text(data, folder):
 def test_random_overrides(key, value, folder):
     # A word that starts with a dash is a flag, for which argparse has its error messages.
     outcome(None, lambda _: parse_train_args(["-o", f"{key.lstrip('-')}={value}"]), folder)
-
-
-def test_the_shipped_files_are_what_is_fuzzed():
-    assert len(SHIPPED) >= 10 and len(PLAIN) >= 6
-    assert all(read_layers(str(path)) for path in SHIPPED)

@@ -163,8 +163,8 @@ def test_flags(tmp_path):
     (["--image", "a.png"], "there is no checkpoint ''; give the path of a .ckpt file."),
     (["--image", "a.png", "--save_dir", "."], "a.png is in ., where the drawings go and might overwrite it"),
     (["--image", "a.png", "--ckpt_path", "c.txt"], "c.txt is damaged or not a MindSpore checkpoint"),
-    (["--conf_threshold", "2"], "--conf_threshold: infer.conf_threshold must be at most 1, not '2'"),
-    (["--conf_threshold", "0.5", "-o", "infer.conf_threshold=1"], "--conf_threshold is given as well"),
+    (["--conf_threshold", "2"], "command line: infer.conf_threshold must be at most 1, not 2"),
+    (["--conf_threshold", "0.5", "-o", "infer.conf_threshold=1"], "--conf_threshold and -o set the same key"),
     (["--image", "a.png", "--save_dir", "c.txt"], "cannot create the folder c.txt (File exists)")])
 def test_refusals_are_one_sentence(folder, monkeypatch, capfd, flags, sentence):
     monkeypatch.chdir(folder)

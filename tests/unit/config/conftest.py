@@ -1,4 +1,6 @@
 """Fixtures for the tests of src/config."""
+import logging
+
 import pytest
 
 from src.config import load_config
@@ -18,13 +20,24 @@ def write(tmp_path):
 
 @pytest.fixture
 def refusal(write):
-    """A function that loads YAML text and returns the sentence of its error, which must contain the file's name."""
+    """A function that loads YAML text and returns the sentence of its error, which must begin with the file's name."""
     def load_refused(text):
         path = write("bad.yml", text)
         with pytest.raises(UserError) as error:
             load_config(path)
-        sentence = str(error.value)
-        assert path in sentence
-        assert "\n" not in sentence
-        return sentence
+        assert str(error.value).startswith(f"{path}: ")
+        return str(error.value)
     return load_refused
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """A function that returns the program's log lines of at least this level since its last call."""
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)  # whatever earlier tests have set up
+    caplog.set_level(logging.INFO, "faster_rcnn")
+
+    def lines(level=logging.INFO):
+        found = [record.getMessage() for record in caplog.records if record.levelno >= level]
+        caplog.clear()
+        return found
+    return lines

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from src.config.compat import SINGLE_VALUED
+from src.config.older import SINGLE_VALUED, UNREAD
 from src.config.schema import Config
 from tests.helpers.markdown_blocks import (
     DOCS,
@@ -28,7 +28,7 @@ FOLDERS = [ROOT, ROOT / "config", ROOT / "config" / "faster_rcnn", ROOT / "docs"
 FILE = re.compile(r"(?:src|tests|tools|config|docs)/\S*|[\w./]+\.(?:py|yml|md)|requirements[\w-]*\.txt")
 KEY = re.compile(r"(?!data\.yaml)(?:backbone|rpn_head|bbox_head|data|optimizer|lr|infer)(?:\.\w+)+(?:\.\*)?")
 MAX_BYTES = 8700
-OLDER_KEYS = {*SINGLE_VALUED, "data.num_parallel_workers"}  # in the table of the older implementation's keys
+OLDER_KEYS = {*SINGLE_VALUED, *UNREAD, "data.num_parallel_workers"}  # in the table of the older implementation's keys
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 

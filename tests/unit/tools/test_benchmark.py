@@ -29,7 +29,7 @@ from tools.benchmarking.inputs import MAX_BATCHES, draw_inputs, noise_batch, pad
     (["--steps", "0"], "--steps must be a whole number of at least 1, not '0'"),
     (["--height", "0"], "--height must be a whole number of at least 1, not '0'"),
     (["--width", "wide"], "--width must be a whole number of at least 1, not 'wide'"),
-    (["--batch", "0"], "--batch_size: batch_size must be at least 1, not 0"),
+    (["--batch", "0"], "command line: batch_size must be at least 1, not 0"),
     (["--compare", "onnxruntime,tensorrt"], "--compare must be some of onnxruntime,openvino, not 'tensorrt'"),
     (["--compare", "openvino,onnxruntime"], "--compare onnxruntime,openvino needs the package openvino, which is not installed; "
                                             "install it: pip install openvino 'numpy<2'"),

@@ -1,0 +1,92 @@
+"""Lists of item_transforms."""
+import sys
+
+import pytest
+import yaml
+
+from src.config import config_to_dict, load_config, with_settings
+
+RESIZE = {"keep_ratio": True, "shrink": "linear", "exact_factor": False, "shortest": None, "longest": None}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+REST = "NormalizeImage: {}, TransposeImage: {}, LabelsPadding: {}]"
+
+
+def transforms(name, steps):
+    return f"data: {{{name}_transforms: {{item_transforms: {steps}}}}}"
+
+
+def test_parameters_are_filled_in(write):
+    steps = ("[RandomFlip:, RandomVerticalFlip: None, RandomRotate90: {prob: 1}, RandomCrop: {min_area: 0}, RandomHSV: "
+             "{hgain: 0}, PhotometricDistortion: {}, Resize: {keep_ratio: True}, " + REST)
+    assert load_config(write("a.yml", transforms("train", steps))).data.train_transforms.item_transforms == [
+        {"RandomFlip": {"prob": 0.5}}, {"RandomVerticalFlip": {"prob": 0.5}}, {"RandomRotate90": {"prob": 1.0}},
+        {"RandomCrop": {"prob": 0.5, "min_scale": 0.5, "min_area": 0.0}},
+        {"RandomHSV": {"hgain": 0.0, "sgain": 0.5, "vgain": 0.5}},
+        {"PhotometricDistortion": {"brightness": 32.0, "contrast": 0.5, "saturation": 0.5, "hue": 18.0}}, {"Resize": RESIZE},
+        {"NormalizeImage": {"is_scale": True, "norm_type": "mean_std", **IMAGENET, "pad_first": False}},
+        {"TransposeImage": {"hwc2chw": True, "bgr2rgb": True}}, {"LabelsPadding": {"padding_size": 160, "padding_value": -1}}]
+
+
+def test_a_list_of_the_library_is_taken_and_loads_again_as_it_was_dumped(write):
+    cfg = load_config(write("a.yml", transforms("train", "[Albumentations: [CLAHE: {p: 0.3}, Rotate: {limit: [-5, 5]}, "
+                                                         "ShiftScaleRotate:], Resize: {}, " + REST)))
+    assert cfg.data.train_transforms.item_transforms[0] == {
+        "Albumentations": {"transforms": [{"CLAHE": {"p": 0.3}}, {"Rotate": {"limit": [-5, 5]}}, {"ShiftScaleRotate": {}}]}}
+    assert load_config(write("b.yml", yaml.safe_dump(config_to_dict(cfg)))) == with_settings(cfg, {"epochs": 12}) == cfg
+
+
+def test_a_library_that_is_not_installed(refusal, monkeypatch):
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    sentence = refusal(transforms("train", "[Albumentations: [CLAHE: {}], Resize: {}, " + REST))
+    assert "item_transforms[0].Albumentations needs albumentations, which cannot be imported (" in sentence
+    assert sentence.endswith("): run `pip install albumentations`, or remove it from the list")
+
+
+@pytest.mark.parametrize(("steps", "sentence"), [
+    ("3", "item_transforms must be a list, not 3"),
+    ("[Resize]", "item_transforms[0] must be one transform with its parameters"),
+    ("[{Resize: {}, RandomFlip: {}}]", "item_transforms[0] must be one transform with its parameters"),
+    ("[Resize: {}, RandomFlp: {}]", "unknown key 'data.train_transforms.item_transforms[1].RandomFlp'; did "
+                                    "you mean 'data.train_transforms.item_transforms[1].RandomFlip'?"),
+    ("[Mosaic: {}]", "unknown key 'data.train_transforms.item_transforms[0].Mosaic'; valid names here are RandomFlip, "),
+    ("[RandomCrop: {min_aria: 0}]", "did you mean 'data.train_transforms.item_transforms[0].RandomCrop.min_area'?"),
+    ("[RandomFlip: {prob: 2}]", "item_transforms[0].RandomFlip.prob must be at most 1, not 2"),
+    ("[RandomFlip: 0.5]", "item_transforms[0].RandomFlip must be a section with the keys prob, not 0.5"),
+    ("[NormalizeImage: {std: [0.2, 0, 0.2]}]", "NormalizeImage.std[1] must be at least 0.0001, not 0"),
+    ("[NormalizeImage: {mean: [0.2, 0.2]}]", "NormalizeImage.mean must be a list of at least 3 items, not [0.2, 0.2]"),
+    ("[NormalizeImage: {is_scale: False, std: [1, 1, 1]}]", "is_scale False and needs its own mean and std in 0..255"),
+    ("[Resize: {keep_ratio: False}]", "Resize.keep_ratio must be True, not False"),
+    ("[Resize: {shrink: cubic}]", "Resize.shrink must be 'linear' or 'area', not 'cubic'"),
+    ("[Resize: {exact_factor: True, shortest: 800}]", "Resize has exact_factor and shortest, which scales as torchvision does"),
+    ("[Resize: {longest: 800}]", "Resize has longest 800, which goes with a shortest of at most that, not None"),
+    ("[LabelsPadding: {padding_value: 0}]", "LabelsPadding.padding_value must be at most -1, not 0"),
+    ("[]", "must contain Resize or ScaleJitter exactly once"),
+    ("[ScaleJitter: {}, Resize: {}, " + REST, "must contain Resize or ScaleJitter exactly once"),
+    ("[Resize: {}, " + REST.replace(", LabelsPadding: {}", ""), "must contain LabelsPadding exactly once"),
+    ("[RandomFlip: {}, RandomFlip: {}, Resize: {}, " + REST, "contains RandomFlip 2 times"),
+    ("[Resize: {}, " + REST[:-1] + ", RandomFlip: {}]", "has RandomFlip after NormalizeImage, which is done last"),
+    ("[NormalizeImage: {}, Resize: {}, TransposeImage: {}, LabelsPadding: {}]", "has Resize after NormalizeImage"),
+    ("[Resize: {}, RandomCrop: {}, " + REST, "has RandomCrop after Resize, which fits height and width"),
+    ("[ScaleJitter: {}, Albumentations: [CLAHE: ], " + REST, "has Albumentations after ScaleJitter"),
+    ("[Albumentations: 3]", "[0].Albumentations must be a list of the library's transforms, like '[{CLAHE: {p: 0.3}}]', not 3"),
+    ("[Albumentations: []]", "Albumentations must be a list of the library's transforms"),
+    ("[Albumentations: {transforms: 3}]", "Albumentations must be a list of the library's transforms"),
+    ("[Albumentations: [{CLAHE: {}, Blur: {}}]]", "Albumentations must be one transform with its parameters"),
+    ("[Albumentations: [CLAHE: 3]]", "Albumentations gives CLAHE parameters that the library rejects ("),
+    ("[Albumentations: [CLAHE: {3: 3}]]", "Albumentations gives CLAHE parameters that the library rejects (keywords must be"),
+    ("[Albumentations: [Clahee: {}]]", "item_transforms[0].Albumentations.Clahee'; did you mean"),
+    ("[Albumentations: [os: {}]]", "unknown key 'data.train_transforms.item_transforms[0].Albumentations.os'"),
+    ("[Albumentations: [OneOf: {transforms: []}]]", "unknown key"),
+    ("[Albumentations: [MaskDropout: {}]]", "names MaskDropout, which needs more than image and boxes (mask); remove it"),
+    ("[Albumentations: [CubicSymmetry: {}]]", "names CubicSymmetry, which needs more than image and boxes (bboxes)"),
+    ("[Albumentations: [CLAHE: {p: 2}]]", "Input should be less than or equal to 1"),
+    ("[Albumentations: [CLAHE: {clip_limt: 3}]]", "Argument(s) 'clip_limt' are not valid"),
+    ("[Albumentations: [RandomCrop: {width: 3}]]", "height Field required"),
+])
+def test_transform_lists_that_do_not_fit(refusal, steps, sentence):
+    assert sentence in refusal(transforms("train", steps))
+
+
+def test_evaluation_takes_no_random_transforms(refusal):
+    steps = "[RandomFlip: {}, Resize: {}, " + REST
+    assert "contains RandomFlip, which belongs into train_transforms" in refusal(transforms("eval", steps))
