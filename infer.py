@@ -60,7 +60,7 @@ def read_all(paths, drawings):
         UserError: at the end, if no image could be read.
     """
     from src.dataset.image import UnreadableImageError, read_image
-    from src.run.progress import progress_bar
+    from src.run.launch import progress_bar
 
     start = last_report = time.perf_counter()
     unreadable = 0

@@ -1,27 +1,47 @@
-"""Checkpoints: MindSpore files with weights, momenta, training progress, and a checksum at the end."""
+"""Checkpoints: MindSpore files with weights, momenta, training progress, and a checksum at the end.
+
+`mindspore.load_checkpoint` trusts a file's shapes. If a shape and its data disagree, it writes out of bounds, and the process
+crashes or continues with a corrupted heap. MindSpore has no public parser; the protobuf message used here was checked with
+MindSpore 2.9 and 2.10.
+"""
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import os
+import zlib
 from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
+from google.protobuf.message import DecodeError
 from mindspore import Tensor, nn
+from mindspore.train.checkpoint_pb2 import Checkpoint as CheckpointMessage
 
-from src.checkpoint_file import is_intact, read_checkpoint_file
-from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
 from src.errors import UserError, is_printable
 from src.models import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 from src.run.files import apply_umask, atomic_write, if_supported
 
 logger = logging.getLogger("faster_rcnn")
 
+try:  # the core's only import of this optional package
+    from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
+except ModuleNotFoundError:
+    logger.info("src/convert is missing: checkpoints of the older MindSpore implementation cannot be read")
+    from_mindspore_models, has_older_names, older_name = lambda arrays, path: arrays, lambda names: False, lambda name: name
+
 STATISTICS = "statistics."  # prefix of the names of other ranks' BatchNorm statistics, see src.train.statistics
 CLASS_NAMES = "class_names"  # entry with the class names in label order, a JSON list
 # The numbers that record the training progress.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
+DTYPES = {name: np.dtype(name.lower()) for name in (
+    "Bool", "Int8", "UInt8", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float16", "Float32", "Float64")}
+TEXT = "str"  # the type of a text, stored as 4 bytes per character
+# With crc_check, MindSpore ends a file with this name and a 10-byte CRC-32 of all preceding bytes.
+CRC_NAME = b"crc_num"
+CHECKSUM_SIZE = len(CRC_NAME) + 10
 
 
 class Checkpoint(NamedTuple):
@@ -33,15 +53,11 @@ class Checkpoint(NamedTuple):
     progress: dict[str, float]         # training progress
     class_names: list[str] | None      # in label order; None if the file has none
     has_checksum: bool                 # whether the file ends with a checksum, which was verified
-    has_older_names: bool = False      # whether the weights have the names of the older MindSpore implementation
+    has_older_names: bool = False      # whether the file has the names of the older MindSpore implementation
 
     @property
     def num_classes(self) -> int:
-        """Number of classes K, without background.
-
-        Raises:
-            UserError: if the checkpoint is not a detector of this project.
-        """
+        """Number of classes K, without background; a UserError if the checkpoint is not a detector of this project."""
         bias = self.weights.get(f"{CLASSES}bias")
         if bias is None or bias.ndim != 1 or len(bias) < 2:
             raise UserError(f"{self.path} has no weight {self.name_in_file(CLASSES + 'bias')} of two numbers or more: it is not "
@@ -54,54 +70,94 @@ class Checkpoint(NamedTuple):
 
 
 def read_checkpoint(path: str) -> Checkpoint:
-    """Read a checkpoint file once and check it.
+    """Read a checkpoint file once and check it. Its weights get this project's names.
 
     Raises:
-        UserError: if the file does not exist, fails its checksum, is not a MindSpore checkpoint, or mixes names of the older
-            MindSpore implementation with current names.
+        UserError: if the file does not exist, fails its checksum, is not a MindSpore checkpoint, has non-finite values, or mixes
+            names of the older MindSpore implementation with current names.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
-        arrays, texts, intact = read_checkpoint_file(path)
+        arrays, texts, has_checksum = _read_file(path)
+        has_older = has_older_names(arrays)
         class_names = _class_names(texts[CLASS_NAMES]) if CLASS_NAMES in texts else None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint ({error}); give another checkpoint.") from error
-    if intact is False:
-        raise UserError(f"{path} is damaged: it does not agree with its checksum; give another checkpoint.")
-    moments, statistics, numbers, weights = {}, {}, {}, {}
-    for name, array in from_mindspore_models(arrays, path).items():
-        if name.startswith(MOMENTS):
-            moments[name] = array
-        elif name.startswith(STATISTICS):
-            statistics[name] = array
-        elif array.ndim == 0:
-            numbers[name] = array.item()
-        else:
-            weights[name] = array
+    weights = from_mindspore_models(arrays, path)
+    moments, statistics = ({name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+                           for prefix in (MOMENTS, STATISTICS))
+    numbers = {name: weights.pop(name).item() for name in list(weights) if weights[name].ndim == 0}
     progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store other numbers
-    return Checkpoint(path, weights, moments, statistics, progress, class_names, intact is not None, has_older_names(arrays))
+    return Checkpoint(path, weights, moments, statistics, progress, class_names, has_checksum, has_older)
+
+
+def _read_file(path):
+    """Return ({name: array}, {name: text}, whether there is a checksum) of a MindSpore file, or raise ValueError or OSError."""
+    with open(path, "rb") as file:
+        data = file.read()
+    intact = _agrees_with_checksum(data)
+    if intact is False:
+        raise ValueError("it does not agree with its checksum")
+    message = CheckpointMessage()
+    try:
+        message.ParseFromString(data[:-CHECKSUM_SIZE] if intact else data)
+    except DecodeError as error:
+        raise ValueError("no checkpoint of MindSpore") from error
+    arrays, texts = {}, {}
+    # A large tensor is stored in several entries with the same name.
+    for name, entries in itertools.groupby(message.value, lambda entry: entry.tag):
+        tensors = [entry.tensor for entry in entries]
+        content = b"".join(tensor.tensor_content for tensor in tensors)
+        if tensors[-1].tensor_type == TEXT:
+            texts[name] = content.decode("utf-32-le")
+        else:
+            arrays[name] = _array(name, tensors[-1], content)
+    if not arrays:
+        raise ValueError("a checkpoint without a tensor")
+    return arrays, texts, bool(intact)
+
+
+def _array(name, tensor, content):
+    dtype, shape = DTYPES.get(tensor.tensor_type), tuple(tensor.dims)
+    if dtype is None:
+        raise ValueError(f"a tensor of type {tensor.tensor_type!r}")
+    shape = () if shape == (0,) else shape  # MindSpore stores numbers like this
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"a tensor of shape {shape} with {len(content)} bytes")
+    array = np.frombuffer(content, dtype).reshape(shape).copy()
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return array
 
 
 def _class_names(text):
     try:
         names = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("its class names are no JSON list") from error
+    except (ValueError, RecursionError):
+        names = None
     if not isinstance(names, list) or not all(isinstance(name, str) and is_printable(name) for name in names):
         raise ValueError("its class names are no list of names")
     return names
 
 
-def check_progress(checkpoint: Checkpoint) -> None:
-    """Check that a checkpoint contains either only weights, or everything that is needed to resume a run.
+def is_intact(path: str) -> bool:
+    """Return whether a file ends with a correct checksum."""
+    with open(path, "rb") as file:
+        return _agrees_with_checksum(file.read()) is True
 
-    Raises:
-        UserError: if there are momenta or some progress numbers, but not all numbers, as in a truncated file.
-    """
+
+def _agrees_with_checksum(data):
+    end = data[-CHECKSUM_SIZE:]
+    if len(end) < CHECKSUM_SIZE or not end.startswith(CRC_NAME):
+        return None
+    return zlib.crc32(memoryview(data)[:-CHECKSUM_SIZE]) == int.from_bytes(end[len(CRC_NAME):], "big")
+
+
+def check_progress(checkpoint: Checkpoint) -> None:
+    """Raise a UserError for momenta or some progress numbers without all numbers, as in a truncated file."""
     missing = PROGRESS - checkpoint.progress.keys()
-    of_a_run = len(missing) < len(PROGRESS) or checkpoint.moments
-    if of_a_run and missing:
+    if missing and (checkpoint.moments or len(missing) < len(PROGRESS)):
         raise UserError(f"{checkpoint.path} is damaged or another program's: it lacks {', '.join(sorted(missing))}; "
                         "give an earlier checkpoint.")
 
@@ -110,10 +166,8 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
     """Write a checkpoint file with named tensors and named numbers or texts, `values`.
 
     The file is renamed to `path` when it is complete, on the disk, and its checksum is verified. After a crash or on a full
-    disk, the previous file is thus unchanged. The permissions follow the umask.
-
-    Args:
-        checksum: whether to append a checksum, which some programs that read MindSpore's checkpoints do not support.
+    disk, the previous file is thus unchanged. The permissions follow the umask. Some programs that read MindSpore's checkpoints
+    do not support a checksum.
 
     Raises:
         OSError: if the file cannot be written.
@@ -128,55 +182,44 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
             ms.save_checkpoint(entries, temporary, append_dict=values, crc_check=checksum)
         apply_umask(temporary)
         if checksum and not is_intact(temporary):
-            raise OSError(f"what the disk gives back of {path} is not what was written")
+            raise OSError(f"the disk returns other contents of {path} than were written")
 
 
 def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: bool = False,
                  renamed_classes: bool = False) -> list[str]:
-    """Copy the weights of a checkpoint into the network.
+    """Copy the weights of a checkpoint into the network, a FasterRCNN, and return the names of the skipped parameters.
 
     Args:
-        network: FasterRCNN.
-        checkpoint: from `read_checkpoint`.
         allow_other_classes: skip layers with another number of classes, and name them in the log.
         renamed_classes: skip the class-dependent layers even if their number of classes is the same.
-
-    Returns:
-        Names of the skipped parameters.
 
     Raises:
         UserError: if a weight is missing, unknown, or of another shape.
     """
-    path, weights, name_in_file = checkpoint.path, checkpoint.weights, checkpoint.name_in_file
+    path, weights, in_file = checkpoint.path, checkpoint.weights, checkpoint.name_in_file
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     skipped = []
     for name, parameter in parameters.items():
         if name not in weights:
-            raise UserError(f"{path} has no weight {name_in_file(name)}: it belongs to another network; use the config it was "
-                            "trained with.")
+            raise UserError(f"{path} has no weight {in_file(name)}; use the config it was trained with.")
         fits = weights[name].shape == parameter.shape
         if name.startswith(CLASS_LAYERS) and (renamed_classes or allow_other_classes and not fits):
             skipped.append(name)
-        elif fits:
-            parameter.set_data(Tensor(weights[name], parameter.dtype))
-        else:
-            raise UserError(f"{path}: weight {name_in_file(name)} has shape {weights[name].shape}, but this network needs "
+        elif not fits:
+            raise UserError(f"{path}: weight {in_file(name)} has shape {weights[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")
-    unknown = [name for name in weights if name not in parameters and not name.startswith(UNUSED)]
-    if unknown:
-        raise UserError(f"{path} has weight {name_in_file(unknown[0])}, which this network does not: use the config it was "
-                        "trained with.")
+        else:
+            parameter.set_data(Tensor(weights[name], parameter.dtype))
+    for name in weights:
+        if name not in parameters and not name.startswith(UNUSED):
+            raise UserError(f"{path} has weight {in_file(name)}, which this network has not; use the config it was trained with.")
     if skipped:
         logger.info("%s was trained with other classes; left at their initial values: %s", path, ", ".join(skipped))
     return skipped
 
 
 def load_moments(optimizer: nn.Optimizer, checkpoint: Checkpoint) -> None:
-    """Copy the momenta of a checkpoint into the optimizer.
-
-    Raises:
-        UserError: if a momentum is missing or of another shape.
-    """
+    """Copy the momenta of a checkpoint into the optimizer; raise a UserError if one is missing or of another shape."""
     for moment in optimizer.moments:
         stored = checkpoint.moments.get(moment.name)
         if stored is None or stored.shape != moment.shape:

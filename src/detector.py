@@ -10,9 +10,8 @@ from mindspore import Tensor, nn
 from mindspore.nn.utils import no_init_parameters
 
 from src.checkpoint import Checkpoint, load_weights, read_checkpoint
-from src.checkpoint_file import read_checkpoint_file
-from src.convert.mindspore_models import from_mindspore_models
-from src.cpu_kernels.replace import use_kernels
+from src.config import Config
+from src.config.schema import Data
 from src.dataset.annotation_file import read_class_names
 from src.dataset.resize import choose_canvas, scaling_of
 from src.dataset.transforms import apply_to_image
@@ -22,18 +21,19 @@ from src.models import BACKBONE
 from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, to_mixed_precision
 from src.run.compile_cache import graph_name, stored_graph
+from src.run.device import use_kernels
 
 logger = logging.getLogger("faster_rcnn")
 
 
-def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretrained: bool = True) -> FasterRCNN:
+def build_detector(cfg: Config, num_classes: int, norm: type = nn.BatchNorm2d, pretrained: bool = True) -> FasterRCNN:
     """Return a `FasterRCNN` initialised with cfg.seed, in mixed precision of cfg.mix_dtype if cfg.mix is True.
 
     Args:
         num_classes: K, without background.
         norm: class of the backbone's normalisation layers, which can be chosen only for mindcv's ResNets.
-        pretrained: whether the backbone has the weights that cfg.backbone.pretrained names. If False, it is random, for a
-            network whose weights come from a checkpoint or from another process.
+        pretrained: whether to load the backbone's weights that cfg.backbone.pretrained names. False is for a network whose
+            weights come from a checkpoint or from another process.
 
     Raises:
         UserError: if the backbone cannot be built, or its weights cannot be read or do not fit.
@@ -45,7 +45,7 @@ def build_detector(cfg, num_classes: int, norm: type = nn.BatchNorm2d, pretraine
     return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix and cfg.device_target != "CPU" else network
 
 
-def build_empty_detector(cfg, num_classes: int) -> FasterRCNN:
+def build_empty_detector(cfg: Config, num_classes: int) -> FasterRCNN:
     """Return the network of `build_detector` without initial weights, which saves a second; the caller must set all of them."""
     try:
         with no_init_parameters():
@@ -56,26 +56,20 @@ def build_empty_detector(cfg, num_classes: int) -> FasterRCNN:
 
 
 def read_pretrained(setting: bool | str) -> bool | dict[str, np.ndarray]:
-    """Return the setting `backbone.pretrained` if it is True or False, else {name: array} of the file that it names.
+    """Return the setting `backbone.pretrained` if it is True or False, else {mindcv's name: array} of the file that it names.
 
-    The names are mindcv's. The file may also be a detector of this project or of the older MindSpore implementation.
-
-    Raises:
-        UserError: if the file does not exist, is not a checkpoint, or has names of two programs.
+    The file may also be a detector of this project or of the older MindSpore implementation; see `read_checkpoint` for errors.
     """
     if isinstance(setting, bool) or not setting:
         return bool(setting)
-    if not os.path.isfile(setting):
-        raise UserError(f"backbone.pretrained: there is no file {setting!r}.")
     try:
-        arrays = read_checkpoint_file(setting).arrays
-    except (ValueError, OSError) as error:
-        raise UserError(f"backbone.pretrained: {setting} is not a MindSpore checkpoint ({error}).") from error
-    arrays = from_mindspore_models(arrays, setting)
-    return {name[len(BACKBONE):] if name.startswith(BACKBONE) else name: array for name, array in arrays.items()}
+        weights = read_checkpoint(setting).weights
+    except UserError as error:
+        raise UserError(f"backbone.pretrained: {error}") from error
+    return {name[len(BACKBONE):] if name.startswith(BACKBONE) else name: array for name, array in weights.items()}
 
 
-def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
+def load_detector(cfg: Config) -> tuple[FasterRCNN, Checkpoint]:
     """Return the detector in the checkpoint cfg.checkpoint_path, with its number of classes, and the checkpoint.
 
     Raises:
@@ -87,45 +81,37 @@ def load_detector(cfg) -> tuple[FasterRCNN, Checkpoint]:
     return network, checkpoint
 
 
-def class_names(data, checkpoint: Checkpoint) -> list[str]:
+def class_names(data: Data, checkpoint: Checkpoint) -> list[str]:
     """Return the names of a checkpoint's classes in label order.
 
-    The first available source is used: data.names or data.classes of the configuration; the checkpoint; the configuration's
-    validation annotations, if the number of classes is the same; `class 0`, `class 1`, ..., with a warning. `data` is the
-    configuration's section of that name.
+    The first available source is used: names or classes of `data`, the configuration's section; the checkpoint; the validation
+    annotations, if the number of classes is the same; `class 0`, `class 1`, ..., with a warning.
 
     Raises:
         UserError: if data.names or data.classes has another number of names.
     """
     path, count = checkpoint.path, checkpoint.num_classes
     for key in ("names", "classes"):
-        given = getattr(data, key)
-        if given and len(given) != count:
-            raise UserError(f"data.{key} lists {len(given)} classes, but {path} has {count}: correct data.{key} or leave it out.")
-        if given:
+        if given := getattr(data, key):
+            if len(given) != count:
+                raise UserError(f"data.{key} lists {len(given)} classes, but {path} has {count}: correct or remove data.{key}.")
             return given
-    names = checkpoint.class_names or _annotated_names(data)
+    names = checkpoint.class_names or []
+    if not names and data.dataset_dir:
+        try:
+            names = read_class_names(os.path.join(os.path.expanduser(data.dataset_dir), data.val_anno_path))
+        except UserError as error:
+            logger.info("no class names from the annotations: %s", error)
     if len(names) == count:
         return names
-    logger.warning("the names of the %d classes of %s are not known: neither data.names, nor the checkpoint, nor an annotation "
-                   "file tells them; they are called class 0, class 1, ...", count, path)
+    logger.warning("the names of the %d classes of %s are not known: set data.names; they are called class 0, ...", count, path)
     return [f"class {label}" for label in range(count)]
-
-
-def _annotated_names(data):
-    if not data.dataset_dir:
-        return []
-    try:
-        return read_class_names(os.path.join(os.path.expanduser(data.dataset_dir), data.val_anno_path))
-    except UserError as error:
-        logger.info("no class names from the annotations: %s", error)
-        return []
 
 
 class Predictor:
     """Runs a detector. The graph of each canvas is compiled when its first images arrive."""
 
-    def __init__(self, network: FasterRCNN, cfg):
+    def __init__(self, network: FasterRCNN, cfg: Config):
         self.network, self.cfg = network, cfg
         self.forwards = {canvas: use_kernels(InferenceForward(network, cfg, canvas), cfg) for canvas in cfg.data.canvases}
 

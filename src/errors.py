@@ -1,4 +1,6 @@
 """The exception type for mistakes that the user can fix, and the formatting of values and texts in its message."""
+from __future__ import annotations
+
 import re
 import reprlib
 
@@ -18,7 +20,7 @@ class UserError(Exception):
     """
 
 
-def short_repr(value):
+def short_repr(value: object) -> str:
     """Return `value` as text of at most MAX_LENGTH characters, however large or deeply nested it is."""
     try:
         text = _short.repr(value)
@@ -27,12 +29,12 @@ def short_repr(value):
     return text if len(text) <= MAX_LENGTH else text[:MAX_LENGTH - 3] + "..."
 
 
-def one_line(text):
+def one_line(text: str) -> str:
     """Return `text` with its control characters, including line ends, replaced by Python's escapes, such as \\n."""
     return CONTROL_CHARACTERS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def is_printable(text):
+def is_printable(text: str) -> bool:
     """Return whether `text` is valid as a name or a path: without control characters, and encodable in UTF-8.
 
     Surrogate characters, which represent a path's undecodable bytes in Python, are allowed.

@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 from src.run.environment import set_environment
 from src.run.launch import run
 from tests.helpers.paths import ROOT
-from tests.helpers.scripts import end_left_over, end_started
+from tests.helpers.scripts import end_started
 from tests.helpers.skipping import skip_or_fail
 
 set_environment()  # before MindSpore is imported
@@ -24,17 +24,10 @@ def pytest_collection_modifyitems(items):
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure():
-    """End all processes that outlive the session, also after a time limit."""
-    end_left_over()
-
-
 class SharingScheduling(LoadScopeScheduling):
     """With -n, run the tests of a file in one process, and likewise all tests of a folder in SHARING.
 
-    xdist's `--dist loadgroup` would do the same, but it marks the groups by writing to a private attribute of pytest's items,
-    which pytest 9.2 no longer reads.
+    xdist's `--dist loadgroup` would do the same, but pytest 9.2 does not read its groups.
     """
 
     def _split_scope(self, nodeid):
@@ -56,18 +49,12 @@ def as_set_up_device_has_it():
 
 @pytest.fixture(autouse=True)
 def own_logging():
-    """Restore the program's logger after each test, because the scripts redirect it to standard output."""
+    """Restore the program's logger after each test, because the scripts redirect it, and end scripts that still run."""
     logger = logging.getLogger("faster_rcnn")
     before = logger.handlers, logger.propagate, logger.level
     yield
     logger.handlers, logger.propagate, level = before
     logger.setLevel(level)  # also clears the logger's cache of enabled levels
-
-
-@pytest.fixture(autouse=True)
-def no_script_outlives_its_test():
-    """End scripts that a failed test has left running."""
-    yield
     end_started()
 
 
@@ -94,10 +81,7 @@ def compiled(tmp_path_factory, worker_id):
 def kernels():
     """Path of the library of CPU kernels."""
     from src.cpu_kernels.library import library
-    path = library()
-    if path is None:
-        skip_or_fail("the kernels cannot be built here")
-    return path
+    return library() or skip_or_fail("the kernels cannot be built here")
 
 
 @pytest.fixture(scope="session")

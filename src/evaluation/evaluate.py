@@ -18,7 +18,7 @@ from src.evaluation.coco import Evaluation, result_rows, score
 from src.evaluation.detections import detections_of_image
 from src.run.distributed import Group
 from src.run.files import atomic_write, make_folder, writing_into
-from src.run.progress import progress_bar
+from src.run.launch import progress_bar
 
 logger = logging.getLogger("faster_rcnn")
 

@@ -14,7 +14,7 @@ import numpy as np
 from src.evaluation.coco import KEYS
 from src.models.faster_rcnn import LOSS_NAMES
 from src.report.page import write_page
-from src.run.json_lines import read_json_lines
+from src.run.files import read_json_lines
 from src.train.schedule import Schedule
 from src.visualization.curves import MAX_POINTS, column, epochs_of, group_means
 

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 
 import mindspore as ms
 
-from src.cpu_kernels.library import library
+from src.config import Config
 from src.errors import UserError
+from src.run.device import library
 from src.run.distributed import program_digest
 from src.run.files import make_folder, verified_files
 
@@ -25,7 +26,7 @@ WITHOUT_EFFECT: dict = {**dict.fromkeys((
     "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
     "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
     "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer",
-    "early_stop", "accumulate_steps"), True),  # the last one affects which graphs are compiled, not their contents
+    "early_stop", "accumulate_steps"), True),  # accumulate_steps affects which graphs are compiled, not their contents
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
              "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
 
@@ -41,10 +42,7 @@ def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tu
                     accumulate_steps: int = 1) -> list[str]:
     """Return the names of train.py's graphs in their expected order of compilation.
 
-    Args:
-        training: the canvases of training in the order of their first use.
-        evaluation: the canvases of the evaluation, in the same way.
-        accumulate_steps: micro-batches per step.
+    `training` and `evaluation` are canvases in the order of their first use, `accumulate_steps` the micro-batches per step.
     """
     first, *others = [graph_name("gradients", canvas) for canvas in training]
     of_several = ["accumulate", "reduce"] if accumulate_steps > 1 else []
@@ -56,10 +54,8 @@ def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:
     return [graph_name("inference", canvas) for canvas in canvases]
 
 
-def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
-    """Make `stored_graph` load compiled graphs from the folder cfg.compile_cache, and store missing graphs there.
-
-    Nothing is stored if the setting is empty.
+def use_compile_cache(cfg: Config, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
+    """Make `stored_graph` load compiled graphs from the folder cfg.compile_cache, if given, and store missing graphs there.
 
     Args:
         graphs: the names that the program passes to `stored_graph`, in the order of compilation.
@@ -71,8 +67,7 @@ def use_compile_cache(cfg, graphs: list[str], num_classes: int, padding_size: in
     """
     if not cfg.compile_cache:
         return
-    if cfg.device_target != "CPU":
-        # Stored graphs would also depend on the chip, its driver and CANN or CUDA, whose versions MindSpore does not report.
+    if cfg.device_target != "CPU":  # the versions of CANN or CUDA would also matter, and MindSpore does not report them
         raise UserError(f"compile_cache {cfg.compile_cache!r} works on the CPU only, and device_target is {cfg.device_target}; "
                         "leave the key out.")
     # A graph contains the path of its kernel library. MindSpore recompiles and overwrites the graphs of another script, and it

@@ -15,11 +15,17 @@ from mindspore.device_context import ascend, gpu
 
 from src.config import Config, with_settings
 from src.config.checks import check_device_limits
-from src.cpu_kernels.library import has_bf16_products, library
 from src.errors import UserError
 from src.run.distributed import Group
 
 logger = logging.getLogger("faster_rcnn")
+
+try:  # the core's only import of this optional package
+    from src.cpu_kernels.library import has_bf16_products, library
+    from src.cpu_kernels.replace import use_kernels
+except ModuleNotFoundError:
+    logger.info("src/cpu_kernels is missing: on a CPU, MindSpore's slower operators are used")
+    library, has_bf16_products, use_kernels = lambda: None, lambda: False, lambda forward, cfg: forward  # type: ignore[assignment]
 
 # Software that MindSpore's wheel needs on a device.
 REQUIREMENTS = {
@@ -43,14 +49,8 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     """
     # MindSpore collects garbage before each compilation. Imported modules never become garbage, so they are excluded.
     gc.freeze()
+    cfg = _choose_device(cfg)
     device: str = cfg.device_target
-    if device == "auto":
-        device, reason = find_device()
-        logger.info("device: %s (device_target auto%s)", device, f": {reason}" * bool(reason))
-        cfg = with_settings(cfg, {"device_target": device})
-        _warn_of_slow_cpu(cfg)
-    else:
-        logger.info("device: %s", device)
     check_device_limits(cfg)
     number = (os.environ.get("DEVICE_ID") or os.environ.get("ASCEND_DEVICE_ID")) if group.size == 1 and device != "CPU" else None
     if number and not number.isdecimal():
@@ -76,18 +76,31 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     return cfg
 
 
+def _choose_device(cfg):
+    """Replace `auto` by a device, and log the device; warn if `auto` selects a CPU for a large network."""
+    if cfg.device_target != "auto":
+        logger.info("device: %s", cfg.device_target)
+        return cfg
+    device, reason = find_device()
+    logger.info("device: %s (device_target auto%s)", device, f": {reason}" * bool(reason))
+    height, width = max(cfg.data.canvases, key=lambda canvas: canvas[0] * canvas[1])
+    if device == "CPU" and height * width >= LARGE_CANVAS and not cfg.backbone.name.endswith(("resnet18", "resnet34")):
+        logger.warning("%s at %dx%d is slow on a CPU: a training step takes several seconds", cfg.backbone.name, height, width)
+    return with_settings(cfg, {"device_target": device})
+
+
 def find_device() -> tuple[str, str]:
     """Return the first available of Ascend, GPU and CPU, and the reason why it is not Ascend, or ""."""
-    if ascend.is_available():
-        if ascend.device_count():
-            return "Ascend", ""
-        reason = "there is no Ascend device"
-    else:
+    reason = ""
+    if not ascend.is_available():
         try:
             ms.set_device("Ascend")  # fails, and the error contains the reason
-            reason = ""
         except (RuntimeError, ValueError) as error:
             reason = f"no Ascend, {load_error('Ascend', str(error))}"
+    elif ascend.device_count():
+        return "Ascend", ""
+    else:
+        reason = "there is no Ascend device"
     return "GPU" if gpu.is_available() and gpu.device_count() else "CPU", reason
 
 
@@ -98,50 +111,37 @@ def load_error(device: str, message: str) -> str:
     return found[1].strip() if found else message.split(". ")[0]
 
 
-def _warn_of_slow_cpu(cfg):
-    height, width = max(cfg.data.canvases, key=lambda canvas: canvas[0] * canvas[1])
-    if cfg.device_target == "CPU" and height * width >= LARGE_CANVAS and not cfg.backbone.name.endswith(("resnet18", "resnet34")):
-        logger.warning("%s at %dx%d is slow on a CPU: a training step takes several seconds", cfg.backbone.name, height, width)
-
-
-def norm_layer(cfg, group: Group) -> type:
+def norm_layer(cfg: Config, group: Group) -> type:
     """Return the backbone's normalisation class: over all devices on Ascend, where MindSpore supports it, else BatchNorm2d."""
     return nn.SyncBatchNorm if cfg.device_target == "Ascend" and group.size > 1 else nn.BatchNorm2d
 
 
 def _precision_on_cpu(cfg):
     """Return the configuration with the precision that the CPU computes in: with mix, bfloat16 if supported, else float32."""
-    if not cfg.mix:
-        return cfg
-    if has_bf16_products():
+    if cfg.mix and has_bf16_products():
         logger.info("mixed precision: convolutions and dense layers in bfloat16")
         return with_settings(cfg, {"mix_dtype": "bfloat16"})
-    logger.info("no mixed precision: the processor has no products of bfloat16 (AVX-512 BF16 or AMX), or the CPU kernels cannot "
-                "be used; everything is computed in float32")
+    if cfg.mix:
+        logger.info("no mixed precision: the processor has no products of bfloat16 (AVX-512 BF16 or AMX), or the CPU kernels "
+                    "cannot be used; everything is computed in float32")
     return with_settings(cfg, {"mix": False})
 
 
 def prepare_cpu() -> None:
     """Make the process keep freed memory and run operators outside of graphs synchronously.
 
-    By default, MindSpore launches such operators through three threads that busy-wait for each other and block processors.
-    Without these threads, steps on small images in PyNative mode take a quarter of the processor time. Call this function
-    before the first operator, which connects msrun's processes; later calls have no effect.
-    """
-    _keep_freed_memory()
-    ms.runtime.launch_blocking()
-
-
-def _keep_freed_memory():
-    """Make glibc keep freed memory for the next tensor instead of returning it to the system.
-
     MindSpore allocates its CPU tensors again in every step. By default, glibc returns freed blocks above 32 MB, and the system
     clears every page again on first use. For a gather of 100 MB, this took 20 times as much time as the copy itself.
+
+    By default, MindSpore launches operators through three threads that busy-wait for each other and block processors. Without
+    them, steps on small images in PyNative mode take a quarter of the processor time. Call this function before the first
+    operator, which connects msrun's processes; later calls have no effect.
     """
     if sys.platform.startswith("linux"):
         trim_threshold, mmap_max, arena_max = -1, -4, -8  # from malloc.h
         for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)):
             ctypes.CDLL(None).mallopt(parameter, value)
+    ms.runtime.launch_blocking()
 
 
 def _share_processors(group):
@@ -155,11 +155,11 @@ def _share_processors(group):
     processors = sorted(os.sched_getaffinity(0))
     nn.Conv2d(8, 8, 3)(ops.ones((1, 8, 64, 64))).asnumpy()
     start, end = (number * len(processors) // group.local_size for number in (group.local_rank, group.local_rank + 1))
-    own = processors[start:end] or [processors[group.local_rank % len(processors)]]
+    share = processors[start:end] or [processors[group.local_rank % len(processors)]]
     path = library()
-    quota = ctypes.CDLL(path).QuotaProcessors(b"/proc/self/cgroup", b"/sys/fs/cgroup") // group.local_size if path else len(own)
-    if quota < len(own):  # a container's quota is shared by all its processes
+    quota = ctypes.CDLL(path).QuotaProcessors(b"/proc/self/cgroup", b"/sys/fs/cgroup") // group.local_size if path else len(share)
+    if quota < len(share):  # a container's quota is shared by all its processes
         os.environ.setdefault("FASTER_RCNN_NUM_THREADS", str(max(quota, 1)))
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(ProcessLookupError):  # the thread has ended
-            os.sched_setaffinity(int(thread), own)
+            os.sched_setaffinity(int(thread), share)

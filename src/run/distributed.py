@@ -1,7 +1,4 @@
-"""The process group: one process, or several processes that mpirun or msrun started, and their communication.
-
-All groups have the same methods. Processes of mpirun communicate through mpi4py, processes of msrun through TCP.
-"""
+"""The process group: one process, or several processes that mpirun (mpi4py) or msrun (TCP) started, and their communication."""
 from __future__ import annotations
 
 import contextlib
@@ -18,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import TYPE_CHECKING, Any, Callable
 
 from src.errors import UserError
 
@@ -45,20 +42,17 @@ def join_processes() -> Group:
         return SingleProcess()
     try:
         from mpi4py import MPI
+        if MPI.COMM_WORLD.size != started:
+            raise RuntimeError(f"it sees {MPI.COMM_WORLD.size}")
     except (ImportError, RuntimeError) as error:
-        raise UserError(f"mpirun started {started} processes, but mpi4py cannot be imported ({error}); "
-                        "install an MPI, and mpi4py with pip install -r requirements.txt.") from error
-    if MPI.COMM_WORLD.size != started:
-        raise UserError(f"mpirun started {started} processes, but mpi4py sees {MPI.COMM_WORLD.size}: it was built for another "
-                        "MPI than this mpirun; install the two together.")
+        raise UserError(f"mpirun started {started} processes, but mpi4py cannot be used ({error}); install an MPI and "
+                        "mpi4py that belong together, with pip install -r requirements.txt.") from error
     return MpiGroup(MPI)
 
 
 def _adopt_rank_table(path):
-    """Set msrun's variables from the variables that ModelArts sets per card; rank 0 starts msrun's scheduler.
-
-    MindSpore 2.10 itself no longer starts from a rank table, and it compiles differently if RANK_TABLE_FILE is set.
-    """
+    """Set msrun's variables from the variables that ModelArts sets per card; rank 0 starts msrun's scheduler. MindSpore 2.10 no
+    longer starts from a rank table, and it compiles differently if RANK_TABLE_FILE is set."""
     names = {"RANK_ID": "MS_NODE_ID", "RANK_SIZE": "MS_WORKER_NUM", "ASCEND_DEVICE_ID": "DEVICE_ID"}
     if os.environ.get("RANK_SIZE", "1" if "RANK_ID" not in os.environ else "") == "1":
         return
@@ -76,38 +70,10 @@ def _adopt_rank_table(path):
         subprocess.Popen([sys.executable, *sys.argv], stdout=subprocess.DEVNULL, env={**os.environ, "MS_ROLE": "MS_SCHED"})
 
 
-class SingleProcess:
-    """The process group of a single process: rank 0 of 1."""
+class Group:
+    """This process and the processes that were started with it; if one fails, all end.
 
-    rank, size, local_rank, local_size = 0, 1, 0, 1
-
-    def connect(self, device_target: str) -> None:
-        """Do nothing: there is no other process to connect to."""
-
-    def barrier(self) -> None:
-        """Do nothing: there is no other process to wait for."""
-
-    def broadcast(self, value: Any) -> Any:
-        return value
-
-    def gather(self, value: Any) -> list:
-        return [value]
-
-    def max(self, number: int) -> int:
-        return number
-
-    def all_reduce(self, array: np.ndarray) -> None:
-        """Do nothing: the sum over one process is its array."""
-
-    def fail(self, status: int) -> int:
-        return status
-
-
-class MpiGroup:
-    """One of several processes that mpirun started; if one fails, all end.
-
-    Args:
-        mpi: the module mpi4py.MPI.
+    This class is for a single process. Its subclasses override `broadcast` and `gather`, which other methods use.
 
     Attributes:
         rank: number of this process, from 0.
@@ -116,7 +82,43 @@ class MpiGroup:
         local_size: number of processes of this machine.
     """
 
-    def __init__(self, mpi):
+    rank, size, local_rank, local_size = 0, 1, 0, 1
+
+    def connect(self, device_target: str) -> None:
+        """Connect the processes after their device is set. Call it before the methods below and before creating tensors."""
+
+    def broadcast(self, value: Any) -> Any:
+        """Return the value of rank 0."""
+        return value
+
+    def gather(self, value: Any) -> list | None:
+        """Return the values of all processes in rank order on rank 0, and None on other ranks."""
+        return [value]
+
+    def barrier(self) -> None:
+        """Wait until all processes have called this method."""
+        self.broadcast(self.gather(None))
+
+    def max(self, number: int) -> int:
+        """Return the largest of the numbers of all processes."""
+        return self.broadcast(max(self.gather(number) or [number]))
+
+    def all_reduce(self, array: np.ndarray) -> None:
+        """Replace a contiguous array of numbers by its sum over all processes."""
+
+    def fail(self, status: int) -> int:
+        """End this process with the status, and thereby all others, which would wait for it. A single process only returns it."""
+        return status
+
+
+class SingleProcess(Group):
+    """The process group of a single process."""
+
+
+class MpiGroup(Group):
+    """One of several processes that mpirun started. `mpi` is the module mpi4py.MPI."""
+
+    def __init__(self, mpi: Any):
         self._mpi, self._comm = mpi, mpi.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
         machine = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
@@ -128,57 +130,38 @@ class MpiGroup:
             from mindspore.communication import init
             init()
 
-    def barrier(self) -> None:
-        """Wait until all processes have called this method."""
-        self._comm.Barrier()
-
     def broadcast(self, value: Any) -> Any:
-        """Return the value of rank 0."""
         return self._comm.bcast(value)
 
     def gather(self, value: Any) -> list | None:
-        """Return the values of all processes in rank order on rank 0, and None on other ranks."""
         return self._comm.gather(value)
 
-    def max(self, number: int) -> int:
-        """Return the largest of the numbers of all processes."""
-        return self._comm.allreduce(number, op=self._mpi.MAX)
-
     def all_reduce(self, array: np.ndarray) -> None:
-        """Replace a contiguous array of numbers by its sum over all processes."""
         self._comm.Allreduce(self._mpi.IN_PLACE, array)
 
     def fail(self, status: int) -> int:
-        """End all processes with the status; if only this process ended, the rest would wait for it."""
-        sys.stdout.flush()
-        sys.stderr.flush()
         self._comm.Abort(status)
         return status
 
 
-class MsrunGroup:
-    """One of several processes that MindSpore's launcher msrun started; if one fails, all end.
+class MsrunGroup(Group):
+    """One of several processes that MindSpore's launcher msrun started. local_size is known after `connect`.
 
     Each process communicates with rank 0 through a TCP connection, on any device. MindSpore's collectives on the CPU fail if a
     process arrives 30 s later than another, as a process that scores an evaluation may.
-
-    Attributes:
-        rank: number of this process, from 0.
-        size: number of processes.
-        local_rank: number of this process among the processes of this machine, from 0.
-        local_size: number of processes of this machine, known after `connect`.
 
     Raises:
         UserError: if msrun has not numbered the processes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._schedules = os.environ["MS_ROLE"] == "MS_SCHED"
         number = os.environ.get("MS_NODE_ID", "0" if self._schedules else None)
         if number is None:
             raise UserError("msrun has given this process no rank: on several machines, give each of them its --node_rank.")
         self.rank, self.size = int(number), int(os.environ["MS_WORKER_NUM"])
-        self.local_rank, self.local_size = int(os.environ.get("DEVICE_ID", 0)), 1
+        self.local_rank = int(os.environ.get("DEVICE_ID", 0))
+        self._connections: list[Connection] = []  # on rank 0: to all other ranks in order; elsewhere: to rank 0
         # Linux then sends SIGTERM when msrun ends for any reason. Without --join=True, msrun ends first and its processes go on.
         parent = os.getppid()
         with contextlib.suppress(OSError):  # msrun has ended, or /proc does not exist
@@ -186,12 +169,9 @@ class MsrunGroup:
                 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
                 if os.getppid() != parent:  # msrun ended before that call
                     os.kill(os.getpid(), signal.SIGTERM)
-        self._connections: list[Connection] = []  # on rank 0: to all other ranks in order; elsewhere: to rank 0
 
     def connect(self, device_target: str) -> None:
-        """Connect the processes after their device is set. Call it before the methods below and before creating tensors.
-
-        In addition to the processes that train, msrun starts a scheduler that connects them. It ends here, after all of them.
+        """Connect the processes. msrun also starts a scheduler that connects them, which ends here, after all of them.
 
         Raises:
             UserError: if rank 0 is not on the machine that msrun's --master_addr names.
@@ -220,20 +200,14 @@ class MsrunGroup:
         distributed.broadcast(shared, 0)  # the collectives of all devices support int8
         if self.rank > 0:
             content = shared.asnumpy().tobytes()
-            address = host, int.from_bytes(content[KEY_BYTES:], "big")
-            self._connections = [Client(address, authkey=content[:KEY_BYTES])]
+            self._connections = [Client((host, int.from_bytes(content[KEY_BYTES:], "big")), authkey=content[:KEY_BYTES])]
             self._connections[0].send(self.rank)
         else:
             with listener:
                 by_rank = {connection.recv(): connection for connection in (listener.accept() for _ in range(1, self.size))}
             self._connections = [by_rank[rank] for rank in range(1, self.size)]
 
-    def barrier(self) -> None:
-        """Wait until all processes have called this method."""
-        self.broadcast(self.gather(None))
-
     def broadcast(self, value: Any) -> Any:
-        """Return the value of rank 0."""
         if self.rank > 0:
             return self._connections[0].recv()
         for connection in self._connections:
@@ -241,25 +215,18 @@ class MsrunGroup:
         return value
 
     def gather(self, value: Any) -> list | None:
-        """Return the values of all processes in rank order on rank 0, and None on other ranks."""
         if self.rank > 0:
             self._connections[0].send(value)
             return None
         return [value, *(connection.recv() for connection in self._connections)]
 
-    def max(self, number: int) -> int:
-        """Return the largest of the numbers of all processes."""
-        return self.broadcast(max(self.gather(number) or [number]))
-
     def all_reduce(self, array: np.ndarray) -> None:
-        """Replace a contiguous array of numbers by its sum over all processes."""
-        import numpy as np
         content = array.data.cast("B")
         if self.rank > 0:
             self._connections[0].send_bytes(content)
             self._connections[0].recv_bytes_into(content)
             return
-        theirs = np.empty_like(array)
+        theirs = array.copy()
         for connection in self._connections:
             connection.recv_bytes_into(theirs.data.cast("B"))
             array += theirs
@@ -267,13 +234,7 @@ class MsrunGroup:
             connection.send_bytes(content)
 
     def fail(self, status: int) -> int:
-        """End this process at once with the status; msrun then ends the rest, which would wait for it."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-
-
-Group = Union[SingleProcess, MpiGroup, MsrunGroup]
+        os._exit(status)  # msrun then ends the other processes
 
 
 @contextlib.contextmanager
@@ -287,13 +248,9 @@ def local_rank_zero_first(group: Group) -> Iterator[None]:
 
 
 def check_same(group: Group, describe: Callable[[], dict]) -> None:
-    """Check that all processes have the same values.
+    """Check that all processes have the same values, {description: value}, which `describe` returns.
 
-    Args:
-        describe: function that returns a dict {description: value to compare}.
-
-    Raises:
-        UserError: on rank 0, naming the first difference; the other ranks wait until they are ended.
+    Rank 0 raises a UserError that names the first difference, while the remaining ranks wait until they are ended.
     """
     if group.size == 1:
         return
@@ -307,6 +264,12 @@ def check_same(group: Group, describe: Callable[[], dict]) -> None:
     group.barrier()
 
 
+def check_same_program(group: Group, settings: dict) -> None:
+    """Check that all processes run the same code and MindSpore with the same configuration, a dict; see `check_same`."""
+    check_same(group, lambda: {"version of this program or of MindSpore": program_digest(),
+                               "configuration": json.dumps(settings, sort_keys=True)})
+
+
 def program_digest() -> str:
     """Return a digest of the program's files and MindSpore's version."""
     import mindspore as ms
@@ -315,13 +278,3 @@ def program_digest() -> str:
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
-
-
-def check_same_program(group: Group, settings: dict) -> None:
-    """Check that all processes run the same code and MindSpore with the same configuration, a dict of plain values.
-
-    Raises:
-        UserError: on rank 0, if they do not.
-    """
-    check_same(group, lambda: {"version of this program or of MindSpore": program_digest(),
-                               "configuration": json.dumps(settings, sort_keys=True)})

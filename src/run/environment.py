@@ -1,5 +1,4 @@
-"""Setup before MindSpore is imported: environment variables (values that the user has set are kept), processors, and garbage
-collection."""
+"""Setup before MindSpore is imported: environment variables (the user's values are kept), processors, garbage collection."""
 import gc
 import os
 
@@ -17,16 +16,14 @@ DEFAULTS = {
     "OPENCV_FOR_THREADS_NUM": "1",
     # Training needs no network connection, but albumentations would check for a newer version.
     "NO_ALBUMENTATIONS_UPDATE": "1",
-    # Seconds that devices wait for each other at the first collective. Each compiles its graphs before it, which takes minutes on
-    # Ascend; MindSpore's default is 120 s.
+    # Seconds that devices wait for each other at the first collective, before which each compiles its graphs: minutes on Ascend.
     "HCCL_CONNECT_TIMEOUT": "600",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
 }
 
 
 def set_environment() -> None:
-    """Set the variables, make garbage collection less frequent, and let this process use all processors that mpirun has. Call it
-    before MindSpore is imported."""
+    """Set the variables, make garbage collection less frequent, and let this process use all processors that mpirun has."""
     # With Python's default of 700, imports run 430 collections that find nothing and take a tenth of the import time.
     gc.set_threshold(10_000)
     for name, value in DEFAULTS.items():

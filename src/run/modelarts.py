@@ -8,7 +8,7 @@ import logging
 import os
 from pathlib import Path
 
-from src.config import with_settings
+from src.config import Config, with_settings
 from src.errors import UserError
 from src.run.distributed import Group, local_rank_zero_first
 from src.run.files import make_folder
@@ -18,14 +18,10 @@ logger = logging.getLogger("faster_rcnn")
 AUTO = "auto"  # value of resume_ckpt: the newest checkpoint of the run
 
 
-def download_dataset(cfg, group: Group):
-    """Copy the data set at data_url to data_dir, once per machine.
+def download_dataset(cfg: Config, group: Group) -> Config:
+    """Copy the data set at data_url to data_dir, once per machine, and return the configuration with data.dataset_dir set to it.
 
-    Returns:
-        The configuration with data.dataset_dir set to data_dir; unchanged without enable_modelarts or data_url.
-
-    Raises:
-        UserError: if moxing or train_url is missing, or the copy fails.
+    Without enable_modelarts or data_url, nothing changes. A missing moxing or train_url and a failed copy raise a UserError.
     """
     if not cfg.enable_modelarts:
         return cfg
@@ -40,7 +36,7 @@ def download_dataset(cfg, group: Group):
     return with_settings(cfg, {"data.dataset_dir": cfg.data_dir})
 
 
-def download_checkpoint(cfg) -> str:
+def download_checkpoint(cfg: Config) -> str:
     """Copy the file or folder of checkpoints at ckpt_url next to the data set; return its path, or "" without ckpt_url."""
     if not (cfg.enable_modelarts and cfg.ckpt_url):
         return ""
@@ -50,7 +46,7 @@ def download_checkpoint(cfg) -> str:
     return target
 
 
-def download_outputs(cfg) -> None:
+def download_outputs(cfg: Config) -> None:
     """With resume_ckpt `auto`, copy the outputs that an earlier machine uploaded to train_url, if any, to save_dir."""
     if cfg.enable_modelarts and cfg.resume_ckpt == AUTO and _storage().exists(cfg.train_url):
         _copy(_storage().copy_parallel, cfg.train_url, make_folder(cfg.save_dir))
@@ -63,61 +59,53 @@ class Uploads:
     the existing outputs, because all other processes end with it.
     """
 
-    def __init__(self, cfg, group: Group):
-        self.folder, self.url = Path(cfg.save_dir), cfg.train_url.rstrip("/")
-        self.rank = group.rank
+    def __init__(self, cfg: Config, group: Group):
+        self.folder, self.url, self.rank = Path(cfg.save_dir), cfg.train_url.rstrip("/"), group.rank
         self.storage = _storage() if cfg.enable_modelarts else None
-        self.uploaded = {}
+        self.uploaded = {}  # path of a file -> its state when it was uploaded or downloaded
         if self.storage and self.rank == 0 and cfg.resume_ckpt == AUTO:
-            # The files that `download_outputs` has downloaded.
-            self.uploaded = {path: _state(path) for path in self._changed() if self.storage.exists(self._target(path))}
-
-    def upload(self) -> None:
-        """Copy new and changed files, and remove uploaded checkpoints that have been removed here; failures are logged."""
-        if self.rank == 0:
-            self._upload_changes()
+            self.uploaded = {path: state for path, state in self._changed() if self.storage.exists(self._target(path))}
 
     def __enter__(self) -> Uploads:
         return self
 
-    def __exit__(self, _, error, __) -> None:
-        if self.rank == 0 or error is not None:
-            failure = self._upload_changes()
-            if failure and error is None:
-                raise UserError(f"the run has ended, but its outputs are not all at {self.url}: {failure}; they are in "
-                                f"{self.folder}.")
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        failure = self._upload() if self.rank == 0 or error is not None else None
+        if failure and error is None:
+            raise UserError(f"the run has ended, but its outputs are not all at {self.url}: {failure}; copy {self.folder}.")
 
-    def _upload_changes(self) -> str | None:
-        """Do what `upload` does, and return the first failure, or None."""
+    def upload(self) -> None:
+        """Copy new and changed files, and remove uploaded checkpoints that have been removed here; failures are logged."""
+        if self.rank == 0:
+            self._upload()
+
+    def _upload(self) -> str | None:
+        """Return the first failure, or None. Training continues after it, and the next call tries again."""
         if self.storage is None:
             return None
-        # moxing raises many types of errors. If a copy fails for any reason, training continues, and the next call tries again.
         try:
-            for path in self._changed():
-                state = _state(path)
+            for path, state in self._changed():
                 self.storage.copy(str(path), self._target(path))
                 self.uploaded[path] = state
             for path in [path for path in self.uploaded if path.suffix == ".ckpt" and not path.exists()]:
                 self.storage.remove(self._target(path))
                 del self.uploaded[path]
-        except Exception as error:
-            logger.error("copying to %s failed (%s: %s); it is tried again after the next checkpoint", self.url,
-                         type(error).__name__, error)
-            return f"{type(error).__name__}: {error}"
+        except Exception as error:  # moxing raises many types of errors
+            failure = f"{type(error).__name__}: {error}"
+            logger.error("copying to %s failed (%s); it is tried again after the next checkpoint", self.url, failure)
+            return failure
         return None
 
     def _changed(self):
-        # Names of unfinished files and of the lock begin with a dot.
-        files = sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-        return [path for path in files if self.uploaded.get(path) != _state(path)]
+        """Yield (path, time and size) of files that have changed. Names of unfinished files and of the lock begin with a dot."""
+        for path in sorted(self.folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                state = path.stat().st_mtime_ns, path.stat().st_size
+                if self.uploaded.get(path) != state:
+                    yield path, state
 
     def _target(self, path):
         return f"{self.url}/{path.relative_to(self.folder).as_posix()}"
-
-
-def _state(path):
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _storage():

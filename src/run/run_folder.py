@@ -6,9 +6,10 @@ import logging
 import os
 import re
 import socket
-from typing import IO
+from typing import IO, Any
 
 from src.checkpoint import read_checkpoint
+from src.config import Config
 from src.errors import UserError
 from src.run.distributed import Group
 from src.run.files import lock_file, make_folder, remove_partial
@@ -22,8 +23,7 @@ LOCK = ".run"
 class RunFolder:
     """The folder cfg.save_dir, locked within this context because two runs would overwrite each other's files.
 
-    Only rank 0 writes files there. With cfg.enable_modelarts, the run's files are uploaded at each call of `upload` and at
-    the end.
+    Only rank 0 writes files there. With cfg.enable_modelarts, they are uploaded at each call of `upload` and at the end.
 
     Attributes:
         resumes: whether cfg.resume_ckpt requests the newest checkpoint of this folder.
@@ -33,11 +33,11 @@ class RunFolder:
         UserError: on entering, if another run has locked the folder, or it is not writable.
     """
 
-    def __init__(self, cfg, group: Group):
+    def __init__(self, cfg: Config, group: Group):
         self.path, self.group, self.resumes = cfg.save_dir, group, cfg.resume_ckpt == AUTO
         self.checkpoint_folder = os.path.join(cfg.save_dir, "checkpoint")
         self._cfg, self._name = cfg, f"{cfg.net}_{cfg.backbone.name}"
-        self.best_checkpoint = self._checkpoint("best")
+        self.best_checkpoint = os.path.join(self.checkpoint_folder, f"{self._name}_best.ckpt")
 
     def __enter__(self) -> RunFolder:
         with contextlib.ExitStack() as stack:
@@ -49,7 +49,7 @@ class RunFolder:
             self._exit = stack.pop_all()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._exit.__exit__(*error)
 
     def file(self, *names: str) -> str:
@@ -58,10 +58,8 @@ class RunFolder:
 
     def checkpoint(self, epoch: int, step: int = 0) -> str:
         """Return the path of the checkpoint after `epoch` epochs and `step` steps of the next epoch."""
-        return self._checkpoint(f"epoch{epoch + 1}_step{step}_rank0" if step else f"epoch{epoch}_rank0")
-
-    def _checkpoint(self, suffix):
-        return os.path.join(self.checkpoint_folder, f"{self._name}_{suffix}.ckpt")
+        position = f"epoch{epoch + 1}_step{step}" if step else f"epoch{epoch}"
+        return os.path.join(self.checkpoint_folder, f"{self._name}_{position}_rank0.ckpt")
 
     def _position(self, path):
         """Return (complete epochs, steps of the next epoch) from the name of a checkpoint; None for other names."""
@@ -110,19 +108,12 @@ class RunFolder:
 
 
 def lock_folder(path: str) -> IO:
-    """Create the folder `path` if it is missing, and lock it for this process.
+    """Create the folder `path` if it is missing, lock it, and return the open file that holds the lock, usable as a context.
 
-    The lock ends when the process ends for any reason, or when the file is closed.
-
-    Returns:
-        The open file that holds the lock, usable as a context.
-
-    Raises:
-        UserError: if another run has locked the folder, or it is not writable.
+    The lock ends with the process or when the file is closed. A folder that is locked or not writable raises a UserError.
     """
-    path = make_folder(path)
     try:
-        file = open(os.path.join(path, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
+        file = open(os.path.join(make_folder(path), LOCK), "a+", encoding="utf-8")  # noqa: SIM115 it stays open
     except OSError as error:
         raise UserError(f"the folder {path} cannot be written to ({error.strerror}); choose another --save_dir.") from error
     if lock_file(file) is False:

@@ -1,4 +1,4 @@
-"""Ending a run from outside with SIGTERM, which clusters send before they take a machine away, or SIGINT (Ctrl-C)."""
+"""Ending a run with SIGTERM, which clusters send before they take a machine away, or with SIGINT (Ctrl-C)."""
 from __future__ import annotations
 
 import contextlib
@@ -41,9 +41,8 @@ class StopSignals:
 
     _idle = False  # whether the process is in an `idle` block
 
-    def __init__(self):
-        self.status = 0
-        self._asking = False
+    def __init__(self) -> None:
+        self.status, self._asking = 0, False
 
     def watch(self) -> None:
         """Block the signals in all threads, and wait for them in a new thread.
@@ -65,14 +64,13 @@ class StopSignals:
         self._asking = True
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._asking = False
 
     @staticmethod
     @contextlib.contextmanager
     def idle() -> Iterator[None]:
-        """A context for code that can be interrupted safely, such as waiting for data: after a signal it lasts at most
-        MAX_IDLE_SECONDS."""
+        """A context for interruptible code, such as waiting for data: after a signal it lasts at most MAX_IDLE_SECONDS."""
         before, StopSignals._idle = StopSignals._idle, True
         try:
             yield

@@ -14,8 +14,8 @@ from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.models.faster_rcnn import LOSS_NAMES
 from src.report.training_report import TrainingReport
-from src.run.json_lines import JsonLines
-from src.run.progress import LONG_PAUSE, progress_bar
+from src.run.files import JsonLines
+from src.run.launch import LONG_PAUSE, progress_bar
 from src.run.run_folder import RunFolder
 from src.run.signals import Stopped
 from src.train.event_file import open_event_file

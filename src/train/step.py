@@ -7,12 +7,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, amp, nn, ops
 
-from src.cpu_kernels.replace import use_kernels
 from src.dataset.loader import Batch
 from src.errors import UserError
 from src.models.boxes import SUM
 from src.models.faster_rcnn import FasterRCNN, TrainingForward, can_overflow
 from src.run.compile_cache import graph_name, stored_graph
+from src.run.device import use_kernels
 from src.run.distributed import Group
 from src.train.all_reduce import build_all_reduce
 from src.train.overflow import OverflowCheck

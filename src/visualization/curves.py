@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from src.run.json_lines import read_json_lines
+from src.run.files import read_json_lines
 from src.visualization.output import new_figure, save_figure
 
 # Key in metrics.jsonl -> name, colour, line width.

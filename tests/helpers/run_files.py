@@ -1,8 +1,6 @@
-"""Read the output files of a run, after it and during it."""
+"""Read the output files of a run."""
 import json
 import os
-import time
-import zlib
 from pathlib import Path
 
 import mindspore as ms
@@ -40,17 +38,3 @@ def assert_same_checkpoint(path, other, but=()):
     different = [name for name in found if found[name].dtype != expected[name].dtype
                  or not np.array_equal(found[name], expected[name])]
     assert set(different) <= set(but)
-
-
-def is_intact(path):
-    """Return whether the file ends with the CRC-32 of all preceding bytes."""
-    data = Path(path).read_bytes()
-    return data[-17:-10] == b"crc_num" and int.from_bytes(data[-10:], "big") == zlib.crc32(data[:-17])
-
-
-def wait_until(condition, program, log, pause=0.01):
-    """Wait for a condition while a program runs. If the program exits first, fail with the end of its output."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert program.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(pause)

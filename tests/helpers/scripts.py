@@ -1,8 +1,12 @@
-"""Start the project's scripts in new processes, as a user does."""
+"""Start the project's scripts in new processes, as a user does: alone, or several of them with mpirun or msrun."""
+import contextlib
 import os
+import random
+import shutil
+import socket
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -10,99 +14,117 @@ import psutil
 from src.run.environment import DEFAULTS
 from tests.helpers.paths import ROOT
 
-# Environment variable with the first process of pytest, for all processes that it starts directly or indirectly.
-MARK = "FASTER_RCNN_TESTS"
-os.environ.setdefault(MARK, str(os.getpid()))
+PATIENCE = 30  # seconds within which all processes of a run must exit
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # msrun starts the first `python` in PATH
+MPIRUN = shutil.which("mpirun", path=PATH)
 # A user's environment, before tests/conftest.py sets the variables that the scripts set themselves.
-USER_ENVIRONMENT = {name: value for name, value in os.environ.items() if DEFAULTS.get(name) != value}
-STARTED = []  # scripts that tests have started and that may still run
+USER_ENVIRONMENT = {**{name: value for name, value in os.environ.items() if DEFAULTS.get(name) != value}, "PATH": PATH}
+STARTED = []  # processes that tests have started and that may still run
 
 
-class Script(psutil.Popen):
-    """A running script, the leader of a new session, with the methods of subprocess.Popen and psutil.Process.
+def mpirun(ranks, *words):
+    """Return the command that starts `words`, a Python program and its arguments, as several processes."""
+    return [MPIRUN, "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), "--merge-stderr-to-stdout",
+            sys.executable, *map(str, words)]
 
-    Args:
-        words: the script's path and its arguments.
-        output: path of the file to which its standard output is appended.
-            errors: path of the file for standard error.
-        folder: working directory.
-        environment: dict of variables that are added to USER_ENVIRONMENT. Programs of the tests also get PYTHONPATH.
+
+def msrun(ranks, logs, *words):
+    """Return the command that starts `words` with msrun. `logs` is the folder for the output of each process."""
+    return ["msrun", f"--worker_num={ranks}", f"--local_worker_num={ranks}", f"--master_port={free_port()}",
+            f"--log_dir={logs}", "--join=True", "--cluster_time_out=300", *map(str, words)]
+
+
+def free_port():
+    """Return a free port below the ephemeral range, which programs that ask for any port do not get."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def start(command, environment=(), **options):
+    """Start a command as the leader of a new session; returns a psutil.Popen, which is ended with the test.
+
+    `environment` are variables in addition to USER_ENVIRONMENT; programs of the tests also get PYTHONPATH. `options` are those
+    of subprocess.Popen.
     """
-
-    def __init__(self, words, output, errors, folder=ROOT, environment=()):
-        words = [str(word) for word in words]
-        variables = {"PYTHONPATH": str(ROOT)} if words[0].startswith("tests/") else {}
-        with open(output, "a") as stdout, open(errors, "a") as stderr:
-            super().__init__([sys.executable, *words], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd=folder,
-                             env={**USER_ENVIRONMENT, **variables, **dict(environment)}, start_new_session=True)
-        STARTED.append(self)
+    command = list(map(str, command))
+    variables = {"PYTHONPATH": str(ROOT)} if any(word.startswith("tests/") for word in command) else {}
+    options = {"cwd": ROOT, "stdin": subprocess.DEVNULL, "start_new_session": True, **options}
+    STARTED.append(psutil.Popen(command, env={**USER_ENVIRONMENT, **variables, **dict(environment)}, **options))
+    return STARTED[-1]
 
 
-def has_ended(number):
-    """Return whether a process has ended. Zombies have: a container may never collect the exit status of an orphan."""
+def start_script(log, *words, environment=(), **options):
+    """Start a script with arguments, see `start`; both output streams go to the file `log`."""
+    with open(log, "w") as file:
+        return start([sys.executable, *words], environment, stdout=file, stderr=subprocess.STDOUT, **options)
+
+
+def run_script(*words, ranks=1, timeout=600, folder=ROOT, environment=()):
+    """Run a script with arguments to its end, alone or on several ranks of mpirun; returns a CompletedProcess with texts.
+
+    Raises:
+        subprocess.TimeoutExpired: it still runs after `timeout` seconds. It is killed with its descendants.
+    """
+    command = mpirun(ranks, *words) if ranks > 1 else [sys.executable, *words]
+    script = start(command, environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
+        output, errors = script.communicate(timeout=timeout)
+    finally:
+        end(script)
+    return subprocess.CompletedProcess(words, script.returncode, output, errors)
+
+
+def has_ended(process):
+    """Return whether a psutil.Process has ended. Zombies have: a container may never collect the exit status of an orphan."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
 
-def end(process):
-    """Kill a process (psutil.Process) and its descendants, if they still run."""
-    try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        family = [process]
-    for member in family:
-        try:
-            member.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(family, timeout=30)
+def end(script):
+    """Kill a process and its descendants, if they still run."""
+    family = [script]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family += script.children(recursive=True)
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=PATIENCE)
 
 
 def end_started():
-    """End the scripts that tests have started, with all of their descendants, if they still run."""
+    """End the processes that tests have started, with all of their descendants, if they still run."""
     while STARTED:
-        script = STARTED.pop()
-        if script.poll() is None:
-            end(script)
+        end(STARTED.pop())
 
 
-def end_left_over():
-    """End and report all processes that this pytest session has started and that still run."""
-    own = str(os.getpid())
-    if os.environ[MARK] != own:
-        return  # a pytest-xdist worker
-    for process in psutil.process_iter():
-        try:
-            if process.pid == os.getpid() or process.environ().get(MARK) != own or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            words = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "multiprocessing.resource_tracker" not in words:  # it exits with its process
-            end(process)
-            print(f"ended {words}, which a test had left running", file=sys.stderr)
+def wait_until(condition, program, log, pause=0.05):
+    """Return when `condition()` is true; fail if the program exits before, or after 5 minutes."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert program.poll() is None and time.monotonic() < deadline, Path(log).read_text()[-4000:]
+        time.sleep(pause)
 
 
-def start_script(log, *words, environment=()):
-    """Start a script with arguments; both output streams go to the file `log`."""
-    Path(log).write_text("")
-    return Script(words, log, log, environment=environment)
+def wait_for(sign, program, log):
+    """Wait until the file `log` contains the text `sign`; the program must not exit before."""
+    wait_until(lambda: sign in Path(log).read_text(), program, log)
 
 
-def run_script(*words, timeout=600, folder=ROOT, environment=()):
-    """Run a script with arguments to its end, see `Script`; returns a CompletedProcess with texts.
+def assert_all_end(processes):
+    """Check that all processes exit within PATIENCE seconds."""
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
+    assert [process for process in alive if not has_ended(process)] == []
 
-    Raises:
-            psutil.TimeoutExpired: it still runs after `timeout` seconds. It is killed with its descendants.
-    """
-    with tempfile.TemporaryDirectory() as streams:
-        output, errors = Path(streams, "stdout"), Path(streams, "stderr")
-        script = Script(words, output, errors, folder, environment)
-        try:
-            status = script.wait(timeout)
-        finally:
-            if script.poll() is None:
-                end(script)
-        return subprocess.CompletedProcess(words, status, output.read_text(), errors.read_text())
+
+def wait_for_end(program, family):
+    """Return the exit status of a program. It and the processes `family` must exit within PATIENCE seconds."""
+    started = time.monotonic()
+    status = program.wait(timeout=PATIENCE)
+    assert_all_end(family)
+    assert time.monotonic() - started < PATIENCE
+    return status

@@ -71,9 +71,7 @@ def test_of_processes_at_once_one_compiles(tmp_path):
 
 @pytest.mark.parametrize(("changes", "same"), [
     ({"data.dataset_dir": "elsewhere", "epochs": 3, "lr.milestones": [1], "infer.max_box_num": 7, "seed": 5}, True),
-    ({"font": "a.ttf"}, True),
-    ({"bbox_head.clip_first": False}, False),
-    ({"data.target_size": [64, 64]}, False), ({"batch_size": 3}, False), ({"clip_grads": 5.0}, False)])
+    ({"bbox_head.clip_first": False}, False), ({"batch_size": 3}, False)])
 def test_settings_that_shape_no_graph_share_its_folder(tmp_path, changes, same):
     cfg = with_settings(Config(), {"device_target": "CPU", "compile_cache": str(tmp_path)})
     for each in (cfg, with_settings(cfg, changes)):
@@ -84,10 +82,8 @@ def test_settings_that_shape_no_graph_share_its_folder(tmp_path, changes, same):
     assert len(list(tmp_path.iterdir())) == (3 if same else 4)
 
 
-@pytest.mark.parametrize("device_target", ["Ascend", "GPU"])
-def test_devices_are_refused(tmp_path, device_target):
-    cfg = with_settings(Config(), {"device_target": device_target, "compile_cache": str(tmp_path)})
-    with pytest.raises(UserError, match=f"^compile_cache .* works on the CPU only, and device_target is {device_target}; leave"):
+def test_devices_are_refused(tmp_path):
+    cfg = with_settings(Config(), {"device_target": "Ascend", "compile_cache": str(tmp_path)})
+    with pytest.raises(UserError, match="^compile_cache .* works on the CPU only, and device_target is Ascend; leave"):
         use_compile_cache(cfg, inference_graphs(CANVASES), 3)
     assert list(tmp_path.iterdir()) == []
-    use_compile_cache(with_settings(cfg, {"compile_cache": ""}), inference_graphs(CANVASES), 3)

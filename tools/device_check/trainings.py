@@ -127,7 +127,7 @@ def judge(name: str, ending: Ending, lines: list[dict], steps: int, batch_size: 
 
 def _apart(path, other):
     """The largest error of what a checkpoint holds beside another one, and where it is: see `largest_error`."""
-    from src.checkpoint_file import read_checkpoint_file
+    from src.checkpoint import read_checkpoint
 
-    stored, found = (read_checkpoint_file(str(file)).arrays for file in (path, other))
+    stored, found = ({**whole.weights, **whole.moments} for whole in map(read_checkpoint, map(str, (path, other))))
     return largest_error(found, {name: array for name, array in stored.items() if array.dtype == np.float32})

@@ -1,17 +1,12 @@
 """If one of several processes fails, all exit at once with its message. If one gets a signal, all exit and save the step."""
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 
-from src.checkpoint import read_checkpoint
-from tests.helpers.launching import PATIENCE, launch, wait_for, wait_for_end
-from tests.helpers.paths import ROOT
+from tests.e2e.parallel.conftest import assert_last_step_is_saved
+from tests.helpers.scripts import mpirun, run_script, start, wait_for, wait_for_end
 
 
 @pytest.mark.usefixtures("workspace")
@@ -21,70 +16,59 @@ from tests.helpers.paths import ROOT
     ("kill", "signal 9"),
 ])
 def test_one_rank_fails_while_the_others_wait(how, message):
-    done = subprocess.run(launch(3, "tests/programs/one_fails.py", how), cwd=ROOT, capture_output=True, text=True,
-                          timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = run_script("tests/programs/one_fails.py", how, ranks=3, timeout=120)
     assert done.returncode != 0 and message in done.stdout + done.stderr
 
 
-def ranks_of(program, script):
-    """Return the processes of a running mpirun that run the script, by rank."""
-    ranks = [process for process in program.children(recursive=True)
-             if "OMPI_COMM_WORLD_RANK" in process.environ() and script in " ".join(process.cmdline()[:3])
-             and process.parent().environ().get("OMPI_COMM_WORLD_RANK") is None]
-    return sorted(ranks, key=lambda process: int(process.environ()["OMPI_COMM_WORLD_RANK"]))
+@pytest.fixture
+def running(config, tmp_path):
+    """A function that starts a script on two ranks, and returns (mpirun, its ranks, its output, its folder) once the output
+    contains `sign`."""
+    def run_until(sign, script, *words):
+        log, folder = tmp_path / "output.log", tmp_path / "out"
+        command, *rest = mpirun(2, script, "--config", config, "--save_dir", folder, *words)
+        with open(log, "w") as output:  # a rank bound to one processor would have no NumPy threads
+            program = start([command, "--bind-to", "none", *rest], stdout=output, stderr=subprocess.STDOUT)
+        wait_for(sign, program, log)
+        ranks = [process for process in program.children(recursive=True)
+                 if "OMPI_COMM_WORLD_RANK" in process.environ() and script in " ".join(process.cmdline()[:3])
+                 and "OMPI_COMM_WORLD_RANK" not in process.parent().environ()]
+        return program, sorted(ranks, key=lambda process: int(process.environ()["OMPI_COMM_WORLD_RANK"])), log, folder
+    return run_until
 
 
-def kill_one(command, script, rank, log, sign):
-    """Run the command and kill -9 one rank once the log contains `sign`; returns the exit status and the seconds until then."""
-    with open(log, "w") as output:
-        program = psutil.Popen([str(word) for word in command], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    wait_for(sign, program, log)
+def test_rank_0_is_killed_in_training(running):
+    program, ranks, _, _ = running("epoch 1/1000 step 2/2", "train.py", "-o", "epochs=1000")
     family = program.children(recursive=True)
-    ranks_of(program, script)[rank].send_signal(signal.SIGKILL)
-    started = time.monotonic()
-    return wait_for_end(program, family), time.monotonic() - started
+    ranks[0].kill()
+    assert wait_for_end(program, family) != 0
 
 
-def test_rank_0_is_killed_in_training(config, workspace):
-    command = launch(2, "train.py", "--config", config, "--save_dir", workspace / "killed", "-o", "epochs=1000")
-    status, seconds = kill_one(command, "train.py", 0, workspace / "train.log", "epoch 1/1000 step 2/2")
-    assert status != 0 and seconds < PATIENCE
-
-
-def test_rank_1_is_killed_in_evaluation(config, workspace, trained):
+def test_rank_1_is_killed_in_evaluation(running, checkpoint):
     # Compilation lasts long enough to kill the rank during it.
-    command = launch(2, "eval.py", "--config", config, "--save_dir", workspace / "eval_killed", "--compile_cache", "",
-                     "--checkpoint_path", trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt")
-    status, seconds = kill_one(command, "eval.py", 1, workspace / "eval.log", "evaluating")
-    assert status != 0 and seconds < PATIENCE
+    program, ranks, _, _ = running("evaluating", "eval.py", "--checkpoint_path", checkpoint, "--ms_mode", "0")
+    family = program.children(recursive=True)
+    ranks[1].kill()
+    assert wait_for_end(program, family) != 0
 
 
-@pytest.mark.parametrize("ranks", [[1], [0, 1]], ids=["one rank", "all ranks"])
-def test_a_signal_saves_the_step(config, workspace, ranks):
-    folder, log = workspace / f"signal_to_{len(ranks)}", workspace / f"signal_to_{len(ranks)}.log"
-    mpirun, *words = launch(2, "train.py", "--config", config, "--save_dir", folder, "-o", "epochs=1000", "batch_size=1")
-    with open(log, "w") as output:  # a rank bound to one processor would have no NumPy threads
-        program = psutil.Popen([mpirun, "--bind-to", "none", *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-    wait_for("epoch 1/1000 step 1/4", program, log)
-    processes = ranks_of(program, "train.py")
-    for rank in ranks:
-        processes[rank].terminate()
-    assert wait_for_end(program, processes) == 143
-    done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
-    saved = [line.split(" saved ")[1] for line in log.read_text().splitlines() if " saved " in line]
-    assert read_checkpoint(saved[-1]).progress["global_step"] == done
+@pytest.mark.parametrize("numbers", [[1], [0, 1]], ids=["one rank", "all ranks"])
+def test_a_signal_saves_the_step(running, numbers):
+    program, ranks, log, folder = running("epoch 1/1000 step 1/4", "train.py", "-o", "epochs=1000", "batch_size=1")
+    for number in numbers:
+        ranks[number].send_signal(signal.SIGTERM)
+    assert wait_for_end(program, ranks) == 143
+    assert_last_step_is_saved(folder, log.read_text())
 
 
 def test_ranks_that_disagree(config, workspace):
     one = [sys.executable, "eval.py", "--config", config, "--checkpoint_path", "none", "--save_dir", workspace / "out"]
-    words = [*launch(1)[:-1], *one, ":", "-n", "1", *one, "-o", "infer.max_box_num=7"]
-    done = subprocess.run([str(word) for word in words], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert "has another configuration than rank 0" in done.stdout + done.stderr
+    done = start([*mpirun(1)[:-1], *one, ":", "-n", "1", *one, "-o", "infer.max_box_num=7"], stdout=subprocess.PIPE, text=True)
+    output, _ = done.communicate(timeout=120)
+    assert done.returncode != 0 and "has another configuration than rank 0" in output
 
 
 def test_a_single_process_imports_no_mpi():
-    program = ("import sys\nimport train\nfrom src.run.launch import run\n"
-               "run(lambda _, group, __: print(group.size, 'mpi4py' in sys.modules), lambda: None)")
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = run_script("-c", "import sys\nimport train\nfrom src.run.launch import run\n"
+                      "run(lambda _, group, __: print(group.size, 'mpi4py' in sys.modules), lambda: None)", timeout=120)
     assert done.stdout.splitlines()[-1] == "1 False", done.stderr

@@ -67,18 +67,26 @@ def test_only_rank_0_writes_and_logs(trained):
     assert json.loads((folder / "eval" / "metrics.json").read_text())["images"] == 7
 
 
-@pytest.mark.parametrize("ranks", [1, 3])
-def test_resuming_on_another_number_of_ranks(trained, run, workspace, config, ranks):
+@pytest.mark.parametrize(("ranks", "steps"), [(1, 4), (3, 1)])
+def test_resuming_on_another_number_of_ranks(run, workspace, config, checkpoint, ranks, steps):
     """Nine images with batch size 2 per rank are 2 steps per epoch with two ranks, 4 with one rank and 1 with three."""
-    checkpoint = trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
     folder = workspace / f"resumed_{ranks}"
-    output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint,
-                 "-o", "epochs=2")
-    steps = {1: 4, 3: 1}[ranks]
+    output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint, "-o", "epochs=2")
     assert f"for 4 images a step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images a step" in output
     assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
-    saved = str(folder / "checkpoint" / "FasterRCNN_det_resnet18_epoch2_rank0.ckpt")
-    assert read_checkpoint(saved).progress["global_step"] == 2 * steps
+    assert contents(folder, "epoch2_rank0")["global_step"] == 2 * steps
+
+
+def test_the_same_results_file(run, workspace, config, checkpoint, trained, alone):
+    """Three ranks do not divide the 7 images evenly. The evaluation during training has the same numbers."""
+    folder = workspace / "eval_3"
+    output = run(3, "eval.py", "--config", config, "--save_dir", folder, "--checkpoint_path", checkpoint)
+    found, expected = ((part / "bbox_results.json").read_text() for part in (folder / "eval", alone))
+    assert found == expected and len(json.loads(expected)) > 7
+    assert (folder / "eval" / "metrics.json").read_text() == (alone / "metrics.json").read_text()
+    assert output.count("Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all") == 1
+    during, after = (json.loads((part / "metrics.json").read_text()) for part in (trained[1] / "eval", alone))
+    assert {key: value for key, value in after.items() if key not in ("checkpoint", "errors")} == during
 
 
 @pytest.mark.usefixtures("workspace")
@@ -116,25 +124,15 @@ def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspa
 def test_training_ends_early_on_all_ranks_and_does_not_go_on_until_early_stop_is_raised(run, workspace, config):
     """No detection reaches the confidence threshold, so no AP is better than the 0 of the first epoch."""
     folder = workspace / "ends_early"
-    flags = ["train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "--resume_ckpt", "auto",
-             "-o", "epochs=6", "eval_interval=1", "infer.conf_threshold=1"]
-
-    def train(ranks, early_stop):
-        output = run(ranks, *flags, f"early_stop={early_stop}")
-        ended = [line for line in output.splitlines() if "training ends early, after epoch " in line]
-        assert "had no better AP than the 0.0000 of epoch 1; " in ended[0] and len(ended) == 1
-        return ended[0], sorted(path.name for path in (folder / "checkpoint").iterdir())
-
-    def names(*suffixes):
-        return [f"FasterRCNN_det_resnet18_{suffix}.ckpt" for suffix in ("best", *(f"epoch{i}_rank0" for i in suffixes))]
-
-    line, found = train(2, 1)
-    assert "after epoch 2 of 6: the last 1 evaluations" in line and found == names(1, 2)
+    lines = []
+    for ranks, early_stop, epochs in ((2, 1, 2), (1, 1, 2), (2, 2, 3)):
+        output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--run_eval", "True", "--resume_ckpt", "auto",
+                     "-o", "epochs=6", "eval_interval=1", "infer.conf_threshold=1", f"early_stop={early_stop}")
+        [ended] = [line for line in output.splitlines() if "training ends early, after epoch " in line]
+        assert f"epoch {epochs} of 6: the last {early_stop} evaluations had no better AP than the 0.0000 of epoch 1; " in ended
+        assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == [
+            f"FasterRCNN_det_resnet18_{suffix}.ckpt" for suffix in ("best", *(f"epoch{i + 1}_rank0" for i in range(epochs)))]
+        lines.append((folder / "metrics.jsonl").read_bytes())
     best = contents(folder, "best")
     assert (best["epoch"], best["best_epoch"], best["not_better"]) == (1, 1, 0) and (folder / "curves.png").exists()
-    before = (folder / "metrics.jsonl").read_bytes()
-    again, found = train(1, 1)
-    assert "after epoch 2 of 6: the last 1 evaluations" in again and found == names(1, 2)
-    assert (folder / "metrics.jsonl").read_bytes() == before
-    line, found = train(2, 2)
-    assert "after epoch 3 of 6: the last 2 evaluations" in line and found == names(1, 2, 3)
+    assert lines[0] == lines[1] != lines[2]

@@ -1,4 +1,5 @@
 """Two machines in an mpirun host file: network namespaces with separate addresses and host names, connected by veth."""
+import os
 import shutil
 import subprocess
 import sys
@@ -6,10 +7,10 @@ import textwrap
 
 import pytest
 
-from tests.helpers.launching import MPIRUN, MSRUN_ENVIRONMENT
 from tests.helpers.paths import ROOT
+from tests.helpers.scripts import MPIRUN, USER_ENVIRONMENT
 
-NAMES, ADDRESSES = ("detector-a", "detector-b"), ("10.213.77.1", "10.213.77.2")
+NAMES, ADDRESSES = tuple(f"detector-{name}-{os.getpid()}" for name in "ab"), ("10.213.77.1", "10.213.77.2")
 
 
 def ip(*words):
@@ -21,14 +22,11 @@ def machines():
     """The two namespaces; the test is skipped if this process may not create them."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         pytest.skip("there is no `ip` (iproute2) or no `unshare` (util-linux)")
-    tried = ip("netns", "add", NAMES[0])
-    if tried.returncode:
-        pytest.skip(f"no privilege to make network namespaces: {tried.stderr.strip()}")
     try:
-        ip("netns", "add", NAMES[1])
-        made = ip("link", "add", "veth-a", "netns", NAMES[0], "type", "veth", "peer", "name", "veth-b", "netns", NAMES[1])
-        if made.returncode:
-            pytest.skip(f"no privilege to join network namespaces: {made.stderr.strip()}")
+        link = ["link", "add", "veth-a", "netns", NAMES[0], "type", "veth", "peer", "name", "veth-b", "netns", NAMES[1]]
+        for words in (["netns", "add", NAMES[0]], ["netns", "add", NAMES[1]], link):
+            if (tried := ip(*words)).returncode:
+                pytest.skip(f"no privilege to make or join network namespaces: {tried.stderr.strip()}")
         for name, address, link in zip(NAMES, ADDRESSES, ("veth-a", "veth-b")):
             ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
             ip("-n", name, "link", "set", link, "up")
@@ -55,7 +53,7 @@ def test_training_on_two_machines(config, workspace):
              sys.executable, ROOT / "train.py", "--config", config, "--save_dir", workspace / "two_machines",
              "-o", "epochs=1"]
     done = subprocess.run([str(word) for word in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=300, env=MSRUN_ENVIRONMENT)
+                          timeout=300, env=USER_ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-6000:]
     assert "for 4 images a step" in done.stdout and "epoch 1/1 step 2/2" in done.stdout
     assert (workspace / "two_machines" / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt").exists()

@@ -1,16 +1,15 @@
 """A tiny detector and a tiny data set. The command line trains the detector once for all tests of this folder."""
 import json
 import shutil
+import time
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
 from tests.helpers.paths import ONE_LEVEL, TINY_DETECTOR
-from tests.helpers.run_files import wait_until
 from tests.helpers.scripts import run_script, start_script
 
 SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
@@ -60,10 +59,7 @@ def three_classes(workspace, data_folder):
 
 @pytest.fixture(scope="session")
 def config(workspace, data_folder, compiled):
-    """Path of the configuration.
-
-    Runs share a cache of compiled graphs: later runs with the same settings start in a third of the time.
-    """
+    """Path of the configuration. Runs share compiled graphs: later runs with the same settings start in a third of the time."""
     path = workspace / "tiny.yml"
     path.write_text(yaml.safe_dump({**tiny_settings(data_folder), "compile_cache": compiled}))
     return path
@@ -77,9 +73,7 @@ def command(config):
     """
     def build(script, save_dir, *flags, **settings):
         words = [script, *([] if "--config" in flags else ["--config", config]), "--save_dir", save_dir, *flags]
-        if settings:
-            words += ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
-        return words
+        return words + ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())] * bool(settings)
     return build
 
 
@@ -98,50 +92,12 @@ def run(command):
 
 
 @pytest.fixture(scope="session")
-def run_and_kill(command):
-    """A function with the arguments of `command` that kills the command once metrics.jsonl contains a global step.
-
-    It returns the standard output, and fails if worker processes outlive the killed process.
-    """
-    def start_and_kill(last_step, script, save_dir, *flags, **settings):
-        log = Path(f"{save_dir}.log")
-        program = start_script(log, *command(script, save_dir, *flags, **settings))
-        try:
-            wait_for_step(program, Path(save_dir) / "metrics.jsonl", last_step, log)
-            workers = program.children(recursive=True)
-        finally:
-            program.kill()
-            program.wait()
-        _, alive = psutil.wait_procs(workers, timeout=20)
-        assert [worker for worker in alive if worker.status() != psutil.STATUS_ZOMBIE] == []
-        return log.read_text()
-    return start_and_kill
-
-
-def wait_for_step(program, path, step, log):
-    """Return when the file of JSON lines `path` contains the step."""
-    wait_until(lambda: path.exists() and f'"global_step": {step},' in path.read_text(), program, log)
-
-
-@pytest.fixture(scope="session")
 def start(command):
-    """A function like `command` that starts the command as a process-group leader; returns (process, path of its output).
-
-    All processes that it starts are ended after the tests.
-    """
-    started = []
-
+    """A function like `command` that starts the command: (process, path of its output)."""
     def start_one(script, save_dir, *flags, **settings):
-        log = Path(f"{save_dir}.{len(started)}.log")
-        program = start_script(log, *command(script, save_dir, *flags, **settings))
-        started.append(program)
-        return program, log
-
-    yield start_one
-    for program in started:
-        if program.poll() is None:
-            program.kill()
-            program.wait()
+        log = Path(f"{save_dir}.{time.monotonic_ns()}.log")
+        return start_script(log, *command(script, save_dir, *flags, **settings)), log
+    return start_one
 
 
 @pytest.fixture(scope="session")
@@ -158,13 +114,12 @@ def two_canvases(workspace, compiled):
 
     The two images of a step are two micro-batches.
     """
-    folder = workspace / "mixed"
+    folder, path = workspace / "mixed", workspace / "two_canvases.yml"
     draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
-    settings = {**tiny_settings(folder), "__BASE__": [str(TINY_DETECTOR), str(ONE_LEVEL)], "mix": False,
-                "batch_size": 1, "accumulate_steps": 2, "compile_cache": compiled}
-    settings["data"] = {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}
-    path = workspace / "two_canvases.yml"
-    path.write_text(yaml.safe_dump(settings))
+    path.write_text(yaml.safe_dump({
+        **tiny_settings(folder), "__BASE__": [str(TINY_DETECTOR), str(ONE_LEVEL)], "mix": False, "batch_size": 1,
+        "accumulate_steps": 2, "compile_cache": compiled,
+        "data": {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}}))
     return path
 
 

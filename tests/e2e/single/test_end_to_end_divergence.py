@@ -4,34 +4,44 @@ import re
 import shutil
 
 import numpy as np
-import pytest
 
 from src.dataset.drawing import CLASSES
 from tests.helpers.run_files import checkpoint, contents, read_lines
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
-
-@pytest.fixture(scope="module")
-def first_epoch(workspace, run):
-    """The folder of a run of one epoch in fp32, six steps."""
-    folder = workspace / "diverging"
-    run("train.py", folder, "--mix", "False", epochs=1)
-    return folder
+FLAGS = ["--mix", "False", "--ms_mode", "1"]
 
 
-def test_a_rate_that_is_too_high_leaves_the_last_good_checkpoint(run, workspace, first_epoch):
-    """With this learning rate, the weights in epoch 2 become so large that variances of BatchNorm are infinite."""
-    folder = workspace / "too_high"
+def begin_after_one_epoch(folder, uninterrupted):
+    """Put the checkpoint of the first epoch, six steps, into the folder of a run; returns its path."""
     good = checkpoint(folder, "epoch1_rank0")
     os.makedirs(os.path.dirname(good))
-    shutil.copy(checkpoint(first_epoch, "epoch1_rank0"), good)
-    flags = ["--mix", "False", "--ms_mode", "1"]
-    message = run("train.py", folder, *flags, "--resume_ckpt", "auto", "--lr_init", "5", status=1, clip_grads=False, epochs=4,
+    return shutil.copy(checkpoint(uninterrupted, "epoch1_rank0"), good)
+
+
+def test_a_rate_that_is_too_high_leaves_the_last_good_checkpoint(run, workspace, uninterrupted):
+    """With this learning rate, the weights in epoch 2 become so large that variances of BatchNorm are infinite."""
+    folder = workspace / "too_high"
+    good = begin_after_one_epoch(folder, uninterrupted)
+    message = run("train.py", folder, *FLAGS, "--resume_ckpt", "auto", "--lr_init", "5", status=1, clip_grads=False, epochs=4,
                   keep_checkpoint_max=2)
     assert message.splitlines()[-1].endswith(f"start again from {good} with a smaller lr_init."), message
     assert all(np.isfinite(array).all() for array in contents(good).values())
-    output = run("train.py", folder, *flags, "--resume_ckpt", good, epochs=2)
+    output = run("train.py", folder, *FLAGS, "--resume_ckpt", good, epochs=2)
     assert " step 6/6 " in output and " skipped 0 " in output
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(run, workspace, uninterrupted):
+    folder = workspace / "not_finite"
+    path = begin_after_one_epoch(folder, uninterrupted)
+    message = run("train.py", folder, *FLAGS, "--resume_ckpt", path, "--lr_init", "1000", status=1, clip_grads=False, epochs=40)
+    [line] = [line for line in message.splitlines() if line.startswith("error: ")]
+    found = re.search(r"the loss is (nan|inf|-inf) at step (\d+), with learning rate 1e\+03 and the images (.*), (.*);", line)
+    assert found, line
+    assert int(found[2]) > 6 and all(re.search(r"/train2017/0000(0[1-9]|1[0-3])\.jpg$", found[image]) for image in (3, 4))
+    assert read_lines(folder)[-1]["global_step"] == int(found[2])
+    before, after = contents(checkpoint(uninterrupted, "epoch1_rank0")), contents(path)
+    assert all((after[name] == before[name]).all() for name in before)
 
 
 def test_a_run_that_ends_in_skipped_steps_fails_and_changes_nothing(run, workspace):
@@ -44,25 +54,9 @@ def test_a_run_that_ends_in_skipped_steps_fails_and_changes_nothing(run, workspa
     weights, skipped = contents(path), contents(checkpoint(folder, "epoch1_rank0"))
     assert all((skipped[name] == weights[name]).all() for name in weights)
     # A new run moves an existing checkpoint away when it saves its first one.
-    run("train.py", folder, "--mix", "False", "--ms_mode", "1", epochs=1)
-    names = [[path.name[len("FasterRCNN_det_resnet18_"):] for path in place.glob("*.ckpt")]
-             for place in (folder / "checkpoint", folder / "checkpoint" / "superseded_1")]
-    assert names == [["epoch1_rank0.ckpt"], ["epoch1_rank0.ckpt"]]
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(run, first_epoch):
-    path = checkpoint(first_epoch, "epoch1_rank0")
-    before = contents(path)
-    # Operator by operator, because the run takes only a few steps and no other test uses a graph without clipping.
-    message = run("train.py", first_epoch, "--mix", "False", "--ms_mode", "1", "--resume_ckpt", path, "--lr_init", "1000",
-                  status=1, clip_grads=False, epochs=40)
-    [line] = [line for line in message.splitlines() if line.startswith("error: ")]
-    found = re.search(r"the loss is (nan|inf|-inf) at step (\d+), with learning rate 1e\+03 and the images (.*), (.*);", line)
-    assert found, line
-    assert int(found[2]) > 6 and all(re.search(r"/train2017/0000(0[1-9]|1[0-3])\.jpg$", found[image]) for image in (3, 4))
-    assert read_lines(first_epoch)[-1]["global_step"] == int(found[2])
-    after = contents(path)
-    assert all((after[name] == before[name]).all() for name in before)
+    run("train.py", folder, *FLAGS, epochs=1)
+    for place in (folder / "checkpoint", folder / "checkpoint" / "superseded_1"):
+        assert [path.name for path in place.glob("*.ckpt")] == ["FasterRCNN_det_resnet18_epoch1_rank0.ckpt"]
 
 
 def test_gradients_that_always_overflow_end_the_run(run, workspace):

@@ -1,4 +1,5 @@
 """A full disk is reported and the run continues. Files saved earlier stay."""
+import contextlib
 import logging
 import os
 import resource
@@ -8,12 +9,14 @@ import numpy as np
 import psutil
 import pytest
 
+from src.checkpoint import is_intact
 from src.errors import UserError
 from src.evaluation.evaluate import write_results
 from src.train.metrics import Metrics
 from src.train.saver import TrainState
-from tests.helpers.run_files import assert_same_checkpoint, checkpoint, is_intact, read_lines, wait_until
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, read_lines
 from tests.helpers.runs import run_folder, schedule, settings
+from tests.helpers.scripts import wait_for, wait_until
 
 
 @pytest.fixture
@@ -23,9 +26,8 @@ def disk(tmp_path):
     folder.mkdir()
 
     def mount(megabytes):
-        remount = ["-o", "remount"] if os.path.ismount(folder) else []
-        done = subprocess.run(["mount", "-t", "tmpfs", *remount, "-o", f"size={megabytes}m", "tmpfs", str(folder)],
-                              capture_output=True, text=True)
+        options = f"{'remount,' * os.path.ismount(folder)}size={megabytes}m"
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
         return folder
@@ -33,6 +35,15 @@ def disk(tmp_path):
     yield mount
     if os.path.ismount(folder):
         subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(folder):
+    """Write a file that uses all the space that is left."""
+    path = folder / "filler"
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return path
 
 
 def test_checkpoints_on_a_full_disk(disk, start, run, uninterrupted):
@@ -72,25 +83,13 @@ def test_a_disk_that_is_full_for_a_while(workspace, start, uninterrupted):
     """A limit on file sizes simulates the full disk."""
     folder = workspace / "full_for_a_while"
     program, log = start("train.py", folder, "--mix", "False", epochs=3, save_interval_steps=2)
-    wait_until(lambda: "saved" in log.read_text(), program, log)
-    process = psutil.Process(program.pid)
-    process.rlimit(psutil.RLIMIT_FSIZE, (50_000_000, resource.RLIM_INFINITY))
+    wait_for("saved", program, log)
+    program.rlimit(psutil.RLIMIT_FSIZE, (50_000_000, resource.RLIM_INFINITY))
     wait_until(lambda: log.read_text().count("could not be written (File too large)") >= 2, program, log)
     assert all(is_intact(path) for path in (folder / "checkpoint").glob("*.ckpt"))
-    process.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    program.rlimit(psutil.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert program.wait(timeout=120) == 0
     assert_same_checkpoint(checkpoint(folder, "epoch3_rank0"), checkpoint(uninterrupted, "epoch3_rank0"))
-
-
-def fill(folder):
-    """Write a file that uses all the space that is left."""
-    path = folder / "filler"
-    with open(path, "wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(bytes(4096))
-            except OSError:
-                return path
 
 
 def test_metrics_wait_for_room(disk, caplog):

@@ -8,7 +8,8 @@ import yaml
 
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.paths import ONE_LEVEL
-from tests.helpers.run_files import checkpoint, wait_until
+from tests.helpers.run_files import checkpoint
+from tests.helpers.scripts import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +31,16 @@ def peaks(program):
 
 
 def assert_flat(program, log, done, first, warm, end, processes, growth):
-    """Compare the peaks while `done()`, a number of steps or images, goes from `first` to `warm` with the peaks up to `end`.
-
-    The later peaks may be larger by the factor `growth`.
-    """
+    """Compare the peaks while `done()`, a number of steps or images, goes from `first` to `warm` with the peaks up to `end`,
+    which may be larger by the factor `growth`."""
     program.cpu_affinity(program.cpu_affinity()[:1])  # on images this small, threads would spend the time waiting for each other
-    wait_until(lambda: done() >= first, program, log, pause=0.05)
+    wait_until(lambda: done() >= first, program, log)
     peaks(program)
-    wait_until(lambda: done() >= warm, program, log, pause=0.05)
+    wait_until(lambda: done() >= warm, program, log)
     assert done() < end / 2
     before = peaks(program)
     assert len(before) >= processes
-    wait_until(lambda: done() >= end, program, log, pause=0.05)
+    wait_until(lambda: done() >= end, program, log)
     after = peaks(program)
     assert len(after) == len(before) and max(np.divide(after, before)) < growth, (before, after)
 

@@ -14,16 +14,14 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.helpers.launching import PATIENCE
-from tests.helpers.paths import ROOT
-from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_json, read_lines, wait_until
-from tests.helpers.scripts import USER_ENVIRONMENT
+from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_json, read_lines
+from tests.helpers.scripts import PATIENCE, assert_all_end, start, wait_for, wait_until
 
 STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 ASKED = "training ends after this step"
+TRAIN = ["--mix", "False"]
 # A module that Python imports at start-up. The matrix product makes NumPy's library start a thread.
 SITECUSTOMIZE = """
 import os
@@ -32,42 +30,6 @@ np.ones((500, 500)) @ np.ones((500, 500))
 with open(os.environ["THREADS"], "a") as file:
     print(len(os.listdir("/proc/self/task")), file=file)
 """
-
-
-@pytest.fixture(scope="module")
-def start(command):
-    """A function of a script, results folder, flags and settings that starts a cold process: (process, path of its output).
-
-    `before` are words before the command, `environment` are additional variables, `stream` replaces the output file. The
-    process leads a new session. Processes that still run at the end of the tests are killed.
-    """
-    started = []
-
-    def start_one(script, save_dir, *flags, before=(), environment=(), stream=None, **settings):
-        log = Path(f"{save_dir}.{len(started)}.log")
-        words = [*before, sys.executable, *map(str, command(script, save_dir, *flags, **settings))]
-        with open(log, "w") as file:
-            program = psutil.Popen(words, cwd=ROOT, stdin=stream, stdout=stream or file, stderr=subprocess.STDOUT,
-                                   env={**USER_ENVIRONMENT, **dict(environment)}, start_new_session=True,
-                                   preexec_fn=lambda: prepare(stream))
-        started.append(program)
-        return program, log
-
-    yield start_one
-    for program in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(program.pid, signal.SIGKILL)
-        program.wait()
-
-
-def prepare(terminal):
-    """Make `terminal`, an open file, the terminal of this new process."""
-    if terminal:
-        os.close(os.open(os.ttyname(terminal), os.O_RDWR))  # the first terminal that a session opens becomes its terminal
-
-
-def after_step(program, log, step):
-    wait_until(lambda: f" step {step}/6 " in log.read_text(), program, log)
 
 
 def assert_saved(folder, log, program, number):
@@ -84,42 +46,44 @@ def assert_saved(folder, log, program, number):
 def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted):
     """The whole group gets the signal, as on a cluster, including the processes that read images."""
     folder = workspace / "terminated"
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=6, max_rowsize=8)
-    after_step(program, log, 2)
+    program, log = start("train.py", folder, *TRAIN, "--num_workers", "2", epochs=6, max_rowsize=8)
+    wait_for(" step 2/6 ", program, log)
     os.killpg(program.pid, signal.SIGTERM)
     assert_saved(folder, log, program, signal.SIGTERM)
-    output = run("train.py", folder, "--mix", "False", "--resume_ckpt", "auto", epochs=6)
-    assert "resuming after epoch" in output
+    assert "resuming after epoch" in run("train.py", folder, *TRAIN, "--resume_ckpt", "auto", epochs=6)
     assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(uninterrupted, "epoch6_rank0"))
     assert read_lines(folder) == read_lines(uninterrupted)
 
 
-def test_threads_that_are_older_than_the_program(workspace, start, tmp_path):
-    """A sitecustomize.py starts a NumPy thread, so the program restarts itself once. Only the process gets the signal, as from
-    `kill`."""
+def begin(command, folder, before=(), **options):
+    """Start a training of six epochs with `before` as the first words of its command line; returns (process, its output)."""
+    log = Path(f"{folder}.log")
+    with open(log, "w") as file:
+        options = {"stdout": file, "stderr": subprocess.STDOUT, **options}
+        return start([*before, sys.executable, *command("train.py", folder, *TRAIN, epochs=6)], **options), log
+
+
+def test_threads_that_are_older_than_the_program_and_timeout_signals_twice(workspace, command, tmp_path):
+    """A sitecustomize.py starts a NumPy thread, so the program restarts itself once. GNU timeout sends a signal to the program
+    and then to its group."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     folder, threads = workspace / "threads", tmp_path / "threads"
-    environment = {"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "2", "THREADS": str(threads)}
-    program, log = start("train.py", folder, "--mix", "False", epochs=6, environment=environment)
-    after_step(program, log, 2)
+    program, log = begin(command, folder, ["timeout", "1000"], environment={
+        "PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "2", "THREADS": str(threads)})
+    wait_for(" step 2/6 ", program, log)
     assert threads.read_text() == "2\n2\n"
     program.send_signal(signal.SIGTERM)
     assert_saved(folder, log, program, signal.SIGTERM)
 
 
-def test_timeout_signals_twice(workspace, start):
-    """GNU timeout sends a signal to the program and then to its group."""
-    folder = workspace / "timeout"
-    program, log = start("train.py", folder, "--mix", "False", epochs=6, before=["timeout", "1000"])
-    after_step(program, log, 2)
-    program.send_signal(signal.SIGTERM)
-    assert_saved(folder, log, program, signal.SIGTERM)
-
-
-def test_ctrl_c_in_a_terminal(workspace, start):
+def test_ctrl_c_in_a_terminal(workspace, command):
     folder = workspace / "terminal"
     keyboard, terminal = pty.openpty()
-    program, log = start("train.py", folder, "--mix", "False", epochs=6, stream=terminal)
+
+    def open_terminal():  # the first terminal that a session opens becomes its terminal
+        os.close(os.open(os.ttyname(terminal), os.O_RDWR))
+
+    program, log = begin(command, folder, stdin=terminal, stdout=terminal, preexec_fn=open_terminal)
     os.close(terminal)
 
     def show():
@@ -137,14 +101,14 @@ def test_ctrl_c_in_a_terminal(workspace, start):
     assert_saved(folder, log, program, signal.SIGINT)
 
 
-def test_the_first_process_of_a_container(workspace, start):
+def test_the_first_process_of_a_container(workspace, command):
     """Linux ignores signals to process 1 of a container if it has no handler. `docker stop` sends such a signal."""
     words = ["unshare", *["--user", "--map-root-user"] * (os.geteuid() > 0), "--pid", "--fork", "--mount-proc", "--kill-child"]
     if not shutil.which("unshare") or subprocess.run([*words, "true"], capture_output=True).returncode:
         pytest.skip("unshare --pid is not permitted here")
     folder = workspace / "container"
-    program, log = start("train.py", folder, "--mix", "False", epochs=6, before=words)
-    after_step(program, log, 2)
+    program, log = begin(command, folder, words)
+    wait_for(" step 2/6 ", program, log)
     first, = program.children()
     first.send_signal(signal.SIGTERM)
     assert_saved(folder, log, program, signal.SIGTERM)
@@ -159,18 +123,18 @@ def test_while_another_run_compiles(workspace, start):
     """The other run is suspended while it holds the lock. A run that waits for the lock exits some time after a signal, which may
     come twice, and at once after a later signal."""
     cache = workspace / "locked"
-    holder, log = start("train.py", workspace / "holder", "--mix", "False", "--compile_cache", cache)
+    flags = [*TRAIN, "--compile_cache", cache]
+    holder, log = start("train.py", workspace / "holder", *flags)
     wait_until(lambda: list(cache.glob("*/lock")), holder, log)
     holder.suspend()
-    names = ("patient", "impatient")
-    runs = [start("train.py", workspace / name, "--mix", "False", "--compile_cache", cache) for name in names]
+    runs = [start("train.py", workspace / name, *flags) for name in ("patient", "impatient")]
     for program, log in runs:
         wait_until(lambda program=program: waits_for_a_lock(program), program, log)
         program.suspend()  # so that both signals arrive together: two SIGTERM would merge into one
         program.send_signal(signal.SIGTERM)
         program.send_signal(signal.SIGINT)
         program.resume()
-        wait_until(lambda log=log: ASKED in log.read_text(), program, log)
+        wait_for(ASKED, program, log)
     (patient, patient_log), (impatient, impatient_log) = runs
     time.sleep(3)  # longer than the time in which signals are treated as one
     impatient.send_signal(signal.SIGTERM)
@@ -184,83 +148,44 @@ def test_while_another_run_compiles(workspace, start):
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_before_there_is_anything_to_save_the_first_signal_ends_the_run_at_once(workspace, start, uninterrupted, script):
     flags = ["--checkpoint_path", checkpoint(uninterrupted, "epoch6_rank0")] if script == "eval.py" else []
-    program, log = start(script, workspace / "stopped_early", "--mix", "False", *flags)
-    wait_until(lambda: "instruction set" in log.read_text(), program, log)
+    program, log = start(script, workspace / "stopped_early", *TRAIN, *flags)
+    wait_for("instruction set", program, log)
     program.send_signal(signal.SIGINT)
     assert program.wait(timeout=PATIENCE) == 130
     assert log.read_text().endswith("ended by SIGINT\n")
 
 
 def test_an_evaluation_is_broken_off_and_done_again(workspace, start, run, uninterrupted):
-    folder = workspace / "stopped_in_evaluation"
-    program, log = start("train.py", folder, "--mix", "False", "--run_eval", "True", epochs=1)
-    wait_until(lambda: "saved" in log.read_text(), program, log)
+    folder, flags = workspace / "stopped_in_evaluation", [*TRAIN, "--run_eval", "True"]
+    program, log = start("train.py", folder, *flags, epochs=1)
+    wait_for("saved", program, log)
     program.send_signal(signal.SIGTERM)
     assert program.wait(timeout=60) == 143
     assert not (folder / "eval" / "metrics.json").exists()
-    output = run("train.py", folder, "--mix", "False", "--run_eval", "True", "--resume_ckpt", "auto", epochs=1)
+    output = run("train.py", folder, *flags, "--resume_ckpt", "auto", epochs=1)
     assert "evaluated 6 of 6 images" in output and "all 1 epochs are done" in output
     assert_same_checkpoint(checkpoint(folder, "epoch1_rank0"), checkpoint(uninterrupted, "epoch1_rank0"),
                            but={"best_ap", "best_epoch", "evaluated"})
     assert_same_checkpoint(checkpoint(folder, "best"), checkpoint(folder, "epoch1_rank0"))
     assert read_json(folder, "eval", "metrics.json")["images"] == 6
-    # One case is enough.
-    assert "evaluated" not in run("train.py", folder, "--mix", "False", "--run_eval", "True", "--resume_ckpt", "auto", epochs=1)
-
-
-def test_a_reader_of_images_dies(workspace, start):
-    """A worker process dies, for example when the system runs out of memory: the run is saved and exits."""
-    folder = workspace / "reader_died"
-    program, log = start("train.py", folder, "--mix", "False", "--num_workers", "2", epochs=1000, max_rowsize=8)
-    after_step(program, log, 3)
-    program.children()[0].kill()
-    assert program.wait(timeout=60) == 143
-    assert len(list((folder / "checkpoint").glob("*.ckpt"))) >= 1
-    assert "was killed by signal: Killed" in log.read_text()
+    assert "evaluated" not in run("train.py", folder, *flags, "--resume_ckpt", "auto", epochs=1)
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py"])
 def test_no_process_outlives_a_killed_run_or_keeps_its_folder(workspace, start, run, uninterrupted, script):
     """The next run may use the folder even if the suspended processes that read images have not noticed the kill yet."""
-    flags, sign = ["--num_workers", "2"], " step 3/6 "
+    flags, sign = [*TRAIN, "--num_workers", "2"], " step 3/6 "
     if script == "eval.py":
         flags, sign = [*flags, "--checkpoint_path", os.path.dirname(checkpoint(uninterrupted, "best"))], "COCO numbers"
     folder = workspace / "orphans"
-    program, log = start(script, folder, "--mix", "False", *flags, max_rowsize=8)
+    program, log = start(script, folder, *flags, max_rowsize=8)
     wait_until(lambda: sign in log.read_text() and len(program.children(recursive=True)) >= 3, program, log)
     family = program.children(recursive=True)
     for process in family:
         process.suspend()
     program.kill()
     program.wait()
-    run(script, folder, "--mix", "False", *flags, epochs=1, max_rowsize=8)
+    run(script, folder, *flags, epochs=1, max_rowsize=8)
     for process in family:
         process.resume()
-    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
-    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-
-
-def test_ctrl_c_in_check_device_ends_its_child(tmp_path):
-    """The child that has the device leads another session and is suspended: it does not end by itself."""
-    def child():
-        for process in tool.children():
-            with contextlib.suppress(psutil.NoSuchProcess):  # another child process, which has exited
-                if "tools.device_check.run_parts" in process.cmdline():
-                    return process
-
-    log = tmp_path / "output.log"
-    with open(log, "w") as file:
-        tool = psutil.Popen([sys.executable, "tools/check_device.py", "--device_target", "CPU", "--save_dir", tmp_path / "out",
-                             "--only", "preprocess"], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-    wait_until(child, tool, log)
-    part = child()
-    part.suspend()
-    os.killpg(tool.pid, signal.SIGINT)
-    try:
-        assert tool.wait(timeout=PATIENCE) == 130
-        _, alive = psutil.wait_procs([part], timeout=PATIENCE)
-        assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
-    finally:
-        for process in (tool, part):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+    assert_all_end(family)

@@ -1,82 +1,36 @@
-"""README.md and README_CN.md agree, and all names and links in them and in docs exist."""
+"""Names, links and commands in the README and docs exist, and both languages have the same commands."""
 import functools
+import importlib
 import re
+import shlex
+import sys
 
 import pytest
-import yaml
 
+from src.config.command_line import parse_eval_args, parse_export_args, parse_infer_args, parse_train_args
 from src.config.older import SINGLE_VALUED, UNREAD
 from src.config.schema import Config
-from tests.helpers.markdown_blocks import (
-    DOCS,
-    FENCED,
-    HEADING,
-    README,
-    README_CN,
-    ROOT,
-    anchors,
-    code_blocks,
-    links,
-    prose,
-    spans,
-    table,
-)
+from tests.helpers.markdown import DOCS, README, README_CN, ROOT, anchors, commands, links, marks_of, prose, spans, table
 
 PAGES = pytest.mark.parametrize("path", [README, README_CN, *DOCS], ids=lambda path: path.name)
 # Characters before a file's name.
 FOLDERS = [ROOT, ROOT / "config", ROOT / "config" / "faster_rcnn", ROOT / "docs"]
 FILE = re.compile(r"(?:src|tests|tools|config|docs)/\S*|[\w./]+\.(?:py|yml|md)|requirements[\w-]*\.txt")
 KEY = re.compile(r"(?!data\.yaml)(?:backbone|rpn_head|bbox_head|data|optimizer|lr|infer)(?:\.\w+)+(?:\.\*)?")
-MAX_BYTES = 8700
 OLDER_KEYS = {*SINGLE_VALUED, *UNREAD, "data.num_parallel_workers"}  # in the table of the older implementation's keys
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+SCRIPTS = {"train.py": parse_train_args, "eval.py": parse_eval_args, "infer.py": parse_infer_args, "export.py": parse_export_args}
+TOOLS = sorted(f"tools/{path.name}" for path in (ROOT / "tools").glob("*.py") if "def parse_args" in path.read_text())
+TOOLS += ["deploy/detect.py"]
+COMMAND = re.compile(r"(?:(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
+                     r"(?:\.venv/bin/)?python|msrun(?: --\w+=\S+)+) (?P<script>[\w/]+\.py) (?P<arguments>.*)")
+FLAG = re.compile(r"--\w+")
+LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--log_dir", "--join")
 
 
-def sections(path):
-    """Return the language-independent parts of each section: level, code blocks, inline code, link targets, table numbers."""
-    text = path.read_text(encoding="utf-8")
-    starts = [match.start() for match in HEADING.finditer(text)]
-    result = []
-    for start, end in zip(starts, [*starts[1:], None]):
-        section = text[start:end]
-        plain = FENCED.sub("", section)
-        rows = "\n".join(line for line in plain.splitlines() if line.startswith("|"))
-        targets = sorted(link for link in links(plain) if not link.startswith("README"))
-        result.append((HEADING.match(section)[1], FENCED.findall(section), sorted(spans(plain)), targets,
-                       sorted(NUMBER.findall(rows))))
-    return result
-
-
-def test_both_languages_have_the_same_sections_commands_links_and_results():
-    english, chinese = sections(README), sections(README_CN)
-    assert len(english) > 8
-    assert len(english) == len(chinese)
-    for one, other in zip(english, chinese):
-        assert one == other
-    assert "README_CN.md" in links(prose(README)) and "README.md" in links(prose(README_CN))
-
-
-def test_a_readme_is_short_and_leads_to_every_page():
-    for path in (README, README_CN):
-        assert path.stat().st_size <= MAX_BYTES, path.name
-        assert {f"docs/{page.name}" for page in DOCS} <= set(links(prose(path))), path.name
-
-
-def test_the_second_shell_block_is_the_test_command():
-    """.ci/run runs this block."""
-    assert code_blocks(README, "shell")[1].endswith(" && .venv/bin/python -m pytest tests -q -n 2")
-
-
-def test_the_workflow_runs_the_checks_by_their_script_alone():
-    """For pushes and pull requests, with two versions of MindSpore on one version of Python."""
-    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
-    assert set(workflow[True]) == {"push", "pull_request", "workflow_dispatch"}  # YAML reads the key `on` as True
-    job = workflow["jobs"]["tests"]
-    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
-    versions = {}
-    for entry in job["strategy"]["matrix"]["include"]:
-        versions.setdefault(entry["python"], set()).add(entry.get("mindspore"))
-    assert {"2.9.0", "2.10.0"} in versions.values()
+def test_both_languages_have_the_same_commands_and_say_which_need_other_hardware():
+    assert commands([README]) == commands([README_CN])
+    for mark in {mark for command in commands() for mark in marks_of(command)}:
+        assert mark in spans(prose(README)) and mark in spans(prose(README_CN)), mark
 
 
 def test_each_guarantee_names_tests_that_exist():
@@ -92,26 +46,6 @@ def test_each_guarantee_names_tests_that_exist():
         assert found, guarantee
 
 
-@PAGES
-def test_links_lead_somewhere(path):
-    gone = []
-    for link in links(prose(path)):
-        name, _, anchor = link.partition("#")
-        target = path.parent / name if name else path
-        if not link.startswith("https://") and not (target.exists() and (not anchor or anchor in anchors(target))):
-            gone.append(link)
-    assert gone == []
-
-
-@PAGES
-def test_the_files_that_are_named_exist(path):
-    words = " ".join(spans(prose(path))).split()
-    # `..._2x.yml` is short for a name with another beginning.
-    gone = [word for word in words if FILE.fullmatch(word) and not any(
-        list(folder.glob(re.sub(r"^\.\.\.", "*", word))) for folder in FOLDERS)]
-    assert gone == []
-
-
 def has_key(key):
     """Return whether a dotted name is a setting or, with .* at its end, a group of settings."""
     try:
@@ -122,14 +56,53 @@ def has_key(key):
 
 
 @PAGES
-def test_the_keys_that_are_named_exist(path):
-    words = {re.split("[=:]", word)[0] for span in spans(prose(path)) for word in span.split()}
-    keys = [word for word in words if KEY.fullmatch(word) and not FILE.fullmatch(word)]
-    assert [key for key in keys if not has_key(key) and key not in OLDER_KEYS] == []
+def test_links_files_and_keys_that_are_named_exist(path):
+    for link in links(prose(path)):
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert link.startswith("https://") or target.exists() and (not anchor or anchor in anchors(target)), link
+    for word in " ".join(spans(prose(path))).split():
+        key = re.split("[=:]", word)[0]
+        if FILE.fullmatch(word):  # `..._2x.yml` is short for a name with another beginning
+            assert any(list(folder.glob(re.sub(r"^\.\.\.", "*", word))) for folder in FOLDERS), word
+        elif KEY.fullmatch(key) and not FILE.fullmatch(key):
+            assert has_key(key) or key in OLDER_KEYS, key
 
 
 @pytest.mark.parametrize("page", ["configuration", "devices", "your_own_data"])
 def test_the_keys_of_the_tables_exist(page):
     keys = [key for row in table(ROOT / "docs" / f"{page}.md", "key") for key in spans(row[0])]
-    assert len(keys) > 3
-    assert [key for key in keys if not has_key(key)] == []
+    assert len(keys) > 3 and [key for key in keys if not has_key(key)] == []
+
+
+def parse(script, arguments, monkeypatch):
+    """Return the configuration that a program builds from its arguments, or the parsed arguments of a tool."""
+    monkeypatch.chdir(ROOT)
+    if script in SCRIPTS:
+        return SCRIPTS[script](arguments)
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    return importlib.import_module(script[:-len(".py")].replace("/", ".")).parse_args()
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command[:60])
+def test_each_command_is_understood(command, monkeypatch):
+    found = COMMAND.fullmatch(command)
+    assert found, f"not a known kind of command: {command}"
+    cfg = parse(found["script"], shlex.split(found["arguments"]), monkeypatch)
+    if found["script"] not in SCRIPTS:
+        return
+    assert cfg.device_target in ("auto", "CPU") or f"--device_target {cfg.device_target}" in marks_of(command)
+    if cfg.checkpoint_path.startswith("output/"):
+        name = re.escape(f"output/checkpoint/{cfg.net}_{cfg.backbone.name}_")
+        written = re.fullmatch(rf"{name}(?:best|epoch(\d+)_rank0)\.ckpt", cfg.checkpoint_path)
+        assert written and int(written[1] or 1) <= cfg.epochs
+
+
+def test_the_flags_that_are_named_exist(monkeypatch, capsys):
+    known = {"--help", *LAUNCHERS_FLAGS}
+    for script in (*SCRIPTS, *TOOLS):
+        with pytest.raises(SystemExit):
+            parse(script, ["--help"], monkeypatch)
+        known |= set(FLAG.findall(capsys.readouterr().out))
+    for path in (README, README_CN, *DOCS):
+        assert {flag for span in spans(prose(path)) for flag in FLAG.findall(span)} <= known, path.name

@@ -136,8 +136,8 @@ def files(tmp_path_factory):
     ({"in_channels": [1, 2, 3, 4]}, ["[1, 2, 3, 4]", "[64, 128, 256, 512]"]),
     ({"name": "mobilenet_v3_small_100", "stem_pool": "torchvision"}, ["backbone.stem_pool"]),
     ({"name": "mobilenet_v3_small_100", "bn_eps": 0.5}, ["backbone.bn_eps"]),
-    ({"pretrained": "none.ckpt"}, ["backbone.pretrained", "there is no file", "none.ckpt"]),
-    ({"pretrained": "text.ckpt"}, ["backbone.pretrained", "text.ckpt is not a MindSpore checkpoint"]),
+    ({"pretrained": "none.ckpt"}, ["backbone.pretrained", "there is no checkpoint", "none.ckpt"]),
+    ({"pretrained": "text.ckpt"}, ["backbone.pretrained", "text.ckpt is damaged or not a MindSpore checkpoint"]),
     ({"pretrained": "missing.ckpt"}, ["missing.ckpt", "layer2.0.conv1.weight is missing"]),
     ({"pretrained": "shape.ckpt"}, ["shape.ckpt", "conv1.weight", "(3, 4)", "(64, 3, 7, 7)"])], ids=str)
 def test_errors_name_the_setting_and_the_reason(changed, words, files):

@@ -25,7 +25,7 @@ def assert_equal(found, expected):
 
 def test_a_detector_whose_weights_come_later_reads_no_pretrained_file():
     cfg = small_config(pretrained="nowhere.ckpt")
-    with pytest.raises(UserError, match=r"there is no file 'nowhere\.ckpt'"):
+    with pytest.raises(UserError, match=r"there is no checkpoint 'nowhere\.ckpt'"):
         build_detector(cfg, NUM_CLASSES)
     assert_equal(build_detector(cfg, NUM_CLASSES, pretrained=False), build_detector(small_config(), NUM_CLASSES))
 

@@ -2,7 +2,6 @@
 import gc
 import logging
 import os
-from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
@@ -59,12 +58,6 @@ def test_auto_takes_the_first_that_can_be_used_and_tells_why_not_ascend(machine,
     assert find_device() == expected
 
 
-def test_load_errors_of_the_plugin_that_was_asked_for():
-    assert load_error("Ascend", NO_ASCEND) == MISSING
-    # The load error of another plugin is not returned.
-    assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
-
-
 def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
     machine()
     cfg = with_settings(Config(), {"device_target": "Ascend"})
@@ -72,11 +65,12 @@ def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
         set_up_device(cfg, SingleProcess())
     assert str(error.value) == (f"device_target Ascend cannot be used here ({MISSING}); install CANN 8.2 to 9.1 with its Python "
                                 "packages hccl and te, and source its set_env.sh, or give --device_target CPU.")
+    # The load error of another plugin is not returned.
+    assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
 
 
 @pytest.mark.parametrize(("settings", "warns"), [
-    ({}, True), ({"data.target_size": [320, 320]}, False), ({"backbone.name": "det_resnet18"}, False),
-    ({"device_target": "CPU"}, False)])
+    ({}, True), ({"data.target_size": [320, 320], "backbone.name": "det_resnet18"}, False), ({"device_target": "CPU"}, False)])
 def test_auto_on_a_cpu_is_in_the_first_line_and_warns_where_that_is_slow(machine, caplog, settings, warns):
     machine()
     logging.getLogger("faster_rcnn").propagate = True
@@ -89,32 +83,20 @@ def test_auto_on_a_cpu_is_in_the_first_line_and_warns_where_that_is_slow(machine
     assert slow == ["det_resnet50 at 768x1280 is slow on a CPU: a training step takes several seconds"] * warns
 
 
-@pytest.mark.parametrize("level", ["", "O0", "O1", "O2"])
-def test_jit_level_is_that_of_the_setting(monkeypatch, level):
+def test_jit_level_is_that_of_the_setting_and_imported_objects_are_excluded_from_garbage_collection(monkeypatch):
     given = []
-    monkeypatch.setattr(ms, "set_context", lambda **settings: given.append(settings))
-    set_up_device(with_settings(Config(), {"device_target": "CPU", "jit_level": level}), SingleProcess())
-    assert [settings["jit_config"] for settings in given if "jit_config" in settings] == [{"jit_level": level}] * bool(level)
-
-
-def test_what_is_imported_is_left_out_of_the_collections_of_garbage_before_compilations():
     gc.unfreeze()
-    set_up_device(with_settings(Config(), {"device_target": "CPU"}), SingleProcess())
+    monkeypatch.setattr(ms, "set_context", lambda **settings: given.append(settings.get("jit_config")))
+    for level in ("", "O1"):
+        set_up_device(with_settings(Config(), {"device_target": "CPU", "jit_level": level}), SingleProcess())
+    assert [config for config in given if config] == [{"jit_level": "O1"}]
     assert id(ms) not in map(id, gc.get_objects()) and gc.get_freeze_count() > 100_000
 
 
-class Group(SingleProcess):
-    """The last of four processes on a machine; records the device that it connects for."""
-
-    size, local_rank, local_size, rank = 4, 3, 4, 3
-
-    def connect(self, device_target):
-        self.connected = device_target
-
-
-def test_only_on_a_cpu_operators_wait_and_processors_are_shared_and_threads_may_end_meanwhile(machine, monkeypatch):
-    chosen = machine(ascend=4)
-    bound, waits = [], []
+def test_each_process_of_a_machine_has_a_device_or_its_share_of_the_processors(machine, monkeypatch):
+    """The last of four processes. A thread may end meanwhile."""
+    chosen, bound, connected, group = machine(ascend=4), [], [], SingleProcess()
+    group.size, group.rank, group.local_size, group.local_rank = 4, 3, 4, 3
 
     def bind(thread, processors):
         if thread == 22:
@@ -124,20 +106,16 @@ def test_only_on_a_cpu_operators_wait_and_processors_are_shared_and_threads_may_
     monkeypatch.setattr(os, "listdir", lambda path: {"/proc/self/task": ["11", "22", "33"]}[path])
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.setattr(os, "sched_setaffinity", bind)
-    monkeypatch.setattr(device, "ops", SimpleNamespace(ones=lambda shape: shape))
-    monkeypatch.setattr(device.nn, "Conv2d", lambda *_: lambda _: SimpleNamespace(asnumpy=lambda: None))
     monkeypatch.setattr(ms, "set_auto_parallel_context", lambda **_: None)
-    monkeypatch.setattr(ms.runtime, "launch_blocking", lambda: waits.append(len(chosen)))
-    group = Group()
-    set_up_device(with_settings(Config(), {"device_target": "CPU"}), group)
-    assert bound == [(11, [6, 7]), (33, [6, 7])] and group.connected == "CPU"
-    set_up_device(with_settings(Config(), {"device_target": "auto"}), group)
-    assert len(bound) == 2 and group.connected == "Ascend"
-    assert chosen == [("CPU", None), ("Ascend", 3)] and waits == [1]
+    monkeypatch.setattr(group, "connect", connected.append)
+    for device_target in ("CPU", "auto"):
+        set_up_device(with_settings(Config(), {"device_target": device_target}), group)
+    assert bound == [(11, [6, 7]), (33, [6, 7])]
+    assert connected == ["CPU", "Ascend"] and chosen == [("CPU", None), ("Ascend", 3)]
 
 
 @pytest.mark.parametrize(("variables", "number"), [
-    ({}, 0), ({"DEVICE_ID": "2"}, 2), ({"ASCEND_DEVICE_ID": "5"}, 5), ({"DEVICE_ID": "2", "ASCEND_DEVICE_ID": "5"}, 2),
+    ({}, 0), ({"ASCEND_DEVICE_ID": "5"}, 5), ({"DEVICE_ID": "2", "ASCEND_DEVICE_ID": "5"}, 2),
     ({"RANK_TABLE_FILE": "/etc/hccl.json", "RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "7"}, 7)])
 def test_a_single_process_uses_the_device_that_its_environment_names(machine, monkeypatch, variables, number):
     chosen = machine(ascend=8)
@@ -149,31 +127,25 @@ def test_a_single_process_uses_the_device_that_its_environment_names(machine, mo
     assert chosen == [("Ascend", number)]
 
 
-@pytest.mark.parametrize("value", ["-1", "x", "0,1", "1.5"])
-def test_a_device_number_that_is_none(machine, monkeypatch, value):
+def test_a_device_number_that_is_none(machine, monkeypatch):
     machine(ascend=8)
     monkeypatch.delenv("DEVICE_ID", raising=False)
-    monkeypatch.setenv("ASCEND_DEVICE_ID", value)
-    with pytest.raises(UserError, match=f"^DEVICE_ID or ASCEND_DEVICE_ID must be .*, not '{value}'; correct or"):
-        set_up_device(with_settings(Config(), {"device_target": "Ascend"}), SingleProcess())
+    for value in ("-1", "0,1", "1.5"):
+        monkeypatch.setenv("ASCEND_DEVICE_ID", value)
+        with pytest.raises(UserError, match=f"^DEVICE_ID or ASCEND_DEVICE_ID must be .*, not '{value}'; correct or"):
+            set_up_device(with_settings(Config(), {"device_target": "Ascend"}), SingleProcess())
 
 
 @pytest.mark.parametrize(("settings", "has_products", "expected", "sentence"), [
     ({"mix_dtype": "float16"}, True, (True, "bfloat16"), "mixed precision: convolutions and dense layers in bfloat16"),
     ({"mix_dtype": "bfloat16"}, False, (False, "bfloat16"), "no mixed precision: the processor has no products of bfloat16"),
-    ({"mix": False}, True, (False, "float16"), None)])
+    ({"mix": False}, True, (False, "float16"), None),
+    ({"device_target": "Ascend", "mix_dtype": "float16"}, True, (True, "float16"), None)])
 def test_mixed_precision_of_a_cpu(machine, monkeypatch, caplog, settings, has_products, expected, sentence):
-    machine()
+    machine(ascend=1)
     monkeypatch.setattr(device, "has_bf16_products", lambda: has_products)
     caplog.set_level(logging.INFO, "faster_rcnn")
     cfg = set_up_device(with_settings(Config(), {"device_target": "CPU", **settings}), SingleProcess())
     assert (cfg.mix, cfg.mix_dtype) == expected
     found = [record.getMessage() for record in caplog.records if "mixed precision" in record.getMessage()]
     assert [line.startswith(sentence or "") for line in found] == [True] * (sentence is not None)
-
-
-def test_devices_keep_their_precision(machine, monkeypatch):
-    machine(ascend=1)
-    monkeypatch.setattr(device, "has_bf16_products", None)  # must not be called
-    cfg = set_up_device(with_settings(Config(), {"device_target": "Ascend", "mix_dtype": "float16"}), SingleProcess())
-    assert (cfg.mix, cfg.mix_dtype) == (True, "float16")

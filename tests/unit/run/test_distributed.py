@@ -22,19 +22,12 @@ def launched(monkeypatch):
     return set_variables
 
 
-def test_a_worker_of_msrun_before_it_is_connected(launched):
+def test_processes_of_msrun_before_they_are_connected(launched):
     launched(MS_ROLE="MS_WORKER", MS_NODE_ID="11", MS_WORKER_NUM="16", DEVICE_ID="3")
     group = join_processes()
-    assert isinstance(group, MsrunGroup)
-    assert (group.rank, group.size, group.local_rank) == (11, 16, 3)
-
-
-def test_the_scheduler_of_msrun_has_no_number(launched):
-    launched(MS_ROLE="MS_SCHED", MS_WORKER_NUM="2")
+    assert isinstance(group, MsrunGroup) and (group.rank, group.size, group.local_rank) == (11, 16, 3)
+    launched(MS_ROLE="MS_SCHED", MS_WORKER_NUM="2")  # the scheduler has no number
     assert join_processes().size == 2
-
-
-def test_a_worker_of_msrun_without_a_number(launched):
     launched(MS_ROLE="MS_WORKER", MS_WORKER_NUM="16", DEVICE_ID="3")
     with pytest.raises(UserError, match="^msrun has given this process no rank: .* --node_rank.$"):
         join_processes()
@@ -79,7 +72,7 @@ def test_one_card_of_a_rank_table_is_a_single_process(launched, variables):
 
 
 @pytest.mark.parametrize(("text", "variables"), [
-    (None, {}), ("no JSON", {}), ("[]", {}), ('{"server_list": []}', {}), ('{"server_list": [{"device": []}, {}]}', {}),
+    (None, {}), ("no JSON", {}), ("[]", {}), ('{"server_list": [{"device": []}, {}]}', {}),
     (json.dumps(TABLES["1.0"][0]), {"RANK_ID": "x"}), (json.dumps(TABLES["1.0"][0]), {"RANK_SIZE": ""})])
 def test_a_rank_table_that_cannot_be_used(launched, tmp_path, text, variables):
     path = tmp_path / "hccl.json"
@@ -101,10 +94,3 @@ def test_only_processes_on_a_cpu_give_up_on_a_killed_one_after_15_s(launched, mo
     with pytest.raises(SystemExit):
         join_processes().connect(device_target)
     assert found == [expected]
-
-
-@pytest.mark.parametrize(("given", "expected"), [(None, "600"), ("90", "90")])
-def test_devices_wait_for_each_others_compilation_unless_told_otherwise(monkeypatch, given, expected):
-    monkeypatch.setattr(os, "environ", {"HCCL_CONNECT_TIMEOUT": given} if given else {})
-    set_environment()
-    assert os.environ["HCCL_CONNECT_TIMEOUT"] == expected

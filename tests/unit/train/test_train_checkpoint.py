@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
-from src.checkpoint_file import is_intact
+from src.checkpoint import (
+    Checkpoint,
+    check_progress,
+    is_intact,
+    load_moments,
+    load_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
 from src.errors import UserError
 from src.run.signals import Stopped
 from src.train.loop import stop_if_asked

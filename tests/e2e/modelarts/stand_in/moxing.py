@@ -1,6 +1,12 @@
-"""The functions of moxing.file that src/run/modelarts.py uses. Every call adds a line to calls.txt: process, name, arguments."""
+"""A stand-in for ModelArts' library: obs://bucket/name is the file bucket/name below the folder $STAND_IN_OBS.
+
+It has the functions that src/run/modelarts.py uses. Every copy adds a line to calls.txt: process, name, arguments.
+"""
 import os
 import shutil
+import sys
+
+file = sys.modules[__name__]
 
 
 def _path(name):
@@ -19,9 +25,8 @@ def _note(*words):
 
 def copy(source, target):
     _note("copy", source, target)
-    target = _path(target)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    shutil.copyfile(_path(source), target)
+    os.makedirs(os.path.dirname(_path(target)), exist_ok=True)
+    shutil.copyfile(_path(source), _path(target))
 
 
 def copy_parallel(source, target):
@@ -38,5 +43,4 @@ def is_directory(name):
 
 
 def remove(name):
-    _note("remove", name)
     os.remove(_path(name))

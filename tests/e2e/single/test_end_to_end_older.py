@@ -1,0 +1,55 @@
+"""Checkpoints and complete command lines of the older MindSpore implementation in the scripts."""
+import numpy as np
+import yaml
+
+from tests.e2e.single.conftest import SHAPES, tiny_settings
+from tests.helpers.older_implementation.flags import FLAGS
+from tests.helpers.paths import TINY_DETECTOR
+from tests.helpers.run_files import checkpoint, read_json, read_lines
+from tests.helpers.scripts import run_script
+
+
+def test_a_trained_detector_under_the_older_names_scores_the_same_and_is_fine_tuned(workspace, run, straight, three_classes):
+    path, folder = workspace / "as_older.ckpt", workspace / "from_older"
+    done = run_script("tools/export_mindspore_models.py", checkpoint(straight[0], "epoch4_rank0"), path,
+                      "--config", TINY_DETECTOR, timeout=300)
+    assert done.returncode == 0, done.stderr
+    output = run("eval.py", workspace / "as_older", "--checkpoint_path", path)
+    assert output.count("is a checkpoint of the older MindSpore implementation") == 1
+    metrics, expected = (read_json(place, "eval", "metrics.json") for place in (workspace / "as_older", straight[0]))
+    assert metrics.pop("checkpoint") == str(path) and metrics.pop("errors") and metrics == expected
+    rows, expected = (read_json(place, "eval", "bbox_results.json") for place in (workspace / "as_older", straight[0]))
+    assert rows and rows == expected
+
+    output = run("train.py", folder, "--resume_ckpt", path, "--mix", "False", data__train_anno_path=three_classes, epochs=2)
+    assert f"training starts at step 0 from the weights of {path}" in output
+    [named] = [line for line in output.splitlines() if "left at their initial values" in line]
+    assert sorted(named.rsplit(": ", 1)[1].split(", ")) == [f"box_head.{part}.{name}" for part in ("classes", "deltas")
+                                                            for name in ("bias", "weight")]
+    losses = [line["loss"] for line in read_lines(folder)]
+    assert len(losses) == 12 and np.mean(losses[6:]) < np.mean(losses[:6])
+
+
+def run_older(script, folder, config, **values):
+    """Run a script with all of its older flags and return its log. `values` replace those in `FLAGS` that name missing devices or
+    files."""
+    values = {"device_target": "CPU", "ms_mode": "0", "save_dir": folder, "enable_modelarts": "False", "data_url": "",
+              "ckpt_url": "", "train_url": "", **values}
+    words = [word for flag, (text, _, _) in FLAGS[script].items() for word in (flag, values.get(flag[2:], text))]
+    done = run_script(script, "--config", config, *words, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_training_evaluation_and_detection(workspace, data_folder):
+    config, folder = workspace / "older.yml", workspace / "older_commands"
+    config.write_text(yaml.safe_dump({**tiny_settings(data_folder), "epochs": 1}))
+    output = run_older("train.py", folder, config, resume_ckpt="", run_eval="False", run_profilor="False")
+    assert output.count(" is ignored: ") == output.count("WARNING --eval_parallel is ignored: all processes share") == 1
+    path = checkpoint(folder, "epoch1_rank0")
+    output = run_older("eval.py", folder, config, ckpt_path=path)
+    assert output.count(" is ignored: ") == 2 and "WARNING --run_profilor is ignored: only train.py can be profiled" in output
+    assert read_json(folder, "eval", "metrics.json")["images"] == SHAPES["val_images"]
+    output = run_older("infer.py", folder / "drawn", config, ckpt_path=path, imgs=data_folder / "val2017")
+    assert " is ignored: " not in output
+    assert len(read_json(folder / "drawn", "detections.json")) == SHAPES["val_images"]
