@@ -38,7 +38,7 @@ def main(cfg: Config, group: Group, _: object) -> None:
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import set_up_device
     from src.run.modelarts import Uploads, download_checkpoint, download_dataset
-    from src.train.all_reduce import broadcast_parameters
+    from src.train.parallel import broadcast_parameters
 
     cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))

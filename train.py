@@ -4,20 +4,22 @@ With several devices: msrun --worker_num=8 --local_worker_num=8 train.py ..., or
 """
 import logging
 import sys
+from typing import TYPE_CHECKING
 
-from src.config import config_to_dict, with_settings
+from src.config import Config, config_to_dict, with_settings
 from src.config.command_line import parse_train_args
-from src.run.launch import launch
+from src.run.launch import Group, StopSignals, launch
+
+if TYPE_CHECKING:
+    from src.run.run_folder import RunFolder
 
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(cfg, group, stop):
+def main(cfg: Config, group: Group, stop: StopSignals) -> None:
     """Train to the last epoch, from the checkpoint that the configuration names or from the start.
 
-    Raises:
-        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
-        Stopped: after a signal, when the state is saved.
+    Raises a UserError after a mistake that the user can fix, and Stopped after a signal, when the state is saved.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.run.device import set_up_device
@@ -32,23 +34,18 @@ def main(cfg, group, stop):
         train(cfg, run, stop)
 
 
-def train(cfg, run, stop):
+def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
-    from src.models.faster_rcnn import can_overflow
     from src.run.compile_cache import training_graphs, use_compile_cache
     from src.run.device import norm_layer
-    from src.train.divergence import DivergenceGuard
     from src.train.evaluator import Evaluator
-    from src.train.loop import evaluate_if_due, stop_if_asked, timed_steps
+    from src.train.loop import DivergenceGuard, evaluate_if_due, profiled, stop_if_asked, timed_steps
     from src.train.metrics import Metrics
-    from src.train.profiling import profiled
-    from src.train.resume import find_checkpoint, restore, seed_of
-    from src.train.saver import Saver, TrainState
     from src.train.schedule import Schedule
-    from src.train.statistics import average_statistics
+    from src.train.state import Saver, TrainState, find_checkpoint, seed_of
     from src.train.step import TrainStep
 
     group = run.group
@@ -62,31 +59,27 @@ def train(cfg, run, stop):
     network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0 and not checkpoint)
     step = TrainStep(network, cfg, len(dataset.names), group)
     state = TrainState(cfg.seed)
-    restore(checkpoint, run, step, state, schedule, dataset.names)
-    source = checkpoint.path if checkpoint else ""
-    del checkpoint  # frees hundreds of megabytes
     saver = Saver(run, step, state, schedule, dataset.names)
+    saver.begin(checkpoint)
+    del checkpoint  # frees hundreds of megabytes
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
-    guard = DivergenceGuard(can_overflow(cfg), loader.records, saver)
+    guard = DivergenceGuard(cfg, loader, saver)
     graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
                              evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)
     use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
-    saver.begin(source)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():
             evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before its evaluation
-        if state.global_step >= schedule.total_steps:
-            logger.info("all %d epochs are done; give -o epochs=N with a larger N to train on", schedule.epochs)
         for batches, waited in timed_steps(loader, cfg, state, schedule, stop):
             rate = schedule.learning_rate(state.global_step)
             losses, applied = profiled_step(batches, rate, state.global_step)
             state.advance(applied)
             metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.take_seconds()})
-            guard.check(losses[0], rate, [image for batch in batches for image in batch.image_id])
+            guard.check(losses[0], rate, batches)
             with metrics.pause():
                 if schedule.ends_epoch(state.global_step):
-                    average_statistics(group, network)
+                    step.average_statistics()
                     saver.save()
                     evaluate_if_due(evaluator, saver, metrics)
                 elif schedule.saves_inside_epoch(state.global_step):
@@ -94,9 +87,6 @@ def train(cfg, run, stop):
                 stop_if_asked(stop, saver)
         if evaluator is None:
             metrics.draw_curves()
-        if loader.unreadable:
-            logger.warning("%d of %d training images could not be read and were skipped", len(loader.unreadable),
-                           len(loader.records))
         guard.check_end()
 
 

@@ -23,16 +23,11 @@ from mindspore.train.checkpoint_pb2 import Checkpoint as CheckpointMessage
 from src.errors import UserError, is_printable
 from src.models import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 from src.run.files import apply_umask, atomic_write, if_supported
+from src.run.optional import older_names
 
 logger = logging.getLogger("faster_rcnn")
 
-try:  # the core's only import of this optional package
-    from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
-except ModuleNotFoundError:
-    logger.info("src/convert is missing: checkpoints of the older MindSpore implementation cannot be read")
-    from_mindspore_models, has_older_names, older_name = lambda arrays, path: arrays, lambda names: False, lambda name: name
-
-STATISTICS = "statistics."  # prefix of the names of other ranks' BatchNorm statistics, see src.train.statistics
+STATISTICS = "statistics."  # prefix of the names of other ranks' BatchNorm statistics, see src.train.parallel
 CLASS_NAMES = "class_names"  # entry with the class names in label order, a JSON list
 # The numbers that record the training progress.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
@@ -66,7 +61,8 @@ class Checkpoint(NamedTuple):
 
     def name_in_file(self, name: str) -> str:
         """Return the name that a weight of the network has, or would have, in the file."""
-        return older_name(name) if self.has_older_names else name
+        older = older_names() if self.has_older_names else None
+        return older.older_name(name) if older else name
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -80,11 +76,12 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
         arrays, texts, has_checksum = _read_file(path)
-        has_older = has_older_names(arrays)
+        older = older_names()
+        has_older = older is not None and older.are_older(arrays)
         class_names = _class_names(texts[CLASS_NAMES]) if CLASS_NAMES in texts else None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint ({error}); give another checkpoint.") from error
-    weights = from_mindspore_models(arrays, path)
+    weights = older.from_older(arrays, path) if older else arrays
     moments, statistics = ({name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
                            for prefix in (MOMENTS, STATISTICS))
     numbers = {name: weights.pop(name).item() for name in list(weights) if weights[name].ndim == 0}

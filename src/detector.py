@@ -21,7 +21,7 @@ from src.models import BACKBONE
 from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, to_mixed_precision
 from src.run.compile_cache import graph_name, stored_graph
-from src.run.device import use_kernels
+from src.run.optional import use_kernels
 
 logger = logging.getLogger("faster_rcnn")
 

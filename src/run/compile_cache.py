@@ -16,9 +16,9 @@ import mindspore as ms
 
 from src.config import Config
 from src.errors import UserError
-from src.run.device import library
 from src.run.distributed import program_digest
 from src.run.files import make_folder, verified_files
+from src.run.optional import kernel_library
 
 # Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
@@ -72,7 +72,7 @@ def use_compile_cache(cfg: Config, graphs: list[str], num_classes: int, padding_
                         "leave the key out.")
     # A graph contains the path of its kernel library. MindSpore recompiles and overwrites the graphs of another script, and it
     # stores the graphs of msrun's processes under their numbers.
-    place = library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID"), os.geteuid()
+    place = kernel_library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID"), os.geteuid()
     parts = [program_digest(), place, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     folder = os.path.join(os.path.expanduser(cfg.compile_cache), key)

@@ -17,15 +17,9 @@ from src.config import Config, with_settings
 from src.config.checks import check_device_limits
 from src.errors import UserError
 from src.run.distributed import Group
+from src.run.optional import kernel_library, kernels
 
 logger = logging.getLogger("faster_rcnn")
-
-try:  # the core's only import of this optional package
-    from src.cpu_kernels.library import has_bf16_products, library
-    from src.cpu_kernels.replace import use_kernels
-except ModuleNotFoundError:
-    logger.info("src/cpu_kernels is missing: on a CPU, MindSpore's slower operators are used")
-    library, has_bf16_products, use_kernels = lambda: None, lambda: False, lambda forward, cfg: forward  # type: ignore[assignment]
 
 # Software that MindSpore's wheel needs on a device.
 REQUIREMENTS = {
@@ -118,7 +112,7 @@ def norm_layer(cfg: Config, group: Group) -> type:
 
 def _precision_on_cpu(cfg):
     """Return the configuration with the precision that the CPU computes in: with mix, bfloat16 if supported, else float32."""
-    if cfg.mix and has_bf16_products():
+    if cfg.mix and (package := kernels()) and package.has_bf16_products():
         logger.info("mixed precision: convolutions and dense layers in bfloat16")
         return with_settings(cfg, {"mix_dtype": "bfloat16"})
     if cfg.mix:
@@ -156,7 +150,7 @@ def _share_processors(group):
     nn.Conv2d(8, 8, 3)(ops.ones((1, 8, 64, 64))).asnumpy()
     start, end = (number * len(processors) // group.local_size for number in (group.local_rank, group.local_rank + 1))
     share = processors[start:end] or [processors[group.local_rank % len(processors)]]
-    path = library()
+    path = kernel_library()
     quota = ctypes.CDLL(path).QuotaProcessors(b"/proc/self/cgroup", b"/sys/fs/cgroup") // group.local_size if path else len(share)
     if quota < len(share):  # a container's quota is shared by all its processes
         os.environ.setdefault("FASTER_RCNN_NUM_THREADS", str(max(quota, 1)))

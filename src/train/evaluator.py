@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os
 
+from src.config import Config
 from src.dataset.image import UnreadableImageError, check_image
 from src.dataset.loader import EvalLoader
 from src.dataset.splits import TrainingSet, open_validation_set
@@ -11,11 +12,9 @@ from src.detector import Predictor
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate, unreadable_image, write_results
 from src.models.faster_rcnn import FasterRCNN
-from src.report.evaluation_report import write_evaluation_report
+from src.run.optional import reports, visualization
 from src.run.run_folder import RunFolder
 from src.run.signals import StopSignals
-from src.visualization.font import find_fonts
-from src.visualization.samples import write_samples
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -29,7 +28,7 @@ class Evaluator:
         UserError: the validation set cannot be opened or has other classes; cfg.font is not a font; an image cannot be read.
     """
 
-    def __init__(self, cfg, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
+    def __init__(self, cfg: Config, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
         self.cfg, self.network, self.run, self.stop = cfg, network, run, stop
         self.dataset = open_validation_set(cfg, run.group, train_set.names)
         if self.dataset.names != train_set.names:
@@ -42,14 +41,13 @@ class Evaluator:
                 raise unreadable_image(record.path, error) from error
         self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
         self.predictor = Predictor(network, cfg)
-        self.fonts = find_fonts(self.dataset.names, cfg.font)
+        pictures = visualization()
+        self.fonts = pictures.find_fonts(self.dataset.names, cfg.font) if pictures else ()
 
-    def evaluate(self, label: str) -> dict | None:
-        """Return the metrics on rank 0, and None on other ranks. `label` is the title of the evaluation report.
+    def evaluate(self, title: str) -> dict | None:
+        """Return the metrics on rank 0, and None on other ranks. `title` is the title of the evaluation report.
 
-        Raises:
-            Stopped: the process received a signal.
-            UserError: see `src.evaluation.evaluate.evaluate`.
+        Raises Stopped if the process has received a signal, and UserErrors of `src.evaluation.evaluate.evaluate`.
         """
         with self.stop.idle():
             evaluation = evaluate(self._predict, self.loader, self.dataset, self.cfg, self.run.group)
@@ -57,10 +55,13 @@ class Evaluator:
         if evaluation is None:
             return None
         folder = os.path.join(self.run.path, "eval")
+        pictures, pages = visualization(), reports()
         try:
             write_results(folder, evaluation.metrics, evaluation.results)
-            write_samples(folder, self.dataset, evaluation.results, self.fonts)
-            write_evaluation_report(folder, evaluation, self.dataset, label)
+            if pictures:
+                pictures.write_samples(folder, self.dataset, evaluation.results, self.fonts)
+            if pages:
+                pages.write_evaluation_report(folder, evaluation, self.dataset, title)
         except UserError as error:
             logger.error("%s; training goes on", error)
         return evaluation.metrics

@@ -1,27 +1,27 @@
-"""Reporting of a training run: log lines, metrics.jsonl, evaluations.jsonl, report.html, TensorBoard files, progress bar and
-curves."""
+"""Reports of a training run: log, progress bar, metrics.jsonl, evaluations.jsonl, report.html, curves and TensorBoard files."""
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from src.config import Config
 from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.models.faster_rcnn import LOSS_NAMES
-from src.report.training_report import TrainingReport
-from src.run.files import JsonLines
+from src.run.files import JsonLines, make_folder
 from src.run.launch import LONG_PAUSE, progress_bar
+from src.run.optional import reports, visualization
 from src.run.run_folder import RunFolder
 from src.run.signals import Stopped
-from src.train.event_file import open_event_file
-from src.train.saver import TrainState
 from src.train.schedule import Schedule
-from src.visualization.curves import draw_curves
+from src.train.state import TrainState
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -41,14 +41,15 @@ class Metrics:
         UserError: a file is not writable, or cfg.tensorboard is set but tensorboardX is not installed.
     """
 
-    def __init__(self, cfg, run: RunFolder, schedule: Schedule, state: TrainState):
-        self.run, self.schedule, self.state = run, schedule, state
-        self.log_interval = cfg.log_interval
-        self.events = open_event_file(cfg, state.global_step, run.group.rank)
+    def __init__(self, cfg: Config, run: RunFolder, schedule: Schedule, state: TrainState):
+        self.run, self.schedule, self.state, self.log_interval = run, schedule, state, cfg.log_interval
+        rank, step = run.group.rank, state.global_step
+        self.events = EventFile(os.path.join(run.path, "tensorboard"), step) if cfg.tensorboard and rank == 0 else None
         self.evaluations = JsonLines(run.file("evaluations.jsonl"), "epoch", state.evaluated)
-        self.lines = JsonLines(run.file("metrics.jsonl"), "global_step", state.global_step)
-        self.report = None if run.group.rank else TrainingReport(cfg, run.group.size, schedule)
-        self.bar = progress_bar("training", "step", schedule.total_steps, run.group.rank, initial=state.global_step)
+        self.lines = JsonLines(run.file("metrics.jsonl"), "global_step", step)
+        pages = reports() if rank == 0 else None
+        self.report = pages.TrainingReport(cfg, run.group.size, schedule) if pages else None
+        self.bar = progress_bar("training", "step", schedule.total_steps, rank, initial=step)
         self._start_interval()
 
     def __enter__(self) -> Metrics:
@@ -60,17 +61,14 @@ class Metrics:
         self.bar.close()
         self.lines.close()
         self.evaluations.close()
-        if self.report:
-            self.report.write(*self._end(error))
-
-    def _end(self, error):
-        """Return the final status for the report, and why the run ended."""
+        if not self.report:
+            return
+        reason = "early, as the last evaluations had no better AP" if self.state.global_step < self.schedule.total_steps else ""
         if isinstance(error, Stopped):
-            return "stopped", "by a signal; --resume_ckpt auto goes on from the last checkpoint"
-        if error is not None:
-            return "stopped", str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        early = self.state.global_step < self.schedule.total_steps
-        return "finished", "early, as the last evaluations had no better AP" if early else ""
+            reason = "by a signal; --resume_ckpt auto goes on from the last checkpoint"
+        elif error is not None:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.report.write("stopped" if error else "finished", reason)
 
     def _start_interval(self):
         self.losses, self.seconds, self.started = [], Counter(), time.perf_counter()
@@ -88,11 +86,8 @@ class Metrics:
     def add(self, losses: np.ndarray, learning_rate: float, loss_scale: float, seconds: dict[str, float]) -> None:
         """Add the step that `state` has just counted, and report if it is the last step of an interval.
 
-        Args:
-            losses: (5,) in the order of LOSS_NAMES.
-            learning_rate: learning rate of the step.
-            loss_scale: loss scale after the step.
-            seconds: duration of the parts of the step; the keys are in SHARES.
+        The losses (5,) are in the order of LOSS_NAMES, `loss_scale` is the value after the step, and `seconds` are the durations
+        of the step's parts; the keys are in SHARES.
         """
         self.losses.append(losses)
         self.seconds.update(seconds)
@@ -103,26 +98,27 @@ class Metrics:
             self._start_interval()
 
     def _report(self, learning_rate, loss_scale):
-        schedule, done = self.schedule, self.state.global_step
+        schedule, done, steps = self.schedule, self.state.global_step, len(self.losses)
         interval = time.perf_counter() - self.started
-        steps = len(self.losses)
         shares = {name: part / interval for name, part in self.seconds.items()}
         epoch, step = schedule.position(done - 1)
-        line: dict = {"epoch": epoch + 1, "step": step + 1, "global_step": done}
-        line.update(zip(LOSS_NAMES, np.mean(self.losses, axis=0, dtype=np.float64).tolist()))
-        line.update(lr=learning_rate, loss_scale=loss_scale, skipped_steps=self.state.skipped_steps,
-                    images_per_second=steps * schedule.images_per_step / interval, **shares,
-                    eta_seconds=(schedule.total_steps - done) * interval / steps)
+        line: dict = {"epoch": epoch + 1, "step": step + 1, "global_step": done,
+                      **dict(zip(LOSS_NAMES, np.mean(self.losses, axis=0, dtype=np.float64).tolist())),
+                      "lr": learning_rate, "loss_scale": loss_scale, "skipped_steps": self.state.skipped_steps,
+                      "images_per_second": steps * schedule.images_per_step / interval, **shares,
+                      "eta_seconds": (schedule.total_steps - done) * interval / steps}
         self.lines.write(line)
         if self.report:
             self.report.add(line)
         if self.events:
             self.events.add(done, {tag: line[name] for name, tag in EVENT_TAGS.items()})
+        minutes, seconds = divmod(int(line["eta_seconds"]), 60)
         logger.info(
             "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
-            "skipped %d  %.2f images/s  %s  left %s", line["epoch"], schedule.epochs, line["step"], schedule.steps_per_epoch,
-            *(line[name] for name in LOSS_NAMES), learning_rate, loss_scale, line["skipped_steps"], line["images_per_second"],
-            "  ".join(f"{SHARES[name]} {100 * share:.0f}%" for name, share in shares.items()), _clock(line["eta_seconds"]))
+            "skipped %d  %.2f images/s  %s  left %d:%02d:%02d", line["epoch"], schedule.epochs, line["step"],
+            schedule.steps_per_epoch, *(line[name] for name in LOSS_NAMES), learning_rate, loss_scale, line["skipped_steps"],
+            line["images_per_second"], "  ".join(f"{SHARES[name]} {100 * share:.0f}%" for name, share in shares.items()),
+            minutes // 60, minutes % 60, seconds)
 
     def add_evaluation(self, metrics: dict) -> None:
         """Report the scores of src.evaluation.coco.score for the epoch that just ended. Called on rank 0."""
@@ -138,14 +134,48 @@ class Metrics:
 
     def draw_curves(self) -> None:
         """Draw the curves of the run so far, on rank 0. Errors are logged."""
-        if self.run.group.rank:
-            return
+        pictures = visualization() if self.run.group.rank == 0 else None
         try:
-            draw_curves(self.run.path)
+            if pictures:
+                pictures.draw_curves(self.run.path)
         except (ImportError, OSError) as error:
             logger.error("%s could not be drawn (%s); training goes on", self.run.file("curves.png"), error)
 
 
-def _clock(seconds):
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+class EventFile:
+    """Writes scalars by step for TensorBoard. If the disk is full, it logs an error, and the next scalars start a new file.
+
+    tensorboardX's SummaryWriter is not used: a full disk ends its writer thread, and it then waits for the thread forever. Steps
+    after `start_step` in earlier files of the folder are hidden in TensorBoard.
+
+    Raises:
+        UserError: tensorboardX is not installed, or the folder is not writable.
+    """
+
+    def __init__(self, folder: str, start_step: int):
+        try:
+            import tensorboardX
+        except ImportError as error:
+            raise UserError(f"--tensorboard True needs tensorboardX, which cannot be imported ({error}): run `pip install "
+                            "tensorboardX`, or leave --tensorboard out.") from error
+        self.protocol, self.scalar = tensorboardX.proto.event_pb2, tensorboardX.summary.scalar
+        self.open_writer = tensorboardX.event_file_writer.EventsWriter
+        self.folder, self.next_step = make_folder(folder), start_step + 1
+        self.writer: Any = None
+
+    def add(self, step: int, scalars: dict[str, float]) -> None:
+        """Write `scalars` by tag for step number `step`."""
+        event, log = self.protocol.Event, self.protocol.SessionLog
+        try:
+            if self.writer is None:
+                self.writer = self.open_writer(os.path.join(self.folder, "events"))
+                # TensorBoard discards events of earlier files from this step on.
+                self.writer.write_event(event(wall_time=time.time(), step=self.next_step, session_log=log(status=log.START)))
+            for tag, value in scalars.items():
+                self.writer.write_event(event(wall_time=time.time(), step=step, summary=self.scalar(tag, value)))
+            self.writer.flush()
+            self.next_step = step + 1
+        except OSError as error:
+            # A partly written record makes the rest of its file unreadable.
+            self.writer = None
+            logger.error("the event file in %s could not be written (%s); training goes on", self.folder, error.strerror)

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from mindspore import Tensor
 
+from src.config import Config
 from src.dataset.batching import SAMPLING
 
 
@@ -20,7 +21,7 @@ class SamplingPriorities:
     the next step has other numbers of anchors, proposals or boxes (another canvas), its priorities are generated on request.
     """
 
-    def __init__(self, cfg, rank: int = 0):
+    def __init__(self, cfg: Config, rank: int = 0):
         self.cfg = cfg
         self.rank = rank
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampling")
@@ -28,14 +29,9 @@ class SamplingPriorities:
 
     def draw(self, step: int, num_anchors: int, num_proposals: int, padded_boxes: int,
              micro_batch: int = 0) -> tuple[Tensor, Tensor]:
-        """Return priorities (B, anchors) and (B, RoI candidates) float32 for a micro-batch of a step.
+        """Return priorities (B, anchors) and (B, RoI candidates) float32 for a micro-batch of a step, both numbered from 0.
 
-        Args:
-            step: index of the step in the run, from 0.
-            num_anchors: number of anchors per image.
-            num_proposals: number of proposals per image.
-            padded_boxes: G, the padded number of boxes per image.
-            micro_batch: index of the micro-batch in the step, from 0.
+        `padded_boxes` is G, the padded number of boxes per image. The numbers of anchors and proposals are also per image.
         """
         asked = step, num_anchors, num_proposals, padded_boxes, micro_batch
         drawn, ahead = self._ahead.get(micro_batch, (None, None))

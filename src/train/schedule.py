@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 
+from src.config import Config
 from src.run.distributed import Group
 
 logger = logging.getLogger("faster_rcnn")
@@ -11,21 +12,26 @@ logger = logging.getLogger("faster_rcnn")
 class Schedule:
     """The learning-rate, checkpoint and evaluation schedule. Steps are counted from 0: i + 1 steps are done after step i.
 
-    In each step, every process computes cfg.accumulate_steps micro-batches and updates the weights once.
+    In each step, every process computes cfg.accumulate_steps micro-batches and updates the weights once. `lr_init` is scaled
+    linearly from `lr.base_batch_size` images per step to `images_per_step` (arXiv:1706.02677), unless that setting is 0.
 
     Attributes:
         images_per_step: number of images per step over all processes.
         steps_per_epoch: number of steps per epoch.
         epochs: number of epochs of the run.
         total_steps: number of steps of the run.
+        early_stop: number of evaluations without a better AP after which training ends; 0 disables it.
     """
 
-    def __init__(self, cfg, steps_per_epoch: int, group: Group):
+    def __init__(self, cfg: Config, steps_per_epoch: int, group: Group):
         self.images_per_step = cfg.batch_size * cfg.accumulate_steps * group.size
         self.steps_per_epoch = steps_per_epoch
-        self.epochs = cfg.epochs
-        self.total_steps = cfg.epochs * steps_per_epoch
-        self._lr, self._base_rate = cfg.lr, scaled_base_rate(cfg, self.images_per_step)
+        self.epochs, self.total_steps, self.early_stop = cfg.epochs, cfg.epochs * steps_per_epoch, cfg.early_stop
+        self._lr, self._base_rate, base = cfg.lr, cfg.lr_init, cfg.lr.base_batch_size
+        if base:
+            self._base_rate = cfg.lr_init * self.images_per_step / base
+            logger.info("learning rate: %g for %d images per step, scaled to %g for %d images per step (lr.base_batch_size=0 "
+                        "disables the scaling)", cfg.lr_init, base, self._base_rate, self.images_per_step)
         self._save_interval, self._eval_interval = cfg.save_interval_steps, cfg.eval_interval
 
     def learning_rate(self, step: int) -> float:
@@ -53,17 +59,3 @@ class Schedule:
     def evaluates(self, epoch: int) -> bool:
         """Return whether an evaluation is due after `epoch` complete epochs."""
         return epoch > 0 and (epoch % self._eval_interval == 0 or epoch == self.epochs)
-
-
-def scaled_base_rate(cfg, images_per_step: int) -> float:
-    """Scale `lr_init` linearly from `lr.base_batch_size` images per step to `images_per_step` (arXiv:1706.02677).
-
-    If `base_batch_size` is 0, return `lr_init` unchanged.
-    """
-    base = cfg.lr.base_batch_size
-    if base == 0:
-        return cfg.lr_init
-    rate = cfg.lr_init * images_per_step / base
-    logger.info("learning rate: %g for %d images a step, scaled to %g for %d images a step (lr.base_batch_size=0 turns the "
-                "scaling off)", cfg.lr_init, base, rate, images_per_step)
-    return rate

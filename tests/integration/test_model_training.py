@@ -7,9 +7,7 @@ from mindspore import Tensor
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
 from src.run.distributed import SingleProcess
-from src.train.all_reduce import AllReduce
-from src.train.overflow import OverflowCheck
-from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
+from src.train.step import TrainStep, set_learning_rate
 from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
 
@@ -27,10 +25,9 @@ def untrained():
     cfg = small_config(frozen_2stage=True)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
-    optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
-    set_learning_rate(optimizer, 0.02)
-    return network, forward, GradientStep({CANVAS: forward}, optimizer, build_scaler(cfg), False, AllReduce(),
-                                          OverflowCheck(SingleProcess(), "CPU"))
+    step = TrainStep(network, cfg, NUM_CLASSES, SingleProcess(), {CANVAS: forward})
+    set_learning_rate(step.optimizer, 0.02)
+    return network, forward, step
 
 
 def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
@@ -38,7 +35,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     before, history = values(network), []
     for _ in range(4):
-        losses, applied = step(CANVAS, [small_batch()])
+        losses, applied = step.run(CANVAS, [small_batch()])
         assert applied
         assert losses.shape == (5,)
         np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)
@@ -56,7 +53,7 @@ def test_a_batch_without_any_box_is_background():
     network, _, step = untrained()
     image, valid_size, boxes, labels, mask, *priorities = small_batch()
     empty = [image, valid_size, boxes, labels, Tensor(np.zeros(mask.shape, bool)), *priorities]
-    first, *_, last = [step(CANVAS, [empty]) for _ in range(3)]
+    first, *_, last = [step.run(CANVAS, [empty]) for _ in range(3)]
     assert first[1] and last[1]
     np.testing.assert_allclose(first[0][[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
     np.testing.assert_array_equal([first[0][[2, 4]], last[0][[2, 4]]], np.zeros((2, 2)))

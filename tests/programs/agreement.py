@@ -11,11 +11,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from src.run.distributed import join_processes
-from src.train.all_reduce import AllReduce, broadcast_parameters, build_all_reduce
-from src.train.overflow import OverflowCheck
-from src.train.statistics import average_statistics
-from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
+from src.run.distributed import SingleProcess, join_processes
+from src.train.parallel import average_statistics, broadcast_parameters
+from src.train.step import TrainStep, set_learning_rate
+from tests.helpers.runs import settings
 
 CANVAS = (1, 1)
 
@@ -40,42 +39,41 @@ class Forward(nn.Cell):
         return self.layer(x).reshape(1)
 
 
-def build(group, device_target, all_reduce=None):
+def build(group, device_target):
     forward = Forward()
-    settings = SimpleNamespace(weight_decay=0.0, momentum=0.0, nesterov=False, filter_bias_and_bn=True)
-    optimizer = build_optimizer(settings, forward.trainable_params())
-    set_learning_rate(optimizer, 1.0)
-    scaler = build_scaler(SimpleNamespace(ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0, mix=True, mix_dtype="float16"))
-    all_reduce = all_reduce or build_all_reduce(group, device_target, optimizer.parameters)
-    check = OverflowCheck(group, device_target)
-    return forward, scaler, GradientStep({CANVAS: forward}, optimizer, scaler, False, all_reduce, check)
+    cfg = settings(mix=True, ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0, device_target=device_target)
+    cfg.optimizer = SimpleNamespace(weight_decay=0.0, momentum=0.0, nesterov=False, filter_bias_and_bn=True)
+    step = TrainStep(forward, cfg, 0, group, {CANVAS: forward})
+    set_learning_rate(step.optimizer, 1.0)
+    return forward, step
 
 
 def check_steps(group, device_target):
-    forward, scaler, step = build(group, device_target)
+    forward, step = build(group, device_target)
 
     # Gradients 1 and 3 have the mean 2, losses 2 and 6 the mean 4.
-    losses, applied = step(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
+    losses, applied = step.run(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
     assert applied and losses.tolist() == [4.0]
     assert forward.layer.weight.asnumpy() == 0.0
 
     # Only rank 1 overflows.
-    losses, applied = step(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
+    losses, applied = step.run(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
     assert not applied and np.isnan(losses).all()  # the weight is 0
     assert forward.layer.weight.asnumpy() == 0.0
-    assert scaler.scale_value.asnumpy() == 4.0
+    assert step.loss_scale == 4.0
 
 
 def check_flags(group):
     """Test chips whose flags only one rank sees, whatever the gradients: the flag of rank 1 is set in the second step."""
-    forward, scaler, step = build(group, "Ascend", AllReduce())
+    forward, step = build(SingleProcess(), "Ascend")
+    step.group = group
     set_in = {1} if group.rank == 1 else {}
     for number, expected in enumerate((True, False, True)):
         clear = Tensor(number not in set_in)
-        with mock.patch("src.train.overflow.amp.all_finite", lambda _, clear=clear: clear):
-            assert step(CANVAS, [(Tensor([[1.0]], ms.float32),)])[1] is expected
+        with mock.patch("src.train.step.amp.all_finite", lambda _, clear=clear: clear):
+            assert step.run(CANVAS, [(Tensor([[1.0]], ms.float32),)])[1] is expected
     # The weight starts at 2; two gradients of 1 are applied.
-    assert forward.layer.weight.asnumpy() == 0.0 and scaler.scale_value.asnumpy() == 4.0
+    assert forward.layer.weight.asnumpy() == 0.0 and step.loss_scale == 4.0
 
 
 def check_sharing(group):

@@ -14,7 +14,7 @@ def main(args, group, _):
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
     from src.run.device import set_up_device
-    from src.train.all_reduce import broadcast_parameters
+    from src.train.parallel import broadcast_parameters
     from src.train.step import TrainStep
 
     config, steps, batch_size, accumulate_steps, out = args
@@ -31,8 +31,7 @@ def main(args, group, _):
     for index in range(int(steps)):
         micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
         if index == 0:
-            means = step.gradient_step.means(micro_batches[0].canvas, step.inputs(micro_batches, index))
-            _, *gradients = step.all_reduce.on_host(means)
+            _, gradients, _ = step.mean_gradients(micro_batches[0].canvas, step.inputs(micro_batches, index))
             results.update({f"gradient {p.name}": g.asnumpy().copy() for p, g in zip(step.optimizer.parameters, gradients)})
         losses, applied = step(micro_batches, 0.01, index)
         assert applied

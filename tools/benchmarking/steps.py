@@ -4,7 +4,7 @@ import statistics
 import time
 
 from src.evaluation.detections import select_detections
-from src.train.all_reduce import broadcast_parameters
+from src.train.parallel import broadcast_parameters
 from src.train.step import TrainStep
 
 

@@ -65,7 +65,7 @@ def check_exchange(device_target: str, group: Group) -> Outcome | None:
 
     from src.detector import build_detector
     from src.run.device import norm_layer, set_up_device
-    from src.train.all_reduce import broadcast_parameters
+    from src.train.parallel import broadcast_parameters
     from src.train.step import TrainStep
     from tools.benchmarking.inputs import noise_batch
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 from typing import Callable, NamedTuple
 
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import Parameter, Tensor, nn
 
-from src.train.step import LossAndGradients, Update, build_optimizer, build_scaler, set_learning_rate
+from src.config import with_settings
+from src.run.distributed import SingleProcess
+from src.train.step import TrainStep, set_learning_rate
 from tools.device_check.bench import (
     LARGE,
     NUM_CLASSES,
@@ -172,13 +174,19 @@ def roi_loss(bench, rng):
     return Part(bench.forward.roi_loss, (logits, deltas, rois, target, label, rng.random((batch, number)) < 0.9), True, (0, 1))
 
 
+def _step(bench):
+    """The training step on several micro-batches, whose gradients are neither added up nor reduced in their graph."""
+    cfg = with_settings(bench.cfg, {"accumulate_steps": 2, "clip_grads": 10.0})
+    return TrainStep(bench.network, cfg, NUM_CLASSES, SingleProcess(), {bench.canvas: bench.forward})
+
+
 def training(bench, rng):
     """Losses of annotated images and their scaled gradients, in the graph that training runs."""
     batch, boxes, weights = bench.cfg.batch_size, annotated_boxes(rng, bench), bench.network.trainable_params()
     inputs = (*_image(bench, rng), *boxes, priorities(rng, batch, bench.forward.num_anchors),
               priorities(rng, batch, bench.forward.num_proposals + boxes[0].shape[1]))
-    step = LossAndGradients(bench.forward, ParameterTuple(weights), build_scaler(bench.cfg).scale_value, None)
-    return Part(step.set_train(), inputs, names=("losses", *(f"gradient of {weight.name}" for weight in weights)))
+    return Part(_step(bench).gradients[bench.canvas], inputs,
+                names=("losses", *(f"gradient of {weight.name}" for weight in weights)))
 
 
 def inference(bench, rng):
@@ -188,10 +196,10 @@ def inference(bench, rng):
 def update(bench, rng):
     """Unscaling, clipping, momentum and weight decay."""
     weights = bench.network.trainable_params()
-    optimizer, loss_scale = build_optimizer(bench.cfg.optimizer, weights), build_scaler(bench.cfg).scale_value
-    set_learning_rate(optimizer, 1.0)
+    step = _step(bench)
+    set_learning_rate(step.optimizer, 1.0)
     gradients = tuple(uniform(rng_of(weight.name + " gradient"), weight.shape, 25.6) for weight in weights)
-    return Part(Update(optimizer, loss_scale, 10.0).set_train(), gradients, changed=tuple(weights))
+    return Part(step.update, gradients, changed=tuple(weights))
 
 
 PARTS = {

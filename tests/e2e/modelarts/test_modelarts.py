@@ -14,7 +14,7 @@ from src.dataset.shapes import ensure_shapes
 from src.errors import UserError
 from src.run.distributed import SingleProcess
 from src.run.modelarts import Uploads, download_dataset
-from src.train.resume import find_checkpoint
+from src.train.state import find_checkpoint
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.scripts import MPIRUN, run_script
 from tests.helpers.skipping import skip_or_fail

@@ -60,7 +60,7 @@ def test_only_rank_0_writes_and_logs(trained):
     assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == [
         "FasterRCNN_det_resnet18_best.ckpt", "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"]
     assert output.count("9 training images") == output.count("epoch 1/1 step 1/2") == 1
-    assert "learning rate: 0.02 for 4 images a step, scaled to 0.02 for 4 images a step" in output
+    assert "learning rate: 0.02 for 4 images per step, scaled to 0.02 for 4 images per step" in output
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["global_step"] for line in lines] == [1, 2]
     assert all(0 < line["all_reduce"] < 1 and 0 <= line["rank_wait"] < 1 for line in lines)
@@ -72,7 +72,7 @@ def test_resuming_on_another_number_of_ranks(run, workspace, config, checkpoint,
     """Nine images with batch size 2 per rank are 2 steps per epoch with two ranks, 4 with one rank and 1 with three."""
     folder = workspace / f"resumed_{ranks}"
     output = run(ranks, "train.py", "--config", config, "--save_dir", folder, "--resume_ckpt", checkpoint, "-o", "epochs=2")
-    assert f"for 4 images a step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images a step" in output
+    assert f"for 4 images per step, scaled to {0.02 * 2 * ranks / 4:g} for {2 * ranks} images per step" in output
     assert "resuming after epoch 1" in output and f"epoch 2/2 step {steps}/{steps}" in output
     assert contents(folder, "epoch2_rank0")["global_step"] == 2 * steps
 
@@ -134,5 +134,5 @@ def test_training_ends_early_on_all_ranks_and_does_not_go_on_until_early_stop_is
             f"FasterRCNN_det_resnet18_{suffix}.ckpt" for suffix in ("best", *(f"epoch{i + 1}_rank0" for i in range(epochs)))]
         lines.append((folder / "metrics.jsonl").read_bytes())
     best = contents(folder, "best")
-    assert (best["epoch"], best["best_epoch"], best["not_better"]) == (1, 1, 0) and (folder / "curves.png").exists()
+    assert (best["epoch"], best["best_epoch"], best["evals_since_best"]) == (1, 1, 0) and (folder / "curves.png").exists()
     assert lines[0] == lines[1] != lines[2]

@@ -55,5 +55,5 @@ def test_training_on_two_machines(config, workspace):
     done = subprocess.run([str(word) for word in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           timeout=300, env=USER_ENVIRONMENT)
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "for 4 images a step" in done.stdout and "epoch 1/1 step 2/2" in done.stdout
+    assert "for 4 images per step" in done.stdout and "epoch 1/1 step 2/2" in done.stdout
     assert (workspace / "two_machines" / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt").exists()

@@ -13,7 +13,7 @@ from src.checkpoint import is_intact
 from src.errors import UserError
 from src.evaluation.evaluate import write_results
 from src.train.metrics import Metrics
-from src.train.saver import TrainState
+from src.train.state import TrainState
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, read_lines
 from tests.helpers.runs import run_folder, schedule, settings
 from tests.helpers.scripts import wait_for, wait_until

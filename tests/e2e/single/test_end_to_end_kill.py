@@ -120,4 +120,4 @@ def test_damaged_checkpoints_are_named_and_passed_over(workspace, run, uninterru
     for path in (step_2, step_4, step_6):
         os.truncate(path, 60_000_000)
     message = run("train.py", folder, *flags, status=1, **settings)
-    assert "error: not one of the 3 checkpoints in" in message and "move them away to start anew" in message
+    assert "error: none of the 3 checkpoints in" in message and "move them away to start from step 0" in message

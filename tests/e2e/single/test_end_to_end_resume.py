@@ -16,8 +16,8 @@ from tests.helpers.scripts import assert_all_end, wait_for
 EPOCHS, STEPS_PER_EPOCH = 4, 6
 LOSSES = ["loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss"]
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale",
-            "loss_scale_counter", "best_epoch", "not_better"}
-BUT_FOR_EVALUATION = {"best_ap", "best_epoch", "evaluated", "not_better"}  # only one of the runs is evaluated
+            "loss_scale_counter", "best_epoch", "evals_since_best"}
+BUT_FOR_EVALUATION = {"best_ap", "best_epoch", "evaluated", "evals_since_best"}  # only one of the runs is evaluated
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from src.report import training_report
 from src.report.training_report import MIN_SECONDS
 from src.run.signals import Stopped
 from src.train.metrics import Metrics
-from src.train.saver import TrainState
+from src.train.state import TrainState
 from src.visualization.curves import MAX_POINTS
 from tests.helpers.reports import contents_of
 from tests.helpers.runs import run_folder, schedule, settings

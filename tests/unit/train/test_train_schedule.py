@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from src.train.schedule import Schedule, scaled_base_rate
+from src.train.schedule import Schedule
 from tests.helpers.runs import schedule, settings
 
 LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones": [8, 11], "base_batch_size": 0}
@@ -22,44 +22,30 @@ def test_rate_at_step(step, factor):
     assert rates(1000, 0.02)(step) == pytest.approx(0.02 * factor, rel=1e-12)
 
 
-def test_warm_up_goes_on_over_a_milestone():
+def test_warm_up_continues_after_a_milestone():
     rate = rates(60, 1.0, milestones=[1])
     assert rate(59) == pytest.approx(0.01 + 0.99 * 0.59)
     assert rate(60) == pytest.approx(0.1 * (0.01 + 0.99 * 0.6))
 
 
-def test_neither_warm_up_nor_milestones():
+def test_no_warm_up_and_no_milestones():
     rate = rates(10, 0.3, warmup_step=0, milestones=[])
     assert [rate(step) for step in (0, 1, 1000)] == [0.3] * 3
 
 
-def base_rate(base, images):
-    return scaled_base_rate(SimpleNamespace(lr_init=0.02, lr=SimpleNamespace(base_batch_size=base)), images)
-
-
-def test_rate_is_scaled_to_the_images_of_a_step(caplog):
+@pytest.mark.parametrize(("base", "rate"), [(16, 0.03), (0, 0.02)])
+def test_the_rate_is_scaled_to_all_images_of_a_step(caplog, base, rate):
+    """Three processes with four micro-batches of 2 each make 24 images per step. base_batch_size 0 disables the scaling."""
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    assert base_rate(16, 2) == pytest.approx(0.0025)
-    message = caplog.records[-1].getMessage()
-    for part in ("0.02 for 16", "0.0025 for 2", "lr.base_batch_size=0"):
-        assert part in message
-
-
-def test_the_rate_is_that_of_all_images_of_a_step():
-    """Three processes with four micro-batches of 2 each make 24 images per step."""
-    cfg = settings(accumulate_steps=4, lr_init=0.02, lr=SimpleNamespace(**{**LR, "warmup_step": 0, "base_batch_size": 16}))
+    cfg = settings(accumulate_steps=4, lr_init=0.02, lr=SimpleNamespace(**{**LR, "warmup_step": 0, "base_batch_size": base}))
     plan = Schedule(cfg, 5, SimpleNamespace(size=3))
     assert (plan.images_per_step, plan.total_steps) == (24, 15)
-    assert plan.learning_rate(0) == pytest.approx(0.02 * 24 / 16)
+    assert plan.learning_rate(0) == pytest.approx(rate)
+    message = "learning rate: 0.02 for 16 images per step, scaled to 0.03 for 24 images per step (lr.base_batch_size=0 "
+    assert caplog.text.count(message) == len(caplog.records) == bool(base)
 
 
-def test_base_batch_size_0_never_scales(caplog):
-    caplog.set_level(logging.INFO, logger="faster_rcnn")
-    assert base_rate(0, 2) == 0.02
-    assert not caplog.records
-
-
-def test_what_is_due_at_which_step():
+def test_when_checkpoints_and_evaluations_are_due():
     plan = schedule(5, epochs=5, eval_interval=2, save_interval_steps=3)
     assert (plan.images_per_step, plan.total_steps) == (2, 25)
     assert [plan.position(done) for done in (0, 4, 5, 12)] == [(0, 0), (0, 4), (1, 0), (2, 2)]

@@ -1,23 +1,24 @@
-"""src/train/step.py with a one-layer network whose gradient is known."""
+"""src/train/step.py and parallel.py with small networks whose gradients are known, compared with NumPy."""
+from itertools import groupby
 from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
+from src.detector import build_detector
+from src.errors import UserError
 from src.run.distributed import SingleProcess
-from src.train.all_reduce import AllReduce
-from src.train.overflow import OverflowCheck
-from src.train.statistics import moving_statistics
-from src.train.step import GradientStep, build_optimizer, build_scaler, set_learning_rate
+from src.train.parallel import AllReduce, moving_statistics
+from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
+from tests.helpers.runs import settings
+from tests.helpers.small_detector import NUM_CLASSES, small_config
 
-WEIGHT = np.float32([[0.5, -1.0, 2.0]])
-BIAS = np.float32([0.25])
-RATE = 0.1
-CANVAS = (1, 1)
-X = np.float32([[1, 2, 3], [-1, 0.5, 2]])
-Y = np.float32([[3], [-2]])
+WEIGHT, BIAS = np.float32([[0.5, -1.0, 2.0]]), np.float32([0.25])
+RATE, CANVAS = 0.1, (1, 1)
+X = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+Y = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
 
 
 class Forward(nn.Cell):
@@ -43,15 +44,11 @@ class NormalisedForward(nn.Cell):
         return ops.stack(((self.norm(x) * factor).mean(), factor))
 
 
-def build(scaler="static", value=256.0, max_norm=False, accumulate_steps=1, device_target="CPU", group=None):
-    forward = Forward()
-    cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
-    optimizer = build_optimizer(cfg, forward.trainable_params())
-    set_learning_rate(optimizer, RATE)
-    scaler = build_scaler(SimpleNamespace(ms_loss_scaler=scaler, ms_loss_scaler_value=value, mix=True, mix_dtype="float16"))
-    check = OverflowCheck(group or SingleProcess(), device_target)
-    step = GradientStep({CANVAS: forward}, optimizer, scaler, max_norm, AllReduce(), check, accumulate_steps)
-    return forward.layer, scaler, step
+def build(forward=None, group=None, **changes):
+    forward = forward or Forward()
+    step = TrainStep(forward, settings(**{"mix": True, **changes}), 0, group or SingleProcess(), {CANVAS: forward})
+    set_learning_rate(step.optimizer, RATE)
+    return step
 
 
 def loss_and_gradients(weight, bias, x=X, y=Y):
@@ -59,51 +56,65 @@ def loss_and_gradients(weight, bias, x=X, y=Y):
     return (error**2).mean(), 2 * error.T @ x / len(x), 2 * error.mean(0)
 
 
-def run(step, x=X, y=Y):
-    """Run a step whose rows are split into micro-batches of equal length."""
-    parts = [(Tensor(part), Tensor(target)) for part, target in zip(*(np.split(rows, step.accumulate_steps) for rows in (x, y)))]
-    losses, applied = step(CANVAS, parts)
+def parts(step, x=X, y=Y):
+    """Return the rows as micro-batches of equal length."""
+    count = step.accumulate_steps
+    return [(Tensor(rows), Tensor(targets)) for rows, targets in zip(np.split(x, count), np.split(y, count))]
+
+
+def run(step, x=X):
+    losses, applied = step.run(CANVAS, parts(step, x))
     assert isinstance(applied, bool)
     return losses, applied
 
 
-def assert_weights(layer, weight, bias):
-    np.testing.assert_allclose(layer.weight.asnumpy(), weight, rtol=1e-5)
-    np.testing.assert_allclose(layer.bias.asnumpy(), bias, rtol=1e-5)
+def assert_weights(step, weight, bias):
+    np.testing.assert_allclose(step.network.layer.weight.asnumpy(), weight, rtol=1e-5)
+    np.testing.assert_allclose(step.network.layer.bias.asnumpy(), bias, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("graph_mode")
-@pytest.mark.parametrize(("scaler", "value"), [("static", 256.0), ("dynamic", 1024.0), ("none", 256.0)])
-def test_two_steps_equal_numpy(scaler, value):
-    layer, scaler_object, step = build(scaler, value)
-    assert scaler_object.scale_value.asnumpy() == (1 if scaler == "none" else value)
+def assert_unchanged(step):
+    np.testing.assert_array_equal(step.network.layer.weight.asnumpy(), WEIGHT)
+    np.testing.assert_array_equal(step.network.layer.bias.asnumpy(), BIAS)
+
+
+@pytest.mark.parametrize(("scaler", "accumulate_steps", "max_norm", "mode"), [
+    ("static", 1, False, ms.GRAPH_MODE), ("dynamic", 1, 0.5, ms.GRAPH_MODE), ("none", 1, 100.0, ms.PYNATIVE_MODE),
+    ("static", 2, False, ms.GRAPH_MODE), ("dynamic", 4, 0.5, ms.PYNATIVE_MODE)])
+def test_steps_equal_numpy_on_one_batch_of_all_rows(scaler, accumulate_steps, max_norm, mode):
+    """The gradients' norm is between 0.5 and 100 in the first step, and gradients are clipped to max_norm."""
+    ms.set_context(mode=mode)
+    step = build(ms_loss_scaler=scaler, accumulate_steps=accumulate_steps, clip_grads=max_norm)
     weight, bias, speed = WEIGHT.astype(np.float64), BIAS.astype(np.float64), [0, 0]
-    for _ in range(2):
+    for _ in range(3):
         losses, applied = run(step)
         assert applied
         loss, *gradients = loss_and_gradients(weight, bias)
-        np.testing.assert_allclose(losses, [loss, np.sqrt(loss)], rtol=1e-5)
-        speed = [0.9 * v + g for v, g in zip(speed, gradients)]
+        roots = [np.sqrt(loss_and_gradients(weight, bias, x.asnumpy(), y.asnumpy())[0]) for x, y in parts(step)]
+        np.testing.assert_allclose(losses, [loss, np.mean(roots)], rtol=1e-5)
+        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
+        factor = min(1, max_norm / norm) if max_norm else 1
+        speed = [0.9 * v + factor * g for v, g in zip(speed, gradients)]
         weight, bias = weight - RATE * speed[0], bias - RATE * speed[1]
-        assert_weights(layer, weight, bias)
-    assert scaler_object.scale_value.asnumpy() == (1 if scaler == "none" else value)
+        assert_weights(step, weight, bias)
+    assert step.loss_scale == (1 if scaler == "none" else 256)
 
 
-@pytest.mark.parametrize(("bad", "device_target"), [(np.inf, "CPU"), (np.nan, "CPU"), (1e30, "CPU"), (1e30, "Ascend")])
-def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, device_target):
-    layer, scaler, step = build("dynamic", 1024.0, device_target=device_target)
+@pytest.mark.parametrize(("bad", "place", "accumulate_steps", "scaler", "device_target"), [
+    (np.inf, 0, 1, "dynamic", "CPU"), (1e30, 0, 1, "dynamic", "Ascend"), (np.inf, 0, 1, "static", "CPU"),
+    (1e30, 0, 4, "dynamic", "CPU"), (np.nan, 3, 4, "dynamic", "CPU"), (np.inf, 7, 4, "dynamic", "CPU")])
+def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, place, accumulate_steps, scaler, device_target):
+    step = build(ms_loss_scaler=scaler, accumulate_steps=accumulate_steps, device_target=device_target)
     x = X.copy()
-    x[0, 0] = bad
-    for halved in (512, 256):
-        _, applied = run(step, x)
-        assert not applied
-        np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
-        np.testing.assert_array_equal(layer.bias.asnumpy(), BIAS)
-        assert scaler.scale_value.asnumpy() == halved
-    # The next good step starts from the same weights without momentum.
+    x[place, 0] = bad
+    for halved in (128, 64):
+        assert not run(step, x)[1]
+        assert step.loss_scale == (halved if scaler == "dynamic" else 256)
+    assert_unchanged(step)
+    # The next good step starts from the same weights, without momentum and without earlier gradients.
     assert run(step)[1]
     _, by_weight, by_bias = loss_and_gradients(WEIGHT, BIAS)
-    assert_weights(layer, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
+    assert_weights(step, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
 
 
 @pytest.mark.parametrize(("mix", "mix_dtype", "scale"), [(True, "float16", 512), (True, "bfloat16", 1), (False, "bfloat16", 512)])
@@ -114,91 +125,16 @@ def test_bfloat16_has_no_loss_scale(scaler, mix, mix_dtype, scale):
     assert built.scale_value.asnumpy() == scale and hasattr(built, "counter") == (scaler == "dynamic" and scale > 1)
 
 
-def test_an_overflow_leaves_a_static_scale():
-    layer, scaler, step = build("static", 256.0)
-    assert not run(step, X * np.float32(np.inf))[1]
-    assert scaler.scale_value.asnumpy() == 256
-    np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
-
-
-def test_a_dynamic_scale_doubles_after_2000_good_steps():
-    _, scaler, step = build("dynamic", 1024.0)
-    scaler.counter.set_data(Tensor(1998, scaler.counter.dtype))
-    scales = []
-    for _ in range(3):
-        run(step)
-        scales.append(float(scaler.scale_value.asnumpy()))
-    assert scales == [1024, 2048, 2048]
-
-
-@pytest.mark.parametrize("share", [0.25, 4.0])
-def test_gradients_are_clipped_by_their_global_norm(share):
-    _, by_weight, by_bias = loss_and_gradients(WEIGHT.astype(np.float64), BIAS.astype(np.float64))
-    norm = np.sqrt((by_weight**2).sum() + (by_bias**2).sum())
-    layer, _, step = build(max_norm=float(share * norm))
-    run(step)
-    factor = min(share, 1)
-    assert_weights(layer, WEIGHT - RATE * factor * by_weight, BIAS - RATE * factor * by_bias)
-
-
-EIGHT = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
-TARGETS = np.random.default_rng(1).normal(size=(8, 1)).astype(np.float32)
-
-
-@pytest.mark.parametrize(("accumulate_steps", "max_norm", "mode"), [
-    (1, False, ms.PYNATIVE_MODE), (1, 0.5, ms.GRAPH_MODE), (2, False, ms.GRAPH_MODE), (2, 0.5, ms.PYNATIVE_MODE),
-    (4, False, ms.PYNATIVE_MODE), (4, 0.5, ms.PYNATIVE_MODE)])
-def test_micro_batches_train_as_one_batch_of_all_their_rows(accumulate_steps, max_norm, mode):
-    ms.set_context(mode=mode)
-    layer, scaler, step = build(max_norm=max_norm, accumulate_steps=accumulate_steps)
-    weight, bias, speed = WEIGHT.astype(np.float64), BIAS.astype(np.float64), [0, 0]
-    for _ in range(5):
-        losses, applied = run(step, EIGHT, TARGETS)
-        loss, *gradients = loss_and_gradients(weight, bias, EIGHT, TARGETS)
-        parts = [loss_and_gradients(weight, bias, *rows)[0] for rows in zip(*(np.split(rows, accumulate_steps)
-                                                                             for rows in (EIGHT, TARGETS)))]
-        np.testing.assert_allclose(losses, [loss, np.sqrt(parts).mean()], rtol=1e-5)
-        norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients))
-        factor = min(1, max_norm / norm) if max_norm else 1
-        speed = [0.9 * v + factor * g for v, g in zip(speed, gradients)]
-        weight, bias = weight - RATE * speed[0], bias - RATE * speed[1]
-        assert applied
-        assert_weights(layer, weight, bias)
-    assert scaler.scale_value.asnumpy() == 256
-
-
-@pytest.mark.parametrize("bad", [np.inf, np.nan, 1e30])
-@pytest.mark.parametrize("place", [0, 3, 7])
-def test_an_overflow_in_one_micro_batch_skips_the_step(place, bad):
-    layer, scaler, step = build("dynamic", 1024.0, accumulate_steps=4)
-    x = EIGHT.copy()
-    x[place, 0] = bad
-    for halved in (512, 256):
-        assert not run(step, x, TARGETS)[1]
-        assert scaler.scale_value.asnumpy() == halved
-    np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
-    np.testing.assert_array_equal(layer.bias.asnumpy(), BIAS)
-    # The next step starts from the same weights, without momentum and without earlier gradients.
-    assert run(step, EIGHT, TARGETS)[1]
-    _, by_weight, by_bias = loss_and_gradients(WEIGHT, BIAS, EIGHT, TARGETS)
-    assert_weights(layer, WEIGHT - RATE * by_weight, BIAS - RATE * by_bias)
-
-
-def test_a_step_counts_once_for_the_loss_scale_however_many_micro_batches_it_has():
-    _, scaler, step = build("dynamic", 1024.0, accumulate_steps=4)
-    scaler.counter.set_data(Tensor(1997, scaler.counter.dtype))
-    scales = []
-    for _ in range(3):
-        run(step, EIGHT, TARGETS)
-        scales.append(float(scaler.scale_value.asnumpy()))
-    assert scales == [1024, 1024, 2048]
+@pytest.mark.parametrize("accumulate_steps", [1, 4])
+def test_a_dynamic_scale_doubles_after_2000_good_steps(accumulate_steps):
+    step = build(ms_loss_scaler="dynamic", accumulate_steps=accumulate_steps)
+    step.scaler.counter.set_data(Tensor(1998, step.scaler.counter.dtype))
+    assert [run(step) and step.loss_scale for _ in range(3)] == [256, 512, 512]
 
 
 class OtherRank(SingleProcess):
     """Two processes, of which the second one has overflowed or not."""
-
-    def __init__(self):
-        self.overflowed = False
+    overflowed = True
 
     def max(self, number):
         return max(number, int(self.overflowed))
@@ -206,73 +142,140 @@ class OtherRank(SingleProcess):
 
 @pytest.mark.parametrize(("device_target", "accumulate_steps"), [("CPU", 1), ("Ascend", 2)])
 def test_an_overflow_on_another_process_skips_the_step(device_target, accumulate_steps):
-    other = OtherRank()
-    layer, scaler, step = build("dynamic", 1024.0, accumulate_steps=accumulate_steps, device_target=device_target, group=other)
-    other.overflowed = True
-    assert not run(step)[1]
-    np.testing.assert_array_equal(layer.weight.asnumpy(), WEIGHT)
-    assert scaler.scale_value.asnumpy() == 512
-    other.overflowed = False
-    assert run(step)[1] and not np.array_equal(layer.weight.asnumpy(), WEIGHT)
-    assert scaler.scale_value.asnumpy() == 512
+    step = build(group=OtherRank(), ms_loss_scaler="dynamic", accumulate_steps=accumulate_steps, device_target=device_target)
+    assert not run(step)[1] and step.loss_scale == 128
+    assert_unchanged(step)
+    step.group.overflowed = False
+    assert run(step)[1] and step.loss_scale == 128 and not np.array_equal(step.network.layer.weight.asnumpy(), WEIGHT)
 
 
 def test_the_flag_of_a_chip_counts_from_the_start_of_a_step_to_its_end(monkeypatch):
     """On Ascend 910A, amp.all_finite returns whether the chip's flag is clear, and clears it."""
-    flag = []
+    flag = ["set by an evaluation"]
 
     def read_and_clear(_):
         clear = not flag
         flag.clear()
         return Tensor(clear)
 
-    monkeypatch.setattr("src.train.overflow.amp.all_finite", read_and_clear)
-    _, _, step = build(device_target="Ascend", accumulate_steps=2)
-    parts = [(Tensor(part), Tensor(target)) for part, target in zip(np.split(EIGHT, 2), np.split(TARGETS, 2))]
+    monkeypatch.setattr("src.train.step.amp.all_finite", read_and_clear)
+    step = build(device_target="Ascend", accumulate_steps=2)
 
     def overflowing(number):
-        for place, part in enumerate(parts):
+        for place, part in enumerate(parts(step)):
             yield part
             if place == number:
                 flag.append("set")
 
-    flag.append("set by an evaluation")
-    assert [step(CANVAS, micro_batches)[1] for micro_batches in (parts, overflowing(0), parts, overflowing(1), parts)] == [
-        True, False, True, False, True]
+    assert [step.run(CANVAS, overflowing(number))[1] for number in (None, 0, None, 1, None)] == [True, False, True, False, True]
 
 
-def test_gradients_are_summed_on_the_cpu_alone():
-    for device_target, sums in (("CPU", 1), ("Ascend", 0)):
-        step = build(device_target=device_target)[2]
-        assert [tensor.shape for tensor in step.means(CANVAS, [(Tensor(X), Tensor(Y))])] == [(2,), (1, 3), (1,), (2,)][:3 + sums]
+def test_only_the_cpu_sums_gradients():
+    for device_target, sums in (("CPU", [(2,)]), ("Ascend", [])):
+        step = build(device_target=device_target)
+        losses, gradients, found = step.mean_gradients(CANVAS, parts(step))
+        assert (losses.shape, [g.shape for g in gradients], [s.shape for s in found]) == ((2,), [(1, 3), (1,)], sums)
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
 def test_a_skipped_step_leaves_the_running_statistics(mode):
     """The second of two micro-batches overflows. A good step then updates the statistics twice, with momentum 0.1."""
     ms.set_context(mode=mode)
-    forward = NormalisedForward()
-    cfg = SimpleNamespace(type="momentum", weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)
-    optimizer = build_optimizer(cfg, forward.trainable_params())
-    scaler = build_scaler(SimpleNamespace(ms_loss_scaler="static", ms_loss_scaler_value=256.0, mix=False))
-    statistics = moving_statistics(forward)
-    check = OverflowCheck(SingleProcess(), "CPU")
-    step = GradientStep({CANVAS: forward}, optimizer, scaler, False, AllReduce(), check, 2, statistics)
+    step = build(NormalisedForward(), accumulate_steps=2)
     x = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
-    before = [parameter.asnumpy().copy() for parameter in forward.get_parameters()]
+    before = [parameter.asnumpy().copy() for parameter in step.parameters()]
     for bad in (np.inf, np.nan):
-        _, applied = step(CANVAS, [(Tensor(x), Tensor(np.float32(factor))) for factor in (1, bad)])
-        assert not applied
-        for parameter, value in zip(forward.get_parameters(), before):
+        assert not step.run(CANVAS, [(Tensor(x), Tensor(np.float32(factor))) for factor in (1, bad)])[1]
+        for parameter, value in zip(step.parameters(), before):
             np.testing.assert_array_equal(parameter.asnumpy(), value)
-    assert step(CANVAS, [(Tensor(x), Tensor(np.float32(1)))] * 2)[1]
-    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), ddof=1)
-    np.testing.assert_allclose(statistics[0].asnumpy(), 0.19 * mean, rtol=1e-5)
-    np.testing.assert_allclose(statistics[1].asnumpy(), 0.81 + 0.19 * variance, rtol=1e-5)
+    assert step.run(CANVAS, [(Tensor(x), Tensor(np.float32(1)))] * 2)[1]
+    mean, variance = (parameter.asnumpy() for parameter in step.statistics)
+    np.testing.assert_allclose(mean, 0.19 * x.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(variance, 0.81 + 0.19 * x.var((0, 2, 3), ddof=1), rtol=1e-5)
 
 
-def test_the_statistics_that_training_moves():
+def test_the_statistics_that_training_changes():
     network = nn.SequentialCell(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1), nn.SyncBatchNorm(2),
                                 nn.BatchNorm2d(2, use_batch_statistics=False))
     assert [parameter.name for parameter in moving_statistics(network)] == [
         f"{layer}.{name}" for layer in (0, 2) for name in ("moving_mean", "moving_variance")]
+
+
+class Layers(nn.Cell):
+    """A weight, a bias, and the scale and shift of a BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 1, has_bias=True)
+        self.norm = nn.BatchNorm2d(3)
+
+
+@pytest.mark.parametrize(("only", "filter_bias_and_bn", "mode"), [
+    (slice(None), True, ms.GRAPH_MODE), (slice(None), True, ms.PYNATIVE_MODE), (slice(None), False, ms.PYNATIVE_MODE),
+    (slice(1), True, ms.PYNATIVE_MODE), (slice(1, None), True, ms.PYNATIVE_MODE)])
+def test_the_optimizer_equals_momentum_in_numpy(only, filter_bias_and_bn, mode):
+    """Also with only weights or only biases and BatchNorm parameters."""
+    ms.set_context(mode=mode)
+    rng, decay = np.random.default_rng(0), 0.1
+    parameters = Layers().trainable_params()[only]
+    for parameter in parameters:
+        parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
+    cfg = SimpleNamespace(weight_decay=decay, momentum=0.9, nesterov=False, filter_bias_and_bn=filter_bias_and_bn)
+    optimizer = build_optimizer(cfg, parameters)
+    assert [p.name for p in optimizer.parameters] == [p.name for p in parameters]
+    values = [p.asnumpy().astype(np.float64) for p in parameters]
+    moments = [np.zeros_like(value) for value in values]
+    for rate in (0.5, 0.02):
+        gradients = [rng.normal(size=p.shape).astype(np.float32) for p in parameters]
+        set_learning_rate(optimizer, rate)
+        optimizer(tuple(map(Tensor, gradients)))
+        for i, gradient in enumerate(gradients):
+            decays = values[i].ndim > 1 or not filter_bias_and_bn
+            moments[i] = 0.9 * moments[i] + gradient + decay * decays * values[i]
+            values[i] = values[i] - rate * moments[i]
+        for parameter, value in zip(parameters, values):
+            np.testing.assert_allclose(parameter.asnumpy(), value, rtol=1e-5, atol=1e-6, err_msg=parameter.name)
+
+
+def test_nesterov_on_the_cpu_is_an_error():
+    cfg = SimpleNamespace(weight_decay=0.1, momentum=0.9, nesterov=True, filter_bias_and_bn=True)
+    with pytest.raises(UserError, match="optimizer.nesterov has no effect in MindSpore's CPU operator"):
+        build_optimizer(cfg, Layers().trainable_params())
+
+
+@pytest.fixture
+def buckets():
+    """A function that returns the parameters of each all-reduce bucket on Ascend. MindSpore's operators of a bucket have the same
+    fusion number."""
+    def split(parameters):
+        reducer = AllReduce(SimpleNamespace(size=2), "Ascend", parameters).in_graph
+        numbered = zip([operator.attrs["fusion"] for operator in reducer.op_list[1:]], parameters)
+        return [[parameter for _, parameter in group] for _, group in groupby(numbered, lambda pair: pair[0])]
+    yield split
+    ms.reset_auto_parallel_context()
+
+
+def test_a_detector_s_gradients_have_three_buckets_of_about_a_third(buckets):
+    """The backward pass computes the heads' gradients first. Their all-reduce does not wait for the backbone."""
+    parameters = build_detector(small_config(), NUM_CLASSES).trainable_params()
+    found = buckets(parameters)
+    assert [parameter.name for part in found for parameter in part] == [parameter.name for parameter in parameters]
+    assert len(found) == 3
+    sizes = [sum(parameter.size for parameter in part) for part in found]
+    # Each of its two ends differs from a third by at most half a parameter.
+    assert max(abs(size - sum(sizes) / 3) for size in sizes) <= max(parameter.size for parameter in parameters)
+    assert {parameter.name.split(".")[0] for parameter in found[0]} == {"backbone"}
+    assert found[-1][-1].name.startswith("box_head.")
+
+
+@pytest.mark.parametrize(("sizes", "ends"), [
+    ([1, 1, 1], [1, 2, 3]), ([1] * 9, [3, 6, 9]), ([4, 4, 1, 3, 6, 6], [2, 5, 6]), ([1, 2, 3, 30, 2, 1, 33, 1, 20], [4, 7, 9])])
+def test_buckets_worked_by_hand(buckets, sizes, ends):
+    parameters = [Parameter(Tensor(np.zeros(size, np.float32)), name=f"p{number}") for number, size in enumerate(sizes)]
+    assert np.cumsum([len(part) for part in buckets(parameters)]).tolist() == ends
+
+
+def test_one_process_and_the_cpu_have_no_all_reduce_in_the_graph():
+    for size, device_target in ((1, "Ascend"), (2, "CPU")):
+        assert AllReduce(SimpleNamespace(size=size), device_target, []).in_graph is None
+        assert ms.get_auto_parallel_context("all_reduce_fusion_config") == []
