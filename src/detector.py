@@ -12,7 +12,7 @@ from mindspore.nn.utils import no_init_parameters
 from src.checkpoint import Checkpoint, load_weights, read_checkpoint
 from src.config import Config
 from src.config.schema import Data
-from src.dataset.annotation_file import read_class_names
+from src.dataset.annotations import read_class_names
 from src.dataset.resize import choose_canvas, scaling_of
 from src.dataset.transforms import apply_to_image
 from src.errors import UserError

@@ -24,7 +24,7 @@ def main(args, *_):
     Raises:
         UserError: a file cannot be read, or refers to images or classes that are not in the annotations.
     """
-    from src.dataset.annotation_file import parse_annotations, read_classes
+    from src.dataset.annotations import parse_annotations, read_classes
     from src.evaluation.coco import score
     from src.run.files import atomic_write, prepare_output
 

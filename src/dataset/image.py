@@ -16,11 +16,7 @@ from src.run.environment import MAX_IMAGE_PIXELS
 MAX_FILE_BYTES = 8 * MAX_IMAGE_PIXELS
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
-PNG_END = b"IEND"
-PNG_CHUNK_EXTRA = 12  # bytes of a chunk's length, name and checksum
-START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-START_OF_SCAN = 0xDA
-END_OF_IMAGE = b"\xff\xd9"
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers, followed by the size
 
 
 class UnreadableImageError(Exception):
@@ -60,10 +56,13 @@ def check_image(path: str, size: tuple[int, int]) -> None:
 
 
 def _read_checked(path, size):
-    """Return the content of an image file, and the size in its header or None."""
+    """Return the content of an image file, and the (height, width) in the header of a JPEG or PNG file, None for other formats.
+
+    Sizes are checked before decoding, because a small file can expand to gigabytes. Truncated files are rejected, because some
+    decoders silently fill the missing part with grey.
+    """
     data = _read_file(path)
-    # Sizes are checked before decoding, because a small file can expand to gigabytes.
-    stored = _checked_header(data)
+    stored = _png_size(data) if data.startswith(PNG_START) else _jpeg_size(data) if data.startswith(JPEG_START) else None
     if stored is not None and math.prod(stored) > MAX_IMAGE_PIXELS:
         raise UnreadableImageError(f"has {stored[0]}x{stored[1]} (height x width) pixels, more than the {MAX_IMAGE_PIXELS} that "
                                    "are decoded")
@@ -108,21 +107,11 @@ def _decode(data, flags=0):
     return image if rgb else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _checked_header(data):
-    """Return the (height, width) in the header of a JPEG or PNG file, and None for other formats. Truncated files are rejected,
-    because some decoders silently fill the missing part with grey."""
-    if data.startswith(PNG_START):
-        return _checked_png(data)
-    if data.startswith(JPEG_START):
-        return _checked_jpeg(data)
-    return None
-
-
-def _checked_png(data):
-    """Check all chunks of a PNG file up to IEND. Critical chunks (first letter in upper case) must have a valid checksum. Without
-    this check, libpng would warn on standard error once per epoch without naming the file."""
+def _png_size(data):
+    """Check the chunks of a PNG file up to IEND, and the checksums of critical chunks (first letter in upper case), of which
+    libpng would only warn on standard error without naming the file."""
     position, size = len(PNG_START), None
-    while position + PNG_CHUNK_EXTRA <= len(data):
+    while position + 12 <= len(data):  # bytes of a chunk's length, name and checksum
         length, kind = struct.unpack(">I4s", data[position:position + 8])
         end = position + 8 + length
         if end + 4 > len(data):
@@ -131,13 +120,13 @@ def _checked_png(data):
             raise UnreadableImageError("the PNG file is damaged (a checksum does not hold)")
         if kind == b"IHDR" and length == 13:
             size = struct.unpack(">II", data[position + 8:position + 16])[::-1]
-        if kind == PNG_END:
+        if kind == b"IEND":
             return size
         position = end + 4
     raise UnreadableImageError("the file is truncated")
 
 
-def _checked_jpeg(data):
+def _jpeg_size(data):
     """Check the segments of a JPEG file up to the first scan. An end marker after that point ends the image, because in image
     data 0xFF is always followed by 0. An end marker before it belongs to a thumbnail."""
     position, size = 2, None
@@ -150,8 +139,8 @@ def _checked_jpeg(data):
             continue
         if marker in START_OF_FRAME and position + 9 <= len(data):
             size = struct.unpack(">HH", data[position + 5:position + 9])
-        if marker == START_OF_SCAN:
-            if data.rfind(END_OF_IMAGE, position) < 0:  # search from the back: most files end with it
+        if marker == 0xDA:  # start of scan
+            if data.rfind(b"\xff\xd9", position) < 0:  # the end marker; search from the back: most files end with it
                 break
             return size
         position += 2 + struct.unpack(">H", data[position + 2:position + 4])[0]

@@ -1,7 +1,7 @@
 """Turns records into samples and batches for training and evaluation, prefetched by worker threads or MindSpore's processes.
 
-A sample depends only on the seed and its `Draw`, not on the worker, the batch or earlier samples. A resumed run therefore sees
-the same samples as an uninterrupted run.
+A sample depends only on the seed and its `SampleKey`, not on the worker, the batch or earlier samples. A resumed run therefore
+sees the same samples as an uninterrupted run.
 """
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 
-from src.dataset.annotations import CocoDataset, Record
-from src.dataset.batching import AUGMENTATION, epoch_order, one_canvas_batches
+from src.config import Config
+from src.dataset.annotations import Dataset, Record
+from src.dataset.batching import AUGMENTATION, epoch_order, occurrences, one_canvas_batches, repeat_factors
 from src.dataset.image import UnreadableImageError, read_image
-from src.dataset.repetition import occurrences, repeat_factors
-from src.dataset.resize import choose_canvas, fitted_size, scaling_of
-from src.dataset.sample import Sample
-from src.dataset.splits import TrainingSet, training_records
+from src.dataset.resize import Sample, choose_canvas, fitted_size, scaling_of
 from src.dataset.transforms import apply, pad_boxes, padding_of
 from src.errors import UserError
 
@@ -38,10 +36,10 @@ MAX_IMAGES = 2**27
 NETWORK_COLUMNS = 5  # the first columns of a batch, which are the network's inputs
 
 
-class Draw(NamedTuple):
-    """One sample of an epoch."""
+class SampleKey(NamedTuple):
+    """Identifies one sample of an epoch."""
     record: int      # index of the record
-    epoch: int
+    epoch: int = 0
     repeat: int = 0  # number of earlier occurrences in this epoch; each is augmented differently
 
 
@@ -73,20 +71,19 @@ class Loader:
 
     Attributes:
         records: the records from which samples are made.
-        canvas_of: (N,) int64, canvas index of each record, see `choose_canvas`.
+        canvas_index: (N,) int64, canvas index of each record, see `choose_canvas`.
         num_batches: number of batches of this process.
         padding_size: G, length of the box lists: the configured value, or the most boxes of any record if that is larger.
         unreadable: {path: reason} of the files that could not be read so far. Each file is logged once.
     """
     num_batches: int
 
-    def __init__(self, records: list[Record], cfg, transforms, rank: int, size: int):
-        self.records, self.cfg, self.rank, self.size = records, cfg, rank, size
-        self.item_transforms = transforms.item_transforms
-        self.canvases, self.scaling = cfg.data.canvases, scaling_of(self.item_transforms)
-        canvas_of = functools.cache(lambda size: choose_canvas(size, self.canvases, self.scaling))
-        self.canvas_of = np.array([canvas_of((record.height, record.width)) for record in records])
-        configured, self.padding_value = padding_of(self.item_transforms)
+    def __init__(self, records: list[Record], cfg: Config, item_transforms: list[dict], rank: int, size: int):
+        self.records, self.cfg, self.item_transforms, self.rank, self.size = records, cfg, item_transforms, rank, size
+        self.canvases, self.scaling = cfg.data.canvases, scaling_of(item_transforms)
+        index_of = functools.cache(lambda size: choose_canvas(size, self.canvases, self.scaling))
+        self.canvas_index = np.array([index_of((record.height, record.width)) for record in records])
+        configured, self.padding_value = padding_of(item_transforms)
         self.padding_size = max(configured, max(len(record.boxes) for record in records))
         if self.padding_size > configured:
             logger.info("LabelsPadding.padding_size grows from %d to %d, the most boxes that an image has", configured,
@@ -100,43 +97,90 @@ class Loader:
         Raises:
             UserError: no training image can be read.
         """
-        read = _read_with_threads if self.cfg.max_rowsize is None else _read_with_processes
-        with contextlib.closing(read(self, start, self.cfg)) as batches:
+        read = self._read_with_threads if self.cfg.max_rowsize is None else self._read_with_processes
+        with contextlib.closing(read(start, _worker_count(self.cfg.num_workers))) as batches:
             for columns in batches:
                 yield Batch(*map(ms.Tensor.from_numpy, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
+
+    def _read_with_threads(self, start, workers):
+        # GeneratorDataset's worker threads are not used: they outlive their iterator or need up to 5 s to stop, sleep 0.1 s
+        # whenever no batch is ready, and turn an error into a page of MindSpore's internals.
+        numbers = iter(range(start, len(self)))
+        pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="data")
+        try:
+            pending = collections.deque(pool.submit(self.__getitem__, number)
+                                        for number in itertools.islice(numbers, workers + self.cfg.prefetch_size))
+            while pending:
+                batch = pending.popleft().result()
+                pending.extend(pool.submit(self.__getitem__, number) for number in itertools.islice(numbers, 1))
+                yield batch
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read_with_processes(self, start, workers):
+        if start >= len(self):
+            return  # MindSpore interprets zero samples as all samples
+        ds.config.set_prefetch_size(self.cfg.prefetch_size)
+        rows = ds.GeneratorDataset(self, list(Batch._fields), sampler=ds.SequentialSampler(start, len(self) - start),
+                                   num_parallel_workers=workers, python_multiprocessing=True, max_rowsize=self.cfg.max_rowsize)
+        iterator = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        try:
+            yield from iterator
+        finally:
+            iterator.release()
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __getitem__(self, number: int) -> Batch:
-        draws = self.plan(int(number))
+        keys = self.batch_keys(int(number))
         # Each image is written directly into the batch. Stacking the images afterwards would copy each of them once more.
-        images = np.empty((len(draws), *self.canvases[self.canvas_of[draws[0].record]], 3), dtype=np.uint8)
-        rows = [self.row(draw, canvas) for draw, canvas in zip(draws, images)]
+        images = np.empty((len(keys), *self.canvases[self.canvas_index[keys[0].record]], 3), dtype=np.uint8)
+        rows = [self.load_sample(key, canvas) for key, canvas in zip(keys, images)]
         return Batch(images, *map(np.stack, zip(*rows)))
 
     def canvas_order(self, start: int = 0) -> list[tuple[int, int]]:
         """Return the canvases (height, width) of all records, in the order in which the batches from number `start` on first use
         them. Canvases that these batches do not use come last."""
-        used = np.unique(self.canvas_of)
+        used = np.unique(self.canvas_index)
         met: dict = {}
         for number in range(start, len(self)):
             if len(met) == len(used):
                 break
-            met[self.canvas_of[self.plan(number)[0].record]] = None
+            met[self.canvas_index[self.batch_keys(number)[0].record]] = None
         return [self.canvases[number] for number in {**met, **dict.fromkeys(used)}]
 
-    def plan(self, number: int) -> list[Draw]:
+    def batch_keys(self, number: int) -> list[SampleKey]:
         """Return the samples of batch `number` of this process, all on one canvas."""
         raise NotImplementedError
 
-    def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
-        """Return the columns of `Batch` for one sample, without `image`, which is written to `canvas`."""
-        raise NotImplementedError
+    def candidates(self, index: int) -> Iterator[int]:
+        """Yield the record itself, and then the records that may replace it if its file cannot be read."""
+        yield index
 
-    def read(self, index: int) -> np.ndarray | None:
+    def load_sample(self, key: SampleKey, canvas: np.ndarray) -> tuple:
+        """Return the columns of `Batch` for one sample, without `image`, which is written to `canvas` (H, W, 3) uint8: the first
+        candidate whose file can be read, or black."""
+        for index in self.candidates(key.record):
+            record = self.records[index]
+            image = self._read(record)
+            if image is not None:
+                break
+        size = record.height, record.width
+        if image is None:
+            canvas[:] = 0
+            valid_size = np.array(fitted_size(size, (canvas.shape[0], canvas.shape[1]), self.scaling), dtype=np.float32)
+            scale = valid_size / np.array(size, dtype=np.float32)
+            sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
+        else:
+            rng = np.random.default_rng([self.cfg.seed, AUGMENTATION, key.epoch, index, key.repeat])
+            valid_size, sample = apply(self.item_transforms, Sample(image, record.boxes, record.labels), rng, canvas)
+        return (valid_size, *pad_boxes(sample.boxes, sample.labels, self.padding_size, self.padding_value),
+                np.int64(record.image_id), np.array(size, dtype=np.int32), sample.scale,
+                np.bool_(image is not None and index == key.record))
+
+    def _read(self, record):
         """Return the image of a record, (h, w, 3) uint8 RGB, or None if its file cannot be read."""
-        record = self.records[index]
         try:
             return read_image(record.path, (record.height, record.width))
         except UnreadableImageError as error:
@@ -146,21 +190,6 @@ class Loader:
                     share_logger.warning("%s %s", record.path, error)
             return None
 
-    def sample(self, canvas: np.ndarray, draw: Draw, image: np.ndarray | None, readable: bool) -> tuple:
-        """Return the columns of a record. `image` is transformed onto `canvas` (H, W, 3) uint8; None makes the canvas black."""
-        record = self.records[draw.record]
-        size = record.height, record.width
-        if image is None:
-            canvas[:] = 0
-            valid_size = np.array(fitted_size(size, (canvas.shape[0], canvas.shape[1]), self.scaling), dtype=np.float32)
-            scale = valid_size / np.array(size, dtype=np.float32)
-            sample = Sample(canvas, record.boxes * scale[[1, 0, 1, 0]], record.labels, scale)
-        else:
-            rng = np.random.default_rng([self.cfg.seed, AUGMENTATION, draw.epoch, draw.record, draw.repeat])
-            valid_size, sample = apply(self.item_transforms, Sample(image, record.boxes, record.labels), rng, canvas)
-        return (valid_size, *pad_boxes(sample.boxes, sample.labels, self.padding_size, self.padding_value),
-                np.int64(record.image_id), np.array(size, dtype=np.int32), sample.scale, np.bool_(readable))
-
 
 class TrainLoader(Loader):
     """Shuffled, augmented batches of all epochs of a run.
@@ -168,10 +197,10 @@ class TrainLoader(Loader):
     An epoch is a random permutation of the records, split into global batches, one per step. Each process gets its rows as
     cfg.accumulate_steps micro-batches. In each step, all processes use the same canvas. With one canvas, an epoch leaves out the
     records after the last whole batch. With several canvases, no record is left out: the last batch of each canvas is filled up
-    with the first records of that canvas in the epoch. With `data.repeat_threshold`, records with rare classes occur more often.
-    All epochs form one stream, so that workers start once per run. A run that starts at step k gets the same batches as a run
-    from step 0 gets from step k on. If a record's file cannot be read, the next readable record replaces it, if possible on the
-    same canvas.
+    with the first records of that canvas in the epoch. Records without boxes occur only with `data.keep_empty_images`, and with
+    `data.repeat_threshold`, records with rare classes occur more often. All epochs form one stream, so that workers start once
+    per run. A run that starts at step k gets the same batches as a run from step 0 gets from step k on. If a record's file cannot
+    be read, the next readable record replaces it, if possible on the same canvas.
 
     Attributes:
         steps_per_epoch: number of optimizer steps per epoch. Step s begins with batch number s * cfg.accumulate_steps.
@@ -180,54 +209,58 @@ class TrainLoader(Loader):
         UserError: no record has a box, the only canvas has fewer records than a global batch needs, or the run is too long.
     """
 
-    def __init__(self, dataset: TrainingSet | CocoDataset, cfg, rank: int = 0, size: int = 1):
-        super().__init__(training_records(dataset, cfg.data.keep_empty_images), cfg, cfg.data.train_transforms, rank, size)
+    def __init__(self, dataset: Dataset, cfg: Config, rank: int = 0, size: int = 1):
+        path, records = dataset.annotation_path, [record for record in dataset.records if len(record.boxes)]
+        if not records:
+            raise UserError(f"No image of {path} has a box to train on: training needs annotations that are neither crowds nor "
+                            "empty.")
+        if len(records) < len(dataset.records):
+            logger.info("%s: %d of %d images have no box and are %s", path, len(dataset.records) - len(records),
+                        len(dataset.records), "background" if cfg.data.keep_empty_images else
+                        "left out of training (data.keep_empty_images=True keeps them as background)")
+        records = dataset.records if cfg.data.keep_empty_images else records
+        super().__init__(records, cfg, cfg.data.train_transforms.item_transforms, rank, size)
         self.factors = repeat_factors(self.records, len(dataset.names), cfg.data.repeat_threshold)
         # Keep two epochs, because some workers may be in one epoch while others are already in the next.
-        self.draw_epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
-        self.steps_per_epoch = len(self.draw_epoch(0)[0])
+        self.epoch_batches = functools.lru_cache(maxsize=2)(self._epoch_batches)
+        self.steps_per_epoch = len(self.epoch_batches(0)[0])
         if self.steps_per_epoch == 0:
-            processes = f" for each of {size} processes" if size > 1 else ""
-            times, smaller = "", "batch_size"
-            if cfg.accumulate_steps > 1:
-                times, smaller = f" and accumulate_steps is {cfg.accumulate_steps}", "batch_size or accumulate_steps"
-            raise UserError(f"batch_size is {cfg.batch_size}{times}{processes}, but {dataset.annotation_path} has only "
-                            f"{len(self.records)} images to train on: choose a smaller {smaller}.")
+            raise UserError(f"batch_size is {cfg.batch_size}, accumulate_steps is {cfg.accumulate_steps} and {size} processes "
+                            f"train, but {path} has only {len(self.records)} images to train on: choose a "
+                            "smaller batch_size or accumulate_steps.")
         self.num_batches = self.steps_per_epoch * cfg.accumulate_steps * cfg.epochs
         images = self.num_batches * cfg.batch_size
         if images > MAX_IMAGES:
             raise UserError(f"epochs is {cfg.epochs}, which makes {images} images for a process, more than {MAX_IMAGES}: choose "
                             "a smaller number of epochs.")
 
-    def _draw_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return records and repeats of all steps and ranks, (steps_per_epoch, size * accumulate_steps * B) int64, see `Draw`."""
+    def _epoch_batches(self, epoch):
+        """Return `record` and `repeat` of the keys of all steps and ranks, (steps, size * accumulate_steps * B) int64 each."""
         common = self.cfg.batch_size * self.cfg.accumulate_steps * self.size
-        order = epoch_order(self.cfg.seed, epoch, self.factors, self.canvas_of)
-        batches = one_canvas_batches(order, self.canvas_of, common, fill=len(self.canvases) > 1)
+        order = epoch_order(self.cfg.seed, epoch, self.factors, self.canvas_index)
+        batches = one_canvas_batches(order, self.canvas_index, common, fill=len(self.canvases) > 1)
         records = np.reshape([batch for batch in batches if len(batch) == common], (-1, common)).astype(np.int64)
         return records, occurrences(records.ravel()).reshape(records.shape)
 
-    def plan(self, number: int) -> list[Draw]:
+    def batch_keys(self, number: int) -> list[SampleKey]:
         step_of_run, micro_batch = divmod(number, self.cfg.accumulate_steps)
         epoch, step = divmod(step_of_run, self.steps_per_epoch)
         first = (self.rank * self.cfg.accumulate_steps + micro_batch) * self.cfg.batch_size
-        rows = [part[step, first:first + self.cfg.batch_size].tolist() for part in self.draw_epoch(epoch)]
-        return [Draw(record, epoch, repeat) for record, repeat in zip(*rows)]
+        rows = [part[step, first:first + self.cfg.batch_size].tolist() for part in self.epoch_batches(epoch)]
+        return [SampleKey(record, epoch, repeat) for record, repeat in zip(*rows)]
 
-    def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
-        for candidate in self._in_place_of(draw.record):
-            image = self.read(candidate)
-            if image is not None:
-                return self.sample(canvas, draw._replace(record=candidate), image, readable=candidate == draw.record)
-        raise UserError(f"not one of the {len(self.records)} training images can be read; above is the reason for each.")
+    def candidates(self, index: int) -> Iterator[int]:
+        """Yield the record itself, then the records after it on its canvas, then the records of other canvases.
 
-    def _in_place_of(self, index: int) -> Iterator[int]:
-        """Yield the record itself, then the records after it on its canvas, then the records of other canvases."""
+        Raises:
+            UserError: the caller could read none of them.
+        """
         count = len(self.records)
         for same_canvas in (True, False):
             for other in itertools.chain(range(index, count), range(index)):
-                if (self.canvas_of[other] == self.canvas_of[index]) == same_canvas:
+                if (self.canvas_index[other] == self.canvas_index[index]) == same_canvas:
                     yield other
+        raise UserError(f"not one of the {count} training images can be read; above is the reason for each.")
 
 
 class EvalLoader(Loader):
@@ -241,53 +274,17 @@ class EvalLoader(Loader):
         num_images: number of images of this process.
     """
 
-    def __init__(self, dataset: CocoDataset, cfg, rank: int = 0, size: int = 1):
-        super().__init__(dataset.records, cfg, cfg.data.eval_transforms, rank, size)
+    def __init__(self, dataset: Dataset, cfg: Config, rank: int = 0, size: int = 1):
+        super().__init__(dataset.records, cfg, cfg.data.eval_transforms.item_transforms, rank, size)
         order = np.arange(len(self.records))
-        self._batches = one_canvas_batches(order, self.canvas_of, cfg.batch_size, fill=False)[rank::size]
+        self._batches = one_canvas_batches(order, self.canvas_index, cfg.batch_size, fill=False)[rank::size]
         self.num_batches = len(self._batches)
         self.counts = [len(batch) for batch in self._batches]
         self.num_images = sum(self.counts)
 
-    def plan(self, number: int) -> list[Draw]:
+    def batch_keys(self, number: int) -> list[SampleKey]:
         batch = self._batches[number]
-        padded = np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge")
-        return [Draw(record, epoch=0) for record in padded.tolist()]
-
-    def row(self, draw: Draw, canvas: np.ndarray) -> tuple:
-        image = self.read(draw.record)
-        return self.sample(canvas, draw, image, readable=image is not None)
-
-
-def _read_with_threads(source, start, cfg):
-    # Use a thread pool of the standard library, because GeneratorDataset's worker threads outlive their iterator or need up to
-    # 5 s to stop. They also sleep 0.1 s whenever no batch is ready, and turn an error into a page of MindSpore's internals.
-    workers = _worker_count(cfg.num_workers)
-    numbers = iter(range(start, len(source)))
-    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="data")
-    try:
-        pending = collections.deque(pool.submit(source.__getitem__, number)
-                                    for number in itertools.islice(numbers, workers + cfg.prefetch_size))
-        while pending:
-            batch = pending.popleft().result()
-            pending.extend(pool.submit(source.__getitem__, number) for number in itertools.islice(numbers, 1))
-            yield batch
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_with_processes(source, start, cfg):
-    if start >= len(source):
-        return  # MindSpore interprets zero samples as all samples
-    ds.config.set_prefetch_size(cfg.prefetch_size)
-    rows = ds.GeneratorDataset(source, list(Batch._fields), sampler=ds.SequentialSampler(start, len(source) - start),
-                               num_parallel_workers=_worker_count(cfg.num_workers), python_multiprocessing=True,
-                               max_rowsize=cfg.max_rowsize)
-    iterator = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    try:
-        yield from iterator
-    finally:
-        iterator.release()
+        return [SampleKey(record) for record in np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge").tolist()]
 
 
 @functools.cache  # so that it is logged once

@@ -1,4 +1,4 @@
-"""Chooses the canvas of an image and scales the image to it."""
+"""Defines `Sample`, chooses the canvas of an image, and scales and crops samples."""
 from __future__ import annotations
 
 import math
@@ -8,7 +8,20 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from src.dataset.sample import MAX_CROPS, Sample, crop
+MAX_CROPS = 10  # attempts to find a window that keeps a box
+
+
+class Sample(NamedTuple):
+    """An image with its boxes. The arrays may belong to a record, so they are never changed in place."""
+    image: np.ndarray   # (h, w, 3) uint8 RGB
+    boxes: np.ndarray   # (n, 4) float32 xyxy in pixels of the image
+    labels: np.ndarray  # (n,) int32, 0..K-1
+    scale: np.ndarray = np.ones(2, np.float32)  # (sy, sx), image pixels per pixel of the file
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (height, width) of the image in pixels."""
+        return self.image.shape[0], self.image.shape[1]
 
 
 class Scaling(NamedTuple):
@@ -69,38 +82,35 @@ def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT) -> Sample
     pixels and boxes are scaled by min(H / h, W / w) along both axes, as cv2.resize(fx=, fy=) does, unless no whole pixel would
     remain. Boxes are clipped to the rounded sides.
     """
-    size, limits = _size(sample.image), _size(canvas)
-    height, width = fitted_size(size, limits, scaling)
-    factor = scaling.exact_factor * min(limits[0] / size[0], limits[1] / size[1])
-    return _scale_to(sample, canvas[:height, :width], scaling.shrink, factor if factor * min(size) > 0.5 else 0)
+    limits = canvas.shape[0], canvas.shape[1]
+    height, width = fitted_size(sample.size, limits, scaling)
+    factor = scaling.exact_factor * min(limits[0] / sample.size[0], limits[1] / sample.size[1])
+    return _scale_to(sample, canvas[:height, :width], scaling.shrink, factor if factor * min(sample.size) > 0.5 else 0)
 
 
 def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: list[int], sampling: str, longest: int | None,
                  min_area: float) -> Sample:
     """Scale image and boxes to a random shortest side with `scaled_size`, and crop the image to the canvas.
 
-    An image that is larger than the canvas (H, W, 3) uint8 is cropped to a random window of at most the canvas size. Boxes with
-    less than `min_area` of their area inside the window are removed. If a window removes all boxes, another one is sampled, up to
-    MAX_CROPS times.
+    An image that is larger than the canvas (H, W, 3) uint8 is cropped to a random window of at most the canvas size, see `crop`.
+    If a window removes all boxes, another one is sampled, up to MAX_CROPS times. The returned image may be a view of the canvas.
 
     Args:
-        sample: sample to scale.
-        rng: random generator of the sample.
-        canvas: the target; the returned image may be a view of it.
+        sample, rng, canvas: the sample, its random generator, and the target.
         shortest: shortest sides in pixels to choose from, or the first and last value of a range.
         sampling: list or range.
         longest: limit of the longest side in pixels, or None.
         min_area: fraction of a box's area that must remain.
     """
     drawn = rng.choice(shortest) if sampling == "list" else rng.integers(shortest[0], shortest[-1], endpoint=True)
-    height, width = scaled_size(_size(sample.image), int(drawn), longest)
+    height, width = scaled_size(sample.size, int(drawn), longest)
     rows, columns = min(height, canvas.shape[0]), min(width, canvas.shape[1])
     if (rows, columns) == (height, width):
         return _scale_to(sample, canvas[:height, :width])
     scaled = _scale_to(sample, np.empty((height, width, 3), np.uint8))
     for _ in range(MAX_CROPS):
         top, left = (int(rng.integers(0, rest, endpoint=True)) for rest in (height - rows, width - columns))
-        cropped = crop(scaled, top, top + rows, left, left + columns, min_area)
+        cropped = crop(scaled, (left, top, left + columns, top + rows), min_area)
         if len(cropped.boxes):
             break
     return cropped
@@ -108,8 +118,7 @@ def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: l
 
 def _scale_to(sample: Sample, place: np.ndarray, shrink: str = "linear", factor: float = 0) -> Sample:
     """Scale image and boxes by `factor` (0: the ratio of each axis) into `place` (h, w, 3) uint8, unless the size is the same."""
-    image = sample.image
-    (old_height, old_width), (height, width) = _size(image), _size(place)
+    image, (old_height, old_width), (height, width) = sample.image, sample.size, place.shape[:2]
     if (height, width) != (old_height, old_width):
         smaller = height < old_height or width < old_width
         interpolation = cv2.INTER_AREA if smaller and shrink == "area" else cv2.INTER_LINEAR
@@ -119,6 +128,12 @@ def _scale_to(sample: Sample, place: np.ndarray, shrink: str = "linear", factor:
     return sample._replace(image=image, boxes=boxes, scale=scale)
 
 
-def _size(image: np.ndarray) -> tuple[int, int]:
-    """Return (height, width) in pixels."""
-    return image.shape[0], image.shape[1]
+def crop(sample: Sample, window: tuple[int, int, int, int], min_area: float) -> Sample:
+    """Crop a sample to `window`, xyxy in whole pixels. Boxes are clipped to it, and removed if less than `min_area` of their area
+    is inside."""
+    left, top, right, bottom = window
+    corner = np.array([left, top, left, top], np.float32)
+    boxes = np.clip(sample.boxes, corner, np.array([right, bottom, right, bottom], np.float32))
+    area, remaining = ((own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1]) for own in (sample.boxes, boxes))
+    kept = (remaining > 0) & (remaining >= min_area * area)
+    return sample._replace(image=sample.image[top:bottom, left:right], boxes=boxes[kept] - corner, labels=sample.labels[kept])

@@ -1,16 +1,17 @@
-"""Opens the training set and the validation set of a configuration."""
+"""Opens the training set and the validation set of a configuration, and selects and combines their classes by name."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from src.dataset.annotations import CocoDataset, Record, load_coco
-from src.dataset.classes import check_classes, common_names, with_classes
+from src.config import Config
+from src.dataset.annotations import CocoDataset, Dataset, load_coco
 from src.dataset.shapes import ensure_shapes
 from src.errors import UserError
 from src.run.distributed import Group, check_same, local_rank_zero_first
@@ -18,62 +19,32 @@ from src.run.distributed import Group, check_same, local_rank_zero_first
 logger = logging.getLogger("faster_rcnn")
 
 
-class TrainingSet(NamedTuple):
-    """The images of one or more annotation files.
-
-    Images of several files are numbered 1, 2, ..., because their ids may repeat.
-    """
-    records: list[Record]   # one per image, in the files' order
-    names: list[str]        # class names by label
-    annotation_path: str    # paths of the files, for messages
-
-
-def open_training_set(cfg, group: Group) -> TrainingSet:
+def open_training_set(cfg: Config, group: Group) -> Dataset:
     """Open the training set, and check that its annotation files are the same on all processes.
 
-    With `data.draw_shapes`, one process on each machine first generates it.
+    With `data.draw_shapes`, one process on each machine first generates it. Images of several files are numbered 1, 2, ...,
+    because their ids may repeat.
 
     Raises:
-        UserError: see `load_coco`, `ensure_shapes`, `common_names` and `check_classes`; data.dataset_dir is empty; or the
-            files differ between processes.
+        UserError: see `load_coco` and `ensure_shapes`; data.dataset_dir is empty; the classes of the files differ from each
+            other or from the configuration; or the files differ between processes.
     """
     parts = _open(cfg.data, cfg.data.train_files, group)
-    names = common_names(parts, cfg.data)
-    check_classes(names, cfg.data, parts[0].annotation_path)
+    path = " and ".join(part.annotation_path for part in parts)
+    names = _common_names(parts, cfg.data, path)
+    _check_classes(names, cfg.data, parts[0].annotation_path)
     records = [record for part in parts for record in with_classes(part, names, may_lack=cfg.data.unite_classes).records]
     if len(parts) > 1:
         records = [record._replace(image_id=number) for number, record in enumerate(records, 1)]
-    dataset = TrainingSet(records, names, " and ".join(part.annotation_path for part in parts))
+    dataset = Dataset(records, names, path)
     _log_boxes(dataset, "the detector cannot learn to find it")
     return dataset
 
 
-def training_records(dataset: TrainingSet | CocoDataset, keep_empty_images: bool) -> list[Record]:
-    """Return the records for training, in order. Records without boxes are included only with `keep_empty_images`.
-
-    Raises:
-        UserError: no record has a box.
-    """
-    with_boxes = [record for record in dataset.records if len(record.boxes)]
-    if not with_boxes:
-        raise UserError(f"No image of {dataset.annotation_path} has a box to train on: training needs annotations "
-                        f"that are neither crowds nor empty.")
-    empty = len(dataset.records) - len(with_boxes)
-    if empty:
-        logger.info("%s: %d of %d images have no box and are %s", dataset.annotation_path, empty, len(dataset.records),
-                    "background" if keep_empty_images else
-                    "left out of training (data.keep_empty_images takes them as background)")
-    return dataset.records if keep_empty_images else with_boxes
-
-
-def open_validation_set(cfg, group: Group, trained: list[str] | None = None) -> CocoDataset:
+def open_validation_set(cfg: Config, group: Group, trained: list[str] | None = None) -> CocoDataset:
     """Open the validation set, and check that its annotation file is the same on all processes.
 
-    Args:
-        cfg: the configuration.
-        group: the process group.
-        trained: the detector's class names by label. With `data.unite_classes`, the validation set has these classes, even if
-            its file lacks some of them.
+    With `data.unite_classes`, it has the classes `trained` of the detector, by label, even if its file lacks some of them.
 
     Raises:
         UserError: see `open_training_set`.
@@ -86,9 +57,9 @@ def open_validation_set(cfg, group: Group, trained: list[str] | None = None) -> 
         unknown = [name for name in dataset.names if name not in trained]
         if unknown:
             raise UserError(f"{dataset.annotation_path} has the class {unknown[0]}, which the detector does not have "
-                            f"({', '.join(trained)}): name the classes that count in data.classes.")
+                            f"({', '.join(trained)}): list the classes to evaluate in data.classes.")
         dataset = with_classes(dataset, trained, may_lack=True)
-    check_classes(dataset.names, data, dataset.annotation_path)
+    _check_classes(dataset.names, data, dataset.annotation_path)
     _log_boxes(dataset, "it has no AP, and the means leave it out")
     return dataset
 
@@ -105,6 +76,63 @@ def _open(data, files, group):
     paths = [dataset.annotation_path for dataset in datasets]
     check_same(group, lambda: {f"content of {path}": hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths})
     return datasets
+
+
+def _common_names(parts, data, path):
+    """Return the class names for training by label: `data.classes`, or all parts' with `data.unite_classes`, or the first's."""
+    names = list(dict.fromkeys(itertools.chain.from_iterable(part.names for part in parts)))
+    for name in data.classes or ():
+        if name not in names:
+            raise UserError(f"data.classes names {name}, but {path} has the classes {names}: correct data.classes.")
+    if data.classes or data.unite_classes:
+        return list(data.classes or names)
+    first = parts[0]
+    for part in parts[1:]:
+        if part.names != first.names:
+            raise UserError(f"{part.annotation_path} has the classes {part.names}, but {first.annotation_path} has "
+                            f"{first.names}: unite them by name with data.unite_classes=True, or choose some with data.classes.")
+    return first.names
+
+
+def with_classes(dataset: CocoDataset, names: list[str], may_lack: bool) -> CocoDataset:
+    """Return the data set with the classes `names`, by label, and without boxes of other classes.
+
+    Classes keep their category ids. With `may_lack`, classes that the data set does not have get new ids.
+
+    Raises:
+        UserError: a required class is missing, or several classes of the data set have one of these names.
+    """
+    if names == dataset.names:
+        return dataset
+    for name in names:
+        count = dataset.names.count(name)
+        if count > 1 or not (count or may_lack):
+            raise UserError(f"{dataset.annotation_path} has {count or 'no'} classes with the name {name}, its classes are "
+                            f"{dataset.names}: rename one of them, or correct data.classes.")
+    ids = dict(zip(dataset.names, dataset.category_ids))
+    new_ids = itertools.count(max(dataset.category_ids) + 1)
+    category_ids = [ids[name] if name in ids else next(new_ids) for name in names]
+    labels = np.array([names.index(name) if name in names else -1 for name in dataset.names], dtype=np.int32)
+    records = []
+    for record in dataset.records:
+        own = labels[record.labels]
+        records.append(record._replace(boxes=record.boxes[own >= 0], labels=own[own >= 0]))
+    annotations = dataset.coco_json["annotations"]
+    wanted = set(category_ids)
+    kept = [annotation for annotation in annotations if annotation["category_id"] in wanted]
+    if len(kept) < len(annotations):
+        logger.info("%s: %d boxes of other classes are left out", dataset.annotation_path, len(annotations) - len(kept))
+    categories = [{"id": category_id, "name": name} for category_id, name in zip(category_ids, names)]
+    coco_json = {**dataset.coco_json, "annotations": kept, "categories": categories}
+    return replace(dataset, records=records, names=list(names), category_ids=category_ids, coco_json=coco_json)
+
+
+def _check_classes(found, data, path):
+    """Check that the classes `found` in the file `path` match data.nc and data.names."""
+    for key, given, wanted in (("nc", data.nc, len(found)), ("names", data.names, found)):
+        if given is not None and given != wanted:
+            raise UserError(f"data.{key} is {given}, but {path} has {len(found)} classes {found} (by ascending category id): "
+                            f"correct data.{key} or leave it out.")
 
 
 def _log_boxes(dataset, consequence):

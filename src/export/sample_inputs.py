@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from src.dataset.drawing import draw_scene
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.image_paths import find_images
+from src.dataset.shapes import draw_scene
 from src.dataset.transforms import apply_to_image
 from src.errors import UserError
 

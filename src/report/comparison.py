@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from src.dataset.annotations import CocoDataset, load_coco
-from src.dataset.classes import with_classes
+from src.dataset.splits import with_classes
 from src.errors import UserError, short_repr
 from src.evaluation.coco import KEYS, Evaluation, score, unique_names
 from src.report.contents import detector_contents, gallery_contents, most_expensive, scored_records, truth_contents

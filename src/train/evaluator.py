@@ -5,9 +5,10 @@ import logging
 import os
 
 from src.config import Config
+from src.dataset.annotations import Dataset
 from src.dataset.image import UnreadableImageError, check_image
 from src.dataset.loader import EvalLoader
-from src.dataset.splits import TrainingSet, open_validation_set
+from src.dataset.splits import open_validation_set
 from src.detector import Predictor
 from src.errors import UserError
 from src.evaluation.evaluate import evaluate, unreadable_image, write_results
@@ -28,7 +29,7 @@ class Evaluator:
         UserError: the validation set cannot be opened or has other classes; cfg.font is not a font; an image cannot be read.
     """
 
-    def __init__(self, cfg: Config, network: FasterRCNN, train_set: TrainingSet, run: RunFolder, stop: StopSignals):
+    def __init__(self, cfg: Config, network: FasterRCNN, train_set: Dataset, run: RunFolder, stop: StopSignals):
         self.cfg, self.network, self.run, self.stop = cfg, network, run, stop
         self.dataset = open_validation_set(cfg, run.group, train_set.names)
         if self.dataset.names != train_set.names:

@@ -8,8 +8,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 CATEGORIES = [3, 1, 90, 17]
-DEFAULTS = {"images": 12, "objects": 6, "crowds": 0.1, "empty": 0.0, "hits": 3, "misses": 10, "decimals": 2, "grid": 0.0,
-            "twins": 0.0, "without": 0.0, "crowded": 0.0}
+DEFAULTS = {"images": 12, "objects": 6, "hits": 3, "misses": 10,  # the last three: maxima per image, per object and per image
+            "crowds": 0.1, "empty": 0.0,  # probabilities of a crowd and of an empty box
+            "twins": 0.0,     # probability that an object copies another object, shifted by up to two grid steps
+            "without": 0.0,   # probability of an image without ground truth
+            "crowded": 0.0,   # probability that an image has 10x the hits and misses
+            "grid": 0.0,      # pixels to which coordinates are rounded, or 0
+            "decimals": 2}    # decimal places of scores
 KINDS = {
     "plain": {},
     "crowds": {"crowds": 0.5, "objects": 10},
@@ -28,19 +33,8 @@ def random_case(seed, **kind):
     """Return ground truth and detections that hit, nearly hit, miss, repeat and tie.
 
     Args:
-            seed: seed of the random numbers.
-            images: number of images.
-            objects: maximum number of objects per image.
-            crowds: probability that an object is a crowd.
-            empty: probability of an empty box.
-            twins: probability that an object copies another object, at the same position or shifted by two grid steps, so that a
-                detection between the two has the same IoU with both.
-            without: probability of an image without ground truth.
-            hits: maximum number of detections per object.
-            misses: maximum number of other detections per image.
-            crowded: probability that an image has 10x the hits and misses.
-            grid: pixels to which coordinates are rounded, or 0.
-            decimals: decimal places of scores.
+        seed: seed of the random numbers.
+        kind: keys of DEFAULTS with other values.
 
     Returns:
         annotation file, results in COCO's format, image ids.
@@ -86,8 +80,8 @@ def random_case(seed, **kind):
     return coco_json, results, images
 
 
-def plain_pycocotools(coco_json, results):
-    """Return the COCOeval after evaluate, accumulate and summarize on `results`."""
+def plain_pycocotools(coco_json, results, category_ids=()):
+    """Return the COCOeval after evaluate, accumulate and summarize on `results`, restricted to `category_ids` if given."""
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth, found = COCO(), COCO()
         ground_truth.dataset = copy.deepcopy(coco_json)
@@ -95,6 +89,7 @@ def plain_pycocotools(coco_json, results):
         if results:
             found = ground_truth.loadRes(copy.deepcopy(results))
         evaluation = COCOeval(ground_truth, found, "bbox")
+        evaluation.params.catIds = list(category_ids) or evaluation.params.catIds
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -1,7 +1,7 @@
 """Samples in which channel k shows box k, so that each box can be located in a transformed image."""
 import numpy as np
 
-from src.dataset.sample import Sample
+from src.dataset.resize import Sample
 
 
 def draw_sample(rng, whole=False):

@@ -5,7 +5,7 @@ import numpy as np
 
 from src.checkpoint import write_checkpoint
 from src.config.load import load_config
-from src.dataset.drawing import draw_scene
+from src.dataset.shapes import draw_scene
 from src.detector import build_detector
 from src.models import DELTAS
 from tests.helpers.paths import TINY_DETECTOR

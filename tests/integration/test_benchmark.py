@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from src.checkpoint import write_checkpoint
-from src.dataset.drawing import CLASSES
-from src.dataset.shapes import ensure_shapes
+from src.dataset.shapes import CLASSES, ensure_shapes
 from src.detector import Predictor, load_detector
 from src.run.distributed import SingleProcess
 from src.train.step import TrainStep

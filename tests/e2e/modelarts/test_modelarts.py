@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from src.dataset.drawing import CLASSES
-from src.dataset.shapes import ensure_shapes
+from src.dataset.shapes import CLASSES, ensure_shapes
 from src.errors import UserError
 from src.run.distributed import SingleProcess
 from src.run.modelarts import Uploads, download_dataset

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 
-from src.dataset.drawing import CLASSES
+from src.dataset.shapes import CLASSES
 from tests.helpers.run_files import checkpoint, contents, read_lines
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 

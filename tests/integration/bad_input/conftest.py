@@ -6,14 +6,12 @@ import pytest
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.sentences import QUICK_START, refused_script
 
-SHAPES = {"train_images": 3, "val_images": 1, "height": 64, "width": 64, "seed": 0}
-
 
 @pytest.fixture(scope="package")
 def data_folder(tmp_path_factory):
     """Folder of a data set with three training images and one validation image."""
     folder = tmp_path_factory.mktemp("bad_input") / "shapes"
-    ensure_shapes(str(folder), **SHAPES)
+    ensure_shapes(str(folder), train_images=3, val_images=1, height=64, width=64, seed=0)
     return folder
 
 

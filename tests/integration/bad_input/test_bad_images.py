@@ -4,7 +4,6 @@ import os
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,56 +28,31 @@ def png(width, height, rows=0, bits=8):
 
 
 def saved(kind, **options):
-    """Return a black image of SIDE x SIDE in a format of PIL, with one bit per pixel if the format supports it."""
+    """Return a black image of SIDE x SIDE in a format of PIL."""
     buffer = io.BytesIO()
-    Image.new("1" if kind in ("TIFF", "GIF") else "L", (SIDE, SIDE)).save(buffer, kind, **options)
+    Image.new("1" if kind == "TIFF" else "L", (SIDE, SIDE)).save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def bmp():
-    return (b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, SIDE, SIDE, 1, 24, 0, 0, 0, 0, 0, 0)
-            + bytes(100))
-
-
-def webp():
-    data = b"\x2f" + struct.pack("<I", (SIDE - 1) | (SIDE - 1) << 14) + bytes(20)
-    return b"RIFF" + struct.pack("<I", 12 + len(data)) + b"WEBPVP8L" + struct.pack("<I", len(data)) + data
 
 
 # Functions that return the file, and a part of the reason.
 BOMBS = {
-    "PNG that fills what it claims": (lambda: png(SIDE, SIDE, SIDE), [f"has {SIDE}x{SIDE}", LIMIT]),
-    "PNG that claims alone": (lambda: png(2**31 - 1, 2**31 - 1), ["has 2147483647x2147483647", LIMIT]),
-    "JPEG": (lambda: saved("JPEG"), [f"has {SIDE}x{SIDE}", LIMIT]),
-    "BMP": (bmp, ["more pixels than", LIMIT]),
-    "WebP": (webp, ["more pixels than", LIMIT]),
-    "TIFF": (lambda: saved("TIFF", compression="group4"), ["more pixels than", LIMIT]),
-    "JPEG 2000": (lambda: saved("JPEG2000"), ["more pixels than", LIMIT]),
-    "GIF": (lambda: saved("GIF"), "cannot be decoded"),
-    "PAM": (lambda: f"P7\nWIDTH {SIDE}\nHEIGHT {SIDE}\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n".encode() + bytes(99),
-            ["more pixels than", LIMIT]),
-    "PPM": (lambda: f"P6\n{SIDE} {SIDE}\n255\n".encode() + bytes(99), ["more pixels than", LIMIT]),
-    "PFM": (lambda: f"PF\n{SIDE} {SIDE}\n-1.0\n".encode() + bytes(99), ["more pixels than", LIMIT]),
-    "Radiance": (lambda: f"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y {SIDE} +X {SIDE}\n".encode() + bytes(99),
-                 ["more pixels than", LIMIT]),
-    "Sun raster": (lambda: struct.pack(">8I", 0x59A66A95, SIDE, SIDE, 24, 0, 1, 0, 0) + bytes(99), ["more pixels than", LIMIT]),
+    "PNG with all its pixels": (lambda: png(SIDE, SIDE, SIDE), f"has {SIDE}x{SIDE}"),
+    "PNG with a header and no pixels": (lambda: png(2**31 - 1, 2**31 - 1), "has 2147483647x2147483647"),
+    "JPEG": (lambda: saved("JPEG"), f"has {SIDE}x{SIDE}"),
+    "TIFF": (lambda: saved("TIFF", compression="group4"), "more pixels than"),
+    "PPM": (lambda: f"P6\n{SIDE} {SIDE}\n255\n".encode() + bytes(99), "more pixels than"),
 }
 
 # The bytes of a file whose size is 48 x 64 in the annotations, and a part of the reason.
 DAMAGED = {
     "empty": (b"", "the file is empty"),
-    "text": (b"not found", "cannot be decoded"),
-    "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "cannot be decoded"),
-    "a script": (b"#!/bin/sh\nrm -rf /\n", "cannot be decoded"),
+    "HTML": (b"<html>not found</html>", "cannot be decoded"),
     "PNG with a side of 0": (png(0, 48), "is 48x0"),
     "PNG without image data": (png(64, 48), "cannot be decoded"),
     "PNG of an unknown depth": (png(64, 48, 48, bits=7), "cannot be decoded"),
-    "PNG of another size": (png(64, 49, 49), "is 49x64 (height x width), but the annotation file says 48x64"),
     "PNG's first bytes": (b"\x89PNG\r\n\x1a\n", "truncated"),
-    "JPEG's first bytes": (b"\xff\xd8\xff", "truncated"),
     "JPEG with a segment of length 0": (b"\xff\xd8\xff\xe0\0\0" * 50, "JPEG file is damaged"),
     "JPEG of fill bytes": (b"\xff\xd8" + b"\xff" * 100_000, "truncated"),
-    "BMP's first bytes": (b"BM", "cannot be decoded"),
     "TIFF whose folder is in itself": (b"II*\0\x08\0\0\0" + b"\0\0\x08\0\0\0" * 9, "cannot be decoded"),
 }
 
@@ -91,11 +65,11 @@ def reason(path, height, width):
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_decompression_bombs_are_not_decoded_whatever_size_is_annotated(name, tmp_path, capfd):
-    make, parts = BOMBS[name]
+    make, part = BOMBS[name]
     path = tmp_path / "bomb"
     path.write_bytes(make())
     for height, width in ((SIDE, SIDE), (64, 48), (2**31 - 1, 2**31 - 1)):
-        assert_says(reason(path, height, width), parts)
+        assert_says(reason(path, height, width), [part, LIMIT])
     assert capfd.readouterr().err == ""
 
 
@@ -129,22 +103,13 @@ def test_the_largest_image_is_decoded(tmp_path):
     assert MAX_IMAGE_PIXELS == 2**27 and read_image(str(path), (2**10, 2**17)).shape == (2**10, 2**17, 3)
 
 
-def test_the_limit_of_opencv_is_this_programs():
-    """The limit holds for formats whose headers only OpenCV reads. OpenCV reads the limit when it is imported."""
-    assert os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] == LIMIT
-    with pytest.raises(cv2.error, match="CV_IO_MAX_IMAGE_PIXELS"):
-        cv2.imdecode(np.frombuffer(bmp(), np.uint8), cv2.IMREAD_COLOR)
-
-
-def test_what_is_no_regular_file_is_not_opened(tmp_path):
+def test_files_that_are_not_regular_or_too_large_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # opening it would block until a process writes
     (tmp_path / "endless").symlink_to("/dev/zero")
     for name in ("pipe", "endless", "."):
         assert reason(tmp_path / name, 48, 64) == "cannot be opened (not a regular file)"
-    assert "File name too long" in reason(tmp_path / ("x" * 300), 48, 64)
-
-
-def test_a_file_beyond_reason_is_not_read(tmp_path):
+    for name in ("x" * 300, "missing.jpg", "nul\0byte.jpg"):
+        assert "cannot be opened (" in reason(tmp_path / name, 48, 64)
     path = tmp_path / "sparse.jpg"
     with open(path, "wb") as file:
         os.truncate(file.fileno(), MAX_FILE_BYTES + 1)

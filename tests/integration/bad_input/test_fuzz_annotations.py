@@ -12,51 +12,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.config import load_config
-from src.dataset.annotations import load_coco
 from src.dataset.loader import EvalLoader, TrainLoader
 from src.dataset.splits import open_training_set, open_validation_set
 from src.evaluation.coco import result_rows, score
 from src.run.distributed import SingleProcess
 from src.run.launch import run, set_up_logging
 from tests.helpers.fuzz_profile import fuzz, spoilt
-from tests.helpers.sentences import ROOT, sentence_of
-
-SETTINGS = {"num_workers": 1, "batch_size": 1}
-
-
-def configuration(**settings):
-    settings = {**SETTINGS, **{name.replace("__", "."): value for name, value in settings.items()}}
-    return load_config(ROOT / "tests" / "tiny_detector.yml", [(name, value, "here") for name, value in settings.items()])
-
-
-CFG = configuration()
+from tests.helpers.sentences import sentence_of
+from tests.helpers.tiny_networks import tiny_config
 
 
 @pytest.fixture(scope="module")
 def good(data_folder):
-    """The text of a small file with two images and three boxes, and a path that tests overwrite."""
+    """The text of a small file with two images, three boxes and three classes, and a path that tests overwrite."""
     content = json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
-    images = content["images"][:2]
-    of_first = [row for row in content["annotations"] if row["image_id"] == 1]
-    of_second = [row for row in content["annotations"] if row["image_id"] == 2]
-    content = {"images": images, "annotations": of_first[:2] + of_second[:1], "categories": content["categories"][:3],
-               "info": {"year": 2024}}
-    known = {category["id"] for category in content["categories"]}
-    for row in content["annotations"]:
-        row["category_id"] = row["category_id"] if row["category_id"] in known else min(known)
-        row["segmentation"] = [[1, 2, 3, 4, 5, 6]]
-    return json.dumps(content), data_folder / "annotations" / "fuzz.json"
+    annotations = [{"id": number, "image_id": image, "category_id": category, "bbox": [5 * number, 9, 20, 30], "area": 600,
+                    "iscrowd": 0, "segmentation": [[1, 2, 3, 4, 5, 6]]}
+                   for number, (image, category) in enumerate([(1, 3), (1, 18), (2, 7)], 1)]
+    return json.dumps({"images": content["images"][:2], "annotations": annotations, "categories": content["categories"][:3],
+                       "info": {"year": 2024}}), data_folder / "annotations" / "fuzz.json"
 
 
-def use(path, image_dir):
-    """Run the code that uses a data set in training and evaluation before and after the network."""
-    logger = set_up_logging()
-    dataset = load_coco(str(path), str(image_dir))
-    logger.info("%d classes: %s", len(dataset.names), ", ".join(dataset.names))
-    check_rows(EvalLoader(dataset, CFG))
-    score_one_box(dataset)
-    check_rows(TrainLoader(dataset, CFG))
+def use(folder, files="annotations/fuzz.json", folders="train2017", **settings):
+    """Run the code that uses data sets in training and evaluation before and after the network."""
+    set_up_logging()
+    cfg = tiny_config(**{"num_workers": 1, "batch_size": 1, "data__dataset_dir": str(folder), "data__draw_shapes": None,
+                         "data__train_anno_path": files, "data__train_img_dir": folders,
+                         "data__val_anno_path": "annotations/fuzz.json", "data__val_img_dir": "train2017", **settings})
+    training = open_training_set(cfg, SingleProcess())
+    validation = open_validation_set(cfg, SingleProcess(), training.names)
+    check_rows(EvalLoader(validation, cfg))
+    score_one_box(validation)
+    check_rows(TrainLoader(training, cfg))
 
 
 def check_rows(loader):
@@ -78,12 +65,6 @@ def score_one_box(dataset):
         json.dumps(evaluation.metrics, allow_nan=False)
 
 
-def outcome(content, good, image_dir):
-    """Run `use` on a file of these bytes, see `finish`."""
-    good[1].write_bytes(content)
-    finish(lambda: use(good[1], image_dir))
-
-
 def finish(action):
     """Run `action` like the scripts; fails unless it succeeds or prints one sentence. Returns whether it succeeded."""
     out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
@@ -92,10 +73,7 @@ def finish(action):
         status = run(lambda *_: action(), lambda: None)
         logging.getLogger("faster_rcnn").handlers = []
     out.flush()
-    if status == 0:
-        assert err.getvalue() == ""
-    else:
-        assert len(sentence_of(err.getvalue())) < 2000
+    assert err.getvalue() == "" if status == 0 else len(sentence_of(err.getvalue())) < 2000
     return status == 0
 
 
@@ -103,7 +81,8 @@ def finish(action):
 @given(data=st.data())
 def test_random_structure(data, good, data_folder):
     content = data.draw(spoilt(lambda: json.loads(good[0])))
-    outcome(json.dumps(content).encode(), good, data_folder / "train2017")
+    good[1].write_text(json.dumps(content))
+    finish(lambda: use(data_folder))
 
 
 BYTES = [b"9" * 5000, b"1e999", b"NaN", b"-Infinity", b"[" * 2000, b'{"a":' * 2000, b"\\ud800", b"\\u0000", b"\xef\xbb\xbf"]
@@ -117,18 +96,8 @@ def test_random_bytes(data, good, data_folder):
         start = data.draw(st.integers(0, len(content)))
         end = start + data.draw(st.sampled_from([0, 1, 1, 1, 2, 50]))
         content[start:end] = data.draw(st.one_of(st.binary(max_size=4), st.sampled_from(BYTES)))
-    outcome(bytes(content), good, data_folder / "train2017")
-
-
-def use_lists(settings):
-    """Run the code that uses the data sets of a configuration before the network in training and evaluation."""
-    set_up_logging()
-    cfg = configuration(**settings)
-    dataset = open_training_set(cfg, SingleProcess())
-    check_rows(TrainLoader(dataset, cfg))
-    validation = open_validation_set(cfg, SingleProcess(), dataset.names)
-    check_rows(EvalLoader(validation, cfg))
-    score_one_box(validation)
+    good[1].write_bytes(content)
+    finish(lambda: use(data_folder))
 
 
 @st.composite
@@ -159,16 +128,14 @@ def test_random_lists_of_files(good, data_folder):
     def draw_and_use(data):
         files = data.draw(parts(good[0], data_folder))
         folders = ["train2017"] * len(files) if isinstance(files, list) else "train2017"
-        settings = {
-            "data__dataset_dir": str(data_folder), "data__draw_shapes": None, "data__train_anno_path": files,
-            "data__train_img_dir": data.draw(st.sampled_from([*[folders] * 12, ["train2017"], "val2017", [], ["gone", "."]])),
-            "data__val_img_dir": "train2017",
-            "data__val_anno_path": data.draw(st.sampled_from([*["annotations/fuzz0.json"] * 9, "annotations/fuzzgone.json"])),
-            "data__unite_classes": data.draw(st.sampled_from([True, True, False])),
-            "data__keep_empty_images": data.draw(st.booleans()),
-            "data__repeat_threshold": data.draw(st.sampled_from([0, 0.5, 1])),
-            "data__classes": data.draw(st.sampled_from([None, None, ["circle"], ["triangle", "circle"], ["star"], ["moon"] * 2]))}
-        passed.append(finish(lambda: use_lists(settings)))
+        folders = data.draw(st.sampled_from([*[folders] * 12, ["train2017"], "val2017", [], ["gone", "."]]))
+        choices = {
+            "data__val_anno_path": [*["annotations/fuzz0.json"] * 9, "annotations/fuzzgone.json"],
+            "data__unite_classes": [True, True, False], "data__keep_empty_images": [False, True],
+            "data__repeat_threshold": [0, 0.5, 1],
+            "data__classes": [None, None, ["circle"], ["triangle", "circle"], ["star"], ["moon"] * 2]}
+        settings = {key: data.draw(st.sampled_from(values)) for key, values in choices.items()}
+        passed.append(finish(lambda: use(data_folder, files, folders, **settings)))
 
     draw_and_use()
     assert 0.2 < sum(passed) / len(passed) < 0.9

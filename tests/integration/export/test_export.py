@@ -10,7 +10,7 @@ import pytest
 import export
 from src.checkpoint import write_checkpoint
 from src.config.command_line import parse_export_args
-from src.dataset.drawing import draw_scene
+from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
 from src.export import mindir, onnx_file

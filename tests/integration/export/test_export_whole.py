@@ -9,7 +9,7 @@ import pytest
 import export
 from src.config import with_settings
 from src.config.command_line import parse_export_args
-from src.dataset.drawing import draw_scene
+from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
 from src.export import atomic_write

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from src.dataset.annotations import load_coco
+
 
 @pytest.fixture
 def write_coco(tmp_path):
@@ -13,14 +15,14 @@ def write_coco(tmp_path):
 
     Image number i has the colour (10 * i % 256, 100, 200) in RGB.
     """
-    def write(images, annotations, categories=None, folder="annotations", draw=True):
+    def write(images, annotations, folder="annotations"):
         image_dir = tmp_path / "images"
         image_dir.mkdir(exist_ok=True)
         (tmp_path / folder).mkdir(exist_ok=True)
         path = tmp_path / folder / "instances.json"
-        categories = categories or [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
+        categories = [{"id": 5, "name": "cat"}, {"id": 2, "name": "dog"}]
         path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-        for number, image in enumerate(images if draw else []):
+        for number, image in enumerate(images):
             pixels = np.full((image["height"], image["width"], 3), (200, 100, 10 * number % 256), dtype=np.uint8)
             cv2.imwrite(str(image_dir / image["file_name"]), pixels)
         return str(path), str(image_dir)
@@ -28,14 +30,18 @@ def write_coco(tmp_path):
 
 
 @pytest.fixture
-def write_images(write_coco):
-    """Write a data set of `count` images of 40 x 60 with ids 100, 101, ... and one box each, except for `without`."""
-    def write(count, without=()):
-        images = [{"id": 100 + i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(count)]
+def make_set(write_coco):
+    """Return a data set of `count` images of 40 x 60 with ids 100, 101, ... and one box each, except for `without`.
+
+    The images with the numbers `upright` are 60 x 40.
+    """
+    def make(count, without=(), upright=()):
+        sizes = [(60, 40) if number in upright else (40, 60) for number in range(count)]
+        images = [{"id": 100 + i, "file_name": f"{i}.png", "height": size[0], "width": size[1]} for i, size in enumerate(sizes)]
         annotations = [{"id": i, "image_id": 100 + i, "category_id": 5, "bbox": [i, 2, 10, 20]}
                        for i in range(count) if i not in without]
-        return write_coco(images, annotations)
-    return write
+        return load_coco(*write_coco(images, annotations))
+    return make
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""src/dataset/splits.py and classes.py: data sets with several files, with some classes, and with images without boxes."""
+"""Data sets with several files, and with some of the classes."""
 import json
 import logging
 import os
@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src.dataset.annotations import load_coco
-from src.dataset.loader import EvalLoader, TrainLoader
-from src.dataset.splits import open_training_set, open_validation_set, training_records
+from src.dataset.loader import EvalLoader
+from src.dataset.splits import open_training_set, open_validation_set
 from src.errors import UserError
 from src.evaluation.coco import KEYS, score
 from src.run.distributed import SingleProcess
+from tests.helpers.coco_cases import plain_pycocotools
 
 CAT_AND_DOG = {5: "cat", 2: "dog"}    # labels follow ascending ids: dog, cat
 BIRD_AND_CAT = {7: "bird", 9: "cat"}
@@ -22,7 +22,7 @@ BIRD_AND_CAT = {7: "bird", 9: "cat"}
 def write_part(tmp_path):
     """Write an annotation file <name>.json and its image folder; `boxes` has an (image id, class name) per box.
 
-    Box number i is [i, 2, 10, 20]. The images have the ids in `boxes` and `empty`.
+    Box number i is [i, 2, 10, 20]. The images have the ids in `boxes` and `empty`. Returns the content of the file.
     """
     def write(name, classes, boxes, empty=()):
         ids = {text: number for number, text in classes.items()}
@@ -33,12 +33,20 @@ def write_part(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{images[0]['id']}.png").touch()
         categories = [{"id": number, "name": text} for number, text in classes.items()]
-        (tmp_path / f"{name}.json").write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+        content = {"images": images, "annotations": rows, "categories": categories}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        return content
     return write
 
 
 @pytest.fixture
-def make_data(tmp_path):
+def two_parts(write_part):
+    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
+    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
+
+
+@pytest.fixture
+def make_cfg_of(tmp_path):
     """The settings of `data` for training on the parts with these names, and validation on the last one."""
     def make(*names, **settings):
         defaults = {"classes": None, "unite_classes": False, "nc": None, "names": None}
@@ -48,97 +56,92 @@ def make_data(tmp_path):
     return make
 
 
+@pytest.fixture
+def open_train(make_cfg_of):
+    return lambda *names, **settings: open_training_set(make_cfg_of(*names, **settings), SingleProcess())
+
+
+@pytest.fixture
+def open_val(make_cfg_of):
+    return lambda name, trained=None, **settings: open_validation_set(make_cfg_of(name, **settings), SingleProcess(), trained)
+
+
 def boxes_of(dataset):
     """Return, for each image, the last two parts of its path, and the class name and left side of each box."""
     return {tuple(record.path.split(os.sep)[-2:]): [(dataset.names[label], box[0]) for label, box in
                                                     zip(record.labels, record.boxes.tolist())] for record in dataset.records}
 
 
-def test_files_with_the_same_classes_are_one_set(write_part, make_data):
+def test_files_with_the_same_classes_are_one_set(write_part, open_train):
     """The ids of images and of classes differ or repeat between the files."""
     write_part("a", CAT_AND_DOG, [(1, "cat"), (1, "dog"), (2, "dog")])
     write_part("b", {1: "dog", 8: "cat"}, [(2, "cat"), (5, "dog")])
-    dataset = open_training_set(make_data("a", "b"), SingleProcess())
+    dataset = open_train("a", "b")
     assert dataset.names == ["dog", "cat"]
     assert boxes_of(dataset) == {("a", "1.png"): [("cat", 0), ("dog", 1)], ("a", "2.png"): [("dog", 2)],
                                  ("b", "2.png"): [("cat", 0)], ("b", "5.png"): [("dog", 1)]}
     assert [record.image_id for record in dataset.records] == [1, 2, 3, 4]
-    assert [record.image_id for record in open_training_set(make_data("b"), SingleProcess()).records] == [2, 5]
+    assert [record.image_id for record in open_train("b").records] == [2, 5]
 
 
-def test_files_with_other_classes_are_united_by_name_where_that_is_asked_for(write_part, make_data):
-    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
-    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
-    with pytest.raises(UserError, match=r"b.json has the classes \['bird', 'cat'\], but .*a.json has \['dog', 'cat'\]: unite"):
-        open_training_set(make_data("a", "b"), SingleProcess())
-    dataset = open_training_set(make_data("a", "b", unite_classes=True), SingleProcess())
+def test_files_with_other_classes_are_united_by_name(two_parts, open_train):
+    dataset = open_train("a", "b", unite_classes=True)
     assert dataset.names == ["dog", "cat", "bird"]
     assert boxes_of(dataset) == {("a", "1.png"): [("cat", 0)], ("a", "2.png"): [("dog", 1)], ("b", "1.png"): [("cat", 0)],
                                  ("b", "3.png"): [("bird", 1)]}
 
 
-def test_some_classes_in_the_order_of_their_list(write_part, make_data):
-    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
-    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
-    one = open_training_set(make_data("a", "b", classes=["cat"]), SingleProcess())
+def test_some_classes_in_the_order_of_their_list(two_parts, open_train):
+    one = open_train("a", "b", classes=["cat"])
     assert one.names == ["cat"] and [len(record.labels) for record in one.records] == [1, 0, 1, 0]
     assert all((record.labels == 0).all() and record.labels.dtype == np.int32 for record in one.records)
-    two = open_training_set(make_data("a", "b", classes=["bird", "cat"], unite_classes=True), SingleProcess())
+    two = open_train("a", "b", classes=["bird", "cat"], unite_classes=True)
     assert two.names == ["bird", "cat"]
     assert [record.labels.tolist() for record in two.records] == [[1], [], [1], [0]]
 
 
 @pytest.mark.parametrize(("settings", "sentence"), [
+    ({}, r"b.json has the classes \['bird', 'cat'\], but .*a.json has \['dog', 'cat'\]: unite"),
     ({"classes": ["cat", "cow"]}, r"data.classes names cow, but .*a.json and .*b.json has the classes .*: correct"),
-    ({"classes": ["cat", "bird"]}, r"a.json has no class of the name bird, its classes are \['dog', 'cat'\]"),
+    ({"classes": ["cat", "bird"]}, r"a.json has no classes with the name bird, its classes are \['dog', 'cat'\]"),
     ({"unite_classes": True, "nc": 2}, "data.nc is 2, but .*a.json has 3 classes"),
-    ({"classes": ["cat"], "names": ["cat", "dog"]}, r"data.names lists 2 classes .*a.json has 1 classes \['cat'\]")])
-def test_classes_that_do_not_fit(write_part, make_data, settings, sentence):
-    write_part("a", CAT_AND_DOG, [(1, "cat"), (2, "dog")])
-    write_part("b", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
+    ({"classes": ["cat"], "names": ["cat", "dog"]}, r"data.names is \['cat', 'dog'\], but .*a.json has 1 classes \['cat'\]")])
+def test_classes_that_do_not_fit(two_parts, open_train, settings, sentence):
     with pytest.raises(UserError, match=sentence):
-        open_training_set(make_data("a", "b", **settings), SingleProcess())
+        open_train("a", "b", **settings)
 
 
-def test_a_name_that_two_classes_have_cannot_be_chosen(write_part, make_data):
+def test_a_name_that_two_classes_have_cannot_be_chosen(write_part, open_train):
     write_part("a", {1: "cat", 2: "cat", 3: "dog"}, [(1, "dog")])
-    with pytest.raises(UserError, match="a.json has 2 classes of the name cat"):
-        open_training_set(make_data("a", classes=["cat"]), SingleProcess())
-    assert open_training_set(make_data("a", classes=["dog"]), SingleProcess()).names == ["dog"]
+    with pytest.raises(UserError, match="a.json has 2 classes with the name cat"):
+        open_train("a", classes=["cat"])
+    assert open_train("a", classes=["dog"]).names == ["dog"]
 
 
-def test_classes_that_agree_with_the_configuration_are_accepted(write_part, make_data):
+def test_validation_has_the_expected_number_and_names_of_classes(write_part, open_val):
     write_part("a", CAT_AND_DOG, [(1, "cat")])
-    cfg = make_data("a", nc=2, names=["dog", "cat"])
-    assert open_training_set(cfg, SingleProcess()).names == open_validation_set(cfg, SingleProcess()).names == ["dog", "cat"]
+    assert open_val("a", nc=2, names=["dog", "cat"]).names == ["dog", "cat"]
+    for settings in ({"nc": 3}, {"names": ["cat", "dog"]}):
+        with pytest.raises(UserError, match=r"2 classes \['dog', 'cat'\]"):
+            open_val("a", **settings)
 
 
-@pytest.mark.parametrize("expected", [{"nc": 3}, {"names": ["cat", "dog"]}, {"names": ["dog"]}])
-@pytest.mark.parametrize("open_set", [open_training_set, open_validation_set])
-def test_classes_that_differ_are_both_listed(write_part, make_data, open_set, expected):
-    write_part("a", CAT_AND_DOG, [(1, "cat")])
-    with pytest.raises(UserError) as error:
-        open_set(make_data("a", **expected), SingleProcess())
-    assert str(next(iter(expected.values()))) in str(error.value) and "['dog', 'cat']" in str(error.value)
-
-
-def test_validation_has_the_classes_of_the_detector_where_they_are_united(write_part, make_data):
+def test_validation_has_the_classes_of_the_detector_if_they_are_united(write_part, open_val):
     write_part("val", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
-    cfg = make_data("val", unite_classes=True)
-    dataset = open_validation_set(cfg, SingleProcess(), ["dog", "cat", "bird"])
+    dataset = open_val("val", ["dog", "cat", "bird"], unite_classes=True)
     assert dataset.names == ["dog", "cat", "bird"] and dataset.category_ids == [10, 9, 7]
     assert boxes_of(dataset) == {("val", "1.png"): [("cat", 0)], ("val", "3.png"): [("bird", 1)]}
     assert dataset.coco_json["categories"] == [{"id": 10, "name": "dog"}, {"id": 9, "name": "cat"}, {"id": 7, "name": "bird"}]
     with pytest.raises(UserError, match=r"val.json has the class bird, which the detector does not have \(dog, cat\)"):
-        open_validation_set(cfg, SingleProcess(), ["dog", "cat"])
-    assert open_validation_set(make_data("val"), SingleProcess(), ["dog", "cat"]).names == ["bird", "cat"]
+        open_val("val", ["dog", "cat"], unite_classes=True)
+    assert open_val("val", ["dog", "cat"]).names == ["bird", "cat"]
 
 
-def test_the_log_has_the_boxes_of_each_class_and_warns_of_none(write_part, make_data, caplog):
+def test_the_log_has_the_boxes_of_each_class_and_warns_of_none(write_part, open_train, open_val, caplog):
     write_part("a", {**CAT_AND_DOG, 9: "cow"}, [(1, "cat"), (2, "dog"), (2, "dog")])
     with caplog.at_level(logging.INFO, "faster_rcnn"):
-        open_training_set(make_data("a"), SingleProcess())
-        open_validation_set(make_data("a"), SingleProcess())
+        open_train("a")
+        open_val("a")
     said = [(record.levelname, record.getMessage().partition("a.json: ")[2]) for record in caplog.records]
     assert said == [("INFO", "boxes by class: dog 2, cat 1, cow 0"),
                     ("WARNING", "no box of the class cow: the detector cannot learn to find it"),
@@ -146,41 +149,15 @@ def test_the_log_has_the_boxes_of_each_class_and_warns_of_none(write_part, make_
                     ("WARNING", "no box of the class cow: it has no AP, and the means leave it out")]
 
 
-@pytest.mark.parametrize(("keep", "ids", "said"), [
-    (False, [2], "2 of 3 images have no box and are left out of training (data.keep_empty_images takes them as background)"),
-    (True, [1, 2, 4], "2 of 3 images have no box and are background")])
-def test_images_without_boxes(write_part, make_data, caplog, keep, ids, said):
-    write_part("a", CAT_AND_DOG, [(2, "cat")], empty=(1, 4))
-    dataset = open_training_set(make_data("a"), SingleProcess())
-    with caplog.at_level(logging.INFO, "faster_rcnn"):
-        assert [record.image_id for record in training_records(dataset, keep)] == ids
-    assert caplog.text.strip().endswith(said)
+def test_numbers_of_some_classes_are_those_of_pycocotools_with_their_category_ids(write_part, open_val, make_cfg, tmp_path):
+    """Detections of all classes on random annotations: the numbers of a subset of classes ignore all other classes.
 
-
-@pytest.mark.parametrize("keep", [False, True])
-def test_training_without_any_box_is_an_error(write_coco, keep):
-    image = {"id": 9, "file_name": "a.png", "height": 40, "width": 60}
-    path, folder = write_coco([image], [{"image_id": 9, "category_id": 5, "bbox": [1, 1, 5, 5], "iscrowd": 1}])
-    with pytest.raises(UserError, match="has a box"):
-        training_records(load_coco(path, folder), keep)
-
-
-def test_background_images_come_in_an_epoch_with_masked_boxes(write_images, make_cfg):
-    dataset = load_coco(*write_images(6, without=[1, 4]))
-    found = list(TrainLoader(dataset, make_cfg(keep_empty_images=True, epochs=1)).batches())
-    ids = np.concatenate([batch.image_id for batch in found])
-    masks = np.concatenate([batch.mask.asnumpy().sum(1) for batch in found])
-    assert {int(image): int(boxes) for image, boxes in zip(ids, masks)} == {100: 1, 101: 0, 102: 1, 103: 1, 104: 0, 105: 1}
-    assert len(ids) == 6
-
-
-def test_numbers_of_some_classes_are_those_of_pycocotools_with_their_category_ids(write_part, make_data, tmp_path):
-    """Detections of all classes on random annotations: the numbers of a subset of classes ignore all other classes."""
+    Images without a box of these classes are evaluated as well.
+    """
     rng = np.random.default_rng(3)
     classes = {number: f"class {number}" for number in (3, 4, 8, 11)}
-    write_part("val", classes, [(int(image), f"class {number}") for image, number in
-                                zip(rng.integers(1, 30, 120), rng.choice(list(classes), 120))], empty=(40, 41))
-    content = json.loads((tmp_path / "val.json").read_text())
+    content = write_part("val", classes, [(int(image), f"class {number}") for image, number in
+                                          zip(rng.integers(1, 30, 120), rng.choice(list(classes), 120))], empty=(40, 41))
     for row in content["annotations"]:
         row.update(bbox=[*rng.uniform(0, 20, 2).round(2), *rng.uniform(2, 20, 2).round(2)], area=float(rng.uniform(1, 9000)),
                    iscrowd=int(rng.random() < 0.1))
@@ -190,29 +167,13 @@ def test_numbers_of_some_classes_are_those_of_pycocotools_with_their_category_id
                for row in content["annotations"] for _ in range(3)]
     results += [{"image_id": 40, "category_id": 11, "bbox": [1, 1, 9, 9], "score": 0.99}]
 
-    dataset = open_validation_set(make_data("val", classes=["class 11", "class 4"]), SingleProcess())
+    dataset = open_val("val", classes=["class 11", "class 4"])
     own = [row for row in results if row["category_id"] in (4, 11)]
     metrics = score(dataset.coco_json, own, [record.image_id for record in dataset.records], dataset.names,
                     dataset.category_ids).metrics
     assert {row["category_id"] for row in dataset.coco_json["annotations"]} == {4, 11}
-    assert dataset.category_ids == [11, 4] and metrics["images"] == len(content["images"])
-    np.testing.assert_array_equal([metrics[key] for key in KEYS], pycocotools_stats(tmp_path / "val.json", results, [4, 11]))
+    assert dataset.category_ids == [11, 4]
+    assert metrics["images"] == EvalLoader(dataset, make_cfg()).num_images == len(content["images"])
+    wanted = plain_pycocotools({"info": {}, **content}, results, [4, 11]).stats
+    np.testing.assert_array_equal([metrics[key] for key in KEYS], wanted)
     assert metrics["AP"] > 0.01
-
-
-def pycocotools_stats(path, results, category_ids):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-    ground_truth = COCO(str(path))
-    evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), "bbox")
-    evaluation.params.catIds = category_ids
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation.stats
-
-
-def test_evaluation_of_some_classes_reads_every_image(write_part, make_data, make_cfg):
-    write_part("val", CAT_AND_DOG, [(1, "cat"), (2, "dog")], empty=(3,))
-    dataset = open_validation_set(make_data("val", classes=["cat"]), SingleProcess())
-    assert EvalLoader(dataset, make_cfg()).num_images == 3

@@ -6,7 +6,7 @@ from mindspore import Tensor, nn
 
 from src.checkpoint import write_checkpoint
 from src.config import Config, with_settings
-from src.dataset.drawing import draw_scene
+from src.dataset.shapes import draw_scene
 from src.detector import Predictor, build_detector, load_detector
 from src.errors import UserError
 from src.models.faster_rcnn import can_overflow, to_mixed_precision

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.dataset.classes import with_classes
+from src.dataset.splits import with_classes
 from src.evaluation.evaluate import write_results
 from src.report.comparison import open_dataset, read_evaluation, score_again
 from src.report.matched import match_boxes
