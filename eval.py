@@ -75,9 +75,9 @@ def report_writer(cfg: Config, dataset: CocoDataset) -> Callable:
     """Return a function of a folder, an Evaluation and the checkpoint's path that writes metrics, detections and reports."""
     from src.evaluation.evaluate import write_results
     from src.report.error_analysis import write_analysis
-    from src.report.evaluation_report import write_evaluation_report
-    from src.visualization.font import find_fonts
-    from src.visualization.samples import write_samples
+    from src.report.evaluation import write_evaluation_report
+    from src.visualization.fonts import find_fonts
+    from src.visualization.images import write_samples
     fonts = find_fonts(dataset.names, cfg.font)
 
     def write(folder, evaluation, path):

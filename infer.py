@@ -29,7 +29,7 @@ def main(cfg, group, _):
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import set_up_device
     from src.run.files import atomic_write, make_folder, remove_partial, writing_into
-    from src.visualization.font import find_fonts
+    from src.visualization.fonts import find_fonts
 
     if group.size > 1:
         raise UserError("infer.py is one process; start it without mpirun or msrun.")
@@ -86,14 +86,14 @@ def read_all(paths, drawings):
 def detect_and_draw(predictor, names, fonts, path, drawing, image):
     """Detect objects on one image (h, w, 3) uint8 RGB, draw them into the file `drawing`, and return the image's entry in
     detections.json, a dict."""
+    from deploy.drawing import draw_boxes
     from src.evaluation.coco import result_rows
-    from src.visualization.boxes import draw_boxes
-    from src.visualization.output import write_image
+    from src.visualization.images import write_image
 
     boxes, scores, labels, finite = predictor.detect(image)
     if not finite:
         logger.warning("%s: the network gave scores that are not finite", path)
-    write_image(drawing, draw_boxes(image, boxes, labels, names, scores, fonts))
+    write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
     rows = result_rows(path, boxes, scores, labels, range(len(names)))
     return {"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1], "detections": [
         {"bbox": row["bbox"], "category": names[row["category_id"]], "label": row["category_id"], "score": row["score"]}

@@ -1,7 +1,7 @@
 """Detect objects with a file of export.py: python deploy/detect.py detector.onnx IMAGES_VIDEOS_OR_CAMERA ... --output FOLDER
 
 Like infer.py, it draws the detections on each image or frame and lists them in FOLDER/detections.json. It needs only NumPy,
-OpenCV and ONNX Runtime, see requirements.txt in this folder.
+OpenCV, ONNX Runtime and Pillow, see requirements.txt in this folder.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Callable
 
 import cv2
 import numpy as np
-from drawing import draw
+from drawing import draw_boxes
 from images import InputError, drawing_names, find_files, is_video, read_image
 
 from detector import Detector
@@ -104,7 +104,7 @@ def on_image(path: str, drawing: str, detect: Detect, names: list[str]) -> list[
     boxes, scores, labels = detect(image)
     ending = os.path.splitext(drawing)[1]
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if ending == ".jpg" else []
-    _, data = cv2.imencode(ending, draw(image, boxes, scores, labels, names)[..., ::-1], quality)
+    _, data = cv2.imencode(ending, draw_boxes(image, boxes, scores, labels, names)[..., ::-1], quality)
     write_whole(drawing, data.tobytes())
     return [{"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1],
              "detections": rows(boxes, scores, labels, names)}]
@@ -116,7 +116,7 @@ def on_video(path: str, drawing: str, detect: Detect, names: list[str]) -> list[
     try:
         for number, (image, rate) in enumerate(frames(path)):
             boxes, scores, labels = detect(image)
-            drawn = draw(image, boxes, scores, labels, names)
+            drawn = draw_boxes(image, boxes, scores, labels, names)
             if writer is None:
                 size = drawn.shape[1], drawn.shape[0]
                 writer = cv2.VideoWriter(drawing, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)

@@ -32,9 +32,8 @@ def main(arguments, group, _):
     # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
-    from src.visualization.font import find_fonts
-    from src.visualization.output import write_image
-    from src.visualization.sheet import contact_sheet
+    from src.visualization.fonts import find_fonts
+    from src.visualization.images import contact_sheet, write_image
 
     args, cfg = arguments
     prepare_output(args.output)
@@ -55,13 +54,13 @@ def main(arguments, group, _):
 
 def draw_sample(batch, names, records, fonts):
     """Return, for a batch of one, its image (h, w, 3) uint8 with boxes, and the lines of its caption."""
-    from src.visualization.boxes import draw_boxes
-    from src.visualization.sheet import fit
+    from deploy.drawing import draw_boxes
+    from src.visualization.images import fit
 
     batch = type(batch)(*(np.asarray(column)[0] for column in batch))
     image, boxes = fit(batch.image, batch.boxes[batch.mask], TILE, TILE)
     height, width = batch.original_size
-    return draw_boxes(image, boxes, batch.labels[batch.mask], names, fonts=fonts), [
+    return draw_boxes(image, boxes, None, batch.labels[batch.mask], names, fonts), [
         f"{os.path.basename(records[int(batch.image_id)].path)} (id {batch.image_id})",
         f"boxes: {batch.mask.sum()}; {width}x{height} pixels scaled by {batch.scale[1]:.2f}"]
 

@@ -39,9 +39,8 @@ from pycocotools.cocoeval import Params
 from src.evaluation.coco import Boxes, Evaluation
 from src.evaluation.matching import match
 from src.run.files import make_folder
-from src.visualization.error_chart import draw_errors
-from src.visualization.font import Font, fonts_of_charts
-from src.visualization.precision_recall import draw_precision_recall
+from src.visualization.charts import draw_errors, draw_precision_recall
+from src.visualization.fonts import fonts_of_charts
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -62,7 +61,7 @@ class F1Curve(NamedTuple):
     best_f1: float         # F1 at best_score
 
 
-def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[Font] = ()) -> dict:
+def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[str] = ()) -> dict:
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and return the result of `error_breakdown`.
 
     The folder is created if it does not exist. An image that cannot be written is logged as an error. `fonts` are needed for

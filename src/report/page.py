@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import os
 
@@ -15,7 +14,7 @@ from src.run.files import atomic_write
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
 
-def write_page(path: str, template: str, title: str, contents: dict, refresh: int = 0) -> None:
+def write_page(path: str, template: str, title: str, contents: dict, refresh: int = 0, comparison: bool = False) -> None:
     """Render a template with data, and write it as one HTML file.
 
     Args:
@@ -24,24 +23,23 @@ def write_page(path: str, template: str, title: str, contents: dict, refresh: in
         title: title of the page.
         contents: JSON-compatible data for the scripts of the page.
         refresh: seconds until a browser reloads the page, 0 for never.
+        comparison: whether evaluation.html.j2 shows two evaluations.
 
     Raises:
         OSError: the file cannot be written.
     """
-    text = _environment().get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh)
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    text = environment.get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh,
+                                                     comparison=comparison)
     # File names may contain surrogates, with which Python represents undecodable bytes.
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
 
 
-def packed(values: np.ndarray, dtype: type) -> str:
-    """Return the base64 encoding of an array's little-endian bytes, which a page reads as a typed array."""
-    return base64.b64encode(np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()).decode("ascii")
-
-
-@functools.cache
-def _environment():
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+def packed(values: np.ndarray, dtype: type) -> dict:
+    """Return an array for a page's data: the name of JavaScript's typed array, and its little-endian bytes in base64."""
+    data = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()
+    return {"type": f"{np.dtype(dtype).name.capitalize()}Array", "base64": base64.b64encode(data).decode("ascii")}
 
 
 def _in_script(contents):

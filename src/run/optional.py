@@ -36,17 +36,17 @@ def _optional(consequence: str) -> Callable:
 @_optional("no images are drawn")
 def visualization() -> SimpleNamespace:
     """Return functions of src/visualization: draw_curves, find_fonts and write_samples."""
-    from src.visualization.curves import draw_curves
-    from src.visualization.font import find_fonts
-    from src.visualization.samples import write_samples
+    from src.visualization.charts import draw_curves
+    from src.visualization.fonts import find_fonts
+    from src.visualization.images import write_samples
     return SimpleNamespace(draw_curves=draw_curves, find_fonts=find_fonts, write_samples=write_samples)
 
 
 @_optional("no HTML reports are written")
 def reports() -> SimpleNamespace:
     """Return the HTML reports of src/report: TrainingReport and write_evaluation_report."""
-    from src.report.evaluation_report import write_evaluation_report
-    from src.report.training_report import TrainingReport
+    from src.report.evaluation import write_evaluation_report
+    from src.report.training import TrainingReport
     return SimpleNamespace(TrainingReport=TrainingReport, write_evaluation_report=write_evaluation_report)
 
 

@@ -1,14 +1,11 @@
-"""Read the numbers from an evaluation page, and compute the expected ones with the evaluation's Python code from the
-detections above a confidence threshold."""
+"""Reads the numbers of an evaluation page, and computes the expected numbers with the evaluation's Python code."""
 from types import SimpleNamespace
 
 import numpy as np
 
 from src.report.error_analysis import (
-    CORRECT,
     DETECTION_KINDS,
     IGNORED,
-    MISSED,
     TRUTH_OUTCOMES,
     classify,
     image_costs,
@@ -46,11 +43,11 @@ def matrix(case, now):
     return expected
 
 
-def score_by_keys(page, hundredths):
-    """Move the slider; the last step uses the keyboard."""
+def score_by_keys(page, hundredths, k=0):
+    """Move the slider of detector k; the last step uses the keyboard."""
     from selenium.webdriver.common.keys import Keys
-    page("document.getElementById('score').value = a[0]", (hundredths - 1 if hundredths else 1) / 100)
-    page.find("#score").send_keys(Keys.ARROW_RIGHT if hundredths else Keys.ARROW_LEFT)
+    page(f"document.getElementById('score-{k}').value = a[0]", (hundredths - 1 if hundredths else 1) / 100)
+    page.find(f"#score-{k}").send_keys(Keys.ARROW_RIGHT if hundredths else Keys.ARROW_LEFT)
 
 
 def shown_ids(page):
@@ -60,24 +57,18 @@ def shown_ids(page):
     return [int(text) for text in page("[...document.querySelectorAll('#figures figure')].map((node) => node.dataset.id)")]
 
 
-def rows_of_table(page):
-    """Return the texts of the table of classes."""
-    return page("[...document.querySelectorAll('#class-table tbody tr')].map((row) => "
-                "[...row.cells].map((cell) => cell.textContent))")
+def rows_of(page, rows):
+    """Return the texts of table rows."""
+    return page("[...document.querySelectorAll(a[0])].map((row) => [...row.cells].map((cell) => cell.textContent))", rows)
 
 
 def images_with(case, now, kind=None, category=None):
-    """Return the ids of images with a detection or missed box of the given kind and class."""
-    detections = np.ones(len(now.kinds), bool) if category is None else now.found.category == category
-    boxes = np.ones(len(now.counted), bool) if category is None else case.truth.category == category
-    if kind == "missed":
-        detections, boxes = detections & False, boxes & now.counted & (now.outcomes == MISSED)
-    elif kind == "error":
-        detections = detections & ~np.isin(now.kinds, (CORRECT, IGNORED))
-        boxes = boxes & now.counted & (now.outcomes == MISSED)
-    elif kind:
-        detections, boxes = detections & (now.kinds == DETECTION_KINDS.index(kind)), boxes & False
-    return {case.ids[image] for image in [*now.found.image[detections], *case.truth.image[boxes]]}
+    """Return the ids of images with a detection or missed box of the given kind and class; without a kind, with any box."""
+    detections = [DETECTION_KINDS[k] for k in now.kinds]
+    boxes = ["missed" if counted and TRUTH_OUTCOMES[k] == "missed" else "" for k, counted in zip(now.outcomes, now.counted)]
+    rows = [*zip(now.found.image, now.found.category, detections), *zip(case.truth.image, case.truth.category, boxes)]
+    return {case.ids[image] for image, label, found in rows if category in (None, label) and (
+        kind in (None, found) or (kind == "error" and found not in ("", "correct", "ignored")))}
 
 
 def first_panel(page):
@@ -90,9 +81,8 @@ def first_panel(page):
 def counts_of(page, selector):
     """Return {(whether an annotation, kind): number of boxes} within an element."""
     boxes = page("[...document.querySelectorAll(a[0] + ' .box')].map((node) => [node.classList.contains('truth'), "
-                 "node.dataset.kind, +node.dataset.count, node.getAttribute('d').split('z').length - 1])", selector)
-    assert all(count == drawn for *_, count, drawn in boxes)
-    return {(truth, kind): count for truth, kind, count, _ in boxes}
+                 "node.dataset.kind, node.getAttribute('d').split('z').length - 1])", selector)
+    return {(truth, kind): count for truth, kind, count in boxes}
 
 
 def boxes_of(case, now, image):

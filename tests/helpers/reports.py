@@ -1,5 +1,6 @@
 """Evaluations for reports: generated images with annotations, and detections that hit, nearly hit, miss, repeat and confuse
 classes."""
+import base64
 import copy
 import json
 
@@ -49,7 +50,14 @@ def result(image_id, category_id, box, value):
 
 
 def contents_of(path):
-    """Return the data that the scripts of a page receive."""
+    """Return the data that the scripts of a page receive, with arrays."""
     text = path.read_text(encoding="utf-8")
     start = text.index('<script type="application/json" id="data">')
-    return json.loads(text[text.index(">", start) + 1:text.index("</script>", start)])
+    return json.loads(text[text.index(">", start) + 1:text.index("</script>", start)], object_hook=unpacked)
+
+
+def unpacked(value):
+    """Return the array that src.report.page.packed has packed, or any other dict unchanged."""
+    if "base64" not in value:
+        return value
+    return np.frombuffer(base64.b64decode(value["base64"]), "<" + np.dtype(value["type"][:-5].lower()).str[1:])

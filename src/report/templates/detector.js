@@ -1,42 +1,18 @@
 "use strict";
-// The boxes of an evaluation as typed arrays, and their counts above a score threshold. Kinds and matches of detections do not
-// depend on the threshold, because detections are matched in descending order of score.
-
-class Truth {
-  constructor(data) {
-    this.starts = unpack(data.starts, Uint32Array);
-    this.category = unpack(data.category, Uint16Array);
-    this.crowd = unpack(data.crowd, Uint8Array);
-    this.side = unpack(data.side, Uint8Array);
-    this.ratio = unpack(data.ratio, Uint8Array);
-    this.sides = data.sides;
-    this.ratios = data.ratios;
-    this.outcomes = data.outcomes;
-    this.length = this.category.length;
-  }
-}
+// The boxes of an evaluation, and their counts above a score threshold. Kinds and matches of detections do not depend on the
+// threshold, because detections are matched in descending order of score.
 
 class Detector {
   constructor(data, truth, numClasses) {
-    Object.assign(this, {label: data.label, metrics: data.metrics, classes: data.classes, best: Math.fround(data.threshold)});
-    Object.assign(this, {kinds: data.kinds, truth, numClasses, length: 0});
-    this.starts = unpack(data.starts, Uint32Array);
-    this.score = unpack(data.score, Float32Array);
-    this.category = unpack(data.category, Uint16Array);
-    this.kind = unpack(data.kind, Uint8Array);
-    this.partner = unpack(data.partner, Int16Array);
-    this.place = unpack(data.place, Int16Array);
-    this.length = this.score.length;
-    this.images = this.starts.length - 1;
+    Object.assign(this, data, {truth, numClasses, best: Math.fround(data.threshold), images: data.starts.length - 1});
     this.found = truth.outcomes.indexOf("found");
     this.missed = truth.outcomes.indexOf("missed");
     this.ignored = data.kinds.indexOf("ignored");
     this.correct = data.kinds.indexOf("correct");
     // The outcome that each kind explains. "found" has priority over "localisation", and that over "class".
     this.explains = data.kinds.map((kind) => truth.outcomes.indexOf(kind === "correct" ? "found" : kind));
-    this.outcome = new Uint8Array(truth.length);
-    this.unmatched = new Uint8Array(truth.length);
-    this.count(this.best);
+    this.outcome = new Uint8Array(truth.category.length);
+    this.unmatched = new Uint8Array(truth.category.length);
   }
 
   // Count all values for a threshold: outcome and unmatched for each box, kinds by class, the confusion matrix, and costs.
@@ -59,11 +35,11 @@ class Detector {
       this.byKind[this.category[i] * this.kinds.length + kind] += 1;
       if (kind === this.ignored) continue;
       if (kind !== this.correct) this.costs[image] += this.score[i];
-      if (this.partner[i] >= 0) {
-        const box = first + this.partner[i];
+      if (this.tide_match[i] >= 0) {
+        const box = first + this.tide_match[i];
         this.outcome[box] = Math.min(this.outcome[box], this.explains[kind]);
       }
-      if (this.place[i] >= 0) this.unmatched[first + this.place[i]] = 0;
+      if (this.confusion_match[i] >= 0) this.unmatched[first + this.confusion_match[i]] = 0;
       this.matrix[this.row(i, first) * size + this.category[i]] += 1;
     }
     for (let box = first; box < truth.starts[image + 1]; box++) {
@@ -76,26 +52,26 @@ class Detector {
 
   // Return the row of the confusion matrix for detection i. `first` is the first box of its image.
   row(i, first) {
-    return this.place[i] >= 0 ? this.truth.category[first + this.place[i]] : this.numClasses;
+    return this.confusion_match[i] >= 0 ? this.truth.category[first + this.confusion_match[i]] : this.numClasses;
   }
 
-  detectionsOf(category, kind) {
-    return this.byKind[category * this.kinds.length + kind];
+  // Return [kind, number] of the detections of some classes, without ignored ones.
+  detections(categories) {
+    return this.kinds.map((kind, k) => [kind, sum(categories, (category) => this.byKind[category * this.kinds.length + k])])
+      .filter(([kind]) => kind !== "ignored");
   }
 
-  truthOf(category, outcome) {
-    return this.byOutcome[category * this.truth.outcomes.length + outcome];
+  // Return [outcome, number] of the annotated boxes of some classes.
+  boxes(categories) {
+    const {outcomes} = this.truth;
+    return outcomes.map((name, k) => [name, sum(categories, (category) => this.byOutcome[category * outcomes.length + k])]);
   }
 
   // Return boxes, detections, precision, recall and F1 of some classes. A ratio with a denominator of 0 is null.
   scores(categories) {
-    let boxes = 0, detections = 0, correct = 0, found = 0;
-    for (const category of categories) {
-      this.truth.outcomes.forEach((_, outcome) => (boxes += this.truthOf(category, outcome)));
-      this.kinds.forEach((_, kind) => (detections += kind === this.ignored ? 0 : this.detectionsOf(category, kind)));
-      correct += this.detectionsOf(category, this.correct);
-      found += this.truthOf(category, this.found);
-    }
+    const kinds = this.detections(categories), outcomes = this.boxes(categories);
+    const [detections, boxes] = [kinds, outcomes].map((counts) => sum(counts, ([, count]) => count));
+    const [[, correct], [, found]] = [kinds[this.correct], outcomes[this.found]];
     return {boxes, detections, precision: detections ? correct / detections : null, recall: boxes ? found / boxes : null,
       f1: boxes + detections ? 2 * correct / (boxes + detections) : null};
   }
@@ -103,7 +79,7 @@ class Detector {
   // Return the number of boxes and of found boxes for each bin of side or ratio.
   recallBy(bins, count, category) {
     const all = new Uint32Array(count), found = new Uint32Array(count);
-    for (let box = 0; box < this.truth.length; box++) {
+    for (let box = 0; box < bins.length; box++) {
       if (this.truth.crowd[box] || (category >= 0 && this.truth.category[box] !== category)) continue;
       all[bins[box]] += 1;
       if (this.outcome[box] === this.found) found[bins[box]] += 1;
@@ -111,27 +87,25 @@ class Detector {
     return {all, found};
   }
 
-  // Call detection(i, passes) and box(number, passes) of an image; passes: result of the filter {category, kind, cell}.
-  visit(image, filter, detection, box) {
+  // Yield the detections above the threshold and the annotated boxes of an image; passed: whether the filter includes the box.
+  * visible(image, filter) {
     const {truth, numClasses} = this, first = truth.starts[image];
     for (let i = this.starts[image]; i < this.starts[image + 1] && this.score[i] >= this.threshold; i++) {
-      detection(i, passes(filter, this.category[i], this.kinds[this.kind[i]], this.row(i, first), this.category[i],
-        this.kind[i] === this.ignored));
+      const category = this.category[i], kind = this.kinds[this.kind[i]];
+      yield {shape: "found", number: i - this.starts[image], category, kind, score: this.score[i],
+        passed: passes(filter, category, kind, this.row(i, first), category, kind === "ignored")};
     }
-    for (let number = first; number < truth.starts[image + 1]; number++) {
-      const category = truth.category[number], crowd = truth.crowd[number];
-      const kind = !crowd && this.outcome[number] === this.missed ? "missed" : "";
-      box(number, passes(filter, category, kind, category, this.unmatched[number] ? numClasses : -1, crowd));
+    for (let box = first; box < truth.starts[image + 1]; box++) {
+      const category = truth.category[box], crowd = truth.crowd[box];
+      const outcome = crowd ? "ignored" : truth.outcomes[this.outcome[box]];
+      yield {shape: "truth", number: box - first, category, kind: outcome === "found" ? "correct" : outcome, crowd,
+        passed: passes(filter, category, outcome === "missed" ? outcome : "", category, this.unmatched[box] ? numClasses : -1, crowd)};
     }
   }
 
   // Return whether an image has a detection or box that passes the filter.
   matches(image, filter) {
-    if (filter.category < 0 && !filter.kind && !filter.cell) return true;
-    let found = false;
-    const note = (_, passed) => (found ||= passed);
-    this.visit(image, filter, note, note);
-    return found;
+    return (filter.category < 0 && !filter.kind && !filter.cell) || [...this.visible(image, filter)].some(({passed}) => passed);
   }
 }
 

@@ -5,15 +5,13 @@ const PAGE = 24; // number of figures at first, and added by each click
 const MAX_LABELS = 12; // labels of the highest scores on a small image
 
 class Gallery {
-  // order: function of an image's index that returns its sort key, highest first; caption: function that returns its text.
-  constructor(data, detectors, names, {order, caption, keep = () => true}) {
-    Object.assign(this, {detectors, names, order, caption, keep, shown: PAGE, enlarged: -1});
-    this.images = data.gallery.images;
-    const [truth, ...found] = data.gallery.boxes.map((text) => unpack(text, Float32Array));
-    this.places = {truth, found};
-    this.locate();
+  // order: function of an image's index that returns its sort key, highest first; caption: function that returns its text;
+  // keep: function that returns whether the image is shown; changed: function called when the filter has changed.
+  constructor(images, detectors, names, {order, caption, keep = () => true, changed}) {
+    Object.assign(this, {images, detectors, names, order, caption, keep, changed, shown: PAGE, enlarged: -1});
     this.filter = {category: -1, kind: "", cell: null};
-    this.switches = {annotations: true, detections: detectors.map(() => true)};
+    this.hidden = new Set(); // ids of unchecked switches
+    this.kinds = [...detectors[0].kinds.filter((kind) => kind !== "ignored"), "missed"];
     byId("figures").classList.toggle("double", detectors.length > 1);
     this.addControls();
     // Draw boxes only in visible figures: drawing thousands of them would delay a slider.
@@ -25,61 +23,41 @@ class Gallery {
     }, {rootMargin: "100px"});
   }
 
-  // Find the first box of each image in the lists of coordinates.
-  locate() {
-    let truth = 0;
-    const found = this.detectors.map(() => 0), [{truth: all}] = this.detectors;
-    for (const image of this.images) {
-      Object.assign(image, {truthAt: truth, foundAt: [...found]});
-      truth += all.starts[image.image + 1] - all.starts[image.image];
-      this.detectors.forEach((detector, k) => (found[k] += detector.starts[image.image + 1] - detector.starts[image.image]));
-    }
-  }
-
-  kinds() {
-    return [...this.detectors[0].kinds.filter((kind) => kind !== "ignored"), "missed"];
-  }
-
   addControls() {
-    options(byId("kind"), [["", "all images"], ["error", "images with errors"], ...this.kinds().map((kind) => [kind, kind])]);
-    byId("kind").addEventListener("change", () => this.choose({kind: byId("kind").value}));
+    const listen = (id, event, action) => byId(id).addEventListener(event, action);
+    options(byId("kind"), [["", "all images"], ["error", "images with errors"], ...this.kinds.map((kind) => [kind, kind])]);
+    listen("kind", "change", () => this.choose({kind: byId("kind").value}));
     options(byId("class"), [[-1, "all classes"], ...this.names.map((name, k) => [k, name])]);
-    byId("class").addEventListener("change", () => this.choose({category: Number(byId("class").value)}));
-    byId("annotations").addEventListener("change", (event) => {
-      this.switches.annotations = event.target.checked;
-      this.draw();
-    });
-    byId("detection-switches").append(...this.detectors.map((_, k) => this.detectionSwitch(k)));
-    byId("cell").addEventListener("click", () => this.choose({cell: null}));
-    byId("more").addEventListener("click", () => {
+    listen("class", "change", () => this.choose({category: Number(byId("class").value)}));
+    const switches = [["annotations", "annotations"], ...this.detectors.map((_, k) =>
+      [`detections-${k}`, this.detectors.length > 1 ? `detections of ${"AB"[k]}` : "detections"])];
+    byId("switches").append(...switches.map(([id, name]) => element("label", {},
+      element("input", {type: "checkbox", id, checked: true, change: ({target}) => {
+        this.hidden[target.checked ? "delete" : "add"](id);
+        this.draw();
+      }}), ` ${name} `)));
+    listen("cell", "click", () => this.choose({cell: null}));
+    listen("more", "click", () => {
       this.shown += PAGE;
       this.draw();
     });
-    byId("previous").addEventListener("click", () => this.enlarge(this.enlarged - 1));
-    byId("next").addEventListener("click", () => this.enlarge(this.enlarged + 1));
-    byId("close").addEventListener("click", () => byId("enlarged").close());
-    const entry = (kind) => element("li", {},
-      element("i", {style: `border-color: var(--${kind})`, class: kind === "missed" ? "dashed" : null}), kind);
-    byId("legend").replaceChildren(...this.kinds().map(entry), element("li", {}, "solid: detection, dashed: annotation"));
+    listen("previous", "click", () => this.enlarge(this.enlarged - 1));
+    listen("next", "click", () => this.enlarge(this.enlarged + 1));
+    listen("close", "click", () => byId("enlarged").close());
+    byId("legend").replaceChildren(...this.kinds.map((kind) => element("li", {},
+      element("i", {style: `border-color: var(--${kind})`, class: kind === "missed" ? "dashed" : null}), kind)),
+    element("li", {}, "solid: detection, dashed: annotation"));
   }
 
-  detectionSwitch(k) {
-    const name = this.detectors.length > 1 ? `detections of ${"AB"[k]}` : "detections";
-    return element("label", {}, element("input", {type: "checkbox", id: `detections-${k}`, checked: true, change: (event) => {
-      this.switches.detections[k] = event.target.checked;
-      this.draw();
-    }}), ` ${name} `);
-  }
-
-  // Change the filter, and call onChoose.
+  // Change the filter.
   choose(change) {
     const before = this.filter;
     // A cell implies its classes and kinds.
-    this.filter = {...this.filter, ...change.cell ? {category: -1, kind: ""} : {cell: null}, ...change};
+    this.filter = {...before, ...change.cell ? {category: -1, kind: ""} : {cell: null}, ...change};
     byId("kind").value = this.filter.kind;
     byId("class").value = this.filter.category;
     this.shown = PAGE;
-    this.onChoose?.(this.filter, before);
+    this.changed(this.filter, before);
     this.update();
   }
 
@@ -90,9 +68,9 @@ class Gallery {
 
   // Sort and filter again, for example after a change of the threshold.
   update() {
-    const chosen = this.images.filter(({image}) => this.keep(image)
-      && this.detectors.some((detector) => detector.matches(image, this.filter)));
-    this.chosen = chosen.map((image) => [this.order(image.image), image]).sort((a, b) => b[0] - a[0]).map(([, image]) => image);
+    this.chosen = this.images
+      .filter(({image}) => this.keep(image) && this.detectors.some((detector) => detector.matches(image, this.filter)))
+      .sort((a, b) => this.order(b.image) - this.order(a.image));
     this.draw();
   }
 
@@ -102,18 +80,14 @@ class Gallery {
     byId("cell").hidden = !cell;
     byId("cell").textContent = cell ? `✕ annotated ${names[cell[0]]}, detected ${names[cell[1]]}` : "";
     this.observer.disconnect();
-    const figures = this.chosen.slice(0, this.shown).map((image, k) => this.figure(image, k));
+    const figures = this.chosen.slice(0, this.shown).map((image, k) => element("figure", {"data-id": image.id},
+      element("button", {type: "button", "data-number": this.images.indexOf(image), "aria-label": `Enlarge ${image.name}`,
+        style: `aspect-ratio: ${image.width * this.detectors.length} / ${image.height}`, click: () => this.enlarge(k)}),
+      element("figcaption", {}, `${image.name} · ${this.caption(image.image)}`)));
     byId("figures").replaceChildren(...figures);
     figures.forEach((figure) => this.observer.observe(figure.firstChild));
     byId("more").hidden = this.chosen.length <= this.shown;
     if (byId("enlarged").open) this.enlarge(this.enlarged);
-  }
-
-  figure(image, k) {
-    return element("figure", {"data-id": image.id},
-      element("button", {type: "button", "data-number": this.images.indexOf(image), "aria-label": `Enlarge ${image.name}`,
-        style: `aspect-ratio: ${image.width * this.detectors.length} / ${image.height}`, click: () => this.enlarge(k)}),
-      element("figcaption", {}, `${image.name} · ${this.caption(image.image)}`));
   }
 
   enlarge(k) {
@@ -127,55 +101,45 @@ class Gallery {
     if (!byId("enlarged").open) byId("enlarged").showModal();
   }
 
+  // Return an image with its boxes, once per detector. letters: number of letter heights in the longer side; maxLabels: maximum
+  // number of labels; if it is finite, only errors have labels.
   panels(image, letters, maxLabels) {
-    return element("div", {class: "panels"}, ...this.detectors.map((_, k) => this.panel(image, k, letters, maxLabels)));
+    const {name, width, height, jpeg} = image, size = Math.max(width, height * 1.3) / letters;
+    return element("div", {class: "panels"}, ...this.detectors.map((_, k) => {
+      const boxes = this.visibleBoxes(image, k);
+      const labelled = maxLabels === Infinity ? boxes : boxes.filter(({kind, passed}) => kind !== "correct" && passed);
+      return svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": name},
+        jpeg ? svg("image", {href: `data:image/jpeg;base64,${jpeg}`, width, height, preserveAspectRatio: "none"})
+          : svg("text", {x: width / 2, y: height / 2, "text-anchor": "middle", "font-size": size, fill: "currentColor"},
+            "cannot be read"),
+        ...boxPaths(boxes), ...labelled.slice(0, maxLabels).map((box) => boxLabel(box, width, height, size)));
+    }));
   }
 
-  // Return an image with its boxes. letters: number of letter heights in the longer side; maxLabels: maximum number of labels;
-  // if it is finite, only errors have labels.
-  panel(image, k, letters, maxLabels) {
-    const {width, height} = image, size = Math.max(width, height * 1.3) / letters;
-    const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": image.name});
-    const boxes = [], middle = {x: width / 2, y: height / 2, "text-anchor": "middle", "font-size": size, fill: "currentColor"};
-    this.eachBox(image, k, (box) => boxes.push(box));
-    const labelled = maxLabels === Infinity ? boxes : boxes.filter(({kind, passed}) => kind !== "correct" && passed);
-    picture.append(image.jpeg
-      ? svg("image", {href: `data:image/jpeg;base64,${image.jpeg}`, width, height, preserveAspectRatio: "none"})
-      : svg("text", middle, "cannot be read"), ...boxPaths(boxes),
-    ...labelled.slice(0, maxLabels).map((box) => boxLabel(box, width, height, size)));
-    return picture;
-  }
-
-  // Call `add` for each visible box of an image.
-  eachBox(image, k, add) {
-    const detector = this.detectors[k], {truth} = detector;
-    const place = (list, at) => ({x: list[at * 4], y: list[at * 4 + 1], w: list[at * 4 + 2], h: list[at * 4 + 3]});
-    const one = (i, passed) => this.switches.detections[k] && add({
-      ...place(this.places.found[k], image.foundAt[k] + i - detector.starts[image.image]), kind: detector.kinds[detector.kind[i]],
-      shape: "found", text: `${this.names[detector.category[i]]} ${detector.score[i].toFixed(2)}`, passed});
-    const other = (box, passed) => {
-      const crowd = truth.crowd[box], outcome = crowd ? "ignored" : truth.outcomes[detector.outcome[box]];
-      if (this.switches.annotations) {
-        add({...place(this.places.truth, image.truthAt + box - truth.starts[image.image]), shape: "truth", passed,
-          kind: outcome === "found" ? "correct" : outcome, text: this.names[truth.category[box]] + (crowd ? " (crowd)" : "")});
-      }
-    };
-    detector.visit(image.image, this.filter, one, other);
+  // Return the boxes of an image that are not hidden, with coordinates and text.
+  visibleBoxes({image, boxes: [truth, ...found]}, k) {
+    return [...this.detectors[k].visible(image, this.filter)]
+      .filter(({shape}) => !this.hidden.has(shape === "truth" ? "annotations" : `detections-${k}`))
+      .map((box) => {
+        const [x, y, w, h] = (box.shape === "truth" ? truth : found[k]).subarray(4 * box.number);
+        const ending = box.shape === "truth" ? (box.crowd ? " (crowd)" : "") : ` ${box.score.toFixed(2)}`;
+        return {...box, x, y, w, h, text: this.names[box.category] + ending};
+      });
   }
 }
 
 // Draw all boxes of the same shape, kind and brightness as one path.
 function boxPaths(boxes) {
   const groups = new Map();
-  for (const {x, y, w, h, kind, shape, passed} of boxes) {
-    const name = `${shape} ${kind}${passed ? "" : " dim"}`;
-    if (!groups.has(name)) groups.set(name, []);
-    groups.get(name).push(`M${x} ${y}h${w}v${h}h${-w}z`);
+  for (const box of boxes) {
+    const key = `${box.shape} ${box.kind} ${box.passed}`;
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(box);
   }
-  return [...groups].map(([name, parts]) => {
-    const [shape, kind, dim = ""] = name.split(" ");
-    return svg("path", {class: `box ${shape} ${dim}`, "data-kind": kind, "data-count": parts.length, d: parts.join(""),
-      stroke: `var(--${kind})`});
+  return [...groups.values()].map((group) => {
+    const [{shape, kind, passed}] = group;
+    return svg("path", {class: `box ${shape} ${passed ? "" : "dim"}`, "data-kind": kind, "data-count": group.length,
+      d: group.map(({x, y, w, h}) => `M${x} ${y}h${w}v${h}h${-w}z`).join(""), stroke: `var(--${kind})`});
   });
 }
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deploy.drawing import draw_boxes
 from src.checkpoint import read_checkpoint
-from src.visualization.boxes import draw_boxes
-from src.visualization.font import find_fonts
+from src.visualization.fonts import find_fonts
 
 CLASSES = ["circle", "rectangle", "triangle", "star"]
 
@@ -87,7 +87,7 @@ def test_names_in_any_script(inferred, workspace, run, checkpoint, shapes):
     boxes[:, 2:] += boxes[:, :2]
     labels, scores = zip(*((row["label"], row["score"]) for row in entry["detections"]))
     drawing, image = (cv2.imread(str(each))[..., ::-1].astype(np.uint8) for each in (entry["drawing"], path))
-    right, wrong = (np.abs(draw_boxes(image, boxes, labels, names, scores, fonts).astype(int) - drawing).mean()
+    right, wrong = (np.abs(draw_boxes(image, boxes, scores, labels, names, fonts).astype(int) - drawing).mean()
                     for fonts in (find_fonts(names, ""), ()))
     assert right < wrong / 2
 

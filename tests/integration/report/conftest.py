@@ -6,7 +6,7 @@ import pytest
 
 from src.evaluation.evaluate import write_results
 from src.report.error_analysis import sort_by_image, write_analysis
-from src.report.evaluation_report import write_evaluation_report
+from src.report.evaluation import write_evaluation_report
 from tests.helpers.report_page import IMAGES
 from tests.helpers.reports import drawn_dataset, evaluated
 

@@ -3,27 +3,17 @@ import numpy as np
 import pytest
 
 from src.report.error_analysis import DETECTION_KINDS, IGNORED
-from tests.helpers.report_page import (
-    IMAGES,
-    SHOWN,
-    at,
-    boxes_of,
-    cells,
-    counts_of,
-    first_panel,
-    images_with,
-    matrix,
-    score_by_keys,
-    shown_ids,
-)
+from tests.helpers import report_page
+from tests.helpers.report_page import IMAGES, at, boxes_of, cells, counts_of, first_panel, images_with, score_by_keys, shown_ids
 
 
 def test_the_most_expensive_images_come_first(page, case):
+    assert page("document.querySelectorAll('#figures figure').length") == report_page.SHOWN
     for hundredths in (30, 60):
         score_by_keys(page, hundredths)
         costs = at(case, hundredths / 100).costs
         shown = [case.ids.index(image) for image in shown_ids(page)]
-        assert len(set(shown)) == IMAGES
+        assert len(set(shown)) == IMAGES and not page.find("#more").is_displayed()
         np.testing.assert_allclose(costs[shown], np.sort(costs)[::-1])
         captions = [text.rsplit(" ", 1)[1] for text in page.texts("#figures figcaption")]
         assert captions == [f"{costs[image]:.2f}" for image in shown]
@@ -45,12 +35,12 @@ def test_filter_by_kind_of_error_and_class(page, case, kind):
 
 def test_clicks_on_bars_and_on_class_names_filter_as_well(page, case):
     threshold = case.metrics["errors"]["score_threshold"]
-    page.click('#detection-kinds button[data-key="background"]')
-    assert page.find("#kind").get_attribute("value") == "background"
-    assert page.find('#detection-kinds button[data-key="background"]').get_attribute("aria-pressed") == "true"
-    assert set(shown_ids(page)) == images_with(case, at(case, threshold), "background")
-    page.click('#truth-outcomes button[data-key="missed"]')
-    assert set(shown_ids(page)) == images_with(case, at(case, threshold), "missed")
+    for bar, kind in (("#detection-kinds", "background"), ("#truth-outcomes", "missed")):
+        page.click(f'{bar} button[data-key="{kind}"]')
+        assert page.find("#kind").get_attribute("value") == kind
+        # The chosen bar keeps the keyboard focus, although the bars are drawn again.
+        assert page("[document.activeElement.dataset.key, document.activeElement.ariaPressed]") == [kind, "true"]
+        assert set(shown_ids(page)) == images_with(case, at(case, threshold), kind)
     page.click('#truth-outcomes button[data-key="missed"]')
     assert len(shown_ids(page)) == IMAGES
     page.click("#class-table tbody tr:nth-child(2) td button")
@@ -62,7 +52,7 @@ def test_clicks_on_bars_and_on_class_names_filter_as_well(page, case):
 
 def test_a_click_on_a_cell_of_the_matrix_shows_its_images(page, case):
     now = at(case, case.metrics["errors"]["score_threshold"])
-    counts, (rows, unmatched) = matrix(case, now), cells(case, now)
+    counts, (rows, unmatched) = report_page.matrix(case, now), cells(case, now)
     background = len(case.names)
     off_diagonal = [(row, column) for row, column in np.argwhere(counts).tolist() if row != column]
     for row, column in off_diagonal[:3] + off_diagonal[-3:] + [(1, 1)]:
@@ -97,13 +87,12 @@ def test_boxes_can_be_switched_on_and_off(page, case):
     assert first_panel(page) == {}
     page.click("#annotations")
     assert first_panel(page) == truth
-
-
-def test_the_slider_changes_the_boxes(page, case):
+    page.click("#detections-0")
     score_by_keys(page, 0)
     image = case.ids.index(int(page.find("#figures figure").get_attribute("data-id")))
     truth, found = boxes_of(case, at(case, 0), image)
     assert first_panel(page) == {**truth, **found}
+
 
 
 def test_a_click_enlarges_an_image(page, case):
@@ -118,25 +107,16 @@ def test_a_click_enlarges_an_image(page, case):
         assert figure.get_attribute("data-id") == str(ids[place])
         truth, found = boxes_of(case, now, image)
         assert counts_of(page, "#enlarged-figure") == {**truth, **found}
-        labels = page.texts("#enlarged-figure .label")
-        expected = [f"{case.names[category]} {score:.2f}" for category, score in zip(now.found.category, now.found.score)]
-        own = now.found.image == image
-        assert labels[:own.sum()] == [text for text, mine in zip(expected, own) if mine]
-        annotated = case.truth.image == image
-        assert [text.replace(" (crowd)", "") for text in labels[own.sum():]] == [
-            case.names[category] for category in case.truth.category[annotated]]
+        detected, annotated = now.found.select(now.found.image == image), case.truth.select(case.truth.image == image)
+        assert page.texts("#enlarged-figure .label") == [
+            *(f"{case.names[category]} {score:.2f}" for category, score in zip(detected.category, detected.score)),
+            *(case.names[label] + (" (crowd)" if crowd else "") for label, crowd in zip(annotated.category, annotated.crowd))]
         if button:
             page.click(button)
     assert not page.find("#previous").is_enabled()
     page.find("#enlarged").send_keys(Keys.ESCAPE)
     page.wait("!document.getElementById('enlarged').open")
 
-
-def test_more_images_are_shown_when_asked_for(page):
-    assert page("document.querySelectorAll('#figures figure').length") == SHOWN
-    page.click("#more")
-    assert page("document.querySelectorAll('#figures figure').length") == IMAGES
-    assert not page.find("#more").is_displayed()
 
 
 def test_boxes_and_pictures_are_where_they_are_in_the_image(page, case):

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from src.report.error_analysis import CORRECT, DETECTION_KINDS, FOUND, IGNORED, TRUTH_OUTCOMES, classify, f1_curves
-from tests.helpers.report_page import at, matrix, rows_of_table, score_by_keys
+from tests.helpers.report_page import at, matrix, rows_of, score_by_keys
 from tests.helpers.reports import SCRIPT
+
+ROWS = "#class-table tbody tr"
 
 
 def test_numbers_are_those_of_metrics_json(page, case):
@@ -13,7 +15,7 @@ def test_numbers_are_those_of_metrics_json(page, case):
     assert len(shown) == 12
     for key, value, text in shown:
         assert value == case.metrics[key] and text == ("–" if value < 0 else f"{value:.3f}")
-    aps = {row[0]: row[2] for row in rows_of_table(page)}
+    aps = {row[0]: row[2] for row in rows_of(page, ROWS)}
     assert aps == {name: f"{ap:.3f}" for name, ap in case.metrics["per_class"].items()}
     errors = case.metrics["errors"]
     assert page("detector.threshold") == errors["score_threshold"]
@@ -30,7 +32,7 @@ def shares(counts):
 def test_the_slider_changes_every_number(page, case, hundredths):
     score_by_keys(page, hundredths)
     now = at(case, hundredths / 100)
-    assert page.find("#score-value").text == f"{hundredths / 100:.3f}"
+    assert page.find("#score-value-0").text == f"{hundredths / 100:.3f}"
     kinds = np.bincount(now.kinds, minlength=len(DETECTION_KINDS))[:IGNORED]
     outcomes = np.bincount(now.outcomes[now.counted], minlength=len(TRUTH_OUTCOMES))
     assert [text.split()[0] for text in page.texts("#detection-kinds .bar span")] == [str(count) for count in kinds]
@@ -38,7 +40,7 @@ def test_the_slider_changes_every_number(page, case, hundredths):
     shown = page("[...document.querySelectorAll('#matrix tbody tr')].map((row) => "
                  "[...row.cells].slice(1).map((cell) => +cell.textContent))")
     assert shown == matrix(case, now).tolist()
-    for k, row in enumerate(rows_of_table(page)):
+    for k, row in enumerate(rows_of(page, ROWS)):
         own = now.kinds[(now.found.category == k) & (now.kinds != IGNORED)]
         boxes = now.outcomes[(case.truth.category == k) & now.counted]
         correct, found = (own == CORRECT).sum(), (boxes == FOUND).sum()
@@ -67,18 +69,18 @@ def test_recall_by_size_and_shape(page, case, k):
 @pytest.mark.parametrize("column", range(11))
 def test_a_click_on_a_heading_sorts_and_another_turns_the_order(page, column):
     def values():
-        cells = [row[column] for row in rows_of_table(page)]
+        cells = [row[column] for row in rows_of(page, ROWS)]
         return [cell.lower() for cell in cells] if column == 0 else [float(cell.replace("–", "-1")) for cell in cells]
 
     for number, order in enumerate(("ascending", "descending") if column == 0 else ("descending", "ascending")):
-        page.click(f'#class-table button[data-column="{column}"]')
+        page.click(f'#class-table button[data-key="{column}"]')
         assert page.find(f"#class-table th:nth-child({column + 1})").get_attribute("aria-sort") == order, number
         if column:  # not for names: browsers sort them by language, which puts signs before letters like ASCII
             assert values() == sorted(values(), reverse=order == "descending")
         else:
             assert values()[0 if order == "ascending" else -1] == SCRIPT
     assert page("document.querySelectorAll('#class-table th[aria-sort=none]').length") == 10
-    page("(classTable.direction = 0, showClasses())")
+    page("(classTable.direction = 0, showClasses(classTable))")
 
 
 def test_curves_and_best_thresholds_of_a_chosen_class(page, case):
@@ -102,13 +104,13 @@ def test_curves_and_best_thresholds_of_a_chosen_class(page, case):
 
 
 def test_a_class_called_script_is_shown_and_not_run(page):
-    assert SCRIPT in page.texts("#class option") and SCRIPT in [row[0] for row in rows_of_table(page)]
-    assert page("document.scripts.length") == 6
+    assert SCRIPT in page.texts("#class option") and SCRIPT in [row[0] for row in rows_of(page, ROWS)]
+    assert page("document.scripts.length") == 7
     page.choose("#class", page.texts("#class option").index(SCRIPT) - 1)
     assert SCRIPT in page.texts("#f1 h3")[0]
 
 
-def test_controls_have_names(page):
+def test_title_and_names_of_controls(page):
     unnamed = page("[...document.querySelectorAll('button, input, select')].filter((node) => !node.hidden && "
                    "!(node.textContent.trim() || node.ariaLabel || node.labels?.[0]?.textContent.trim())).length")
     assert unnamed == 0 and page("document.title") == "Evaluation of some.ckpt" and page("document.characterSet") == "UTF-8"

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from src.evaluation.coco import KEYS
-from src.report.training_report import TrainingReport
+from src.report.training import TrainingReport
 from tests.helpers.runs import schedule, settings
 
 
@@ -27,7 +27,7 @@ def shown(browser, tmp_path):
         report.write(*state)
         return Page(browser, tmp_path / "report.html")
     yield write_and_load
-    browser.get("about:blank")  # a page that sends no more requests
+    browser.get("about:blank")  # because the page of a running training reloads
 
 
 def test_a_run_that_runs(shown):
@@ -45,24 +45,16 @@ def test_a_run_that_runs(shown):
     assert len(points) == 20 and heights[0] == pytest.approx(12, abs=0.1) and heights[-1] == pytest.approx(278, abs=0.1)
     assert heights[9] == pytest.approx(12 + 266 * 0.7686, abs=0.2)  # log(10) / log(20)
     assert page.texts("#setting-table tr:last-child td") == ["processes", "1"]
-    assert "loads itself again every 15 seconds" in page.find("#about").text and "No news" not in page.find("#about").text
+    assert "reloads every 15 seconds" in page.find("#about").text and "No update" not in page.find("#about").text
     assert page.logs()[1] == []
 
 
 def test_a_run_that_has_ended_and_one_of_which_nothing_is_heard(shown, monkeypatch):
     page = shown("stopped", "the loss is <b>nan</b>")
     assert page.find("#state").text == "stopped" and page.find("#reason").text == "the loss is <b>nan</b>"
-    assert "left" not in page.find("#position").text and "loads itself" not in page.find("#about").text
+    assert "left" not in page.find("#position").text and "reloads" not in page.find("#about").text
     an_hour_ago = time.time() - 3600
-    monkeypatch.setattr("src.report.training_report.time.time", lambda: an_hour_ago)
+    monkeypatch.setattr("src.report.training.time.time", lambda: an_hour_ago)
     page = shown("running")
-    assert page.find("#about").text.startswith("No news for 1:00:0")
+    assert page.find("#about").text.startswith("No update for 1:00:0")
     assert page.logs()[1] == []
-
-
-def test_a_page_loads_itself_again(shown, monkeypatch):
-    monkeypatch.setattr("src.report.training_report.REFRESH", 1)
-    page = shown("running")
-    page("(window.first = true)")
-    page.wait("window.first === undefined && document.readyState === 'complete'")
-    assert page.find("#state").text == "running"

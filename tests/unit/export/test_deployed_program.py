@@ -1,40 +1,20 @@
-"""deploy/: its copies of infer.py's drawing and reading code have the same results, and each error is one sentence."""
+"""deploy/: its copies of infer.py's reading code have the same results, and each error is one sentence."""
 import io
 import json
 
 import cv2
 import detect
-import drawing
 import images
 import numpy as np
 import pytest
 from PIL import Image
 
+from deploy.drawing import colour_of
 from detector import Detector
 from src.dataset import image_paths
 from src.dataset.image import UnreadableImageError
 from src.dataset.image import read_image as read_image_here
 from src.export.onnx_graph import Graph
-from src.visualization.boxes import draw_boxes
-from src.visualization.colours import COUNT, colour_of
-from src.visualization.text import plain_text
-
-NAMES = ["cell", "a class whose name is far too long for a small image, and is cut", "naïve", "猫", "x"]
-
-
-@pytest.mark.parametrize("size", [(480, 640), (31, 17), (1, 1), (90, 2000), (1200, 800), (4000, 9), (900, 2)])
-def test_drawings_are_those_of_infer(size):
-    rng = np.random.default_rng(size)
-    image = rng.integers(0, 256, (*size, 3), np.uint8)
-    low, high = np.sort(rng.uniform(-3, 1.05 * max(size), (2, 30, 2)), axis=0)
-    boxes, scores, labels = np.concatenate((low, high), axis=1), -np.sort(-rng.random(30)), rng.integers(0, 5, 30)
-    found = drawing.draw(image, boxes, scores, labels, NAMES)
-    np.testing.assert_array_equal(found, draw_boxes(image, boxes, labels, NAMES, scores))
-
-
-def test_colours_and_names_are_those_of_infer():
-    assert drawing.palette() == [colour_of(label) for label in range(COUNT)]
-    assert [drawing.plain(name, 7) for name in (*NAMES, "", "a\n")] == [plain_text(name, 7) for name in (*NAMES, "", "a\n")]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""src/report/training_report.py, used by src/train/metrics.py: the page of a run during the run, at its end and resumed."""
+"""src/report/training.py, used by src/train/metrics.py: the page of a run during the run, at its end and resumed."""
 import json
 import logging
 from types import SimpleNamespace
@@ -8,28 +8,23 @@ import pytest
 
 from src.errors import UserError
 from src.evaluation.coco import KEYS
-from src.report import training_report
-from src.report.training_report import MIN_SECONDS
+from src.report import training
+from src.report.training import MIN_SECONDS
 from src.run.signals import Stopped
 from src.train.metrics import Metrics
 from src.train.state import TrainState
-from src.visualization.curves import MAX_POINTS
+from src.visualization.charts import MAX_POINTS
 from tests.helpers.reports import contents_of
 from tests.helpers.runs import run_folder, schedule, settings
 
 STEPS = 10  # steps per epoch
 
 
-@pytest.fixture(autouse=True)
-def _log_is_captured(monkeypatch):
-    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
-
-
 @pytest.fixture
 def clock(monkeypatch):
     """The clock of the report in seconds, which tests set."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(training_report, "time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 5e8 + clock.now))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 5e8 + clock.now))
     return clock
 
 
@@ -45,19 +40,18 @@ def add(metrics, state, loss):
 
 
 def page(folder):
-    return contents_of(folder / "report.html")
+    """Return the page's data, after a check that browsers reload the page of a running training and no other."""
+    contents = contents_of(folder / "report.html")
+    refreshes = 'http-equiv="refresh" content="15"' in (folder / "report.html").read_text()
+    assert refreshes == (contents["state"] == "running")
+    return contents
 
 
-def refreshes(folder):
-    return 'http-equiv="refresh" content="15"' in (folder / "report.html").read_text()
-
-
-def test_a_run_from_start_to_end(tmp_path, clock):
+def test_complete_run(tmp_path, clock):
     metrics, state = start(tmp_path, epochs=1)
     with metrics:
         first = page(tmp_path)
         assert (first["state"], first["step"], first["total"], first["curves"]) == ("running", 0, STEPS, {})
-        assert refreshes(tmp_path)
         assert first["settings"]["device_target"] == "CPU" and first["settings"]["processes"] == "2"
         for step in range(STEPS):
             clock.now += MIN_SECONDS + 1
@@ -65,57 +59,47 @@ def test_a_run_from_start_to_end(tmp_path, clock):
             assert page(tmp_path)["step"] == step + 1 and page(tmp_path)["written"] == 5e8 + clock.now
         metrics.add_evaluation({**dict.fromkeys(KEYS, 0.25), "AP75": -1.0})
     last = page(tmp_path)
-    assert (last["state"], last["reason"], last["step"]) == ("finished", "", STEPS) and not refreshes(tmp_path)
+    assert (last["state"], last["reason"], last["step"]) == ("finished", "", STEPS)
     np.testing.assert_allclose(last["curves"]["x"], np.arange(1, 11) / 10)
     assert last["curves"]["loss"] == list(range(10)) and last["curves"]["roi_box_loss"] == [4] * 10
     assert "all_reduce" not in last["curves"]
     assert last["evaluations"] == {"epoch": [1], "AP": [0.25], "AP50": [0.25], "AP75": [None]}
 
 
-def test_it_is_not_written_more_often_than_every_few_seconds(tmp_path, clock):
-    metrics, state = start(tmp_path)
-    with metrics:
-        for _ in range(5):
-            clock.now += MIN_SECONDS / 4
-            add(metrics, state, 1.0)
-        assert page(tmp_path)["step"] == 4
-
-
-def test_writing_takes_a_hundredth_of_the_time_at_most(tmp_path, clock, monkeypatch):
-    def slow(*arguments, write=training_report.write_page):
-        clock.now += 3
+@pytest.mark.parametrize(("seconds", "intervals", "steps"), [
+    (0, [1.25] * 5, [0, 0, 0, 4, 4]),        # at most every MIN_SECONDS
+    (3, [290, 11, 290], [0, 2, 2])])         # a page that takes 3 s is written every 300 s
+def test_writing_takes_a_hundredth_of_the_time(tmp_path, clock, monkeypatch, seconds, intervals, steps):
+    def slow(*arguments, write=training.write_page):
+        clock.now += seconds
         write(*arguments)
-    monkeypatch.setattr(training_report, "write_page", slow)
+    monkeypatch.setattr(training, "write_page", slow)
     metrics, state = start(tmp_path)
     with metrics:
-        for seconds, step in ((290, 0), (11, 2), (290, 2)):
-            clock.now += seconds
+        for interval, step in zip(intervals, steps):
+            clock.now += interval
             add(metrics, state, 1.0)
             assert page(tmp_path)["step"] == step
 
 
-@pytest.mark.parametrize(("error", "reason"), [
-    (Stopped(143), "by a signal; --resume_ckpt auto goes on from the last checkpoint"),
-    (UserError("the loss is nan at step 2"), "the loss is nan at step 2"),
-    (MemoryError("no room"), "MemoryError: no room"),
-])
-def test_how_a_run_was_stopped(tmp_path, error, reason):
-    metrics, state = start(tmp_path)
-    with pytest.raises(type(error)), metrics:
-        add(metrics, state, 1.0)
-        raise error
-    assert (page(tmp_path)["state"], page(tmp_path)["reason"]) == ("stopped", reason) and not refreshes(tmp_path)
-    assert page(tmp_path)["step"] == 1
+@pytest.mark.parametrize(("error", "state", "reason"), [
+    (None, "finished", "early, as the last evaluations had no better AP"),
+    (Stopped(143), "stopped", "by a signal; --resume_ckpt auto goes on from the last checkpoint"),
+    (UserError("the loss is nan at step 2"), "stopped", "the loss is nan at step 2"),
+    (MemoryError("no room"), "stopped", "MemoryError: no room")])
+def test_reason_of_the_end(tmp_path, error, state, reason):
+    metrics, train_state = start(tmp_path)
+    try:
+        with metrics:
+            add(metrics, train_state, 1.0)
+            if error:
+                raise error
+    except (Stopped, UserError, MemoryError) as raised:
+        assert raised is error
+    assert [page(tmp_path)[key] for key in ("state", "reason", "step")] == [state, reason, 1]
 
 
-def test_a_run_that_ends_early(tmp_path):
-    metrics, state = start(tmp_path)
-    with metrics:
-        add(metrics, state, 1.0)
-    assert (page(tmp_path)["state"], page(tmp_path)["reason"]) == ("finished", "early, as the last evaluations had no better AP")
-
-
-def test_a_resumed_run_shows_what_was_before(tmp_path):
+def test_resumed_run_shows_earlier_steps(tmp_path):
     for first, last in ((0, 15), (10, 13)):
         metrics, state = start(tmp_path, global_step=first)
         with metrics:
@@ -146,7 +130,8 @@ def test_other_ranks_write_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_that_cannot_be_written_is_a_line_of_the_log(tmp_path, caplog):
+def test_unwritable_page_is_logged(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
     (tmp_path / "report.html").mkdir()
     metrics, state = start(tmp_path)
     with metrics:

@@ -1,4 +1,4 @@
-"""src/visualization/font.py, and its use in text.py, boxes.py and sheet.py: names in any script."""
+"""src/visualization/fonts.py and deploy/drawing.py: names in any script."""
 import logging
 import shutil
 import unicodedata
@@ -10,29 +10,17 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image, ImageDraw
 
+from deploy.drawing import Text, draw_boxes, drawable, has_glyphs, scaled_font
 from src.errors import UserError
-from src.visualization.boxes import draw_boxes
-from src.visualization.font import find_fonts, fonts_of_charts, scaled_font
-from src.visualization.precision_recall import draw_precision_recall
-from src.visualization.sheet import BACKGROUND, contact_sheet
-from src.visualization.text import MIN_TEXT_HEIGHT, class_text, draw_text, fitted, text_size
+from src.visualization.charts import draw_precision_recall
+from src.visualization.fonts import find_fonts, fonts_of_charts
+from src.visualization.images import BACKGROUND, contact_sheet
 
+pytestmark = pytest.mark.filterwarnings("error")
 BUNDLED = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 MONO, STIX = BUNDLED / "DejaVuSansMono.ttf", BUNDLED / "STIXGeneral.ttf"
 NAMES = ["круг", "груг", "άνθρωπος", "ἄνθρωπος", "Fußgänger", "café", "cafè", "سيارة", "سياره", "خانه\u200cها", "ĄḜǺỵ", "ÅÇ"]
 CIRCLED = "Ⓐⓑ"  # in STIX, but not in DejaVu
-
-
-@pytest.fixture(autouse=True)
-def _log_that_can_be_read(monkeypatch):
-    """Let pytest capture the log, also after a test that has started a program."""
-    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
-
-
-@pytest.fixture
-def only_bundled(monkeypatch):
-    """Simulate a system without fonts."""
-    monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
 
 
 @pytest.fixture(scope="module")
@@ -40,112 +28,98 @@ def fonts():
     return find_fonts([], "")
 
 
-def written(text, letters, fonts):
-    """Draw on a black image with free space around; returns the mask of ink, and the (left, top) of the text."""
-    width, height = text_size(text, letters, fonts)
-    image = np.zeros((height + 80, width + 80, 3), np.uint8)
-    draw_text(image, text, 40, 40, letters, (255, 255, 255), fonts)
-    return image.max(axis=2) > 40, (40, 40)
-
-
 def boxes(name, fonts):
-    return draw_boxes(np.full((480, 640, 3), 128, np.uint8), [[100, 200, 500, 400]], [3], ["", "", "", name], [0.5], fonts)
+    return draw_boxes(np.full((480, 640, 3), 128, np.uint8), [[100, 200, 500, 400]], [0.5], [3], ["", "", "", name], fonts)
 
 
-def test_every_name_has_a_picture_of_its_own(fonts):
+def test_different_names_look_different(fonts):
     pictures = [boxes(name, fonts).tobytes() for name in [*NAMES, "cafe", "class 3"]]
     assert len(set(pictures)) == len(NAMES) + 2
 
 
-@pytest.mark.parametrize("letters", [10, 23, 80])
-@pytest.mark.parametrize("text", [*NAMES, "g͎̊̂", "\u0eb3ж"])
-def test_ink_lies_within_the_measured_size(text, letters, fonts):
-    """All pixels that Pillow draws on a large image, with a free margin around."""
-    ink, (left, top) = written(text, letters, fonts)
-    width, height = text_size(text, letters, fonts)
-    inner = ink[top + 1:top + height - 1, left + 1:left + width - 1]
+@pytest.mark.parametrize("letters", [10, 80])
+@pytest.mark.parametrize("name", [*NAMES, "g͎̊̂", "\u0eb3ж"])
+def test_text_is_within_its_size(name, letters, fonts):
+    """All pixels that Pillow draws on a large image, with a margin around."""
+    text = Text(name, letters, fonts)
+    image = np.zeros((text.height + 80, text.width + 80, 3), np.uint8)
+    text.draw(image, 40, 40, (255, 255, 255), (0, 0, 0))
+    ink = image.max(axis=2) > 40
     whole = Image.new("L", (80 * letters, 80 * letters))
-    font = scaled_font(fonts[0], letters)
-    ImageDraw.Draw(whole).text((40 * letters, 40 * letters), text, fill=255, font=font, anchor="ls")
-    assert inner.sum() == ink.sum() == (np.asarray(whole) > 40).sum() > 3 * letters
+    ImageDraw.Draw(whole).text((40 * letters,) * 2, name, fill=255, font=scaled_font(fonts[0], letters), anchor="ls")
+    assert ink[41:39 + text.height, 41:39 + text.width].sum() == ink.sum() == (np.asarray(whole) > 40).sum() > 3 * letters
 
 
-@pytest.mark.parametrize("letters", [10, 23, 80])
-@pytest.mark.parametrize("path", ["", str(MONO), str(STIX)])
-def test_capital_letters_are_as_high_as_asked(letters, path):
-    """Cyrillic Н looks like H. Below the baseline there is room for letters such as g, and the same margin as above."""
-    fonts = find_fonts([], path)
-    ink, (_, top) = written("Н", letters, fonts)
-    rows = ink.any(axis=1).nonzero()[0] - top
+@pytest.mark.parametrize(("path", "letters"), [("", 10), (str(MONO), 23), (str(STIX), 80)])
+def test_height_of_capital_letters(path, letters):
+    """Below the baseline there is room for letters such as g, and the same margin as above."""
+    text = Text("Н" if path else "H", letters, [path] if path else [])  # a Cyrillic letter, which looks like H
+    image = np.zeros((text.height, text.width, 3), np.uint8)
+    text.draw(image, 0, 0, (255, 255, 255), (0, 0, 0))
+    rows = (image.max(axis=2) > 40).any(axis=1).nonzero()[0]
     assert abs(len(rows) - letters) <= 1
-    below = text_size("Н", letters, fonts)[1] - 1 - rows[-1]
-    assert abs(below - rows[0] - letters // 4) <= 1
+    assert abs(text.height - 1 - rows[-1] - rows[0] - letters // 4) <= 1
 
 
-def test_ascii_is_drawn_as_before(fonts):
-    assert (boxes("traffic light", fonts) == boxes("traffic light", ())).all()
-    image = np.zeros((50, 300, 3), np.uint8)
-    sheets = [contact_sheet([image], [["000001.jpg (id 1)", "second"]], 1, given) for given in (fonts, ())]
-    assert (sheets[0] == sheets[1]).all()
-
-
-def test_the_given_font_precedes():
+def test_the_given_font_is_used():
     """In MONO all letters have the same width."""
-    given, own = find_fonts(["щі"], str(MONO)), find_fonts(["щі"], "")
-    assert [font.path for font in given] == [str(MONO)]
-    widths = [[text_size(text, 40, fonts)[0] for text in ("щщщщ", "іііі")] for fonts in (given, own)]
+    assert find_fonts(["щі"], str(MONO)) == [str(MONO)]
+    widths = [[Text(text, 40, find_fonts(["щі"], path)).width for text in ("щщщщ", "іііі")] for path in (str(MONO), "")]
     assert abs(widths[0][0] - widths[0][1]) < 10 < widths[1][0] - widths[1][1]
 
 
-def test_a_font_of_the_system_has_what_the_first_lacks(tmp_path, monkeypatch, caplog):
+def test_a_system_font_has_characters_that_the_first_font_lacks(tmp_path, monkeypatch):
     """A plain font is preferred to a bold one."""
     for name in ("stix.ttf", "STIX-Bold.ttf"):
         shutil.copy(STIX, tmp_path / name)
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     monkeypatch.setattr(font_manager, "X11FontDirectories", [str(tmp_path)])
     fonts = find_fonts(["круг", CIRCLED, "dog"], "")
-    assert len(fonts) == 2 and fonts[1].characters >= set(map(ord, CIRCLED)) and not caplog.records
-    assert "Bold" not in fonts[1].path
-    assert class_text(CIRCLED, 3, fonts) == CIRCLED and (boxes(CIRCLED, fonts) != boxes("class 3", fonts)).any()
+    assert len(fonts) == 2 and fonts[1] == str(tmp_path / "stix.ttf")
+    assert drawable(CIRCLED, "class 3", fonts) == CIRCLED and (boxes(CIRCLED, fonts) != boxes("class 3", fonts)).any()
     assert len(find_fonts(["круг", "dog"], "")) == 1
 
 
 @pytest.mark.parametrize(("contents", "reason"), [
-    (None, "No such file or directory"), (b"no font", "it is no font"), (b"", "it is no font"),
-    ((BUNDLED / "STIXSizOneSymReg.ttf").read_bytes(), "it has no outlines or no digits")])
-def test_a_given_file_that_is_no_font(tmp_path, contents, reason):
+    (None, "cannot open resource|No such file or directory"), (b"no font", "unknown file format"), (b"", ""),
+    ((BUNDLED / "STIXSizOneSymReg.ttf").read_bytes(), "it has no digits")])
+def test_a_file_that_is_no_font(tmp_path, contents, reason):
     path = tmp_path / "a.ttf"
     if contents is not None:
         path.write_bytes(contents)
-    with pytest.raises(UserError) as error:
+    sentence = rf"font is '{path}', which cannot be used \(.*({reason})\); set it to a .ttf, .otf or .ttc file"
+    with pytest.raises(UserError, match=sentence):
         find_fonts(["dog"], str(path))
-    assert str(error.value) == f"font is {str(path)!r}, which cannot be used ({reason}); give a .ttf, .otf or .ttc file."
 
 
-def test_names_that_no_font_has_are_logged_once(only_bundled, caplog):
+def test_names_that_no_font_has_are_logged_once(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)  # lets pytest capture the log
+    monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
     fonts = find_fonts(["круг", "行人", "dog", "ö行"], "")
     [record] = caplog.records
     assert "['行人', 'ö行']" in record.getMessage() and "set the key font" in record.getMessage()
-    assert [class_text(name, 3, fonts) for name in ("行人", "круг", "dog", "Ö")] == ["class 3", "круг", "dog", "Ö"]
-    assert (boxes("行人", fonts) == boxes("class 3", ())).all() and len(caplog.records) == 1
+    assert [drawable(name, "class 3", fonts) for name in ("行人", "круг", "dog", "Ö")] == ["class 3", "круг", "dog", "Ö"]
+    assert (boxes("行人", fonts) == boxes("class 3", fonts)).all() and len(caplog.records) == 1
 
 
-def test_accents_that_are_characters_of_their_own(fonts):
+def test_combining_accents(fonts):
     name = "école Йё"
-    apart = unicodedata.normalize("NFD", name)
-    assert apart != name == class_text(apart, 3, fonts) and (boxes(apart, fonts) == boxes(name, fonts)).all()
+    decomposed = unicodedata.normalize("NFD", name)
+    assert decomposed != name == drawable(decomposed, "", fonts) and (boxes(decomposed, fonts) == boxes(name, fonts)).all()
 
 
 @pytest.mark.parametrize("name", ["\u00a0", "\u3000", "ж\u2029", "a\nж", "ж\udc80"])
-def test_names_that_cannot_be_seen(name, fonts):
-    assert class_text(name, 3, fonts) == "class 3"
+def test_invisible_names(name, fonts):
+    assert drawable(name, "class 3", fonts) == "class 3"
 
 
-def test_long_names_lose_their_end(fonts):
-    """The fewest possible letters are cut off, and the score stays."""
-    text, letters = fitted("очень длинное имя класса", " 0.50", 120, 20, fonts)
-    assert text.startswith("оче") and text.endswith(".. 0.50") and letters == MIN_TEXT_HEIGHT
-    assert 100 < text_size(text, letters, fonts)[0] <= 120 < text_size(text.replace("..", "нь"), letters, fonts)[0]
+def test_glyphs_are_those_of_the_font():
+    """Compared with the character map that FreeType reads, for characters that are not composed of others."""
+    for path in (MONO, STIX):
+        known = font_manager.get_font(str(path)).get_charmap()
+        for character in map(chr, [*range(0x21, 0x7f), *range(0x3b1, 0x460), 0x24b6, 0x4eba]):
+            if not unicodedata.decomposition(character):
+                assert has_glyphs(str(path), character) == (ord(character) in known), hex(ord(character))
 
 
 def test_captions(fonts):

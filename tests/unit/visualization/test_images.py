@@ -1,4 +1,4 @@
-"""src/visualization/samples.py: annotated boxes next to detections."""
+"""src/visualization/images.py: contact sheets, samples of an evaluation, and image files."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -6,10 +6,54 @@ import cv2
 import numpy as np
 import pytest
 
+from deploy.drawing import colour_of
 from src.errors import UserError
-from src.visualization.colours import colour_of
-from src.visualization.font import find_fonts
-from src.visualization.samples import SAMPLES, write_samples
+from src.visualization.fonts import find_fonts
+from src.visualization.images import BACKGROUND, SAMPLES, contact_sheet, fit, write_image, write_samples
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 200, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("size", "fitted"), [((480, 640), (75, 100)), ((30, 20), (80, 53)), ((6000, 10), (80, 1))])
+def test_fit_scales_image_and_boxes_alike(size, fitted):
+    height, width = size
+    boxes = np.array([[0, 0, width, height], [width / 4, height / 2, width / 2, height]])
+    image, scaled = fit(noise(*size), boxes, 100, 80)
+    assert image.shape == (*fitted, 3)
+    np.testing.assert_allclose(scaled, [[0, 0, fitted[1], fitted[0]], [fitted[1] / 4, fitted[0] / 2, fitted[1] / 2, fitted[0]]])
+
+
+def test_contact_sheet_contains_every_image():
+    images = [noise(40 + 13 * number, 130 - 10 * number, number) for number in range(5)]
+    sheet = contact_sheet(images, [[f"{number}.jpg", "second line"] for number in range(5)], columns=3)
+    corners = []
+    for image in images:
+        distance = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF)
+        assert distance.min() < 1000  # 3e8 at other positions; the sum is in float32
+        corners.append(np.unravel_index(distance.argmin(), distance.shape))
+    tops, lefts = zip(*corners)
+    assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] and lefts[0] == lefts[3] < lefts[1] == lefts[4] < lefts[2]
+    below = sheet[tops[0] + 40:tops[0] + 75, lefts[0]:lefts[0] + 130]
+    assert (below.max(axis=2) < 60).sum() > 100  # letters of the caption
+
+
+def test_long_captions_stay_in_their_column():
+    images = [noise(50, 60)] * 2
+    sheet = contact_sheet(images, [["a_very_long_file_name_of_a_image_行人.jpg"], []], columns=2)
+    assert sheet.shape[1] == 3 * 10 + 2 * 60
+    assert (sheet[62:, 72:] == BACKGROUND).all() and (sheet[62:, :70].max(axis=2) < 60).any()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.b.jpg"])
+def test_write_image_keeps_the_colours(tmp_path, name):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, :30] = (250, 10, 20)
+    write_image(str(tmp_path / name), image)
+    found = cv2.cvtColor(cv2.imread(str(tmp_path / name)), cv2.COLOR_BGR2RGB).astype(int)
+    assert np.abs(found - image)[:, np.r_[:25, 35:60]].max() <= (0 if name.endswith("png") else 6)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.fixture
@@ -50,7 +94,7 @@ def test_annotations_are_left_and_detections_right(tmp_path, dataset):
     assert share_of(found["119.jpg"][:410, 645:], 0) > 0.005 and share_of(found["103.jpg"][:410, 645:], 0) == 0
 
 
-def test_names_and_file_names_in_any_script(tmp_path, dataset):
+def test_class_and_file_names_in_any_script(tmp_path, dataset):
     """Samples with other class names and file names differ on both sides and below."""
     fonts, images = find_fonts([], ""), []
     for name in "жщ":
@@ -63,19 +107,15 @@ def test_names_and_file_names_in_any_script(tmp_path, dataset):
     assert differ[:400, :645].any() and differ[:400, 645:].any() and differ[411:, :645].any() and not differ[411:, 645:].any()
 
 
-def test_samples_of_an_earlier_evaluation_go(tmp_path, dataset):
+def test_earlier_samples_are_removed(tmp_path, dataset):
     write_samples(str(tmp_path), dataset, [])
     dataset.records = dataset.records[:3]
-    (tmp_path / "0.png").write_bytes(b"spoilt")
+    (tmp_path / "0.png").write_bytes(b"damaged")
     write_samples(str(tmp_path), dataset, [])
     assert names(tmp_path) == ["101.jpg", "102.jpg"]
 
 
-def test_what_cannot_be_written_is_one_sentence(tmp_path, dataset):
-    (tmp_path / "samples").write_text("a file")
-    with pytest.raises(UserError, match="samples"):
-        write_samples(str(tmp_path), dataset, [])
-    (tmp_path / "samples").unlink()
+def test_unwritable_samples_are_one_sentence(tmp_path, dataset):
     (tmp_path / "samples" / "100.jpg").mkdir(parents=True)
     with pytest.raises(UserError, match=r"the samples could not be written into .*samples \(Is a directory\); make room"):
         write_samples(str(tmp_path), dataset, [])
