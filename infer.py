@@ -1,12 +1,13 @@
 """Detect objects on images: python infer.py --config CONFIG --checkpoint_path FILE --image IMAGE_FOLDER_OR_PATTERN
 --device_target ... (--help lists all).
 """
-import json
+from __future__ import annotations
+
 import logging
 import os
 import sys
 import time
-from collections import Counter
+from pathlib import Path
 
 from src.config.command_line import parse_infer_args
 from src.errors import UserError
@@ -17,14 +18,14 @@ logger = logging.getLogger("faster_rcnn")
 PROGRESS_SECONDS = 10.0
 
 
-def main(cfg, group, _):
+def main(cfg, group, _) -> None:
     """Draw the detections on each image, and list them in detections.json.
 
     Raises:
         UserError: for a mistake that the user can fix, see `src.run.launch.run`.
     """
-    # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.dataset.image_paths import drawing_names, find_images
+    # Imported here, because MindSpore and OpenCV read the environment that `launch` has prepared.
+    from deploy.images import EXTENSIONS, InputError, counts_of, drawing_names, find_files, listing_of
     from src.detector import Predictor, class_names, load_detector
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import set_up_device
@@ -33,8 +34,14 @@ def main(cfg, group, _):
 
     if group.size > 1:
         raise UserError("infer.py is one process; start it without mpirun or msrun.")
-    paths = find_images(cfg.image)
-    drawings = [os.path.join(cfg.save_dir, name) for name in drawing_names(paths, cfg.save_dir)]
+    if not cfg.image:
+        raise UserError("there is nothing to detect on; give --image an image, a folder of images or a pattern such as "
+                        "'folder/*.jpg'.")
+    try:
+        paths = find_files(cfg.image, EXTENSIONS, logger.info)
+        drawings = {path: os.path.join(cfg.save_dir, name) for path, name in zip(paths, drawing_names(paths, cfg.save_dir))}
+    except InputError as error:
+        raise UserError(f"{error}.") from error
     remove_partial(make_folder(cfg.save_dir))
     cfg = set_up_device(cfg, group)
     network, checkpoint = load_detector(cfg)
@@ -44,60 +51,50 @@ def main(cfg, group, _):
     predictor = Predictor(network, cfg)
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):
-        found = [detect_and_draw(predictor, names, fonts, *image) for image in read_all(paths, drawings)]
-        with atomic_write(listing) as temporary, open(temporary, "w", encoding="utf-8") as file:
-            file.write("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n")
-    counts = Counter(detection["category"] for entry in found for detection in entry["detections"])
-    logger.info("%d detections with a score above %g%s", sum(counts.values()), cfg.infer.conf_threshold,
-                "".join(f", {count} {name}" for name, count in counts.most_common()))
+        found = detect_all(predictor, names, fonts, drawings)
+        with atomic_write(listing) as temporary:
+            Path(temporary).write_text(listing_of(found), encoding="utf-8")
+    logger.info("at scores above %g: %s", cfg.infer.conf_threshold, counts_of(found))
     logger.info("drawn into %s, listed in %s", cfg.save_dir, listing)
 
 
-def read_all(paths, drawings):
-    """Yield (path, drawing, image) of each readable image; show and log the progress.
+def detect_all(predictor, names: list[str], fonts: list, drawings: dict[str, str]) -> list[dict]:
+    """Detect objects on images with a `src.detector.Predictor`, draw them with the class names, show and log the progress, and
+    return the entries of detections.json. `drawings` has the paths of the images, in order, and of their drawings.
 
     Raises:
         UserError: at the end, if no image could be read.
     """
+    from deploy.drawing import draw_boxes
+    from deploy.images import entry_of
     from src.dataset.image import UnreadableImageError, read_image
     from src.run.launch import progress_bar
+    from src.visualization.images import write_image
 
+    entries, unreadable = [], 0
     start = last_report = time.perf_counter()
-    unreadable = 0
-    with progress_bar("detecting", "image", len(paths)) as bar:
-        for number, (path, drawing) in enumerate(zip(paths, drawings)):
+    with progress_bar("detecting", "image", len(drawings)) as bar:
+        for number, (path, drawing) in enumerate(drawings.items(), 1):
             try:
                 image = read_image(path)
             except UnreadableImageError as error:
                 logger.warning("%s %s", path, error)
                 unreadable += 1
             else:
-                yield path, drawing, image
+                boxes, scores, labels, finite = predictor.detect(image)
+                if not finite:
+                    logger.warning("%s: the network gave scores that are not finite", path)
+                write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
+                entries.append(entry_of(path, drawing, image, boxes, scores, labels, names))
             bar.update()
             now = time.perf_counter()
             if bar.disable and now - last_report >= PROGRESS_SECONDS:
-                logger.info("%d of %d images, %.2f images/s", number + 1, len(paths), (number + 1) / (now - start))
+                logger.info("%d of %d images, %.2f images/s", number, len(drawings), number / (now - start))
                 last_report = now
-    if unreadable == len(paths):
-        raise UserError(f"not one of the {len(paths)} images can be read; above is the reason for each.")
-    logger.info("detected on %d images%s", len(paths) - unreadable, f"; {unreadable} could not be read" * (unreadable > 0))
-
-
-def detect_and_draw(predictor, names, fonts, path, drawing, image):
-    """Detect objects on one image (h, w, 3) uint8 RGB, draw them into the file `drawing`, and return the image's entry in
-    detections.json, a dict."""
-    from deploy.drawing import draw_boxes
-    from src.evaluation.coco import result_rows
-    from src.visualization.images import write_image
-
-    boxes, scores, labels, finite = predictor.detect(image)
-    if not finite:
-        logger.warning("%s: the network gave scores that are not finite", path)
-    write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
-    rows = result_rows(path, boxes, scores, labels, range(len(names)))
-    return {"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1], "detections": [
-        {"bbox": row["bbox"], "category": names[row["category_id"]], "label": row["category_id"], "score": row["score"]}
-        for row in rows]}
+    if not entries:
+        raise UserError(f"not one of the {unreadable} images can be read; above is the reason for each.")
+    logger.info("detected on %d images%s", len(entries), f"; {unreadable} could not be read" * (unreadable > 0))
+    return entries
 
 
 if __name__ == "__main__":

@@ -1,31 +1,28 @@
 """Detect objects with a file of export.py: python deploy/detect.py detector.onnx IMAGES_VIDEOS_OR_CAMERA ... --output FOLDER
 
-Like infer.py, it draws the detections on each image or frame and lists them in FOLDER/detections.json. It needs only NumPy,
-OpenCV, ONNX Runtime and Pillow, see requirements.txt in this folder.
+Like infer.py, it draws the detections on each image or frame and lists them in FOLDER/detections.json. requirements.txt in this
+folder lists the packages that it needs.
 """
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Callable
 
 import cv2
 import numpy as np
 from drawing import draw_boxes
-from images import InputError, drawing_names, find_files, is_video, read_image
+from images import InputError, counts_of, drawing_names, entry_of, find_files, is_video, listing_of, read_image
 
 from detector import Detector
 
 JPEG_QUALITY = 92
+Detect = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 CAMERA_RATE = 25.0  # frames per second of the file if the camera does not report it
-
-Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,40 +32,35 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
         run(args)
+        return 0
     except (InputError, ValueError) as error:
         print(f"error: {error}.", file=sys.stderr)
-        return 1
     except OSError as error:
         print(f"error: {error.filename or args.output} could not be written ({error.strerror}).", file=sys.stderr)
-        return 1
-    return 0
+    return 1
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description="Detect objects: draw them, and list them in detections.json.")
     parser.add_argument("detector", help="file that export.py --file_format ONNX has written")
     parser.add_argument("inputs", nargs="+", help="images and videos: files, folders or patterns; or the number of a camera, "
-                        "whose frames are taken until Ctrl-C")
+                        "which is recorded until Ctrl-C")
     parser.add_argument("--output", default="out", help="folder of the results (default: %(default)s)")
-    parser.add_argument("--conf_threshold", type=probability, help="lowest score of a detection (default: as exported)")
-    parser.add_argument("--threads", type=int, default=0, help="that compute; 0: one for each core (default: %(default)s)")
+    parser.add_argument("--conf_threshold", type=float, help="confidence threshold, 0 to 1 (default: as exported)")
+    parser.add_argument("--threads", type=int, default=0, help="number of threads; 0: one per core (default: %(default)s)")
     return parser.parse_args(argv)
-
-
-def probability(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text}")
-    return value
 
 
 def run(args: argparse.Namespace) -> None:
     """Run detection on all inputs, draw the detections, and write detections.json."""
-    cameras = [place for place in args.inputs if place.isdigit() and not os.path.exists(place)]
+    cameras = [place for place in args.inputs if is_camera(place)]
     paths = find_files([place for place in args.inputs if place not in cameras])
-    names = drawing_names(paths, args.output)
+    sources = [*zip(paths, drawing_names(paths, args.output)), *((number, f"camera_{number}.mp4") for number in cameras)]
     os.makedirs(args.output, exist_ok=True)
     detector = Detector(args.detector, args.threads)
+    if len(detector.session.get_inputs()[0].shape) != 3:
+        raise InputError(f"{args.detector} is for several images at once; write it with export.py without --batch_size")
     found: list[dict] = []
     seconds: list[float] = []
     unreadable = 0
@@ -79,53 +71,42 @@ def run(args: argparse.Namespace) -> None:
         seconds.append(time.perf_counter() - start)
         return detections
 
-    sources = list(zip(paths, names)) + [(number, f"camera_{number}.mp4") for number in cameras]
     for path, name in sources:
-        drawing = os.path.join(args.output, name)
-        video = path in cameras or is_video(path)
         try:
-            found += on_video(path, drawing, detect, detector.names) if video else on_image(path, drawing, detect, detector.names)
+            found += draw_and_list(path, os.path.join(args.output, name), detect, detector.names)
         except InputError as error:
             print(f"WARNING {path} {error}")
             unreadable += 1
     if unreadable == len(sources):
         raise InputError(f"not one of the {len(sources)} files can be read; above is the reason for each")
-    write_whole(os.path.join(args.output, "detections.json"),
-                ("[" + ",\n ".join(json.dumps(entry, allow_nan=False) for entry in found) + "]\n").encode())
-    counts = Counter(row["category"] for entry in found for row in entry["detections"])
+    listing = os.path.join(args.output, "detections.json")
+    atomic_write(listing, listing_of(found).encode())
     print(f"{len(found)} images, {1000 * float(np.median(seconds)):.1f} ms each (median, without reading and drawing); "
-          f"{sum(counts.values())} detections" + "".join(f", {count} {name}" for name, count in counts.most_common()))
-    print(f"drawn into {args.output}, listed in {os.path.join(args.output, 'detections.json')}")
+          f"{counts_of(found)}")
+    print(f"drawn into {args.output}, listed in {listing}")
 
 
-def on_image(path: str, drawing: str, detect: Detect, names: list[str]) -> list[dict]:
-    """Draw the detections of an image into the file `drawing`, and return the image's entry for detections.json."""
-    image = read_image(path)
-    boxes, scores, labels = detect(image)
-    ending = os.path.splitext(drawing)[1]
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if ending == ".jpg" else []
-    _, data = cv2.imencode(ending, draw_boxes(image, boxes, scores, labels, names)[..., ::-1], quality)
-    write_whole(drawing, data.tobytes())
-    return [{"file": path, "drawing": drawing, "height": image.shape[0], "width": image.shape[1],
-             "detections": rows(boxes, scores, labels, names)}]
-
-
-def on_video(path: str, drawing: str, detect: Detect, names: list[str]) -> list[dict]:
-    """Draw the detections of a video, or of a camera until Ctrl-C, and return one entry with the frame number per frame."""
+def draw_and_list(path: str, drawing: str, detect: Detect, names: list[str]) -> list[dict]:
+    """Draw the detections on an image, on a video, or on a camera's frames until Ctrl-C, into the file `drawing`. Return one
+    entry of detections.json per image or frame."""
     writer, entries = None, []
     try:
-        for number, (image, rate) in enumerate(frames(path)):
-            boxes, scores, labels = detect(image)
-            drawn = draw_boxes(image, boxes, scores, labels, names)
-            if writer is None:
-                size = drawn.shape[1], drawn.shape[0]
-                writer = cv2.VideoWriter(drawing, cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
-                if not writer.isOpened():
-                    raise ValueError(f"this build of OpenCV cannot write the video {drawing}")
-            writer.write(np.ascontiguousarray(drawn[..., ::-1]))
-            entries.append({"file": path, "drawing": drawing, "frame": number, "height": image.shape[0], "width": image.shape[1],
-                            "detections": rows(boxes, scores, labels, names)})
+        for image, rate in frames(path):
+            detections = detect(image)
+            drawn = np.ascontiguousarray(draw_boxes(image, *detections, names)[..., ::-1])
+            entry = entry_of(path, drawing, image, *detections, names)
+            if rate is None:
+                quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if drawing.endswith(".jpg") else []
+                atomic_write(drawing, cv2.imencode(os.path.splitext(drawing)[1], drawn, quality)[1].tobytes())
+                return [entry]
+            writer = writer or cv2.VideoWriter(drawing, cv2.VideoWriter.fourcc(*"mp4v"), rate, drawn.shape[1::-1])
+            if not writer.isOpened():
+                raise ValueError(f"this build of OpenCV cannot write the video {drawing}")
+            writer.write(drawn)
+            entries.append({**dict(list(entry.items())[:2]), "frame": len(entries), **entry})
     except KeyboardInterrupt:
+        if writer is None:
+            raise
         print(f"{path} interrupted after {len(entries)} frames")
     finally:
         if writer is not None:
@@ -133,9 +114,12 @@ def on_video(path: str, drawing: str, detect: Detect, names: list[str]) -> list[
     return entries
 
 
-def frames(path: str) -> Iterator[tuple[np.ndarray, float]]:
-    """Yield each frame, (h, w, 3) uint8 RGB, with the number of frames per second."""
-    capture = cv2.VideoCapture(int(path) if path.isdigit() and not os.path.exists(path) else path)
+def frames(path: str) -> Iterator[tuple[np.ndarray, float | None]]:
+    """Yield an image and None, or each frame of a video or camera, (h, w, 3) uint8 RGB, and the number of frames per second."""
+    if not is_video(path) and not is_camera(path):
+        yield read_image(path), None
+        return
+    capture = cv2.VideoCapture(int(path) if is_camera(path) else path)
     try:
         there, image = capture.read()
         if not there:
@@ -148,15 +132,12 @@ def frames(path: str) -> Iterator[tuple[np.ndarray, float]]:
         capture.release()
 
 
-def rows(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, names: list[str]) -> list[dict]:
-    """Return detections in the format of detections.json: bbox is x, y, width, height in pixels of the image."""
-    xywh = boxes.astype(np.float64)
-    xywh[:, 2:] -= xywh[:, :2]
-    return [{"bbox": box, "category": names[label], "label": label, "score": score}
-            for box, score, label in zip(xywh.tolist(), scores.tolist(), labels.tolist())]
+def is_camera(path: str) -> bool:
+    """Return whether `path` is the number of a camera."""
+    return path.isdigit() and not os.path.exists(path)
 
 
-def write_whole(path: str, data: bytes) -> None:
+def atomic_write(path: str, data: bytes) -> None:
     """Write a file. It gets its name only when it is complete."""
     partial = os.path.join(os.path.dirname(path), ".partial_" + os.path.basename(path))
     with open(partial, "wb") as file:

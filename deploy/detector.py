@@ -20,7 +20,7 @@ class Detector:
         names: class names by label.
 
     Raises:
-        ValueError: the file cannot be read, or is not a detector for single images.
+        ValueError: the file cannot be read, or is not a detector.
     """
 
     def __init__(self, path: str, threads: int = 0, providers: tuple[str, ...] = ("CPUExecutionProvider",)):
@@ -34,14 +34,13 @@ class Detector:
         except Exception as error:  # its exception types have no common base class
             raise ValueError(f"{path} cannot be read by ONNX Runtime {onnxruntime.__version__}: {error}") from error
         names = self.session.get_modelmeta().custom_metadata_map.get("names")
-        if names is None or len(self.session.get_inputs()[0].shape) != 3:
-            raise ValueError(f"{path} is no detector for single images; write it with export.py --file_format ONNX, without "
-                             "--raw and --batch_size")
+        if names is None:
+            raise ValueError(f"{path} is not a detector; write it with export.py --file_format ONNX, without --raw")
         self.names: list[str] = json.loads(names)
 
     def detect(self, image: np.ndarray, score_threshold: float | None = None,
-               iou_threshold: float | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Detect objects in an image (h, w, 3) uint8 RGB.
+               iou_threshold: float | None = None) -> tuple[np.ndarray, ...]:
+        """Detect objects in an image (h, w, 3) uint8 RGB, or with a file of batch size B, in images (B, h, w, 3) of one size.
 
         Args:
             image: image of any size. OpenCV's images are BGR, so pass image[..., ::-1].
@@ -49,10 +48,9 @@ class Detector:
             iou_threshold: IoU threshold of NMS; None: as exported.
 
         Returns:
-            boxes (n, 4) float32 (x1, y1, x2, y2) in pixels of the image, scores (n,) float32, descending, and labels (n,) int64.
+            boxes (n, 4) float32 (x1, y1, x2, y2) in pixels of the image, scores (n,) float32, descending, labels (n,) int64, and
+            for a batch, the image index of each detection (n,) int64.
         """
         given = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
         thresholds = {name: np.array([value], np.float32) for name, value in given.items() if value is not None}
-        inputs = {"image": image, **thresholds}
-        boxes, scores, labels = self.session.run(["boxes", "scores", "labels"], inputs)
-        return boxes, scores, labels
+        return tuple(self.session.run(None, {"image": image, **thresholds}))

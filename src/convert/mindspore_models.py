@@ -29,7 +29,7 @@ LAYERS = (
     ("box_head.deltas.", "bbox_head.bbox_delta."),
 )
 TO_THERE, TO_HERE = dict(LAYERS), {there: here for here, there in LAYERS}
-# The older trainer also saves its state: MindSpore's momentum optimizer and loss scale add these names to the weights.
+# Names that the older trainer adds to the weights: the state of its optimizer and loss scale.
 TRAINER_STATE = {"learning_rate", "momentum", "global_step", "scale_sense"}
 
 
@@ -49,10 +49,9 @@ def has_older_names(names: Iterable[str]) -> bool:
 
 
 def from_mindspore_models(arrays: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
-    """Return the contents of a checkpoint under this project's names. A checkpoint without older names is returned unchanged.
+    """Return the weights of a checkpoint under this project's names. A checkpoint without older names is returned unchanged.
 
-    Only the weights of an older checkpoint are returned. The state of its optimizer is dropped because it is not usable here.
-    The conversion is logged.
+    The optimizer's state of an older checkpoint is dropped because it is not usable here. The conversion is logged.
 
     Args:
         arrays: contents of the checkpoint, name -> array.
@@ -71,8 +70,8 @@ def from_mindspore_models(arrays: dict[str, np.ndarray], path: str) -> dict[str,
             weights[here] = array
         elif not of_trainer:
             known = next(older for older in arrays if _renamed(older, TO_HERE))
-            raise UserError(f"{path} has tensor {name} beside the older MindSpore implementation's {known}, but that "
-                            "implementation's Faster R-CNN has no such tensor; give a checkpoint that one program wrote.")
+            raise UserError(f"{path} has tensor {name}, which the older MindSpore implementation lacks, and its {known}; use a "
+                            "checkpoint that a single program wrote.")
     left = len(arrays) - len(weights)
     logger.info("%s is a checkpoint of the older MindSpore implementation: its %d weights get this project's names%s", path,
                 len(weights), f"; {left} tensors of its optimizer are left out" if left else "")

@@ -31,9 +31,7 @@ def read_state(path: str) -> dict[str, np.ndarray]:
 
 
 def write_state(path: str, state: dict[str, np.ndarray]) -> None:
-    """Write a dict of name -> array as `.safetensors`, or in PyTorch's format (any other file name).
-
-    A temporary file is written first, and renamed when it is complete.
+    """Write a dict of name -> array as `.safetensors`, or in PyTorch's format (any other file name), with `atomic_write`.
 
     Raises:
         UserError: the format needs PyTorch, which is not installed.
@@ -50,7 +48,7 @@ def _read_safetensors(path):
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged, or holds tensors that numpy does not know ({error}).") from error
+        raise UserError(f"{path} is damaged, or has tensors of a type that NumPy lacks ({error}).") from error
 
 
 def _read_pickled(path):
@@ -59,12 +57,9 @@ def _read_pickled(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is damaged, or not a plain state dict of PyTorch ({reason}).") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}; save the state dict alone: torch.save(model.state_dict(), ...).")
-    others = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if others:
-        raise UserError(f"{path}: {others[0]!r} is not a tensor; save the state dict alone: torch.save(model.state_dict(), ...).")
+        raise UserError(f"{path} is damaged or not a file of PyTorch tensors ({reason}).") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} is not a plain state dict; save the state dict alone: torch.save(model.state_dict(), ...).")
     return {name: (value.float() if value.is_floating_point() else value).detach().numpy() for name, value in state.items()}
 
 
@@ -72,6 +67,6 @@ def _import_torch(path):
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"{path}: this format needs PyTorch, which nothing else here does; install it (pip install torch), "
-                        "or use a .safetensors file.") from error
+        raise UserError(f"{path}: this format needs PyTorch; install it (pip install torch), or use a .safetensors "
+                        "file.") from error
     return torch

@@ -1,6 +1,8 @@
 """Translate the detector's cells into kernel graphs for the kernel in network.cc."""
 from __future__ import annotations
 
+from typing import Any
+
 from mindspore import nn
 
 from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
@@ -85,8 +87,11 @@ def box_head(plain: BoxHead, mixed: bool, training: bool) -> KernelGraph:
     return graph
 
 
-def lower(cell: nn.Cell, graph: KernelGraph, x: int, training: bool) -> int:
-    """Add the layers of a part of the backbone and return its value. Training may already have replaced its cells by kernels."""
+def lower(cell: nn.Cell, graph: Any, x: Any, training: bool) -> Any:
+    """Add the layers of a part of the backbone and return its value. Training may already have replaced its cells by kernels.
+
+    `graph` is a `KernelGraph` with values of type int, or a `src.export.onnx_graph.Graph` with values of type str.
+    """
     cell = getattr(cell, "plain", cell)
     if type(cell) is Chain:
         for item in cell.cells_in_order:
@@ -120,8 +125,8 @@ def _residual_block(block, graph, x, training):
     return _conv_batch_norm(convolutions[-1], graph, out, training, relu=True, addend=identity)
 
 
-def pyramid(fpn: FPN, graph: KernelGraph, features: list[int]) -> list[int]:
-    """Add the layers of the pyramid and return its levels."""
+def pyramid(fpn: FPN, graph: Any, features: list) -> list:
+    """Add the layers of the pyramid and return its levels; for `graph` see `lower`."""
     bilinear = type(fpn.upsample) is BilinearUpsample
     merged = graph.convolution(features[-1], fpn.lateral[len(features) - 1])
     levels = [graph.convolution(merged, fpn.output[len(features) - 1])]

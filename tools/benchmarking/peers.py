@@ -18,8 +18,8 @@ import numpy as np
 from src.config import with_settings
 from src.detector import build_detector
 from src.errors import UserError
-from src.export import onnx_file
 from src.export.agreement import agreement
+from src.export.files import write_network
 from src.models.faster_rcnn import InferenceForward
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,7 @@ def write_onnx(path, network, cfg, image, valid_size):
     weights = {parameter.name: parameter for parameter in network.get_parameters()}
     for parameter in copy.get_parameters():
         parameter.set_data(weights[parameter.name].value())
-    onnx_file.write(path, InferenceForward(copy, plain, image.shape[1:3]), image, valid_size)
+    write_network(path, InferenceForward(copy, plain, image.shape[1:3]), image, valid_size)
 
 
 def check(peer, outputs, expected, exact):

@@ -1,52 +1,23 @@
 """export.py: exported files compute the same as an evaluation, and export.py leaves no other files behind."""
-import subprocess
 import sys
 
 import cv2
 import mindspore as ms
 import numpy as np
+import onnxruntime
 import pytest
 
-import export
 from src.checkpoint import write_checkpoint
 from src.config.command_line import parse_export_args
 from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
-from src.export import mindir, onnx_file
-from src.export.agreement import agreement, require_agreement
-from src.export.sample_inputs import batches_of, sample_images
+from src.export.agreement import PROPOSALS, agreement, require
+from src.export.files import check_possible, export_networks, network_batches, run_network, sample_images, write_network
 from src.models.faster_rcnn import InferenceForward, to_mixed_precision
-from tests.helpers.paths import ROOT
 from tests.helpers.scripts import run_script
 from tests.helpers.small_detector import OLDER_RECIPE
 from tests.helpers.tiny_networks import NUM_CLASSES, TINY_DETECTOR, tiny_config, tiny_inputs, tiny_network
-
-LOAD_MINDIR = """
-import mindspore as ms, numpy as np, sys
-inputs = np.load(sys.argv[2])
-boxes, scores = ms.nn.GraphCell(ms.load(sys.argv[1]))(ms.Tensor(inputs["image"]), ms.Tensor(inputs["valid_size"]))
-np.savez(sys.argv[3], boxes=boxes.asnumpy(), scores=scores.asnumpy())
-"""
-LOAD_ONNX = """
-import numpy as np, onnxruntime, sys
-inputs = np.load(sys.argv[2])
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
-assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
-    ("image", "tensor(uint8)", [1, 64, 64, 3]), ("valid_size", "tensor(float)", [1, 2])]
-boxes, scores = session.run(["boxes", "scores"], dict(inputs))
-assert not any(name.split(".")[0] in ("mindspore", "src") for name in sys.modules)
-np.savez(sys.argv[3], boxes=boxes, scores=scores)
-"""
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """Path of a tiny detector's weights."""
-    ms.set_device("CPU")
-    path = str(tmp_path_factory.mktemp("export") / "tiny.ckpt")
-    write_checkpoint(path, {p.name: p for p in tiny_network(tiny_config()).get_parameters()})
-    return path
 
 
 def predicted(network, cfg, image, valid_size):
@@ -64,28 +35,28 @@ def predicted(network, cfg, image, valid_size):
     return boxes, scores
 
 
-@pytest.mark.parametrize(("file_format", "mix", "load", "canvases", "names"), [
-    ("ONNX", False, LOAD_ONNX, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
-    pytest.param("MINDIR", True, LOAD_MINDIR, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
-def test_file_computes_what_an_evaluation_computes(tmp_path, checkpoint, file_format, mix, load, canvases, names):
-    done = run_script("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix,
-                      "--checkpoint_path", checkpoint, "--file_format", file_format, "--raw", True,
-                      "--output", tmp_path / f"detector.{file_format.lower()}", "-o", f"data.target_size={canvases}")
+@pytest.mark.parametrize(("file_format", "mix", "canvases", "names"), [
+    ("ONNX", False, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
+    pytest.param("MINDIR", True, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
+def test_file_computes_what_an_evaluation_computes(tmp_path, file_format, mix, canvases, names):
+    ms.set_device("CPU")
+    write_checkpoint(str(tmp_path / "tiny.ckpt"), {p.name: p for p in tiny_network(tiny_config()).get_parameters()})
+    done = run_script("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix, "--checkpoint_path",
+                      tmp_path / "tiny.ckpt", "--file_format", file_format, "--raw", True, "--output",
+                      tmp_path / "new" / f"detector.{file_format.lower()}", "-o", f"data.target_size={canvases}")
     assert done.returncode == 0, done.stderr
-    text = done.stdout
-    assert text.count("compared with the network on drawn images: boxes differ by") == len(names)
-    assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in text
-    assert sorted(p.name for p in tmp_path.iterdir()) == names
-    path = tmp_path / names[-1]
+    assert done.stdout.count("compared with the network on drawn images: 80 of 80 rows of both have a counterpart") == len(names)
+    assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
+    path, cfg, inputs = tmp_path / "new" / names[-1], tiny_config(mix=mix), tiny_inputs(1)
     assert path.stat().st_mode & 0o777 == 0o644
-    image, valid_size = tiny_inputs(1)
-    np.savez(tmp_path / "in.npz", image=image, valid_size=valid_size)
-    subprocess.run([sys.executable, "-c", load, path, tmp_path / "in.npz", tmp_path / "out.npz"], cwd=ROOT, check=True,
-                   timeout=600)
-    found, cfg = np.load(tmp_path / "out.npz"), tiny_config(mix=mix)
-    boxes, scores = predicted(tiny_network(cfg), cfg, image, valid_size)
-    np.testing.assert_allclose(found["boxes"], boxes, rtol=0, atol=0.1 if mix else 1e-3)
-    np.testing.assert_allclose(found["scores"], scores, rtol=0, atol=1e-2 if mix else 1e-4)
+    if not mix:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        assert [(entry.name, entry.type, entry.shape) for entry in session.get_inputs()] == [
+            ("image", "tensor(uint8)", [1, 64, 64, 3]), ("valid_size", "tensor(float)", [1, 2])]
+    found, expected = run_network(str(path), [inputs]), predicted(tiny_network(cfg), cfg, *inputs)
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=0.1 if mix else 1e-3)
+    np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-2 if mix else 1e-4)
 
 
 def test_onnx_of_another_detector(tmp_path):
@@ -97,75 +68,67 @@ def test_onnx_of_another_detector(tmp_path):
                       rpn_head__anchor_generator__anchor_sizes=[[32], [64], [96], [128], [256]])
     network, inputs = tiny_network(cfg), tiny_inputs(2, 256)
     path = str(tmp_path / "a.onnx")
-    onnx_file.write(path, InferenceForward(network, cfg, (256, 256)), *inputs)
+    write_network(path, InferenceForward(network, cfg, (256, 256)), *inputs)
     boxes, scores = predicted(network, cfg, *inputs)
     assert (scores.max(axis=2) == 0).any()  # some proposals are too small
-    found_boxes, found_scores = onnx_file.run(path, [inputs])
-    np.testing.assert_allclose(found_boxes, boxes, rtol=0, atol=5e-3)
-    np.testing.assert_allclose(found_scores, scores, rtol=0, atol=1e-4)
+    result = agreement(run_network(path, [inputs]), (boxes, scores))
+    assert result.alone == 0 and result.box_difference < 5e-3
 
 
-@pytest.mark.parametrize(("writer", "suffix"), [(mindir, ".mindir"), (onnx_file, ".onnx")])
-def test_files_of_the_older_recipe(tmp_path, writer, suffix):
+@pytest.mark.parametrize("suffix", [".mindir", ".onnx"])
+def test_files_of_the_older_recipe(tmp_path, suffix):
     """Padding is black, NMS runs over proposals of all levels, proposals may be in the padding, and boxes are not clipped."""
     cfg = tiny_config(**OLDER_RECIPE)
     network, inputs = tiny_network(cfg), tiny_inputs(2)
     path = str(tmp_path / f"a{suffix}")
-    writer.write(path, InferenceForward(network, cfg, (64, 64)).set_train(False), *inputs)
+    write_network(path, InferenceForward(network, cfg, (64, 64)).set_train(False), *inputs)
     boxes, scores = predicted(network, cfg, *inputs)
     counts = (scores.max(axis=2) > 0).sum(axis=1)
     assert (counts < scores.shape[1]).all() and (boxes < 0).any() and (boxes > 64).any()
-    result = agreement(writer.run(path, [inputs]), (boxes, scores))
+    result = agreement(run_network(path, [inputs]), (boxes, scores))
     assert result.alone == 0 and result.box_difference < 5e-3
 
 
 def test_onnx_takes_no_other_backbone_than_resnets(tmp_path):
     cfg = tiny_config(backbone__name="mobilenet_v3_small_100", backbone__in_channels=None)
     with pytest.raises(UserError, match=r"backbone.name: the backbone has a cell \w+, which cannot be written as ONNX operators"):
-        onnx_file.write(str(tmp_path / "a.onnx"), InferenceForward(tiny_network(cfg), cfg, (64, 64)), *tiny_inputs(1))
+        write_network(str(tmp_path / "a.onnx"), InferenceForward(tiny_network(cfg), cfg, (64, 64)), *tiny_inputs(1))
     assert not list(tmp_path.iterdir())
 
 
 def test_failed_check_leaves_the_file_of_before(tmp_path):
     """The weights are not finite, so no output can be compared."""
-    cfg = tiny_config()
-    network, path = tiny_network(cfg), tmp_path / "a.onnx"
+    path = tmp_path / "a.onnx"
+    cfg = tiny_config(output=str(path), batch_size=1)
+    network = tiny_network(cfg)
     network.box_head.deltas.bias.set_data(ms.Tensor(np.full(4 * NUM_CLASSES, np.nan, np.float32)))
     path.write_bytes(b"earlier")
     ms.set_context(mode=ms.PYNATIVE_MODE)  # export.py also uses it in fp32
-    with pytest.raises(UserError, match="a.onnx is not written, .* 80 of 80 proposals without a counterpart"):
-        export.export(str(path), onnx_file, InferenceForward(network, cfg, (64, 64)).set_train(False), [tiny_inputs(1)])
+    with pytest.raises(UserError, match="a.onnx is not written, .*: 0 of 80 rows of both have a counterpart"):
+        export_networks(cfg, network, list(tiny_inputs(1)[0]))
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"] and path.read_bytes() == b"earlier"
 
 
+ONNX, INT8 = "--file_format ONNX --mix False --output a.onnx", "--quantize True --image a.png"
+
+
 @pytest.mark.parametrize(("argv", "sentence"), [
-    ([], "the file to write is ''; give an --output that ends with .mindir"),
-    (["--output", "a.onnx"], "'a.onnx'; give an --output that ends with .mindir"),
-    (["--output", "a.mindir", "--file_format", "ONNX", "--mix", "False"], "give an --output that ends with .onnx"),
-    (["--output", "file/a.mindir"], "cannot create the folder file (File exists); give file/a.mindir another path."),
-    (["--output", "a b.mindir"], "MindSpore cannot export to 'a b.mindir'"),
-    (["--output", "a.onnx", "--file_format", "ONNX", "--mix", "True"], "computes in fp32; give --mix False"),
-])
+    ("", "the file to write is ''; give an --output that ends with .mindir"),
+    ("--output a.mindir --file_format ONNX --mix False", "give an --output that ends with .onnx"),
+    ("--output file/a.mindir", "cannot create the folder file (File exists); give file/a.mindir another path."),
+    ("--output a+b.mindir", "MindSpore cannot write 'a+b.mindir'"),
+    ("--output a.onnx --file_format ONNX --mix True", "computes in fp32; give --mix False"),
+    (f"--output a.mindir {INT8}", "--quantize True is for --file_format ONNX without --raw, with a single canvas"),
+    (f"{ONNX} {INT8} --raw True", "--quantize True is for"), (f"{ONNX} --quantize True", "needs --image"),
+    (f"{ONNX} {INT8} -o data.target_size=[[64,64],[32,96]]", "--quantize True is for")])
 def test_refused_before_anything_takes_time(argv, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError) as error:
-        export.prepare(parse_export_args(argv))
+        check_possible(parse_export_args(argv.split()))
     assert sentence in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_the_folder_of_the_file_is_made(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    assert export.prepare(parse_export_args(["--output", str(folder / "a.mindir")])) is mindir
-    assert folder.is_dir()
-
-
-def test_a_batch_of_one_unless_a_flag_says_otherwise():
-    flags = ["--config", str(TINY_DETECTOR), "--ckpt_path", "a.ckpt", "--image", "a.jpg", "b.jpg"]
-    cfg = parse_export_args(flags)  # the file has batch size 2 for training
-    assert (cfg.batch_size, cfg.checkpoint_path, cfg.image, cfg.file_format) == (1, "a.ckpt", ["a.jpg", "b.jpg"], "MINDIR")
-    assert parse_export_args([*flags, "--batch_size", "3"]).batch_size == 3
-    assert parse_export_args([*flags, "-o", "batch_size=4"]).batch_size == 4
+    check_possible(parse_export_args(["--output", str(tmp_path / "new" / "folder" / "a.mindir")]))
+    assert (tmp_path / "new" / "folder").is_dir()
 
 
 def test_images_fill_batches(tmp_path):
@@ -173,7 +136,7 @@ def test_images_fill_batches(tmp_path):
     drawn = [draw_scene(np.random.default_rng(number), 48, 64)[0] for number in range(3)]
     for number, pixels in enumerate(drawn):
         cv2.imwrite(str(tmp_path / f"{number}.png"), pixels[:, :, ::-1])
-    batches = batches_of(sample_images([str(tmp_path)], 2), cfg, (64, 64))
+    batches = network_batches(sample_images([str(tmp_path)], 2), cfg, (64, 64))
     shown = [image[:48] for images, _ in batches for image in images]
     for image, pixels in zip(shown, [*drawn, drawn[0]]):
         np.testing.assert_array_equal(image, pixels)
@@ -187,7 +150,7 @@ def test_images_fill_batches(tmp_path):
 def test_onnx_needs_its_packages(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f"needs the package {package}, .* pip install onnx onnxruntime"):
-        onnx_file.check_possible(tiny_config())
+        check_possible(tiny_config(file_format="ONNX", output="a.onnx"))
 
 
 def outputs(rows):
@@ -218,8 +181,8 @@ def test_agreement_of_few_rows_allows_no_exception():
     other[0, 39, 0] += 2e-4
     result = agreement((boxes, other), (boxes, scores))
     assert result.alone == 2 and not result.holds()
-    with pytest.raises(UserError, match="a.mindir is not written, .* 2 of 80 proposals without a counterpart"):
-        require_agreement("a.mindir", result)
+    with pytest.raises(UserError, match="a.mindir is not written, .*: 78 of 80 rows of both have a counterpart"):
+        require("a.mindir", result, PROPOSALS)
     # A row that occurs twice in one output and once in the expected output.
     doubled = np.r_[0, 0, 2:40]
     assert agreement((boxes[:, doubled], scores[:, doubled]), (boxes, scores)).alone == 1

@@ -6,16 +6,18 @@ import numpy as np
 import onnx
 import pytest
 
-import export
+from deploy.detector import Detector
 from src.config import with_settings
 from src.config.command_line import parse_export_args
 from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
-from src.export import atomic_write
-from src.export.end_to_end import DetectionAgreement, FileDetector, compare, of_several_sizes
+from src.export import agreement
+from src.export.agreement import DETECTIONS, INT8_DETECTIONS, compare_detections, require
+from src.export.files import batches_of_several_sizes, export_detector, is_whole, quantize
+from src.export.onnx_detector import detector_model, metadata
 from tests.helpers.small_detector import OLDER_RECIPE
-from tests.helpers.tiny_networks import tiny_config, tiny_network
+from tests.helpers.tiny_networks import TINY_DETECTOR, tiny_config, tiny_network
 
 SIZES = [(48, 64), (64, 64), (480, 640), (641, 480), (9, 7), (33, 250), (1, 1)]
 RESIZE = [{"Resize": {"shortest": 60, "longest": 100}}, {"NormalizeImage": {}}, {"TransposeImage": {}}, {"LabelsPadding": {}}]
@@ -38,8 +40,8 @@ def built(path, cfg):
     """The detector of the file and the predictor of a tiny network, in PyNative mode."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     network = tiny_network(cfg)
-    atomic_write.write(str(path), network, cfg, ["cat", "dög", "猫"])
-    return FileDetector(str(path), cfg.batch_size), Predictor(network, cfg)
+    path.write_bytes(detector_model(network, cfg, ["cat", "dög", "猫"]).SerializeToString())
+    return Detector(str(path)), Predictor(network, cfg)
 
 
 def assert_equal(found, expected):
@@ -57,31 +59,29 @@ def assert_equal(found, expected):
     ids=["one canvas", "three canvases", "shortest side", "older recipe", "exact factor on two canvases"])
 def test_detections_are_those_of_infer(tmp_path, settings):
     cfg = one_image(infer__conf_threshold=0.1, **settings)
-    detect, predictor = built(tmp_path / "a.onnx", cfg)
+    detector, predictor = built(tmp_path / "a.onnx", cfg)
     for image in images():
-        [found] = detect(image[None], 0.1)
-        assert_equal(found, predictor.detect(image)[:3])
+        assert_equal(detector.detect(image), predictor.detect(image)[:3])
 
 
 def test_thresholds_are_inputs_with_defaults(tmp_path):
     cfg = one_image(infer__conf_threshold=0.3, infer__nms_threshold=0.4)
-    detect, predictor = built(tmp_path / "a.onnx", cfg)
+    detector, predictor = built(tmp_path / "a.onnx", cfg)
     [image] = images([(80, 100)])
-    assert_equal(detect.session.run(None, {"image": image}), predictor.detect(image)[:3])
+    assert_equal(detector.detect(image), predictor.detect(image)[:3])
     predictor.cfg = with_settings(cfg, {"infer.conf_threshold": 0.15, "infer.nms_threshold": 0.7})
-    given = {"score_threshold": np.array([0.15], np.float32), "iou_threshold": np.array([0.7], np.float32)}
-    assert_equal(detect.session.run(None, {"image": image, **given}), predictor.detect(image)[:3])
+    assert_equal(detector.detect(image, 0.15, 0.7), predictor.detect(image)[:3])
 
 
 def test_batches_have_images_of_one_size(tmp_path):
     cfg = one_image(infer__conf_threshold=0.1, batch_size=3, data__target_size=[[64, 64], [96, 48]])
-    detect, predictor = built(tmp_path / "a.onnx", cfg)
+    detector, predictor = built(tmp_path / "a.onnx", cfg)
     for size in ((70, 50), (50, 70)):
         batch = np.stack(list(images([size] * 3, seed=1)))
-        for found, image in zip(detect(batch, 0.1), batch):
-            assert_equal(found, predictor.detect(image)[:3])
-    numbers = detect.session.run(["images"], {"image": batch})[0]
-    assert numbers.dtype == np.int64 and (np.diff(numbers) >= 0).all() and set(numbers) == {0, 1, 2}
+        *found, numbers = detector.detect(batch)
+        for row, image in enumerate(batch):
+            assert_equal([part[numbers == row] for part in found], predictor.detect(image)[:3])
+        assert numbers.dtype == np.int64 and (np.diff(numbers) >= 0).all() and set(numbers) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("settings", [{}, EXACT], ids=["ratio of each axis", "exact factor"])
@@ -105,9 +105,9 @@ def test_what_travels_with_the_file(tmp_path):
     found = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(found["names"]) == ["cat", "dög", "猫"] and json.loads(found["canvases"]) == [[64, 64]]
     assert found["version"].count(".") == 2 and len(found["config"]) == 64
-    assert atomic_write.metadata(with_settings(cfg, {"save_dir": "x", "epochs": 3}), [])["config"] == found["config"]
+    assert metadata(with_settings(cfg, {"save_dir": "x", "epochs": 3}), [])["config"] == found["config"]
     for key, value in (("infer.nms_threshold", 0.6), ("data.target_size", [64, 96]), ("rpn_head.test_proposal.min_size", 9)):
-        assert atomic_write.metadata(with_settings(cfg, {key: value}), [])["config"] != found["config"]
+        assert metadata(with_settings(cfg, {key: value}), [])["config"] != found["config"]
     one, two = ((tmp_path / name).stat().st_size for name in ("one.onnx", "two.onnx"))
     assert one < two < 1.01 * one
 
@@ -115,16 +115,17 @@ def test_what_travels_with_the_file(tmp_path):
 def test_another_network_is_no_agreement(tmp_path):
     """The check fails and no file is left."""
     cfg = one_image(infer__conf_threshold=0.1)
-    detect, predictor = built(tmp_path / "a.onnx", cfg)
-    batches = of_several_sizes(list(images([(48, 64)])), 1)
+    detector, predictor = built(tmp_path / "a.onnx", cfg)
+    batches = batches_of_several_sizes(list(images([(48, 64)])), 1)
     assert [batch.shape for batch in batches] == [(1, 48, 64, 3), (1, 64, 48, 3), (1, 120, 160, 3), (1, 19, 26, 3)]
-    result = compare(detect, predictor, batches)
-    assert result.found > 100 and result.alone == 0 and 0 < result.score_difference < 1e-5
+    result = compare_detections(detector, predictor, batches)
+    assert result.rows > 100 and result.alone == 0
+    assert 0 < result.score_difference < 1e-5 and 0 < result.box_difference < 2e-3
     predictor.network.box_head.deltas.bias.set_data(ms.Tensor(np.full(12, 0.3, np.float32)))
-    changed = compare(detect, predictor, batches)
-    assert changed.alone > 0.5 * changed.found
-    with pytest.raises(UserError, match="b.onnx is not written, as it would not find what the network does: .* but 99% must"):
-        atomic_write.require("b.onnx", changed)
+    changed = compare_detections(detector, predictor, batches)
+    assert changed.alone > 0.5 * changed.rows
+    with pytest.raises(UserError, match="b.onnx is not written, because its outputs differ from the network's: .* for 99%"):
+        require("b.onnx", changed, DETECTIONS)
 
 
 def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
@@ -132,39 +133,29 @@ def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
     cfg = one_image(output=str(tmp_path / "a.onnx"), infer__conf_threshold=0.99)
     (tmp_path / "a.onnx").write_bytes(b"earlier")
     [image] = images([(80, 100)])
-    monkeypatch.setattr(atomic_write.compare, "__defaults__", (atomic_write.Tolerance(2, 1e-3, 0.99),))
-    monkeypatch.setattr(atomic_write, "CORNER_TOLERANCE", -1)
+    monkeypatch.setattr(agreement, "CORNER_TOLERANCE", -1)
+    monkeypatch.setattr(agreement, "_ious", lambda boxes, others: np.zeros((len(boxes), len(others))))
     with pytest.raises(UserError, match="a.onnx is not written"):
-        export.export_whole(cfg, tiny_network(cfg), ["a", "b", "c"], [image])
+        export_detector(cfg, tiny_network(cfg), ["a", "b", "c"], [image])
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] and (tmp_path / "a.onnx").read_bytes() == b"earlier"
 
 
 def test_int8_is_nearly_the_same_detector(tmp_path):
     """The file is smaller, has integers, still has the names, and finds nearly the same detections."""
     path, cfg = tmp_path / "a.onnx", one_image(infer__conf_threshold=0.1)
-    detect, predictor = built(path, cfg)
+    detector, predictor = built(path, cfg)
     size, batches = path.stat().st_size, [image[None] for image in images([(64, 64)] * 6)]
-    kept = detect.session.get_modelmeta().custom_metadata_map
-    atomic_write.quantize(str(path), batches)
-    rounded = FileDetector(str(path), 1)
+    kept = detector.session.get_modelmeta().custom_metadata_map
+    quantize(str(path), batches)
+    rounded = Detector(str(path))
     assert path.stat().st_size < 0.4 * size
     assert rounded.session.get_modelmeta().custom_metadata_map.items() >= kept.items()
     kinds = {node.op_type for node in onnx.load(str(path)).graph.node}
     assert kinds >= {"QuantizeLinear", "DequantizeLinear"}
-    result = compare(rounded, predictor, batches, atomic_write.ROUGH)
-    assert result.found > 20 and result.alone <= 0.1 * result.found and result.score_difference > 1e-3
-    with pytest.raises(UserError, match="IoU above 0.99, score within 0.001"):
-        atomic_write.require(str(path), compare(rounded, predictor, batches))
-
-
-@pytest.mark.parametrize("flags", [
-    ["--file_format", "MINDIR"], ["--raw", "True"], ["--image"], ["-o", "data.target_size=[[64,64],[32,96]]"]])
-def test_what_cannot_be_quantised(flags):
-    words = {"--file_format": ["ONNX"], "--mix": ["False"], "--quantize": ["True"], "--image": ["a.png"],
-             "--output": ["a.onnx" if "MINDIR" not in flags else "a.mindir"], flags[0]: flags[1:]}
-    argv = [word for flag, values in words.items() if values for word in (flag, *values)]
-    with pytest.raises(UserError, match="--quantize True is for --file_format ONNX without --raw, with a single canvas"):
-        export.prepare(parse_export_args(argv))
+    result = compare_detections(rounded, predictor, batches, INT8_DETECTIONS)
+    assert result.rows > 20 and result.alone <= 0.1 * result.rows and result.score_difference > 1e-3
+    with pytest.raises(UserError, match="IoU above 0.99, scores within 0.001"):
+        require(str(path), compare_detections(rounded, predictor, batches), DETECTIONS)
 
 
 class Listed:
@@ -173,16 +164,13 @@ class Listed:
     def __init__(self, cfg, *detections):
         self.cfg, self.detections = cfg, tuple(np.array(part) for part in detections)
 
-    def __call__(self, images, threshold):
-        return [self.detections]
-
-    def detect(self, image):
-        return (*self.detections, True)
+    def detect(self, image, threshold=None):
+        return self.detections
 
 
 def compared(first, second, **infer):
     cfg = one_image(**{f"infer__{key}": value for key, value in {"conf_threshold": 0.3, **infer}.items()})
-    return compare(Listed(cfg, *first), Listed(cfg, *second), [np.zeros((1, 9, 9, 3), np.uint8)])
+    return compare_detections(Listed(cfg, *first), Listed(cfg, *second), [np.zeros((1, 9, 9, 3), np.uint8)])[2:]
 
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [5, 5, 5, 5.]], np.float32)
@@ -194,24 +182,24 @@ FOUND = BOXES, np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1])
     ({"boxes": BOXES + [[0, 0, 0.05, 0], [0] * 4, [0] * 4]}, 0), ({"boxes": BOXES + [[0, 0, 0.2, 0], [0] * 4, [0] * 4]}, 2)])
 def test_counterparts(change, alone):
     other = [change.get(name, part) for name, part in zip(("boxes", "scores", "labels"), FOUND)]
-    assert compared(FOUND, other)[:2] == compared(other, FOUND)[:2] == (6, alone)
+    assert compared(FOUND, other) == compared(other, FOUND) == (alone, 6)
 
 
 def test_rounding_decides_at_the_threshold_and_at_the_end_of_a_full_list():
     near = np.concatenate((BOXES, [[50, 50, 60, 60.]])), np.array([0.9, 0.8, 0.7, 0.3005]), np.array([0, 1, 1, 0])
-    assert compared(near, FOUND) == DetectionAgreement(6, 0, 0)
-    assert compared(near, FOUND, conf_threshold=0.2)[:2] == (7, 1)
+    assert compared(near, FOUND) == (0, 6)
+    assert compared(near, FOUND, conf_threshold=0.2) == (1, 7)
     last = near[0], np.array([0.9, 0.8, 0.7, 0.7]), near[2]
     swapped = tuple(part[[0, 1, 3]] for part in last)
-    assert compared(swapped, FOUND, max_box_num=3) == DetectionAgreement(4, 0, 0)
-    assert compared(swapped, FOUND)[:2] == (6, 2)
+    assert compared(swapped, FOUND, max_box_num=3) == (0, 4)
+    assert compared(swapped, FOUND) == (2, 6)
     nothing = np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
-    assert compared(nothing, FOUND) == compared(FOUND, nothing) == DetectionAgreement(3, 3, 0)
+    assert compared(nothing, FOUND) == compared(FOUND, nothing) == (3, 3)
 
 
-def test_what_is_written_and_from_which_score():
-    cfg = parse_export_args(["--file_format", "ONNX", "--output", "a.onnx", "--mix", "False"])
-    assert cfg.infer.conf_threshold == 0.3 and not cfg.raw and export.is_whole(cfg)
-    cfg = parse_export_args(["--raw", "True", "--conf_threshold", "0.05", "--file_format", "ONNX"])
-    assert cfg.infer.conf_threshold == 0.05 and not export.is_whole(cfg)
-    assert not export.is_whole(parse_export_args([]))
+def test_defaults_of_export():
+    """Batch size 1, whatever the configuration file says for training, and the confidence threshold of infer.py."""
+    cfg = parse_export_args(["--config", str(TINY_DETECTOR), "--file_format", "ONNX"])
+    assert (cfg.batch_size, cfg.infer.conf_threshold, is_whole(cfg)) == (1, 0.3, True)
+    cfg = parse_export_args(["--conf_threshold", "0.05", "--raw", "True", "--file_format", "ONNX", "-o", "batch_size=4"])
+    assert (cfg.batch_size, cfg.infer.conf_threshold, is_whole(cfg)) == (4, 0.05, False)

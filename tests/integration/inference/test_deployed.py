@@ -15,7 +15,7 @@ ALONE = """
 import importlib.abc, runpy, sys
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in ("mindspore", "mindcv", "src", "tools", "onnx", "pydantic", "yaml", "PIL", "pycocotools"):
+        if name.split(".")[0] in ("mindspore", "mindcv", "src", "tools", "onnx", "pydantic", "yaml", "pycocotools"):
             raise ImportError(name + " is not here")
 sys.meta_path.insert(0, Refuse())
 sys.path[:] = [sys.argv[1], *(place for place in sys.path if place)]
@@ -49,7 +49,7 @@ def test_detections_and_drawings_are_those_of_infer(workspace, run, checkpoint, 
     flags = ["--device_target", "CPU", "--mix", "False", "--ckpt_path", checkpoint, "--conf_threshold", "0.02"]
     own, other, path = workspace / "of_infer", workspace / "of_deploy", workspace / "detector.onnx"
     output, _ = run("export.py", *flags, "--file_format", "ONNX", "--output", path)
-    assert f"{path} written" in output and "detections, of both sides, have a counterpart on the other" in output
+    assert f"{path} written" in output and "rows of both have a counterpart; boxes differ by up to" in output
     run("infer.py", *flags, "--image", photographs, "--save_dir", own)
     words = map(str, (sys.executable, "-c", ALONE, ROOT / "deploy", path, photographs, "--output", other))
     done = subprocess.run(list(words), cwd=workspace, capture_output=True, text=True, timeout=120)

@@ -9,19 +9,14 @@ from src.export.onnx_graph import Graph
 from src.export.onnx_resize import fitted_sizes, largest, on_canvas
 
 
-def session(graph, inputs, outputs):
-    model = graph.model(inputs, outputs).SerializeToString()
-    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-
-
 def scaler(canvas, shrink="linear"):
     """Return a function of images (B, h, w, 3), a (height, width) and the factor's denominator and numerator (default: the sizes)
     that returns the canvases (B, H, W, 3)."""
-    graph = Graph()
-    size = graph.add("Gather", graph.add("Shape", "image"), np.array([1, 2]))
-    graph.rename(on_canvas(graph, "image", (size, "scaled", "before", "after"), canvas, shrink), "canvas")
-    sides = dict.fromkeys(("scaled", "before", "after"), (np.int64, (2,)))
-    run = session(graph, {"image": (np.uint8, ("B", "h", "w", 3)), **sides}, {"canvas": (np.uint8, ("B", *canvas, 3))})
+    op = Graph()
+    placed = on_canvas(op, "image", (op.Gather(op.Shape("image"), np.array([1, 2])), "scaled", "before", "after"), canvas, shrink)
+    inputs = {"image": (np.uint8, ("B", "h", "w", 3)), **dict.fromkeys(("scaled", "before", "after"), (np.int64, (2,)))}
+    model = op.model(inputs, {"canvas": (placed, np.uint8, ("B", *canvas, 3))})
+    run = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
     def scale(images, scaled, before=None, after=None):
         return run.run(None, {"image": images, "scaled": np.array(scaled), "before": np.array(before or images.shape[1:3]),
@@ -33,11 +28,12 @@ def noise(rng, *size):
     return rng.integers(0, 256, (*size, 3), np.uint8)
 
 
-def expected(images, scaled, canvas, interpolation):
-    """Return OpenCV's result, with black outside the scaled images."""
+def expected(images, scaled, canvas, interpolation, factor=0.0):
+    """Return OpenCV's result, with black outside the scaled images, for sizes `scaled` or for a factor of both axes."""
     out = np.zeros((len(images), *canvas, 3), np.uint8)
     for place, image in zip(out, images):
-        place[:scaled[0], :scaled[1]] = cv2.resize(image, scaled[::-1], interpolation=interpolation)
+        found = cv2.resize(image, None if factor else scaled[::-1], None, factor, factor, interpolation)
+        place[:found.shape[0], :found.shape[1]] = found
     return out
 
 
@@ -67,6 +63,8 @@ def test_area_is_that_of_opencv_but_for_the_rounding_of_halves():
         assert difference.max() <= 1, (size, scaled)
         wrong, count = wrong + np.count_nonzero(difference), count + difference.size
     assert wrong < 1e-4 * count
+    small = noise(rng, 30, 20)[None]  # enlarging is linear
+    np.testing.assert_array_equal(scale(small, (63, 42)), expected(small, (63, 42), canvas, cv2.INTER_LINEAR))
 
 
 @pytest.mark.parametrize("shrink", ["linear", "area"])
@@ -81,13 +79,10 @@ def test_one_factor_for_both_axes_is_that_of_opencv(shrink):
         factor = min(48 / size[0], 64 / size[1])
         if factor * min(size) <= 0.5:
             continue
-        image = noise(rng, *size)[None]
+        image, scaled, axis = noise(rng, *size)[None], fitted_size(size, canvas), int(size[0] * 64 < size[1] * 48)
         interpolation = cv2.INTER_AREA if factor < 1 and shrink == "area" else cv2.INTER_LINEAR
-        scaled = cv2.resize(image[0], None, fx=factor, fy=factor, interpolation=interpolation)
-        wanted = np.zeros((1, *canvas, 3), np.uint8)
-        wanted[0, :scaled.shape[0], :scaled.shape[1]] = scaled
-        axis = int(size[0] * 64 < size[1] * 48)
-        found = scale(image, scaled.shape[:2], (size[axis],) * 2, (canvas[axis],) * 2)
+        wanted = expected(image, scaled, canvas, interpolation, factor)
+        found = scale(image, scaled, (size[axis],) * 2, (canvas[axis],) * 2)
         difference = np.abs(found.astype(int) - wanted)
         assert difference.max() <= (factor == 0.5 or shrink == "area"), size
         if factor == 0.5:
@@ -97,21 +92,15 @@ def test_one_factor_for_both_axes_is_that_of_opencv(shrink):
     assert wrong <= 1e-4 * count * (shrink == "area")
 
 
-def test_area_enlarges_by_linear_interpolation():
-    image = noise(np.random.default_rng(2), 30, 20)[None]
-    wanted = expected(image, (63, 42), (64, 64), cv2.INTER_LINEAR)
-    np.testing.assert_array_equal(scaler((64, 64), "area")(image, (63, 42)), wanted)
-
-
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(800), Scaling(800, 1333), Scaling(64, 100), Scaling(256, 426)])
 @pytest.mark.parametrize("canvases", [((768, 1280),), ((800, 1344), (1344, 800)), ((256, 448), (448, 256), (320, 320))])
 def test_sizes_and_canvas_are_those_of_the_loader(scaling, canvases):
     """The sizes include squares and sizes such as 97, for which 800 / h * h is below 800 in floating point."""
-    graph = Graph()
-    sizes = fitted_sizes(graph, "size", canvases, scaling)
-    graph.rename(sizes, "sizes")
-    graph.rename(largest(graph, sizes), "number")
-    run = session(graph, {"size": (np.int64, (2,))}, {"sizes": (np.int64, (len(canvases), 2)), "number": (np.int64, ())})
+    op = Graph()
+    sizes = fitted_sizes(op, "size", canvases, scaling)
+    model = op.model({"size": (np.int64, (2,))}, {"sizes": (sizes, np.int64, (len(canvases), 2)),
+                                                  "number": (largest(op, sizes), np.int64, ())})
+    run = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(3)
     tried = [(97, 97), (161, 200), (480, 640), (1, 3000), (5000, 7), *map(tuple, rng.integers(1, 3000, (200, 2)).tolist())]
     for size in tried:
