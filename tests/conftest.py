@@ -18,8 +18,13 @@ set_environment()  # before MindSpore is imported
 SHARING = ("tests/e2e/single", "tests/e2e/parallel", "tests/integration/parity")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device_target", choices=("Ascend", "GPU", "CPU"),
+                     help="device for tests/device, which then prints a report (default: CPU, without a report)")
+
+
 def pytest_collection_modifyitems(items):
-    """Mark each test by its folder, unit, integration or e2e: `-m "not e2e"` skips the tests that run the scripts."""
+    """Mark each test by its folder, unit, integration, e2e or device: `-m "not e2e"` skips the tests that run the scripts."""
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
 

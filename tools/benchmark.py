@@ -8,19 +8,22 @@ START = time.perf_counter()
 
 import argparse  # noqa: E402 the clock starts first
 import importlib.util  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import logging  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Iterable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Callable  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.config import config_to_dict  # noqa: E402
+from src.config import Config, config_to_dict  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
+from src.run.distributed import ROOT, Group  # noqa: E402
 from src.run.files import atomic_write, prepare_output  # noqa: E402
 from src.run.launch import launch  # noqa: E402
 from tools.benchmarking.peer_process import FP32_ONLY, PEERS  # noqa: E402
@@ -51,17 +54,19 @@ FIGURES = {
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(arguments, group, _):
+def main(arguments: tuple, group: Group, _) -> None:
+    """Measure what the arguments ask for; rank 0 prints the results."""
     # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.run.device import set_up_device
     from src.run.distributed import check_same_program
-    from tools.benchmarking.pipeline import measure_pipeline
+    from tools.benchmarking.measure import measure_pipeline
 
     args, cfg = arguments
     cfg = set_up_device(cfg, group)
     check_same_program(group, config_to_dict(cfg))
-    if args.compare:
-        require_one_cpu_process(cfg, group)
+    if args.compare and (group.size > 1 or cfg.device_target != "CPU"):
+        raise UserError(f"--compare is measured in one process on the CPU, not in {group.size} on {cfg.device_target}; start it "
+                        "without mpirun or msrun and with --device_target CPU, or leave it out.")
     results = dict.fromkeys((*FIGURES, "breakdown", "comparison"))
     if args.what != ["data"]:
         results.update(measure_network(args, cfg, group))
@@ -70,43 +75,31 @@ def main(arguments, group, _):
     if group.rank == 0:
         show(results)
         if args.json:
-            with atomic_write(args.json) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                json.dump(results, file, indent=2)
+            with atomic_write(args.json) as temporary:
+                Path(temporary).write_text(json.dumps(results, indent=2), encoding="utf-8")
 
 
-def require_one_cpu_process(cfg, group):
-    """Raise a UserError if there are several processes or the device is not the CPU, on which the peers run."""
-    if group.size > 1:
-        raise UserError("--compare is measured in one process; start it without mpirun or msrun, or leave it out")
-    if cfg.device_target != "CPU":
-        raise UserError(f"--compare is measured on the CPU, and device_target is {cfg.device_target}; give --device_target CPU, "
-                        "or leave it out")
-
-
-def measure_network(args, cfg, group):
-    """Return the results of training and inference that args.what asks for, as a dict."""
+def measure_network(args: argparse.Namespace, cfg: Config, group: Group) -> dict:
+    """Return the results of training and inference that args.what asks for."""
     from src.checkpoint import load_weights, read_checkpoint
     from src.detector import Predictor, build_detector
+    from src.evaluation.detections import select_detections
     from src.run.compile_cache import inference_graphs, training_graphs, use_compile_cache
     from src.run.device import norm_layer
-    from tools.benchmarking.breakdown import break_down
-    from tools.benchmarking.inputs import noise_batch, real_batches
+    from tools.benchmarking.measure import RepeatedTrainStep, break_down, median_seconds, noise_batch, real_batches
     from tools.benchmarking.peers import compare
-    from tools.benchmarking.steps import RepeatedInference, RepeatedTrainStep, median_seconds
 
-    results = {}
+    results: dict = {}
+    step, canvases = None, cfg.data.canvases
     parts = [part for part in args.what if part != "data"]
     checkpoint = read_checkpoint(args.weights) if args.weights else None
     num_classes = checkpoint.num_classes if checkpoint else args.classes
     batches = real_batches(cfg, group, checkpoint, parts) if checkpoint else dict.fromkeys(parts, [noise_batch(cfg, num_classes)])
-    canvases = cfg.data.canvases
-    of_training = training_graphs(canvases, canvases, cfg.accumulate_steps)
-    graphs = of_training if "train" in parts else inference_graphs(canvases)
+    graphs = training_graphs(canvases, canvases, cfg.accumulate_steps) if "train" in parts else inference_graphs(canvases)
     use_compile_cache(cfg, graphs, num_classes, padding_size=batches[parts[0]][0].boxes.shape[1])
     network = build_detector(cfg, num_classes, norm_layer(cfg, group))
     if checkpoint:
         load_weights(network, checkpoint)
-    step = None
     if "train" in parts:
         step = RepeatedTrainStep(network, cfg, num_classes, group, batches["train"])
         step()
@@ -115,8 +108,13 @@ def measure_network(args, cfg, group):
     if "predict" in parts:
         if checkpoint:
             load_weights(network, checkpoint)  # training may have changed BatchNorm's statistics
-        predictor = Predictor(network, cfg)
-        results["predict_s"] = median_seconds(RepeatedInference(predictor, cfg, batches["predict"]), args.steps)
+        predictor, infer, stream = Predictor(network, cfg), cfg.infer, itertools.cycle(batches["predict"])
+
+        def detect():
+            batch = next(stream)
+            for outputs in zip(*predictor(batch.image, batch.valid_size)):
+                select_detections(*outputs, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
+        results["predict_s"] = median_seconds(detect, args.steps)
     results["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux returns KiB
     if args.compare:
         results["comparison"] = compare(args.compare, network, cfg, predictor, batches["predict"], args.steps, ENVIRONMENT)
@@ -131,7 +129,7 @@ def measure_network(args, cfg, group):
     return results
 
 
-def show(results):
+def show(results: dict) -> None:
     """Print all results."""
     for key, (meaning, form) in FIGURES.items():
         if results[key] is not None:
@@ -146,35 +144,46 @@ def show(results):
         show_comparison(**results["comparison"])
 
 
-def show_comparison(threads, mix, seconds, peers):
+def show_comparison(threads: int, mix: bool, seconds: float, peers: dict) -> None:
     """Print the result of `tools.benchmarking.peers.compare`."""
     from src.export.agreement import Agreement
 
-    print(f"\ninference before suppression by class, in turn, {threads} threads each; ratio of this program's time to theirs")
+    print(f"\ninference before per-class NMS, in turn, {threads} threads each; ratio of this program's time to theirs")
     print(f"{f'this program, --mix {mix}':36}{seconds:16.3f} s")
     for name, peer in peers.items():
         program = f"{PEERS[name]} {peer['version']}, {peer['dtype']}{' only' * (name in FP32_ONLY)}"
         print(f"{program:36}{peer['seconds']:16.3f} s{peer['ratio']:7.2f}   {Agreement(**peer['agreement'])}")
 
 
-def parse_args():
+def parse_args() -> tuple[argparse.Namespace, Config]:
     """Return the benchmark's arguments and the configuration, which they determine together with train.py's arguments."""
-    args, others = build_parser().parse_known_args()
+    parser = argparse.ArgumentParser(
+        description="Measure the detector's speed on this machine, by default with random weights, on images of noise.",
+        epilog="All other flags of train.py work as well, for example --device_target CPU --mix False --num_workers 1 "
+               "-o infer.conf_threshold=0.01. Started by mpirun or msrun, every process takes part and the first one reports.",
+        allow_abbrev=False)
+    add = parser.add_argument
+    add("--config", default=str(DEFAULT_CONFIG), help="YAML file (default: %(default)s)")
+    add("--height", type=positive, default=768, help="of the images, rounded up to a multiple of 32 (default: %(default)s)")
+    add("--width", type=positive, default=1280, help="as --height (default: %(default)s)")
+    add("--batch", "--batch_size", default="2", help="images per step and device (default: %(default)s)")
+    add("--steps", type=positive, default=5, help="training steps, and batches of inference, of which the median is taken, after "
+        "one warm-up (default: %(default)s)")
+    add("--classes", type=positive, help="number of classes without background (default: 3, or the number of the checkpoint)")
+    add("--what", type=some_of(WHAT), default=list(WHAT), help=f"{WHAT_HELP} (default: {','.join(WHAT)})")
+    add("--weights", help="checkpoint to measure with, on the first images of the configuration's training and validation set")
+    add("--compare", type=some_of(PEERS), default=[], help=COMPARE_HELP)
+    add("--json", help="file to write the results to, null for what is not measured")
+    args, others = parser.parse_known_args()
     if args.weights and args.classes:
         raise UserError("--classes is the checkpoint's with --weights; leave it out")
-    args.classes = args.classes or "3"
-    for name in ("height", "width", "steps", "classes"):
-        value = getattr(args, name)
-        if not value.isdecimal() or int(value) < 1:
-            raise UserError(f"--{name} must be a whole number of at least 1, not {value!r}")
-        setattr(args, name, int(value))
-    args.what = some_of("what", args.what, WHAT)
-    args.compare = some_of("compare", args.compare, PEERS) if args.compare else []
-    if args.compare and "predict" not in args.what:
-        raise UserError("--compare is about inference; give it with predict in --what, or leave it out")
-    if args.weights and args.what == ["data"]:
-        raise UserError("--weights is about train and predict; give one of them in --what, or leave it out")
-    check_installed(args.compare)
+    if args.compare and "predict" not in args.what or args.weights and args.what == ["data"]:
+        raise UserError("--compare needs predict in --what, and --weights needs train or predict in --what")
+    args.classes = args.classes or 3
+    for package in [*args.compare, *["onnx"] * bool(args.compare)]:
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--compare needs the package {package}, which is not installed; install it: pip install {package} "
+                            "'numpy<2'")
     cfg = parse_train_args(["-o", f"data.target_size=[{args.height},{args.width}]", "backbone.pretrained=False",
                             "--config", args.config, "--batch_size", args.batch, *others])
     if args.json:
@@ -182,45 +191,20 @@ def parse_args():
     return args, cfg
 
 
-def some_of(flag, text, known):
-    """Return the names in the comma-separated text, in the order of `known`."""
-    asked = text.split(",")
-    for name in asked:
-        if name not in known:
-            raise UserError(f"--{flag} must be some of {','.join(known)}, not {name!r}")
-    return [name for name in known if name in asked]
+def positive(text: str) -> int:
+    """Return a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
-def check_installed(peers):
-    """Raise a UserError if the package of a peer, or the package that writes its ONNX file, is missing."""
-    for package in [*peers, *["onnx"] * bool(peers)]:
-        if importlib.util.find_spec(package) is None:
-            raise UserError(f"--compare {','.join(peers)} needs the package {package}, which is not installed; install it: "
-                            f"pip install {package} 'numpy<2'")
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(
-        description="Measure the detector's speed on this machine, by default with random weights, on images of noise.",
-        epilog="All other flags of train.py work as well, for example --device_target CPU --mix False --num_workers 1 "
-               "-o infer.conf_threshold=0.01. Started by mpirun or msrun, every process takes part and the first one reports.",
-        allow_abbrev=False)
-    own = {
-        "--config": (str(DEFAULT_CONFIG), "YAML file"),
-        "--height": ("768", "of the images, rounded up to a multiple of 32"),
-        "--width": ("1280", "as --height"),
-        "--batch": ("2", "images a step and device"),
-        "--steps": ("5", "training steps, and batches of inference, of which the median is taken; one before does not count"),
-        "--classes": ("", "number of objects' classes, without background; 3, or the checkpoint's, where it is left out"),
-        "--what": (",".join(WHAT), WHAT_HELP),
-        "--weights": ("", "checkpoint to measure with, on the first images of the configuration's training and validation set"),
-        "--compare": ("", COMPARE_HELP),
-        "--json": ("", "file to write the results to, null where nothing was measured"),
-    }
-    for flag, (default, meaning) in own.items():
-        names = [flag, "--batch_size"] if flag == "--batch" else [flag]
-        parser.add_argument(*names, default=default, metavar=flag[2:].upper(), help=f"{meaning} (default: {default or 'none'})")
-    return parser
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a function that returns the names in a comma-separated text, in the order of `known`."""
+    def parse(text):
+        if unknown := set(text.split(",")) - set(known):
+            raise argparse.ArgumentTypeError(f"must be some of {','.join(known)}, not {sorted(unknown)[0]!r}")
+        return [name for name in known if name in text.split(",")]
+    return parse
 
 
 if __name__ == "__main__":

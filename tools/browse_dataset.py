@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.config import with_settings  # noqa: E402
+from src.config import Config, with_settings  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
+from src.run.distributed import Group  # noqa: E402
 from src.run.files import prepare_output  # noqa: E402
 from src.run.launch import launch  # noqa: E402
 
@@ -28,7 +28,7 @@ TILE = 480  # pixels of the longer side of each image
 COLUMNS = 4
 
 
-def main(arguments, group, _):
+def main(arguments: tuple, group: Group, _) -> None:
     # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
@@ -43,7 +43,7 @@ def main(arguments, group, _):
     loader = TrainLoader(dataset, with_settings(cfg, {"batch_size": 1, "accumulate_steps": 1, "epochs": args.epoch}))
     batches = itertools.islice(loader.batches((args.epoch - 1) * loader.steps_per_epoch), args.count)
     records = {record.image_id: record for record in loader.records}
-    images, captions = zip(*(draw_sample(batch, dataset.names, records, fonts) for batch in batches))
+    images, captions = zip(*(_draw_sample(batch, dataset.names, records, fonts) for batch in batches))
     try:
         write_image(args.output, contact_sheet(list(images), list(captions), COLUMNS, fonts))
     except OSError as error:
@@ -52,7 +52,7 @@ def main(arguments, group, _):
                 args.output)
 
 
-def draw_sample(batch, names, records, fonts):
+def _draw_sample(batch, names, records, fonts):
     """Return, for a batch of one, its image (h, w, 3) uint8 with boxes, and the lines of its caption."""
     from deploy.drawing import draw_boxes
     from src.visualization.images import fit
@@ -65,27 +65,22 @@ def draw_sample(batch, names, records, fonts):
         f"boxes: {batch.mask.sum()}; {width}x{height} pixels scaled by {batch.scale[1]:.2f}"]
 
 
-def parse_args():
+def parse_args() -> tuple[argparse.Namespace, Config]:
     """Return the tool's arguments and the configuration, which they determine together with train.py's arguments."""
     parser = argparse.ArgumentParser(
         description="Draw training images as the network sees them, after augmentation, with their boxes, on one sheet.",
         epilog="All flags of train.py work as well, for example --seed 7 or -o data.dataset_dir=/data/coco2017.",
         allow_abbrev=False)
-    parser.add_argument("--count", default="16", help=f"images, at most {MAX_IMAGES} (default: %(default)s)")
-    parser.add_argument("--epoch", default="1", help="of which the first images are drawn, from 1 (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=16, help=f"images, at most {MAX_IMAGES} (default: %(default)s)")
+    parser.add_argument("--epoch", type=int, default=1, help="of which the first images are drawn, from 1 (default: %(default)s)")
     parser.add_argument("--output", default=os.path.join("output", "browse.jpg"), metavar="FILE",
                         help="the sheet, .jpg or .png (default: %(default)s)")
     args, others = parser.parse_known_args()
-    args.count, args.epoch = _whole("count", args.count, MAX_IMAGES), _whole("epoch", args.epoch)
+    if not 1 <= args.count <= MAX_IMAGES or args.epoch < 1:
+        raise UserError(f"--count must be from 1 to {MAX_IMAGES} and --epoch at least 1, not {args.count} and {args.epoch}.")
     if not args.output.endswith(ENDINGS):
         raise UserError(f"--output is {args.output!r}; its name must end in {' or '.join(ENDINGS)}.")
     return args, parse_train_args(others)
-
-
-def _whole(name, text, most=None):
-    if not text.isdecimal() or int(text) < 1 or (most and int(text) > most):
-        raise UserError(f"--{name} must be a whole number {f'from 1 to {most}' if most else 'of at least 1'}, not {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

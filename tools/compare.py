@@ -15,7 +15,7 @@ from src.run.launch import launch  # noqa: E402
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(args, *_):
+def main(args: argparse.Namespace, *_) -> None:
     # Imported here because OpenCV reads the environment that `launch` prepares.
     from src.report.comparison import open_dataset, read_evaluation, write_comparison
 
@@ -29,7 +29,7 @@ def main(args, *_):
     logger.info("AP %.4f and %.4f: %s", *(one.metrics["AP"] for one in stored), args.output)
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Write a page of two evaluations of the same images: their numbers side by side, and the images that became "
                     "better or worse from the first to the second.", allow_abbrev=False)

@@ -11,18 +11,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.run.launch import launch
+from tools.networks import network_of, parse_conversion, prepare_checkpoint
 
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(args, *_):
+def main(args: argparse.Namespace, *_) -> None:
     # Imported here because MindSpore reads the environment that `launch` prepares.
     from mindspore import Tensor
 
     from src.checkpoint import write_checkpoint
     from src.convert.torch_files import read_state
     from src.convert.torchvision_weights import from_torchvision
-    from tools.networks import network_of, prepare_checkpoint
 
     prepare_checkpoint(args.output)
     state = read_state(args.input)
@@ -32,14 +32,12 @@ def main(args, *_):
     logger.info("%s: a %s, all %d tensors converted", args.input, type(network).__name__, len(state))
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(description="Make a checkpoint of a torchvision state dict.", allow_abbrev=False)
-    parser.add_argument("input", metavar="IN", help="state dict of a ResNet or Faster R-CNN: .safetensors, or .pth with PyTorch")
-    parser.add_argument("output", metavar="OUT", help="checkpoint to write, .ckpt")
-    parser.add_argument("--config", metavar="FILE",
-                        help="YAML file of the detector to fill (default: faster_rcnn_resnet50_fpn_torchvision.yml with the "
-                             "ResNet that IN has). Of a head with 91 rows, COCO's, 80 classes stay unless data.nc there is 90.")
-    return parser.parse_args()
+def parse_args() -> argparse.Namespace:
+    return parse_conversion(
+        "Make a checkpoint of a torchvision state dict.",
+        "state dict of a ResNet or Faster R-CNN: .safetensors, or .pth with PyTorch", "checkpoint to write, .ckpt",
+        "YAML file of the detector to fill (default: faster_rcnn_resnet50_fpn_torchvision.yml with the ResNet that IN has). Of a "
+        "head with 91 rows, COCO's, 80 classes stay unless data.nc there is 90.")
 
 
 if __name__ == "__main__":

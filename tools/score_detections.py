@@ -18,12 +18,8 @@ from src.run.launch import launch
 logger = logging.getLogger("faster_rcnn")
 
 
-def main(args, *_):
-    """Log the numbers, and write them to a file if --json is given.
-
-    Raises:
-        UserError: a file cannot be read, or refers to images or classes that are not in the annotations.
-    """
+def main(args: argparse.Namespace, *_) -> None:
+    """Log the numbers, and write them to a file if --json is given."""
     from src.dataset.annotations import parse_annotations, read_classes
     from src.evaluation.coco import score
     from src.run.files import atomic_write, prepare_output
@@ -42,12 +38,8 @@ def main(args, *_):
             Path(temporary).write_text(json.dumps(metrics), encoding="utf-8")
 
 
-def read_listing(path):
-    """Return the entries of a detections.json, a list of dicts.
-
-    Raises:
-        UserError: the file cannot be read or has another format.
-    """
+def read_listing(path: str) -> list[dict]:
+    """Return the entries of a detections.json, or raise a UserError if it cannot be read or has another format."""
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
         for entry in entries:
@@ -61,16 +53,16 @@ def read_listing(path):
     return entries
 
 
-def result_rows(entries, coco, categories, path):
+def result_rows(entries: list[dict], coco: dict, categories: dict[str, int], path: str) -> tuple[list[dict], list[int]]:
     """Return the detections in COCO's result format, and the image ids. The longest file_name that ends an entry's path matches.
 
-    Args:
-        entries: entries of detections.json.
-        coco: annotations.
-        categories: {name: category id}.
-        path: path of the annotations, for messages.
+    `entries` are from detections.json, `coco` from the annotation file `path`, and `categories` is {name: category id}.
+
+    Raises:
+        UserError: an entry matches no image or several, an image has two entries, or a class is not in the annotations.
     """
-    ids, results, image_ids = defaultdict(list), [], []
+    ids: dict = defaultdict(list)
+    results, image_ids = [], []
     for image in coco["images"]:
         ids[Path(image["file_name"]).parts].append(image["id"])
     for entry in entries:
@@ -89,7 +81,7 @@ def result_rows(entries, coco, categories, path):
     return results, image_ids
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="COCO's twelve numbers of a detections.json.", allow_abbrev=False)
     parser.add_argument("annotations", help="COCO annotation file of the images")
     parser.add_argument("detections", help="detections.json that infer.py or deploy/detect.py has written")

@@ -19,8 +19,8 @@ from mindspore import Tensor, nn
 
 from deploy.images import EXTENSIONS, InputError, find_files
 from src.config import Config, with_settings
-from src.dataset.shapes import draw_scene
 from src.dataset.image import UnreadableImageError, read_image
+from src.dataset.shapes import draw_scene
 from src.dataset.transforms import apply_to_image
 from src.detector import Predictor
 from src.errors import UserError

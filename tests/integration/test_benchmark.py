@@ -9,14 +9,14 @@ import pytest
 from src.checkpoint import write_checkpoint
 from src.dataset.shapes import CLASSES, ensure_shapes
 from src.detector import Predictor, load_detector
+from src.evaluation import detections
 from src.run.distributed import SingleProcess
 from src.train.step import TrainStep
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.scripts import run_script
 from tests.helpers.tiny_networks import tiny_config, tiny_network
 from tools import benchmark
-from tools.benchmarking.breakdown import PARTS
-from tools.benchmarking.steps import RepeatedInference
+from tools.benchmarking.measure import PARTS
 
 TIMES = ["first_step_s", "train_step_s", "predict_s", "peak_gib"]
 RATES = ["pipeline_images_per_s", "plain_images_per_s"]
@@ -58,14 +58,15 @@ def test_everything(run_benchmark, tmp_path):
     assert other.split()[5:9] == [f"{peer['seconds']:.3f}", "s", f"{peer['ratio']:.2f}", "boxes"]
 
 
-def record(monkeypatch, kind, calls):
-    """Append (arguments, result) of each call of an instance of `kind` to `calls`."""
-    call = kind.__call__
+def record(monkeypatch, owner, name):
+    """Return a list to which each call of owner.name appends (arguments, result)."""
+    call, calls = getattr(owner, name), []
 
-    def recorded(self, *arguments):
-        calls.append((arguments, call(self, *arguments)))
+    def recorded(*arguments):
+        calls.append((arguments, call(*arguments)))
         return calls[-1][1]
-    monkeypatch.setattr(kind, "__call__", recorded)
+    monkeypatch.setattr(owner, name, recorded)
+    return calls
 
 
 def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
@@ -75,27 +76,25 @@ def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
     cfg = tiny_config(ms_mode=1, checkpoint_path=checkpoint, seed=3)
     ms.set_context(mode=ms.PYNATIVE_MODE)
     write_checkpoint(checkpoint, {p.name: p for p in tiny_network(cfg, len(CLASSES)).get_parameters()})
-    steps, inferences = [], []
-    record(monkeypatch, TrainStep, steps)
-    record(monkeypatch, RepeatedInference, inferences)
+    steps, selections = record(monkeypatch, TrainStep, "__call__"), record(monkeypatch, detections, "select_detections")
     status, output, error = run_tool(
         benchmark, "--config", TINY_DETECTOR, "--device_target", "CPU", "--height", 64, "--width", 64, "--batch", 2, "--steps", 1,
         "--what", "train,predict", "--weights", checkpoint, "-o", where, "data.draw_shapes=null", "ms_mode=1", "seed=3")
     assert status == 0, output + error
     # One call is for the first step, measured from the start, and one is the warm-up.
-    assert len(steps) == 3 and {number for ([batch], *_), _ in steps for number in batch.image_id.tolist()} == {1, 2, 3}
-    arguments, (losses, _) = steps[0]
+    assert len(steps) == 3 and {number for (_, [batch], *_), _ in steps for number in batch.image_id.tolist()} == {1, 2, 3}
+    (_, *arguments), (losses, _) = steps[0]
     expected_losses, _ = TrainStep(load_detector(cfg)[0], cfg, len(CLASSES), SingleProcess())(*arguments)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
     predictor = Predictor(load_detector(cfg)[0], cfg)
-    assert len(inferences) == 2
+    found = [result for _, result in selections]
+    assert len(found) == 4  # two batches of two images; the last image fills up the second batch
     images = [cv2.imread(str(path))[:, :, ::-1].copy() for path in sorted((tmp_path / "shapes" / "val2017").iterdir())]
-    for (_, detections), numbers in zip(inferences, ((0, 1), (2, 2))):
-        for number, (boxes, scores, labels) in zip(numbers, detections):
-            expected_boxes, expected_scores, expected_labels, _ = predictor.detect(images[number])
-            assert len(labels) > 5 and labels.tolist() == expected_labels.tolist()
-            np.testing.assert_allclose(boxes, expected_boxes, rtol=0, atol=1e-3)
-            np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-5)
+    for number, (boxes, scores, labels) in zip((0, 1, 2, 2), found):
+        expected_boxes, expected_scores, expected_labels, _ = predictor.detect(images[number])
+        assert len(labels) > 5 and labels.tolist() == expected_labels.tolist()
+        np.testing.assert_allclose(boxes, expected_boxes, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(scores, expected_scores, rtol=0, atol=1e-5)
 
 
 def test_the_pipeline_alone(run_benchmark, tmp_path):

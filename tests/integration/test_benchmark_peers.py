@@ -14,8 +14,8 @@ from src.errors import UserError
 from src.run.environment import DEFAULTS
 from tests.helpers.tiny_networks import NUM_CLASSES, tiny_config, tiny_inputs, tiny_network
 from tools.benchmarking import peers
-from tools.benchmarking.inputs import noise_batch
-from tools.benchmarking.peer_process import LOADERS, PEERS
+from tools.benchmarking.measure import noise_batch
+from tools.benchmarking.peer_process import PEERS
 
 # OpenVINO in bf16 fails with the instruction limit that is set for MindSpore.
 ENVIRONMENT = {name: value for name, value in {**os.environ, "OWN_VARIABLE": "own"}.items() if name not in DEFAULTS}
@@ -158,7 +158,3 @@ def test_a_peer_that_ends_is_named(tmp_path, capfd):
             peers.Peer("onnxruntime", str(tmp_path / "a.onnx"), 1, "fp32", ENVIRONMENT):
         pass
     assert "InvalidProtobuf" in capfd.readouterr().err
-
-
-def test_every_peer_can_be_loaded():
-    assert LOADERS.keys() == PEERS.keys()

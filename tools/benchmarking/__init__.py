@@ -1,1 +1,1 @@
-"""Measurements of tools/benchmark.py: the detector's steps, the parts of a training step, and the data pipeline."""
+"""What tools/benchmark.py measures in this program and in other programs."""

@@ -179,7 +179,7 @@ def test_the_tool_refuses_in_one_sentence(tmp_path, tiny, run_tool):
     write(tmp_path / "other.ckpt", {"weight": np.zeros(3, np.float32)})
     write(tmp_path / "short.ckpt", {name: array for name, array in tiny.items() if "fc6" not in name})
     for source, output, sentence in (("none.ckpt", "out.ckpt", "there is no checkpoint"),
-                                     ("other.ckpt", "out.ckpt", "no ResNet of torchvision"),
+                                     ("other.ckpt", "out.ckpt", "not a detector of this project"),
                                      ("short.ckpt", "out.ckpt", "lateral_convs.0.conv.0.weight has shape (32, 64, 1, 1)"),
                                      ("short.ckpt", "out.txt", "must end with .ckpt")):
         status, _, text = run_tool(export_mindspore_models, tmp_path / source, tmp_path / output)

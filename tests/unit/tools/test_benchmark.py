@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,23 +19,15 @@ from src.run.distributed import SingleProcess
 from src.run.environment import DEFAULTS
 from tests.helpers.paths import ROOT, TINY_DETECTOR
 from tools import benchmark
-from tools.benchmarking.breakdown import PARTS, seconds_by_part
-from tools.benchmarking.inputs import MAX_BATCHES, draw_inputs, noise_batch, padding_size, real_batches
+from tools.benchmarking.measure import MAX_BATCHES, PARTS, noise_batch, real_batches, seconds_by_part
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
-    (["--what", "train,evaluate"], "--what must be some of train,predict,data, not 'evaluate'"),
-    (["--steps", "0"], "--steps must be a whole number of at least 1, not '0'"),
-    (["--height", "0"], "--height must be a whole number of at least 1, not '0'"),
-    (["--width", "wide"], "--width must be a whole number of at least 1, not 'wide'"),
     (["--batch", "0"], "command line: batch_size must be at least 1, not 0"),
-    (["--compare", "onnxruntime,tensorrt"], "--compare must be some of onnxruntime,openvino, not 'tensorrt'"),
-    (["--compare", "openvino,onnxruntime"], "--compare onnxruntime,openvino needs the package openvino, which is not installed; "
-                                            "install it: pip install openvino 'numpy<2'"),
-    (["--compare", "onnxruntime", "--what", "train,data"],
-     "--compare is about inference; give it with predict in --what, or leave it out"),
-    (["--weights", "a.ckpt", "--what", "data"],
-     "--weights is about train and predict; give one of them in --what, or leave it out"),
+    (["--compare", "openvino,onnxruntime"],
+     "--compare needs the package openvino, which is not installed; install it: pip install openvino 'numpy<2'"),
+    (["--compare", "onnxruntime", "--what", "train,data"], "--compare needs predict in --what, and --weights needs train or"),
+    (["--weights", "a.ckpt", "--what", "data"], "--compare needs predict in --what, and --weights needs train or"),
     (["--weights", "a.ckpt", "--classes", "3"], "--classes is the checkpoint's with --weights; leave it out"),
     (["--json", "file/results.json"], "cannot create the folder file (File exists); give file/results.json another path."),
 ])
@@ -44,23 +35,21 @@ def test_what_is_refused(run_tool, flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "openvino", None)  # simulates a missing package
     (tmp_path / "file").write_text("in the way")
-    assert run_tool(benchmark, *flags) == (1, "", f"error: {sentence}\n")
+    status, out, error = run_tool(benchmark, *flags)
+    assert status == 1 and error.startswith(f"error: {sentence}") and error.count("\n") == 1
 
 
-def test_peers_run_beside_one_process_on_the_cpu():
-    cfg = parse_train_args(["--device_target", "CPU"])
-    benchmark.require_one_cpu_process(cfg, SingleProcess())
-    with pytest.raises(UserError, match="in one process; start it without mpirun or msrun"):
-        benchmark.require_one_cpu_process(cfg, SimpleNamespace(size=2))
-    with pytest.raises(UserError, match="device_target is Ascend; give --device_target CPU"):
-        benchmark.require_one_cpu_process(parse_train_args(["--device_target", "Ascend"]), SingleProcess())
-
-
-def test_onnx_is_needed_as_well(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    benchmark.check_installed([])
-    with pytest.raises(UserError, match="--compare onnxruntime needs the package onnx, which is not installed"):
-        benchmark.check_installed(["onnxruntime"])
+@pytest.mark.parametrize(("flags", "sentence"), [
+    (["--what", "train,evaluate"], "--what: must be some of train,predict,data, not 'evaluate'"),
+    (["--compare", "tensorrt"], "--compare: must be some of onnxruntime,openvino, not 'tensorrt'"),
+    (["--steps", "0"], "--steps: must be a whole number of at least 1, not '0'"),
+    (["--width", "wide"], "--width: must be a whole number of at least 1, not 'wide'"),
+])
+def test_what_the_parser_refuses(flags, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
+    with pytest.raises(SystemExit):
+        benchmark.parse_args()
+    assert sentence in capsys.readouterr().err
 
 
 def test_peers_run_in_the_environment_of_the_user():
@@ -111,17 +100,12 @@ def test_the_batch_is_what_another_program_can_draw():
     rng = np.random.default_rng(0)
     noise = [rng.standard_normal((3, 96, 160)).astype(np.float32) for _ in range(2)]
     first_corners = rng.uniform(0, [96, 57.6], (6, 2))
-    images, boxes, labels = draw_inputs(2, 96, 160, num_classes=4)
-    assert np.array_equal(images, noise) and np.allclose(boxes[0, :, :2], first_corners)
-    assert labels.tolist() == [0, 1, 2, 3, 0, 1]
     cfg = parse_train_args(["-o", "data.target_size=[96,160]"])
-    pixels, valid_size, padded, padded_labels, mask = (column.asnumpy() for column in noise_batch(cfg, 4)[:5])
-    assert pixels.shape == (2, 96, 160, 3) and pixels.dtype == np.uint8
-    assert pixels[1, 5, 7, 2] == np.clip(np.round(255 * images[1, 2, 5, 7]), 0, 255)
-    assert valid_size.tolist() == [[96, 160]] * 2
-    assert padding_size(cfg) == padded.shape[1] == 160
-    assert np.array_equal(padded[:, :6], boxes) and not padded[:, 6:].any()
-    assert mask.sum(axis=1).tolist() == [6, 6] and padded_labels[1, 5:8].tolist() == [1, -1, -1]
+    pixels, valid_size, boxes, labels, mask = (column.asnumpy() for column in noise_batch(cfg, 4)[:5])
+    assert np.array_equal(pixels.transpose(0, 3, 1, 2), np.clip(np.round(255 * np.stack(noise)), 0, 255))
+    assert pixels.dtype == np.uint8 and valid_size.tolist() == [[96, 160]] * 2
+    assert boxes.shape == (2, 160, 4) and np.allclose(boxes[0, :6, :2], first_corners) and not boxes[:, 6:].any()
+    assert mask.sum(axis=1).tolist() == [6, 6] and labels[1, :8].tolist() == [0, 1, 2, 3, 0, 1, -1, -1]
 
 
 def checkpoint_of(num_classes):
