@@ -153,7 +153,7 @@ def test_what_its_trainer_adds_is_left_out(tmp_path, tiny, log):
 def test_names_of_another_program(tmp_path, tiny, name):
     path = write(tmp_path / "mixed.ckpt", {**tiny, name: np.zeros(12, np.float32)})
     for read in (read_checkpoint, read_pretrained):
-        assert refusal(read, path).startswith(f"{path} has tensor {name}, which the older MindSpore implementation lacks, and")
+        assert f"{path} has tensor {name}, which the older MindSpore implementation lacks, and" in refusal(read, path)
 
 
 @pytest.mark.parametrize(("name", "array", "sentence"), [

@@ -2,6 +2,7 @@
 import gc
 import logging
 import os
+from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
@@ -143,7 +144,7 @@ def test_a_device_number_that_is_none(machine, monkeypatch):
     ({"device_target": "Ascend", "mix_dtype": "float16"}, True, (True, "float16"), None)])
 def test_mixed_precision_of_a_cpu(machine, monkeypatch, caplog, settings, has_products, expected, sentence):
     machine(ascend=1)
-    monkeypatch.setattr(device, "has_bf16_products", lambda: has_products)
+    monkeypatch.setattr(device, "kernels", lambda: SimpleNamespace(has_bf16_products=lambda: has_products))
     caplog.set_level(logging.INFO, "faster_rcnn")
     cfg = set_up_device(with_settings(Config(), {"device_target": "CPU", **settings}), SingleProcess())
     assert (cfg.mix, cfg.mix_dtype) == expected

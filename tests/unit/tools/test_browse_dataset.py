@@ -84,4 +84,4 @@ def test_names_beyond_ascii_and_the_key_font(shapes, tmp_path, run_tool):
     path.write_text(json.dumps(coco))
     assert sheets[0] != sheets[1]
     status, _, errors, _ = browse(f"font={tmp_path / 'none.ttf'}")
-    assert status == 1 and errors.startswith(f"error: font is '{tmp_path / 'none.ttf'}', which cannot be used (No such file")
+    assert status == 1 and errors.startswith(f"error: font is '{tmp_path / 'none.ttf'}', which cannot be used (")
