@@ -62,8 +62,8 @@ class KernelGraph:
     """Collects the layers of a network. Each method adds one layer and returns the index of its value.
 
     Args:
-            mixed: True for products in bfloat16 with sums in float32, False for products in float32.
-            trained: whether parameters that require a gradient get a gradient.
+        mixed: True for products in bfloat16 with sums in float32, False for products in float32.
+        trained: whether parameters that require a gradient get a gradient.
     """
 
     def __init__(self, mixed: bool, trained: bool):
@@ -139,7 +139,7 @@ class KernelGraph:
         """Return all parameters in the kernel's order: those trained here, those trained by another graph, and frozen ones.
 
         Raises:
-                ValueError: several layers use a weight that is trained here; the kernel does not add their gradients.
+            ValueError: several layers use a weight that is trained here; the kernel does not add their gradients.
         """
         groups: tuple[list, list, list] = [], [], []
         for weight in self.weights:
@@ -197,7 +197,7 @@ class KernelGraph:
         """Return the graph as the numbers that network.h reads.
 
         Raises:
-                ValueError: a wide result has a ReLU or an addend, is read by a layer, or is an output in a form other than ROWS.
+            ValueError: a wide result has a ReLU or an addend, is read by a layer, or is an output in a form other than ROWS.
         """
         wide = {number for number, step in enumerate(self.steps) if step.wide}
         read = {value for step in self.steps if step.kind >= CONVOLUTION for value in (step.source, step.addend)}

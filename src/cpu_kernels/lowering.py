@@ -21,7 +21,7 @@ def features_and_rpn_kernel(plain: FeaturesAndRPN, mixed: bool, training: bool) 
     """Return the graph of the first stage: images (B, 3, H, W) -> the outputs of `_pyramid_and_rpn`.
 
     Raises:
-            NotLoweredError: a layer of the backbone cannot be translated; the layers of a ResNet can.
+        NotLoweredError: a layer of the backbone cannot be translated; the layers of a ResNet can.
     """
     graph, network = KernelGraph(mixed, training), plain.network
     x, features = graph.add_input(3), []

@@ -20,7 +20,7 @@ class KernelNetwork(nn.Cell):
 
     Args:
         library: path of the shared library.
-            graph: layers to compute.
+        graph: layers to compute.
     """
 
     def __init__(self, library: str, graph: KernelGraph):
@@ -122,7 +122,7 @@ class KernelConvBatchNorm(nn.Cell):
     """`src.models.residual.ConvBatchNorm` on the C++ kernels.
 
     Attributes:
-            plain: the original cell, which an inference graph contains instead of this one.
+        plain: the original cell, which an inference graph contains instead of this one.
     """
 
     def __init__(self, library: str, plain: ConvBatchNorm, mixed: bool):

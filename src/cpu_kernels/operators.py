@@ -20,9 +20,9 @@ def custom_operator(library: str, name: str, shape: Callable, dtype: Callable) -
 
     Args:
         library: path of the shared library.
-            name: name of the entry point, whose signature is that of MindSpore's ahead-of-time compiled operators.
-            shape: function that maps the input shapes to the output shape, or to a tuple of output shapes.
-            dtype: function that maps the input types to the output type, or to a tuple of output types.
+        name: name of the entry point, whose signature is that of MindSpore's ahead-of-time compiled operators.
+        shape: function that maps the input shapes to the output shape, or to a tuple of output shapes.
+        dtype: function that maps the input types to the output type, or to a tuple of output types.
     """
     operator = ops.Custom(f"{library}:{name}", shape, dtype, func_type="aot")
     # PyNative mode caches output shapes by operator name, attributes and input shapes. That key is not unique for an entry point:
