@@ -24,7 +24,7 @@ class Parts(nn.Cell):
         levels = net.pyramid(self.forward.preprocess(image, valid_size))
         logits, deltas = net.rpn_head(levels)
         proposals, valid = self.forward.propose(self.forward.anchors, logits, deltas, valid_size)
-        pooled = net.roi_align(levels[: net.num_roi_levels], rois)
+        pooled = net.roi_align(levels, rois)
         class_logits, box_deltas = net.box_head(pooled)
         return *levels, logits, deltas, proposals, valid, pooled, class_logits, box_deltas
 

@@ -81,7 +81,7 @@ def compute(older, data, folder):
     image = forward.preprocess(batch.image, batch.valid_size)
     levels = network.pyramid(image)
     proposals, valid = forward.propose(forward.anchors, *network.rpn_head(levels), batch.valid_size)
-    pooled = network.roi_align(levels[:network.num_roi_levels], proposals)
+    pooled = network.roi_align(levels, proposals)
     boxes, scores = forward.predict(*network.box_head(pooled), proposals, valid, batch.valid_size)
     return SimpleNamespace(
         files=[Path(record.path).name for record in dataset.records], image=image.asnumpy(),
