@@ -28,20 +28,19 @@ def resnet_shapes(name, counter=True):
             for i, (out, into, side) in enumerate(sizes, 1):
                 shapes[f"{prefix}.conv{i}.weight"] = (out, into, side, side)
                 _norm(shapes, f"{prefix}.bn{i}", out, counter)
-            if block == 0 and channels != width * expansion or block == 0 and stage > 1:
+            if block == 0 and channels != width * expansion:
                 shapes[f"{prefix}.downsample.0.weight"] = (width * expansion, channels, 1, 1)
                 _norm(shapes, f"{prefix}.downsample.1", width * expansion, counter)
             channels = width * expansion
     return shapes
 
 
-def detector_shapes(name, rows, old=False):
-    """Return names and shapes of a Faster R-CNN on `name`; rows: classes with background; old: names of earlier versions."""
-    shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name, counter=False).items()}
-    channels = 64 * (1 if name in ("resnet18", "resnet34") else 4)
+def detector_shapes(rows, old=False):
+    """Return names and shapes of a Faster R-CNN on ResNet18; rows: classes with background; old: names of earlier versions."""
+    shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes("resnet18", counter=False).items()}
     inner = "" if old else ".0"
     for i in range(4):
-        for part, into, side in (("inner", channels * 2**i, 1), ("layer", 256, 3)):
+        for part, into, side in (("inner", 64 * 2**i, 1), ("layer", 256, 3)):
             shapes[f"backbone.fpn.{part}_blocks.{i}{inner}.weight"] = (256, into, side, side)
             shapes[f"backbone.fpn.{part}_blocks.{i}{inner}.bias"] = (256,)
     layers = {f"rpn.head.conv{'' if old else '.0.0'}": (256, 256, 3, 3), "rpn.head.cls_logits": (3, 256, 1, 1),
@@ -53,9 +52,9 @@ def detector_shapes(name, rows, old=False):
     return shapes
 
 
-def random_state(shapes, seed=0):
+def random_state(shapes):
     """Return arrays of the given shapes. In the box head's last layers, each row contains its index."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     state = {}
     for name, shape in shapes.items():
         state[name] = np.array(7) if shape == () else rng.random(shape, np.float32)

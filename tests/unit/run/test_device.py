@@ -1,4 +1,5 @@
 """Choose a device and set it up, with recorded answers of MindSpore without a device, or invented answers."""
+import contextlib
 import gc
 import logging
 import os
@@ -9,9 +10,9 @@ import pytest
 
 from src.config import Config, with_settings
 from src.errors import UserError
-from src.run import device
-from src.run.device import find_device, load_error, set_up_device
+from src.run.device import load_error, set_up_device
 from src.run.distributed import SingleProcess, join_processes
+from src.run.optional import kernels
 
 # MindSpore 2.10 raises this error on a machine without CANN.
 NO_ASCEND = """Unsupported device target Ascend. This process only supports one of the ['CPU']. Please check whether the Ascend \
@@ -48,15 +49,29 @@ def machine(monkeypatch):
     return build
 
 
-@pytest.mark.parametrize(("devices", "expected"), [
-    ({"ascend": 8, "gpu": 1}, ("Ascend", "")),
-    ({"ascend": None, "gpu": 1}, ("GPU", f"no Ascend, {MISSING}")),
-    ({"ascend": None, "gpu": None}, ("CPU", f"no Ascend, {MISSING}")),
-    ({"ascend": 0, "gpu": 0}, ("CPU", "there is no Ascend device")),
-])
-def test_auto_takes_the_first_that_can_be_used_and_tells_why_not_ascend(machine, devices, expected):
+@pytest.fixture
+def log(caplog):
+    """The log of the program at level INFO."""
+    logging.getLogger("faster_rcnn").propagate = True
+    caplog.set_level(logging.INFO, "faster_rcnn")
+    return caplog
+
+
+SLOW = "det_resnet50 at 768x1280 is slow on a CPU: a training step takes several seconds"
+
+
+@pytest.mark.parametrize(("devices", "settings", "found", "reason", "warnings"), [
+    ({"ascend": 8, "gpu": 1}, {}, "Ascend", " (device_target auto)", []),
+    ({"gpu": 1}, {}, "GPU", f" (device_target auto: no Ascend, {MISSING})", []),
+    ({}, {}, "CPU", f" (device_target auto: no Ascend, {MISSING})", [SLOW]),
+    ({"ascend": 0, "gpu": 0}, {"data.target_size": [320, 320], "backbone.name": "det_resnet18"}, "CPU",
+     " (device_target auto: there is no Ascend device)", []),
+    ({}, {"device_target": "CPU"}, "CPU", "", [])])
+def test_auto_takes_the_first_that_can_be_used_and_tells_why_not_ascend(machine, log, devices, settings, found, reason, warnings):
     machine(**devices)
-    assert find_device() == expected
+    assert set_up_device(with_settings(Config(), settings), SingleProcess()).device_target == found
+    assert log.messages[0] == f"device: {found}{reason}"
+    assert [record.getMessage() for record in log.records if record.levelno == logging.WARNING] == warnings
 
 
 def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
@@ -68,20 +83,6 @@ def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
                                 "packages hccl and te, and source its set_env.sh, or give --device_target CPU.")
     # The load error of another plugin is not returned.
     assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
-
-
-@pytest.mark.parametrize(("settings", "warns"), [
-    ({}, True), ({"data.target_size": [320, 320], "backbone.name": "det_resnet18"}, False), ({"device_target": "CPU"}, False)])
-def test_auto_on_a_cpu_is_in_the_first_line_and_warns_where_that_is_slow(machine, caplog, settings, warns):
-    machine()
-    logging.getLogger("faster_rcnn").propagate = True
-    caplog.set_level(logging.INFO, "faster_rcnn")
-    cfg = set_up_device(with_settings(Config(), settings), SingleProcess())
-    assert cfg.device_target == "CPU"
-    auto = "device_target" not in settings
-    assert caplog.messages[0] == ("device: CPU" + f" (device_target auto: no Ascend, {MISSING})" * auto)
-    slow = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert slow == ["det_resnet50 at 768x1280 is slow on a CPU: a training step takes several seconds"] * warns
 
 
 def test_jit_level_is_that_of_the_setting_and_imported_objects_are_excluded_from_garbage_collection(monkeypatch):
@@ -117,36 +118,29 @@ def test_each_process_of_a_machine_has_a_device_or_its_share_of_the_processors(m
 
 @pytest.mark.parametrize(("variables", "number"), [
     ({}, 0), ({"ASCEND_DEVICE_ID": "5"}, 5), ({"DEVICE_ID": "2", "ASCEND_DEVICE_ID": "5"}, 2),
-    ({"RANK_TABLE_FILE": "/etc/hccl.json", "RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "7"}, 7)])
+    ({"RANK_TABLE_FILE": "/etc/hccl.json", "RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "7"}, 7),
+    ({"ASCEND_DEVICE_ID": "-1"}, None), ({"ASCEND_DEVICE_ID": "0,1"}, None)])
 def test_a_single_process_uses_the_device_that_its_environment_names(machine, monkeypatch, variables, number):
+    """None: the variable is not the number of a device."""
     chosen = machine(ascend=8)
     for name in ("DEVICE_ID", "ASCEND_DEVICE_ID", "RANK_TABLE_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    set_up_device(with_settings(Config(), {"device_target": "Ascend"}), join_processes())
-    assert chosen == [("Ascend", number)]
-
-
-def test_a_device_number_that_is_none(machine, monkeypatch):
-    machine(ascend=8)
-    monkeypatch.delenv("DEVICE_ID", raising=False)
-    for value in ("-1", "0,1", "1.5"):
-        monkeypatch.setenv("ASCEND_DEVICE_ID", value)
-        with pytest.raises(UserError, match=f"^DEVICE_ID or ASCEND_DEVICE_ID must be .*, not '{value}'; correct or"):
-            set_up_device(with_settings(Config(), {"device_target": "Ascend"}), SingleProcess())
+    message = "^DEVICE_ID or ASCEND_DEVICE_ID must be the number of a device, not '.*'; correct or"
+    with pytest.raises(UserError, match=message) if number is None else contextlib.nullcontext():
+        set_up_device(with_settings(Config(), {"device_target": "Ascend"}), join_processes())
+    assert chosen == [("Ascend", number)] * (number is not None)
 
 
 @pytest.mark.parametrize(("settings", "has_products", "expected", "sentence"), [
-    ({"mix_dtype": "float16"}, True, (True, "bfloat16"), "mixed precision: convolutions and dense layers in bfloat16"),
-    ({"mix_dtype": "bfloat16"}, False, (False, "bfloat16"), "no mixed precision: the processor has no products of bfloat16"),
-    ({"mix": False}, True, (False, "float16"), None),
-    ({"device_target": "Ascend", "mix_dtype": "float16"}, True, (True, "float16"), None)])
-def test_mixed_precision_of_a_cpu(machine, monkeypatch, caplog, settings, has_products, expected, sentence):
+    ({"mix_dtype": "float16"}, True, (True, "bfloat16"), ["mixed precision: convolutions and dense layers in bfloat16"]),
+    ({"mix_dtype": "bfloat16"}, False, (False, "bfloat16"), ["no mixed precision: the processor has no products of bfloat16"]),
+    ({"mix": False}, True, (False, "float16"), []),
+    ({"device_target": "Ascend", "mix_dtype": "float16"}, True, (True, "float16"), [])])
+def test_mixed_precision_of_a_cpu(machine, monkeypatch, log, settings, has_products, expected, sentence):
     machine(ascend=1)
-    monkeypatch.setattr(device, "kernels", lambda: SimpleNamespace(has_bf16_products=lambda: has_products))
-    caplog.set_level(logging.INFO, "faster_rcnn")
+    monkeypatch.setattr(kernels(), "has_bf16_products", lambda: has_products)
     cfg = set_up_device(with_settings(Config(), {"device_target": "CPU", **settings}), SingleProcess())
     assert (cfg.mix, cfg.mix_dtype) == expected
-    found = [record.getMessage() for record in caplog.records if "mixed precision" in record.getMessage()]
-    assert [line.startswith(sentence or "") for line in found] == [True] * (sentence is not None)
+    assert [line.partition(" (")[0] for line in log.messages if "mixed precision" in line] == sentence

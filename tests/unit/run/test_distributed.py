@@ -33,22 +33,24 @@ def test_processes_of_msrun_before_they_are_connected(launched):
         join_processes()
 
 
-# Rank tables of HCCL's documentation: version 1.0 with two servers, 1.2, and ModelArts' older format.
 DEVICES = [{"device_id": str(i), "device_ip": f"192.1.27.{i}"} for i in range(2)]
+
+
+def cards(first):
+    """Return the list of a server's two devices with ranks from `first`."""
+    return [{**own, "rank_id": str(first + i)} for i, own in enumerate(DEVICES)]
+
+
+# Rank tables of HCCL's documentation, version 1.0 and 1.2, and ModelArts' older format, each with the host of rank 0.
 TABLES = {
-    "1.0": ({"server_count": "2", "version": "1.0", "status": "completed", "server_list": [
-        {"server_id": f"10.155.111.{host}", "host_nic_ip": "reserve",
-         "device": [{**own, "rank_id": str(first + i)} for i, own in enumerate(DEVICES)]}
-        for host, first in ((140, 2), (141, 0))]}, "10.155.111.141"),
-    "1.2": ({"version": "1.2", "server_count": "2", "status": "completed", "server_list": [
-        {"server_id": f"node_{number}", "host_ip": f"172.16.0.{number}",
-         "device": [{**own, "super_device_id": "0", "rank_id": str(2 * number + i)} for i, own in enumerate(DEVICES)]}
-        for number in range(2)]}, "172.16.0.0"),
-    "one server": ({"server_count": "1", "version": "1.0", "status": "completed", "server_list": [
-        {"server_id": "192.168.0.25", "device": [{**own, "rank_id": str(i)} for i, own in enumerate(DEVICES)]}]}, "127.0.0.1"),
-    "older": ({"group_count": "1", "status": "completed", "group_list": [
-        {"group_name": "job-trainjob", "device_count": "4", "instance_count": "2", "instance_list": [
-            {"pod_name": f"job-{number}", "server_id": f"192.168.0.{number}", "devices": DEVICES} for number in (25, 26)]}]},
+    "1.0": ({"version": "1.0", "server_list": [{"server_id": "10.155.111.140", "device": cards(2)},
+                                               {"server_id": "10.155.111.141", "device": cards(0)}]}, "10.155.111.141"),
+    "1.2": ({"version": "1.2", "server_list": [
+        {"server_id": f"node_{number}", "host_ip": f"172.16.0.{number}", "device": cards(2 * number)} for number in range(2)]},
+        "172.16.0.0"),
+    "one server": ({"version": "1.0", "server_list": [{"server_id": "192.168.0.25", "device": cards(0)}]}, "127.0.0.1"),
+    "older": ({"group_list": [{"group_name": "job-trainjob", "instance_list": [
+        {"pod_name": f"job-{number}", "server_id": f"192.168.0.{number}", "devices": DEVICES} for number in (25, 26)]}]},
         "192.168.0.25")}
 
 
@@ -65,22 +67,19 @@ def test_a_card_of_several_in_a_rank_table_is_a_worker_as_of_msrun(launched, tmp
         "MS_ROLE": "MS_WORKER", "MS_SCHED_HOST": host, "MS_SCHED_PORT": "8118", "RANK_TABLE_FILE": None}
 
 
-@pytest.mark.parametrize("variables", [{"RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "5"}, {}])
-def test_one_card_of_a_rank_table_is_a_single_process(launched, variables):
-    launched(RANK_TABLE_FILE="/etc/hccl.json", **variables)
-    assert isinstance(join_processes(), SingleProcess) and "RANK_TABLE_FILE" not in os.environ
-
-
-@pytest.mark.parametrize(("text", "variables"), [
-    (None, {}), ("no JSON", {}), ("[]", {}), ('{"server_list": [{"device": []}, {}]}', {}),
-    (json.dumps(TABLES["1.0"][0]), {"RANK_ID": "x"}), (json.dumps(TABLES["1.0"][0]), {"RANK_SIZE": ""})])
-def test_a_rank_table_that_cannot_be_used(launched, tmp_path, text, variables):
+def test_a_single_card_or_a_rank_table_that_cannot_be_used(launched, tmp_path):
     path = tmp_path / "hccl.json"
-    if text:
-        path.write_text(text)
-    launched(RANK_TABLE_FILE=str(path), **{"RANK_ID": "0", "RANK_SIZE": "4", "ASCEND_DEVICE_ID": "0", **variables})
-    with pytest.raises(UserError, match=rf"^the rank table {path} .* start the processes with msrun, see docs/devices.md\.$"):
-        join_processes()
+    for variables in ({"RANK_ID": "0", "RANK_SIZE": "1", "ASCEND_DEVICE_ID": "5"}, {}):
+        launched(RANK_TABLE_FILE=str(path), **variables)
+        assert isinstance(join_processes(), SingleProcess) and "RANK_TABLE_FILE" not in os.environ
+    whole = json.dumps(TABLES["1.0"][0])
+    for text, variables in ((None, {}), ("no JSON", {}), ("[]", {}), ('{"server_list": [{"device": []}, {}]}', {}),
+                            (whole, {"RANK_ID": "x"}), (whole, {"RANK_SIZE": ""})):
+        if text:
+            path.write_text(text)
+        launched(RANK_TABLE_FILE=str(path), **{"RANK_ID": "0", "RANK_SIZE": "4", "ASCEND_DEVICE_ID": "0", **variables})
+        with pytest.raises(UserError, match=rf"^the rank table {path} .* start the processes with msrun, see docs/devices.md\.$"):
+            join_processes()
 
 
 @pytest.mark.parametrize(("device_target", "given", "expected"), [

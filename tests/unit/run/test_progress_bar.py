@@ -45,34 +45,25 @@ def on_terminal(columns, rank=0):
     return output.decode().replace("\r\n", "\n")
 
 
-def assert_lines_are_whole(texts):
-    found = [text for text in texts if re.search("line|more", text)]
-    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
-    assert len(found) == 6
-    for number, text in enumerate(found):
+def in_a_pipe():
+    return subprocess.run([*COMMAND, "0"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize(("output", "kind"), [
+    (lambda: on_terminal(100), "drawn"), (lambda: on_terminal(0), "disabled"), (lambda: on_terminal(100, 1), "disabled"),
+    (in_a_pipe, "disabled")], ids=["terminal", "no columns", "rank 1", "pipe"])
+def test_a_bar_is_drawn_only_by_rank_0_on_a_terminal_and_lines_are_whole(output, kind):
+    texts = re.split("[\r\n]", output().rstrip("\n"))
+    assert texts[-1] == kind
+    lines = [text for text in texts if re.search("line|more", text)]
+    assert len(lines) == 6
+    for number, text in enumerate(lines):
+        stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
         assert re.fullmatch("and more" if number % 2 else rf"{stamp} \w+ (rank 1 )?line {10 * (number // 2) + 19}", text)
-
-
-def test_bar_on_a_terminal():
-    output = on_terminal(100)
-    drawn = re.split("[\r\n]", output)
-    assert_lines_are_whole(drawn)
-    assert drawn[-2] == "drawn"
-    bars = [text for text in drawn if text.startswith("training:")]
-    assert len(bars) > 3 and all(len(text) <= 100 for text in bars)
-    # The first bar is drawn before the first step. Later bars show steps, remaining time and loss.
-    assert "10/40" in bars[0] and re.search(r"(1\d|[23]\d|40)/40 \[00:0\d<00:0\d, .* steps?/s, loss \d\d\]", bars[-1])
-
-
-@pytest.mark.parametrize(("columns", "rank"), [(0, 0), (100, 1)])
-def test_no_bar_without_columns_or_on_another_rank(columns, rank):
-    output = on_terminal(columns, rank)
-    assert "training" not in output and output.endswith("disabled\n")
-    assert_lines_are_whole(output.splitlines())
-
-
-def test_plain_lines_in_a_pipe():
-    done = subprocess.run([*COMMAND, "0"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    assert "\r" not in done.stdout and done.stderr == ""
-    assert len(done.stdout.splitlines()) == 7 and done.stdout.endswith("disabled\n")
-    assert_lines_are_whole(done.stdout.splitlines())
+    bars = [text for text in texts if text.startswith("training:")]
+    if kind == "disabled":
+        assert len(texts) == 7 and not bars
+    else:
+        # The first bar is drawn before the first step. Later bars show steps, remaining time and loss.
+        assert len(bars) > 3 and all(len(text) <= 100 for text in bars) and "10/40" in bars[0]
+        assert re.search(r"(1\d|[23]\d|40)/40 \[00:0\d<00:0\d, .* steps?/s, loss \d\d\]", bars[-1])

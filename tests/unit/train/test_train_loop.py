@@ -1,4 +1,5 @@
 """When a run ends: src/train/loop.py finds divergence, and TrainState in src/train/state.py decides early stopping."""
+import contextlib
 import logging
 import math
 from types import SimpleNamespace
@@ -13,61 +14,37 @@ from src.train.loop import DivergenceGuard
 from src.train.state import Saver, TrainState
 from tests.helpers.runs import run_folder, schedule, settings
 
-RECORDS = [SimpleNamespace(image_id=image_id, path=f"images/{image_id}.jpg") for image_id in (4, 7, 139)]
+RECORDS = [SimpleNamespace(image_id=image_id, path=f"{image_id}.jpg") for image_id in (4, 7, 139)]
 LOADER = SimpleNamespace(records=RECORDS, unreadable={})
 
 
 @pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="faster_rcnn")
-    return caplog
+def guard(tmp_path):
+    """The guard of a new run in mixed precision."""
+    return DivergenceGuard(settings(mix=True), LOADER, Saver(run_folder(tmp_path), None, TrainState(0), schedule(100), ["a"]))
 
 
-def guard_of(folder, mix):
-    """Return the guard of a new run."""
-    return DivergenceGuard(settings(mix=mix), LOADER, Saver(run_folder(folder), None, TrainState(0), schedule(100), ["a"]))
+def check(guard, *losses, applied=False):
+    for loss in losses:
+        guard.saver.state.advance(applied)
+        guard.check(loss, 0.01, [SimpleNamespace(image_id=np.array([7])), SimpleNamespace(image_id=np.array([4]))])
 
 
-def check(guard, loss, applied, rate=0.01, images=(7,)):
-    guard.saver.state.advance(applied)
-    guard.check(loss, rate, [SimpleNamespace(image_id=np.array([image_id])) for image_id in images])
+def test_21_skipped_steps_in_a_row_end_a_run_in_mixed_precision(guard):
+    check(guard, *[math.nan] * 20)
+    check(guard, 1.0, applied=True)
+    check(guard, *[math.nan] * 20)
+    with pytest.raises(UserError, match=r"21 steps .* at step 42, with learning rate 0.01 and the images 7.jpg, 4.jpg;"):
+        check(guard, math.nan)
 
 
-def skip(guard, steps, loss=1.0):
-    for _ in range(steps):
-        check(guard, loss, False)
-
-
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_ends_a_run_in_fp32(tmp_path, loss):
-    guard = guard_of(tmp_path, False)
-    guard.saver.state.global_step, guard.saver.good_start = 11, "a.ckpt"
-    with pytest.raises(UserError) as error:
-        check(guard, loss, False, 0.0125, [139, 4])
-    sentence = str(error.value)
-    assert f"the loss is {loss} at step 12, with learning rate 0.0125 and the images images/139.jpg, images/4.jpg;" in sentence
-    assert sentence.endswith(" start again from a.ckpt with a smaller lr_init.") and "\n" not in sentence
-
-
-def test_in_mixed_precision_it_skips_a_step(tmp_path):
-    guard = guard_of(tmp_path, True)
-    skip(guard, 20, math.nan)
-    check(guard, 1.0, True)  # an update ends the sequence of skipped steps
-    skip(guard, 20, math.nan)
-    with pytest.raises(UserError, match=r"21 steps in a row .* at step 42, with learning rate 0.01 and the images images/4.jpg;"):
-        check(guard, math.nan, False, 0.01, [4])
-
-
-@pytest.mark.parametrize(("loss", "skipped", "is_error"), [
-    (1.0, 0, False), (1.0, 1, False), (1.0, 2, True), (math.nan, 1, True), (math.inf, 2, True)])
-def test_a_run_that_ends_with_skipped_steps(tmp_path, loss, skipped, is_error):
-    guard = guard_of(tmp_path, True)
-    check(guard, 1.0, True)
-    skip(guard, skipped, loss)
-    if is_error:
-        with pytest.raises(UserError, match=rf"its last {skipped} steps were skipped.*; start again from the beginning with"):
-            guard.check_end()
-    else:
+@pytest.mark.parametrize(("losses", "is_error"), [
+    ([], False), ([1.0], False), ([1.0, 1.0], True), ([math.nan], True), ([math.inf, math.inf], True)])
+def test_a_run_that_ends_with_skipped_steps(guard, losses, is_error):
+    check(guard, 1.0, applied=True)
+    check(guard, *losses)
+    message = rf"its last {len(losses)} steps were skipped.*; start again from the beginning with"
+    with pytest.raises(UserError, match=message) if is_error else contextlib.nullcontext():
         guard.check_end()
 
 
@@ -94,25 +71,21 @@ def test_evaluations_without_a_better_ap_are_counted(scores, best, best_epoch, e
 
 
 @pytest.mark.parametrize(("early_stop", "ends"), [(0, 10), (1, 4), (2, 5), (3, 9), (4, 10)])
-def test_the_epoch_after_which_training_ends(early_stop, ends):
+def test_the_epoch_after_which_training_ends(caplog, early_stop, ends):
     """Epochs 4, 5, then 7 to 10 have no better AP. Epoch 10 is the last one, which ends the run in any case."""
+    caplog.set_level(logging.INFO, logger="faster_rcnn")
     plan, state = schedule(5, epochs=10, early_stop=early_stop), TrainState(0)
     scores = iter([0.1, 0.2, 0.3, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1, 0.1])
     while not state.is_over(plan):
         after([next(scores)], state)
     assert state.evaluated == ends
-
-
-def test_early_stopping_is_logged(log):
-    state, _ = after([0.25, 0.125, 0.125])
-    assert state.is_over(schedule(5, epochs=3, early_stop=2)) and not log.records  # all epochs are done
-    assert state.is_over(schedule(5, epochs=9, early_stop=2))
-    state.best_epoch = 0  # as in an older checkpoint
-    assert state.is_over(schedule(5, epochs=9, early_stop=1))
-    first, second = (record.getMessage() for record in log.records)
-    assert first.startswith("training ends early, after epoch 3 of 9: the last 2 evaluations had no better AP than the 0.2500 of "
-                            "epoch 1; give -o early_stop=N")
-    assert "than the 0.2500; give" in second
+    assert len(caplog.messages) == (ends < 10)
+    if ends < 10:
+        best = "0.4000 of epoch 6" if ends > 6 else "0.3000 of epoch 3"
+        assert caplog.messages[0].startswith(f"training ends early, after epoch {ends} of 10: the last {early_stop} evaluations "
+                                             f"had no better AP than the {best}; give -o early_stop=N")
+        state.best_epoch = 0  # as in an older checkpoint
+        assert state.is_over(plan) and f"AP than the {best[:6]}; give" in caplog.messages[1]
 
 
 @pytest.mark.parametrize(("later", "evals_since_best"), [(0.6, 2), (0.7, 2), (0.8, 0)])

@@ -62,7 +62,7 @@ def train(folder, steps, clock, start_step=0):
     return read(folder / "metrics.jsonl")
 
 
-def test_lines_end_intervals_and_epochs(tmp_path, clock):
+def test_lines_end_intervals_and_epochs(tmp_path, clock, log):
     lines = train(tmp_path, range(11), clock)
     assert all(set(line) == LINE_KEYS for line in lines)
     assert [(line["epoch"], line["step"], line["global_step"]) for line in lines] == [
@@ -76,25 +76,23 @@ def test_lines_end_intervals_and_epochs(tmp_path, clock):
     assert {line["loss_scale"] for line in lines} == {256}
     assert {line["images_per_second"] for line in lines} == {4 / 2} and {line["data_wait"] for line in lines} == {0.5 / 2}
     assert [line["eta_seconds"] for line in lines[:2]] == pytest.approx([12 * 2, 10 * 2])
-
-
-def test_log_line(tmp_path, clock, log):
-    train(tmp_path, range(3), clock)
-    (record,) = log.records
-    assert record.getMessage() == (
+    assert log.messages[0] == (
         "epoch 1/3 step 3/5  loss 20.0000 (rpn_cls 2.0000 rpn_box 4.0000 roi_cls 6.0000 roi_box 8.0000)  lr 0.03  scale 256  "
         "skipped 0  2.00 images/s  waiting for data 25%  left 0:00:24")
 
 
-def test_pauses_are_excluded_and_shares_of_several_processes_are_logged(tmp_path, clock, log):
+def test_pauses_shares_of_several_processes_and_losses_that_are_no_numbers(tmp_path, clock, log):
     metrics, state = start(tmp_path, log_interval=2)
     with metrics:
+        losses = [np.nan, np.inf, 2, 3, 4]
         for step in range(2):
             with metrics.pause():
                 clock.now += 58
             clock.now += 2
-            add(metrics, state, [1] * 5, {"data_wait": 0.2, "rank_wait": 0.3, "all_reduce": 0.1 + 0.2 * step})
-    (line,) = read(tmp_path / "metrics.jsonl")
+            add(metrics, state, losses, {"data_wait": 0.2, "rank_wait": 0.3, "all_reduce": 0.1 + 0.2 * step}, applied=False)
+    text = (tmp_path / "metrics.jsonl").read_text()
+    line = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
+    assert (line["loss"], line["rpn_cls_loss"], line["rpn_box_loss"]) == (None, None, 2)
     assert (line["data_wait"], line["rank_wait"], line["all_reduce"]) == pytest.approx((0.1, 0.15, 0.1))
     assert "2.00 images/s  waiting for data 10%  waiting for other ranks 15%  all-reduce 10%" in log.text
 
@@ -108,16 +106,6 @@ def test_a_resumed_run_continues_the_file_and_a_new_run_replaces_it(tmp_path, cl
     lines = train(tmp_path, range(7, 10), clock, start_step=7)
     assert [(line["global_step"], line["loss"]) for line in lines] == [(3, 20), (5, 45), (6, 60), (9, 85), (10, 100)]
     assert [line["global_step"] for line in train(tmp_path, range(5), clock)] == [3, 5]
-
-
-def test_a_loss_that_is_not_a_number_is_null(tmp_path, clock):
-    metrics, state = start(tmp_path, log_interval=1)
-    with metrics:
-        clock.now += 2
-        add(metrics, state, [np.nan, np.inf, 2, 3, 4], {"data_wait": 0.5}, applied=False)
-    text = (tmp_path / "metrics.jsonl").read_text()
-    line = json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
-    assert (line["loss"], line["rpn_cls_loss"], line["rpn_box_loss"]) == (None, None, 2)
 
 
 def scores(ap):
@@ -147,14 +135,11 @@ def test_evaluations_have_one_line_each_and_a_resumed_run_drops_later_and_damage
     assert [line["epoch"] for line in read(path)] == [1]
 
 
-def test_only_rank_0_writes(tmp_path):
+def test_only_rank_0_writes_and_curves_that_cannot_be_written_are_logged(tmp_path, log):
     metrics, _ = start(tmp_path, rank=1, tensorboard=True)
     with metrics:
         metrics.draw_curves()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_curves_that_cannot_be_written_are_logged(tmp_path, log):
     (tmp_path / "curves.png").mkdir()
     metrics, _ = start(tmp_path)
     with metrics:
@@ -164,11 +149,6 @@ def test_curves_that_cannot_be_written_are_logged(tmp_path, log):
     (tmp_path / "curves.png").rmdir()
     metrics.draw_curves()
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-
-
-def test_a_folder_that_cannot_be_written_to(tmp_path):
-    with pytest.raises(UserError, match="cannot write .*evaluations.jsonl .*choose another --save_dir"):
-        start(tmp_path / "gone")
 
 
 @pytest.fixture
@@ -229,7 +209,9 @@ def test_event_files_on_a_full_disk(tmp_path, seconds, log):
     assert events(tmp_path) == [[(2, "start", None), (4, "a", 4.0)]]
 
 
-def test_tensorboard_without_the_library(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_and_tensorboard_without_its_library(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="cannot write .*evaluations.jsonl .*choose another --save_dir"):
+        start(tmp_path / "gone")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="needs tensorboardX, .*run `pip install tensorboardX`"):
         start(tmp_path, tensorboard=True)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src.train import sampling
 from src.train.sampling import SamplingPriorities
 
 
@@ -22,20 +21,17 @@ def draw(source, step=0, padded_boxes=4, micro_batch=0):
     return tuple(tensor.asnumpy() for tensor in source.draw(step, 50, 20, padded_boxes, micro_batch))
 
 
-@pytest.mark.parametrize(("add_boxes", "length"), [(True, 24), (False, 20)])
-def test_rows_are_different_permutations(add_boxes, length):
-    anchors, rois = draw(priorities(add_boxes=add_boxes))
-    assert (anchors.shape, rois.shape) == ((3, 50), (3, length))
-    assert anchors.dtype == rois.dtype == np.float32
-    for rows in (anchors, rois):
-        np.testing.assert_array_equal(np.sort(rows, 1), np.tile(np.arange(rows.shape[1]), (3, 1)))
-        assert len({tuple(row) for row in rows}) == 3
-
-
-def test_priorities_depend_on_seed_and_step():
-    first = draw(priorities(), step=7)
-    for other in (draw(priorities(), step=8), draw(priorities(seed=6), step=7)):
-        assert not any(np.array_equal(rows, own) for rows, own in zip(other, first))
+@pytest.mark.parametrize(("random_anchors", "random_rois", "length"), [(True, True, 24), (True, False, 20), (False, True, 24)])
+def test_rows_are_different_permutations_of_each_seed_and_step_or_falling(random_anchors, random_rois, length):
+    """Without random sampling, the first rows have the highest priority."""
+    options = {"random_anchors": random_anchors, "random_rois": random_rois, "add_boxes": length == 24}
+    found, *others = (draw(priorities(seed, **options), step) for seed, step in ((5, 7), (5, 8), (6, 7)))
+    for i, (random, columns) in enumerate(((random_anchors, 50), (random_rois, length))):
+        assert found[i].shape == (3, columns) and found[i].dtype == np.float32
+        falling = np.tile(np.arange(columns)[::-1], (3, 1))
+        np.testing.assert_array_equal(-np.sort(-found[i], 1), falling)
+        assert len({tuple(row) for row in found[i]}) == (3 if random else 1)
+        assert all(np.array_equal(found[i], other) != random for other in (falling, *(other[i] for other in others)))
 
 
 def test_all_priorities_are_equally_likely():
@@ -44,14 +40,6 @@ def test_all_priorities_are_equally_likely():
     counts = np.bincount(first.astype(int), minlength=24)
     # 2400 samples of 24 values: five standard deviations.
     assert np.abs(counts - 100).max() < 5 * np.sqrt(100 * 23 / 24)
-
-
-@pytest.mark.parametrize("random_anchors", [True, False])
-def test_without_random_the_first_have_the_highest_priority(random_anchors):
-    anchors, rois = draw(priorities(random_anchors=random_anchors, random_rois=not random_anchors))
-    for rows, random in ((anchors, random_anchors), (rois, not random_anchors)):
-        falling = np.tile(np.arange(rows.shape[1])[::-1], (3, 1))
-        assert np.array_equal(rows, falling) != random
 
 
 def test_the_micro_batches_of_two_processes_have_the_rows_of_one_batch():
@@ -72,30 +60,6 @@ def test_priorities_generated_ahead_are_the_same():
             found, expected = (each.draw(step, *sizes, number) for each in (source, priorities(accumulate_steps=2)))
             for rows, at_once in zip(found, expected):
                 np.testing.assert_array_equal(rows.asnumpy(), at_once.asnumpy())
-
-
-def test_a_thread_generates_the_next_step(monkeypatch):
-    source, names = priorities(accumulate_steps=2), []
-    generate = source._draw
-    monkeypatch.setattr(source, "_draw", lambda *args: (names.append(threading.current_thread().name), generate(*args))[1])
-    for step in range(3):
-        for number in (0, 1):
-            draw(source, step, micro_batch=number)
-    source._thread.shutdown()
-    # Two micro-batches of the first step, then the two micro-batches that follow each of three steps.
-    assert names.count("MainThread") == 2 and names.count("sampling_0") == 6
-
-
-def test_an_error_in_the_thread_is_raised_in_the_next_step(monkeypatch):
-    source = priorities()
-    draw(source, 0)
-    source._thread.submit(int).result()  # step 1 has been sampled
-    monkeypatch.setattr(sampling, "_permutations", lambda *args: 1 / 0)
-    draw(source, 1)
-    source._thread.submit(int).result()
-    monkeypatch.undo()
-    with pytest.raises(ZeroDivisionError):
-        draw(source, 2)
 
 
 def test_the_thread_ends_with_its_owner():

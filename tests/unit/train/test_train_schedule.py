@@ -10,27 +10,15 @@ from tests.helpers.runs import schedule, settings
 LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones": [8, 11], "base_batch_size": 0}
 
 
-def rates(steps_per_epoch, lr_init, **changes):
-    """A function of the step that returns the learning rate."""
-    return schedule(steps_per_epoch, lr=SimpleNamespace(**{**LR, **changes}), lr_init=lr_init).learning_rate
-
-
-@pytest.mark.parametrize(("step", "factor"), [
-    (0, 0.01), (1, 0.01 + 0.99 / 100), (50, 0.505), (99, 0.01 + 0.99 * 0.99), (100, 1), (7999, 1),
-    (8000, 0.1), (10999, 0.1), (11000, 0.01), (50000, 0.01)])
-def test_rate_at_step(step, factor):
-    assert rates(1000, 0.02)(step) == pytest.approx(0.02 * factor, rel=1e-12)
-
-
-def test_warm_up_continues_after_a_milestone():
-    rate = rates(60, 1.0, milestones=[1])
-    assert rate(59) == pytest.approx(0.01 + 0.99 * 0.59)
-    assert rate(60) == pytest.approx(0.1 * (0.01 + 0.99 * 0.6))
-
-
-def test_no_warm_up_and_no_milestones():
-    rate = rates(10, 0.3, warmup_step=0, milestones=[])
-    assert [rate(step) for step in (0, 1, 1000)] == [0.3] * 3
+@pytest.mark.parametrize(("steps_per_epoch", "changes", "factors"), [
+    (1000, {}, {0: 0.01, 1: 0.01 + 0.99 / 100, 50: 0.505, 99: 0.01 + 0.99 * 0.99, 100: 1, 7999: 1, 8000: 0.1, 10999: 0.1,
+                11000: 0.01, 50000: 0.01}),
+    (60, {"milestones": [1]}, {59: 0.01 + 0.99 * 0.59, 60: 0.1 * (0.01 + 0.99 * 0.6)}),  # warm-up continues after a milestone
+    (10, {"warmup_step": 0, "milestones": []}, {0: 1, 1: 1, 1000: 1})])
+def test_rate_at_steps(steps_per_epoch, changes, factors):
+    plan = schedule(steps_per_epoch, lr=SimpleNamespace(**{**LR, **changes}), lr_init=0.02)
+    for step, factor in factors.items():
+        assert plan.learning_rate(step) == pytest.approx(0.02 * factor, rel=1e-12)
 
 
 @pytest.mark.parametrize(("base", "rate"), [(16, 0.03), (0, 0.02)])

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 
-from src.detector import build_detector
 from src.errors import UserError
 from src.run.distributed import SingleProcess
 from src.train.parallel import AllReduce, moving_statistics
 from src.train.step import TrainStep, build_optimizer, build_scaler, set_learning_rate
 from tests.helpers.runs import settings
-from tests.helpers.small_detector import NUM_CLASSES, small_config
 
 WEIGHT, BIAS = np.float32([[0.5, -1.0, 2.0]]), np.float32([0.25])
 RATE, CANVAS = 0.1, (1, 1)
@@ -101,8 +99,8 @@ def test_steps_equal_numpy_on_one_batch_of_all_rows(scaler, accumulate_steps, ma
 
 
 @pytest.mark.parametrize(("bad", "place", "accumulate_steps", "scaler", "device_target"), [
-    (np.inf, 0, 1, "dynamic", "CPU"), (1e30, 0, 1, "dynamic", "Ascend"), (np.inf, 0, 1, "static", "CPU"),
-    (1e30, 0, 4, "dynamic", "CPU"), (np.nan, 3, 4, "dynamic", "CPU"), (np.inf, 7, 4, "dynamic", "CPU")])
+    (np.inf, 0, 1, "static", "CPU"), (1e30, 0, 1, "dynamic", "Ascend"), (1e30, 0, 4, "dynamic", "CPU"),
+    (np.nan, 7, 4, "dynamic", "CPU")])
 def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, place, accumulate_steps, scaler, device_target):
     step = build(ms_loss_scaler=scaler, accumulate_steps=accumulate_steps, device_target=device_target)
     x = X.copy()
@@ -168,13 +166,6 @@ def test_the_flag_of_a_chip_counts_from_the_start_of_a_step_to_its_end(monkeypat
                 flag.append("set")
 
     assert [step.run(CANVAS, overflowing(number))[1] for number in (None, 0, None, 1, None)] == [True, False, True, False, True]
-
-
-def test_only_the_cpu_sums_gradients():
-    for device_target, sums in (("CPU", [(2,)]), ("Ascend", [])):
-        step = build(device_target=device_target)
-        losses, gradients, found = step.mean_gradients(CANVAS, parts(step))
-        assert (losses.shape, [g.shape for g in gradients], [s.shape for s in found]) == ((2,), [(1, 3), (1,)], sums)
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
@@ -243,39 +234,18 @@ def test_nesterov_on_the_cpu_is_an_error():
         build_optimizer(cfg, Layers().trainable_params())
 
 
-@pytest.fixture
-def buckets():
-    """A function that returns the parameters of each all-reduce bucket on Ascend. MindSpore's operators of a bucket have the same
-    fusion number."""
-    def split(parameters):
-        reducer = AllReduce(SimpleNamespace(size=2), "Ascend", parameters).in_graph
-        numbered = zip([operator.attrs["fusion"] for operator in reducer.op_list[1:]], parameters)
-        return [[parameter for _, parameter in group] for _, group in groupby(numbered, lambda pair: pair[0])]
-    yield split
-    ms.reset_auto_parallel_context()
-
-
-def test_a_detector_s_gradients_have_three_buckets_of_about_a_third(buckets):
-    """The backward pass computes the heads' gradients first. Their all-reduce does not wait for the backbone."""
-    parameters = build_detector(small_config(), NUM_CLASSES).trainable_params()
-    found = buckets(parameters)
-    assert [parameter.name for part in found for parameter in part] == [parameter.name for parameter in parameters]
-    assert len(found) == 3
-    sizes = [sum(parameter.size for parameter in part) for part in found]
-    # Each of its two ends differs from a third by at most half a parameter.
-    assert max(abs(size - sum(sizes) / 3) for size in sizes) <= max(parameter.size for parameter in parameters)
-    assert {parameter.name.split(".")[0] for parameter in found[0]} == {"backbone"}
-    assert found[-1][-1].name.startswith("box_head.")
-
-
 @pytest.mark.parametrize(("sizes", "ends"), [
     ([1, 1, 1], [1, 2, 3]), ([1] * 9, [3, 6, 9]), ([4, 4, 1, 3, 6, 6], [2, 5, 6]), ([1, 2, 3, 30, 2, 1, 33, 1, 20], [4, 7, 9])])
-def test_buckets_worked_by_hand(buckets, sizes, ends):
+def test_buckets_worked_by_hand(sizes, ends):
+    """Each bucket has about a third of the numbers, and its operators have the same fusion number. A single process and the CPU
+    have no all-reduce in the graph."""
     parameters = [Parameter(Tensor(np.zeros(size, np.float32)), name=f"p{number}") for number, size in enumerate(sizes)]
-    assert np.cumsum([len(part) for part in buckets(parameters)]).tolist() == ends
-
-
-def test_one_process_and_the_cpu_have_no_all_reduce_in_the_graph():
     for size, device_target in ((1, "Ascend"), (2, "CPU")):
-        assert AllReduce(SimpleNamespace(size=size), device_target, []).in_graph is None
+        assert AllReduce(SimpleNamespace(size=size), device_target, parameters).in_graph is None
         assert ms.get_auto_parallel_context("all_reduce_fusion_config") == []
+    try:
+        reducer = AllReduce(SimpleNamespace(size=2), "Ascend", parameters).in_graph
+        fused = [operator.attrs["fusion"] for operator in reducer.op_list[1:]]
+        assert np.cumsum([len(list(bucket)) for _, bucket in groupby(fused)]).tolist() == ends
+    finally:
+        ms.reset_auto_parallel_context()
