@@ -59,11 +59,6 @@ def network_call(graph, shape, normal):
         (tuple(size), np.float32) for size in graph.gradient_shapes([sides])]
 
 
-def is_mixed(call):
-    """Return whether a call needs products of bfloat16."""
-    return call[0].startswith("Network") and bool(call[1][0][0] == BF16)
-
-
 def calls():
     """Return entry points, inputs, and output shapes and types: small, large enough to use several threads, and large."""
     rng = np.random.default_rng(0)
@@ -97,10 +92,10 @@ def write_calls(path):
     """Write all calls to a file for tests/programs/run_kernels.cc; returns the names of the entry points."""
     names = []
     with open(path, "wb") as file:
-        for call in calls():
-            name, inputs, outputs = call
+        for name, inputs, outputs in calls():
+            mixed = name.startswith("Network") and bool(inputs[0][0] == BF16)  # whether it needs products of bfloat16
             arrays = [*inputs, *(np.zeros(*output) for output in outputs)]
-            file.write(f"{name} {len(inputs)} {int(is_mixed(call))} {len(arrays)}\n".encode())
+            file.write(f"{name} {len(inputs)} {int(mixed)} {len(arrays)}\n".encode())
             for array in arrays:
                 # The kernels treat every type except float32 as bfloat16.
                 file.write(" ".join(map(str, (array.dtype, array.nbytes, array.ndim, *array.shape))).encode() + b"\n")

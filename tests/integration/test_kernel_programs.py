@@ -8,11 +8,7 @@ import pytest
 from src.cpu_kernels.library import FLAGS, FOLDER, has_bf16_products
 from tests.helpers.paths import ROOT
 
-LIMITED = """
-import os
-from src.cpu_kernels.library import has_bf16_products
-print(has_bf16_products())
-"""
+LIMITED = "from src.cpu_kernels.library import has_bf16_products; print(has_bf16_products())"
 
 
 @pytest.mark.parametrize(("limit", "same"), [("AVX2", True), ("AVX512_CORE", False)])

@@ -1,83 +1,59 @@
 // Calls entry points of the kernels without MindSpore, from a file that tests/helpers/kernel_cases.py writes, and prints a
 // checksum of the outputs of each call. Every tensor is a separate allocation of exactly its size, so that AddressSanitizer
 // detects accesses outside of it.
+#include <dlfcn.h>
+
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "crew.h"
 
-#define ENTRY_POINT(name) int name(int, void**, int*, int64_t**, const char**, void*, void*)
-extern "C" {
-ENTRY_POINT(Match);
-ENTRY_POINT(NMS);
-ENTRY_POINT(Network);
-ENTRY_POINT(NetworkGradient);
-ENTRY_POINT(Preprocess);
-ENTRY_POINT(RoIAlign);
-ENTRY_POINT(RoIAlignGrad);
-int OpenOneDNN(const char* path, int all_instructions, char* reason, int size);
-int HasBf16Products();
-}
-const std::map<std::string, decltype(&Match)> kEntryPoints = {
-    {"Match", Match}, {"NMS", NMS}, {"Network", Network}, {"NetworkGradient", NetworkGradient}, {"Preprocess", Preprocess},
-    {"RoIAlign", RoIAlign}, {"RoIAlignGrad", RoIAlignGrad}};
+using EntryPoint = int (*)(int, void**, int*, int64_t**, const char**, void*, void*);
+extern "C" int OpenOneDNN(const char* path, int all_instructions, char* reason, int size);
+extern "C" int HasBf16Products();
 
-struct Call {
+// Reads one call and prints the name and a checksum (FNV-1a) of the outputs; returns whether there was one.
+// Text lines: "name inputs mixed tensors", then per tensor "dtype bytes dimensions...", followed by the tensor's bytes.
+bool run_call(std::ifstream& file) {
   std::string name;
-  int inputs;
-  bool mixed;
-  std::vector<std::string> dtypes;
-  std::vector<std::vector<int64_t>> shapes;
-  std::vector<std::vector<char>> data;
-
-  // Calls the kernel and returns a checksum (FNV-1a) of its outputs.
-  uint64_t run() {
-    const int count = static_cast<int>(data.size());
-    std::vector<void*> tensors;
-    std::vector<int> ranks;
-    std::vector<int64_t*> sizes;
-    std::vector<const char*> types;
-    for (int i = 0; i < count; ++i) {
-      tensors.push_back(data[i].data());
-      ranks.push_back(static_cast<int>(shapes[i].size()));
-      sizes.push_back(shapes[i].data());
-      types.push_back(dtypes[i].c_str());
-    }
-    if (kEntryPoints.at(name)(count, tensors.data(), ranks.data(), sizes.data(), types.data(), nullptr, nullptr) != 0) {
-      throw std::runtime_error(name + " gave an error");
-    }
-    uint64_t sum = 14695981039346656037u;
-    for (int i = inputs; i < count; ++i) {
-      for (const char byte : data[i]) sum = (sum ^ static_cast<unsigned char>(byte)) * 1099511628211u;
-    }
-    return sum;
+  int inputs, mixed, count;
+  if (!(file >> name >> inputs >> mixed >> count)) return false;
+  std::vector<std::string> dtypes(count);
+  std::vector<std::vector<int64_t>> shapes(count);
+  std::vector<std::vector<char>> data(count);
+  std::vector<void*> tensors;
+  std::vector<int> ranks;
+  std::vector<int64_t*> sizes;
+  std::vector<const char*> types;
+  for (int i = 0; i < count; ++i) {
+    size_t bytes, rank;
+    file >> dtypes[i] >> bytes >> rank;
+    shapes[i].resize(rank);
+    for (int64_t& side : shapes[i]) file >> side;
+    file.ignore(1);
+    data[i] = std::vector<char>(bytes);
+    file.read(data[i].data(), bytes);
+    tensors.push_back(data[i].data());
+    ranks.push_back(static_cast<int>(rank));
+    sizes.push_back(shapes[i].data());
+    types.push_back(dtypes[i].c_str());
   }
-};
-
-// Text lines: "name inputs mixed tensors" per call, then per tensor "dtype bytes dimensions...", followed by the tensor's bytes.
-std::vector<Call> read_calls(const char* path) {
-  std::vector<Call> calls;
-  std::ifstream file(path, std::ios::binary);
-  Call call;
-  for (int count; file >> call.name >> call.inputs >> call.mixed >> count; calls.push_back(call)) {
-    call.dtypes.resize(count), call.shapes.resize(count), call.data.resize(count);
-    for (int i = 0; i < count; ++i) {
-      size_t bytes, rank;
-      file >> call.dtypes[i] >> bytes >> rank;
-      call.shapes[i].resize(rank);
-      for (int64_t& side : call.shapes[i]) file >> side;
-      file.ignore(1);
-      call.data[i] = std::vector<char>(bytes);
-      file.read(call.data[i].data(), bytes);
-    }
+  if (mixed && !HasBf16Products()) return true;
+  const auto kernel = reinterpret_cast<EntryPoint>(dlsym(RTLD_DEFAULT, name.c_str()));
+  if (kernel(count, tensors.data(), ranks.data(), sizes.data(), types.data(), nullptr, nullptr) != 0) {
+    throw std::runtime_error(name + " gave an error");
   }
-  return calls;
+  uint64_t sum = 14695981039346656037u;
+  for (int i = inputs; i < count; ++i) {
+    for (const char byte : data[i]) sum = (sum ^ static_cast<unsigned char>(byte)) * 1099511628211u;
+  }
+  std::printf("%s %016lx\n", name.c_str(), sum);
+  return true;
 }
 
 // The caller gets an exception of a loop once. It does not affect later loops.
@@ -113,9 +89,8 @@ int main(int, char** arguments) {
   if (OpenOneDNN(arguments[2], 1, reason, sizeof reason) != 0) throw std::runtime_error(reason);
   std::atexit(look_up_at_exit);
   primitive();
-  for (Call& call : read_calls(arguments[1])) {
-    if (!call.mixed || HasBf16Products()) std::printf("%s %016lx\n", call.name.c_str(), call.run());
-  }
+  std::ifstream file(arguments[1], std::ios::binary);
+  while (run_call(file)) continue;
   check_exceptions();
   std::printf("%d threads\n", thread_count());
 }

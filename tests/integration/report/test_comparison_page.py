@@ -5,7 +5,7 @@ import pytest
 from src.report.comparison import Stored, write_comparison
 from src.report.error_analysis import image_costs
 from src.report.evaluation import match_boxes
-from tests.helpers.report_page import IMAGES, counts_of, rows_of, score_by_keys, shown_ids
+from tests.helpers.report_page import IMAGES, counts_of, first_panel, rows_of, score_by_keys, shown_ids
 from tests.helpers.reports import drawn_dataset, evaluated
 
 
@@ -55,31 +55,25 @@ def test_numbers_side_by_side(page, evaluations):
 
 
 def test_images_that_became_better_and_worse(page, evaluations):
+    """Each detector has its own confidence threshold."""
     both, ids, _ = evaluations
-    gains = costs_at(both[0]) - costs_at(both[1])
-    shown = [ids.index(image) for image in shown_ids(page)]
-    np.testing.assert_allclose(np.abs(gains[shown]), np.sort(np.abs(gains))[::-1])
-    for value, expected in (("better", gains > 0), ("worse", gains < 0), ("", gains > -np.inf)):
-        page.choose("#change", value)
-        assert set(shown_ids(page)) == {ids[image] for image in np.flatnonzero(expected)}
-    assert (gains > 0).any() and (gains < 0).any()
-
-
-def test_each_detector_has_its_own_score(page, evaluations):
-    both, ids, _ = evaluations
-    score_by_keys(page, 90, k=1)
-    assert page.find("#score-value-1").text == "0.900"
-    gains = costs_at(both[0]) - costs_at(both[1], 0.9)
-    shown = [ids.index(image) for image in shown_ids(page)]
-    np.testing.assert_allclose(np.abs(gains[shown]), np.sort(np.abs(gains))[::-1])
+    for threshold in (None, 0.9):
+        if threshold:
+            score_by_keys(page, 90, k=1)
+            assert page.find("#score-value-1").text == "0.900"
+        gains = costs_at(both[0]) - costs_at(both[1], threshold)
+        shown = [ids.index(image) for image in shown_ids(page)]
+        np.testing.assert_allclose(np.abs(gains[shown]), np.sort(np.abs(gains))[::-1])
+        for value, expected in (("better", gains > 0), ("worse", gains < 0), ("", gains > -np.inf)):
+            page.choose("#change", value)
+            assert expected.any() and set(shown_ids(page)) == {ids[image] for image in np.flatnonzero(expected)}
     page.click("#best")
     assert page("detectors.map((detector) => detector.threshold)") == [match_boxes(one).threshold for one in both]
 
 
 def test_detections_of_both_can_be_switched(page):
     def sides():
-        page("document.getElementById('figures').scrollIntoView()")
-        page.wait("document.querySelector('#figures figure:first-child .panels')")
+        first_panel(page)
         found = [counts_of(page, f"#figures figure:first-child svg:nth-child({k})") for k in (1, 2)]
         return [sorted({truth for truth, _ in side}) for side in found]
     assert sides() == [[False, True], [False, True]]

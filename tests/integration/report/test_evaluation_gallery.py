@@ -94,7 +94,6 @@ def test_boxes_can_be_switched_on_and_off(page, case):
     assert first_panel(page) == {**truth, **found}
 
 
-
 def test_a_click_enlarges_an_image(page, case):
     from selenium.webdriver.common.keys import Keys
     ids = shown_ids(page)
@@ -116,7 +115,6 @@ def test_a_click_enlarges_an_image(page, case):
     assert not page.find("#previous").is_enabled()
     page.find("#enlarged").send_keys(Keys.ESCAPE)
     page.wait("!document.getElementById('enlarged').open")
-
 
 
 def test_boxes_and_pictures_are_where_they_are_in_the_image(page, case):

@@ -103,25 +103,19 @@ def test_curves_and_best_thresholds_of_a_chosen_class(page, case):
         assert np.mean([(278 - float(point.split()[1])) / 266 for point in points]) == pytest.approx(ap50, abs=2e-3)
 
 
-def test_a_class_called_script_is_shown_and_not_run(page):
+def test_names_and_appearance(page):
+    """A class called <script> is shown and not run, each control has a name, and dark and narrow windows are supported."""
     assert SCRIPT in page.texts("#class option") and SCRIPT in [row[0] for row in rows_of(page, ROWS)]
     assert page("document.scripts.length") == 7
     page.choose("#class", page.texts("#class option").index(SCRIPT) - 1)
     assert SCRIPT in page.texts("#f1 h3")[0]
-
-
-def test_title_and_names_of_controls(page):
     unnamed = page("[...document.querySelectorAll('button, input, select')].filter((node) => !node.hidden && "
                    "!(node.textContent.trim() || node.ariaLabel || node.labels?.[0]?.textContent.trim())).length")
     assert unnamed == 0 and page("document.title") == "Evaluation of some.ckpt" and page("document.characterSet") == "UTF-8"
-
-
-def test_dark_and_narrow(page):
-    def colours():
-        return page("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
-    light = colours()
+    colours = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    light = page(colours)
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]})
-    assert colours() != light
+    assert page(colours) != light
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 400, "height": 800, "deviceScaleFactor": 1,
                                                                         "mobile": False})

@@ -15,11 +15,6 @@ from tests.helpers.kernel_calls import assert_close
 TOLERANCE = {False: 1e-5, True: 1.5e-2}
 
 
-def windows(size, kernel, stride, before, dilation):
-    """Return, for each offset in the kernel, the rows of the padded input that it is multiplied with."""
-    return [slice(i * dilation, i * dilation + (size - 1) * stride + 1, stride) for i in range(kernel)]
-
-
 class Definition:
     """A convolution in float64, and its gradients.
 
@@ -29,33 +24,27 @@ class Definition:
 
     def __init__(self, x, weight, stride, pad, dilation=1, groups=1):
         self.x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), pad[:2], pad[2:]))
-        self.weight, self.groups, self.pad = weight.astype(np.float64), groups, pad
-        sides = [(side - (kernel - 1) * dilation - 1) // stride + 1 for side, kernel in zip(self.x.shape[2:], weight.shape[2:])]
-        self.rows, self.columns = (windows(side, kernel, stride, 0, dilation) for side, kernel in zip(sides, weight.shape[2:]))
-        self.shape = (x.shape[0], weight.shape[0], *sides)
+        self.weight = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
+        self.stride, self.pad, self.dilation, self.groups = stride, pad, dilation, groups
 
-    def parts(self):
-        """Return, for each group, the input channels and the output channels."""
-        inputs, outputs = self.x.shape[1] // self.groups, self.weight.shape[0] // self.groups
-        return [(slice(g * inputs, (g + 1) * inputs), slice(g * outputs, (g + 1) * outputs)) for g in range(self.groups)]
+    def windows(self, padded):
+        """Return the view (batch, groups, channels, height, width, *kernel) of a padded input: the pixels of each output."""
+        area = [(kernel - 1) * self.dilation + 1 for kernel in self.weight.shape[3:]]
+        padded = padded.reshape(len(padded), self.groups, -1, *padded.shape[2:])
+        views = np.lib.stride_tricks.sliding_window_view(padded, area, (3, 4), writeable=True)
+        return views[..., ::self.stride, ::self.stride, ::self.dilation, ::self.dilation]
 
     def output(self):
-        out = np.zeros(self.shape)
-        for c, k in self.parts():
-            for i, rows in enumerate(self.rows):
-                for j, columns in enumerate(self.columns):
-                    out[:, k] += np.einsum("kc,bcyx->bkyx", self.weight[k, :, i, j], self.x[:, c, rows, columns])
-        return out
+        out = np.einsum("gkcij,bgcyxij->bgkyx", self.weight, self.windows(self.x))
+        return out.reshape(len(out), -1, *out.shape[3:])
 
     def gradients(self, dout):
-        dx, dweight = np.zeros(self.x.shape), np.zeros(self.weight.shape)
-        for c, k in self.parts():
-            for i, rows in enumerate(self.rows):
-                for j, columns in enumerate(self.columns):
-                    dx[:, c, rows, columns] += np.einsum("kc,bkyx->bcyx", self.weight[k, :, i, j], dout[:, k])
-                    dweight[k, :, i, j] += np.einsum("bkyx,bcyx->kc", dout[:, k], self.x[:, c, rows, columns])
+        dout = dout.astype(np.float64).reshape(len(dout), self.groups, -1, *dout.shape[2:])
+        dx, dweight = np.zeros(self.x.shape), np.einsum("bgkyx,bgcyxij->gkcij", dout, self.windows(self.x))
+        for i, j in np.ndindex(self.weight.shape[3:]):
+            self.windows(dx)[..., i, j] += np.einsum("gkc,bgkyx->bgcyx", self.weight[..., i, j], dout)
         top, bottom, left, right = self.pad
-        return dx[:, :, top:dx.shape[2] - bottom, left:dx.shape[3] - right], dweight
+        return dx[:, :, top:dx.shape[2] - bottom, left:dx.shape[3] - right], dweight.reshape(-1, *dweight.shape[2:])
 
 
 def drawn(cell, seed=0):
@@ -69,20 +58,23 @@ def drawn(cell, seed=0):
 
 
 def run(cell, x, douts, parameters, mode=ms.PYNATIVE_MODE):
-    """Return the outputs of a cell with one input, and the gradients of x and of the parameters for given output gradients."""
+    """Return the outputs of a cell, and the gradients of x, one input or a list, and of the parameters for output gradients."""
     ms.set_context(mode=mode)
 
-    def weighted(x):
-        outputs = cell(x)
+    def weighted(*inputs):
+        outputs = cell(*inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         total = 0.0
         for output, dout in zip(outputs, douts):
             total += (output * Tensor(dout)).sum()
         return total, outputs
 
-    function = ms.value_and_grad(weighted, 0, ParameterTuple(parameters), has_aux=True)
-    (_, outputs), (dx, dparameters) = function(Tensor(x))
-    return [o.asnumpy() for o in outputs], dx.asnumpy(), [d.asnumpy() for d in dparameters]
+    inputs = x if isinstance(x, list) else [x]
+    places = tuple(range(len(inputs))) if isinstance(x, list) else 0
+    function = ms.value_and_grad(weighted, places, ParameterTuple(parameters), has_aux=True)
+    (_, outputs), (dx, dparameters) = function(*map(Tensor, inputs))
+    return ([o.asnumpy() for o in outputs], [d.asnumpy() for d in dx] if isinstance(x, list) else dx.asnumpy(),
+            [d.asnumpy() for d in dparameters])
 
 
 def normal(*shape, seed=1):
@@ -115,14 +107,15 @@ def test_a_convolution_and_its_gradients(kernels, case, mixed):
     weight, bias = conv.weight.asnumpy(), conv.bias.asnumpy()
     x = normal(2, channels, *size)
     definition = Definition(x, weight, conv.stride[-1], pad, conv.dilation[-1], conv.group)
-    dout = normal(*definition.shape, seed=2)
+    expected = definition.output() + bias[:, None, None]
+    dout = normal(*expected.shape, seed=2)
     [output], dx, (dweight, dbias) = run(KernelConv2d(kernels, conv, mixed), x, [dout], [conv.weight, conv.bias])
-    assert_close(output, definition.output() + bias[:, None, None], TOLERANCE[mixed])
+    assert_close(output, expected, TOLERANCE[mixed])
     expected_dx, expected_dweight = definition.gradients(dout)
     assert_close(dx, expected_dx, TOLERANCE[mixed])
     assert_close(dweight, expected_dweight, TOLERANCE[mixed])
     assert_close(dbias, dout.sum((0, 2, 3), dtype=np.float64), TOLERANCE[mixed])
-    assert mixed == (np.abs(output - definition.output() - bias[:, None, None]).max() > 1e-3)
+    assert mixed == (np.abs(output - expected).max() > 1e-3)
 
 
 @pytest.mark.parametrize("mode", [ms.GRAPH_MODE, ms.PYNATIVE_MODE])
@@ -232,26 +225,21 @@ def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
         assert np.corrcoef(dx.ravel(), expected_dx.ravel())[0, 1] > 0.98
 
 
-def compare_with_plain(kernels, graph, plain, inputs, mixed):
-    """Compare outputs and gradients of a kernel graph and a plain cell, which maps a tuple of inputs to a tuple of outputs."""
-    parameters = plain.trainable_params()
-    cell = KernelNetwork(kernels, graph)
-
-    def gradients(function):
-        def weighted(*tensors):
-            outputs, total = function(*tensors), 0.0
-            for i, output in enumerate(outputs):
-                total += (output * Tensor(normal(*output.shape, seed=i))).sum()
-            return total, outputs
-
-        tensors = tuple(map(Tensor, inputs))
-        (_, outputs), (dinputs, dparameters) = ms.value_and_grad(weighted, tuple(range(len(inputs))), ParameterTuple(parameters),
-                                                                 has_aux=True)(*tensors)
-        dinputs = dinputs if isinstance(dinputs, tuple) else (dinputs,)
-        return [t.asnumpy() for t in (*outputs, *dinputs, *dparameters)]
-
-    found, expected = gradients(cell), gradients(lambda *tensors: plain(tensors))
-    assert len(found) == len(graph.outputs) + len(inputs) + len(parameters)
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_the_pyramid(kernels, mode, mixed):
+    """Outputs and gradients compared with the plain cell."""
+    fpn = drawn(FPN([3, 6, 5], 17, 5, mode))
+    inputs = [normal(2, 3, 13, 18), normal(2, 6, 7, 9), normal(2, 5, 4, 5)]
+    graph = KernelGraph(mixed, trained=True)
+    features = [graph.add_input(x.shape[1], gradient=True) for x in inputs]
+    for level in lowering.pyramid(fpn, graph, features):
+        graph.add_output(level, PLANES)
+    douts = [normal(*output.shape, seed=i) for i, output in enumerate(fpn(tuple(map(Tensor, inputs))))]
+    results = [run(cell, inputs, douts, fpn.trainable_params())
+               for cell in (KernelNetwork(kernels, graph), lambda *tensors: fpn(tensors))]
+    found, expected = ([array for part in result for array in part] for result in results)
+    assert len(found) == len(expected) == 5 + 3 + len(fpn.trainable_params())
     for one, other in zip(found, expected):
         assert other.any()
         if mixed:  # the median, because rounding switches single ReLUs on or off
@@ -259,18 +247,6 @@ def compare_with_plain(kernels, graph, plain, inputs, mixed):
             assert np.median(np.abs(one - other)[some] / np.abs(other[some])) < 0.15
         else:
             assert_close(one, other, 3e-5)
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-def test_the_pyramid(kernels, mode, mixed):
-    fpn = drawn(FPN([3, 6, 5], 17, 5, mode))
-    inputs = [normal(2, 3, 13, 18), normal(2, 6, 7, 9), normal(2, 5, 4, 5)]
-    graph = KernelGraph(mixed, trained=True)
-    features = [graph.add_input(x.shape[1], gradient=True) for x in inputs]
-    for level in lowering.pyramid(fpn, graph, features):
-        graph.add_output(level, PLANES)
-    compare_with_plain(kernels, graph, fpn, inputs, mixed)
 
 
 def test_frozen_weights_have_no_gradient_and_need_no_memory():

@@ -1,7 +1,7 @@
 """The small kernels, preprocessing and non-maximum suppression, compared with the plain cells."""
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
 from src.config.checks import MAX_NMS_BOXES
 from src.cpu_kernels.operators import KernelNMS, KernelPreprocess
@@ -22,18 +22,6 @@ def test_preprocess_gives_the_same_bits(kernels, bgr2rgb, norm_type, pad_first):
     outside = np.concatenate((found[1, :, 1:].ravel(), found[2, :, :, 1:].ravel()))
     assert outside.all() if pad_first else not outside.any()
     assert found[0].any()
-
-
-class WithFixed(nn.Cell):
-    """A cell as a function of its first argument; the second argument is a constant of the graph."""
-
-    def __init__(self, cell, other):
-        super().__init__()
-        self.cell = cell
-        self.other = other
-
-    def construct(self, first):
-        return self.cell(first, self.other)
 
 
 def survivors(boxes, ends, threshold):
@@ -59,7 +47,7 @@ def test_nms_keeps_the_same_boxes(kernels, ends, threshold):
     corner = rng.integers(0, 12, (2, ends[-1], 2))
     boxes = np.concatenate([corner, corner + rng.integers(0, 9, (2, ends[-1], 2))], 2).astype(np.float32)
     plain = BatchedNMS(threshold)
-    expected, found = (WithFixed(cell, ends)(Tensor(boxes)).asnumpy() for cell in (plain, KernelNMS(kernels, plain)))
+    expected, found = (cell(Tensor(boxes), ends).asnumpy() for cell in (plain, KernelNMS(kernels, plain)))
     has_area = (boxes[..., 2:] > boxes[..., :2]).all(2)
     np.testing.assert_array_equal(found, survivors(boxes, ends, threshold))
     # The operator may drop boxes without area; their proposals are not valid.
@@ -74,7 +62,7 @@ def test_nms_of_more_boxes_than_devices_take(kernels):
     boxes = np.concatenate([corner, corner + rng.uniform(5, 60, (1, 3500, 2))], 2).astype(np.float32)
     assert boxes.shape[1] > MAX_NMS_BOXES
     plain = BatchedNMS(0.5)
-    expected, found = (WithFixed(cell, (3500,))(Tensor(boxes)).asnumpy() for cell in (KernelNMS(kernels, plain), plain))
+    expected, found = (cell(Tensor(boxes), (3500,)).asnumpy() for cell in (KernelNMS(kernels, plain), plain))
     np.testing.assert_array_equal(found, expected)
     assert 1000 < found.sum() < 3000
 

@@ -45,26 +45,33 @@ def test_page_has_the_numbers_of_both(run_tool, folders):
     status, output, error = run_tool(compare, *folders[:2], "--output", folders[2])
     assert (status, error) == (0, "") and str(folders[2]) in output
     page = contents_of(folders[2])
-    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in folders[:2]]
-    for detector, folder, expected in zip(page["detectors"], folders, metrics):
-        assert detector["label"] == str(folder)
-        assert detector["metrics"] == pytest.approx({key: expected[key] for key in detector["metrics"]}, abs=1e-12)
-        assert {row["name"]: row["ap"] for row in detector["classes"][:-1]} == pytest.approx(expected["per_class"], abs=1e-12)
-    assert metrics[1]["AP"] > metrics[0]["AP"] + 0.1
+    for detector, folder in zip(page["detectors"], folders):
+        expected = json.loads((folder / "metrics.json").read_text())
+        assert detector["label"] == str(folder) and detector["metrics"]["AP"] == pytest.approx(expected["AP"], abs=1e-12)
     assert len(page["gallery"]) == 30 and len(page["gallery"][0]["boxes"]) == 3
-
-
-def test_equal_evaluations_keep_the_order_of_images(run_tool, folders):
+    # Without differences, images keep their order.
     run_tool(compare, folders[0], folders[0], "--output", folders[2])
     assert [image["image"] for image in contents_of(folders[2])["gallery"]] == list(range(30))
+    folders[2].unlink()
+    folders[2].mkdir()
+    assert "it is a folder; give a file's path." in refused(run_tool, folders)
 
 
-def test_data_set_that_was_moved(run_tool, folders, case):
+def test_data_set_that_was_moved_or_changed(run_tool, folders, case):
     for folder in folders[:2]:
         edit(folder, lambda metrics: metrics.pop("annotations"))
     assert "does not say where its data set is; pass --annotations FILE and --images FOLDER." in refused(run_tool, folders)
     words = "--annotations", case.dataset.annotation_path, "--images", case.dataset.image_dir
     assert run_tool(compare, *folders[:2], "--output", folders[2], *words)[0] == 0
+    folders[2].unlink()
+    path = Path(case.dataset.annotation_path)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "annotations": content["annotations"][5:]}))
+    assert "the annotations have changed" in refused(run_tool, folders, *words)
+    kept = {image["id"] for image in content["images"][:20]}
+    path.write_text(json.dumps({**content, "images": content["images"][:20], "annotations": [
+        row for row in content["annotations"] if row["image_id"] in kept]}))
+    assert "does not have the images of" in refused(run_tool, folders, *words)
 
 
 def test_some_of_the_classes(run_tool, folders, case):
@@ -83,18 +90,6 @@ def test_different_evaluations(run_tool, folders, change, sentence):
     assert sentence in refused(run_tool, folders)
 
 
-def test_another_data_set(run_tool, folders, case):
-    words = "--annotations", case.dataset.annotation_path, "--images", case.dataset.image_dir
-    path = Path(case.dataset.annotation_path)
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps({**content, "annotations": content["annotations"][5:]}))
-    assert "the annotations have changed" in refused(run_tool, folders, *words)
-    kept = {image["id"] for image in content["images"][:20]}
-    path.write_text(json.dumps({**content, "images": content["images"][:20], "annotations": [
-        row for row in content["annotations"] if row["image_id"] in kept]}))
-    assert "does not have the images of" in refused(run_tool, folders, *words)
-
-
 @pytest.mark.parametrize(("name", "content", "sentence"), [
     ("metrics.json", None, "cannot read .*metrics.json .No such file or directory.; pass the folder of an evaluation"),
     ("metrics.json", '{"AP": 1}', "metrics.json that eval.py has not written"),
@@ -108,6 +103,3 @@ def test_folders_without_an_evaluation(run_tool, folders, name, content, sentenc
     assert re.search(sentence, refused(run_tool, folders))
 
 
-def test_unwritable_page(run_tool, folders):
-    folders[2].mkdir()
-    assert "it is a folder; give a file's path." in refused(run_tool, folders)

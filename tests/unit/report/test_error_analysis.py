@@ -66,7 +66,6 @@ def counts(kinds, **more):
     ((CAT, shifted(34)), "localisation", "localisation"),  # 66 / 134 = 0.493
     ((CAT, shifted(81)), "localisation", "localisation"),  # 19 / 181 = 0.105
     ((CAT, shifted(82)), "background", "missed"),       # 18 / 182 = 0.099
-    ((CAT, FAR), "background", "missed"),
     ((DOG, BOX), "class", "class"),
     ((DOG, shifted(33)), "class", "class"),
     ((DOG, shifted(34)), "both", "missed"),
@@ -88,40 +87,32 @@ def test_one_detection_and_one_box(found, kind, outcome):
     assert errors["per_class"]["cat"]["ground_truth"] == errors["ground_truth"]
 
 
-def test_a_second_detection_of_a_box_is_a_duplicate_but_not_of_a_crowd():
-    found = [(CAT, BOX, 0.9), (CAT, shifted(5), 0.9), (CAT, FAR, 0.9), (CAT, shifted(5, FAR), 0.9), (CAT, shifted(9, FAR), 0.9)]
-    errors = breakdown([(CAT, BOX), (CAT, FAR, "crowd")], found)
-    assert errors["detections"] == counts(DETECTION_KINDS, correct=1, duplicate=1)
-    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=1)
+NEAR = shifted(60)  # IoU 0.25 with BOX
 
 
-def test_a_crowd_of_another_class_excuses_nothing_and_is_not_confused():
-    errors = breakdown([(CAT, BOX), (CAT, FAR, "crowd")], [(CAT, BOX, 0.9), (DOG, FAR, 0.9)])
-    assert errors["detections"] == counts(DETECTION_KINDS, correct=1, background=1)
-
-
-def test_the_better_detection_takes_the_box_and_the_closest_free_one():
-    right = shifted(40)
-    errors = breakdown([(CAT, BOX), (CAT, right)], [(CAT, shifted(15), 0.6), (CAT, shifted(1), 0.9)])
-    # The better detection matches BOX. The second one, which is also closer to BOX, then matches `right` (IoU 75 / 125).
-    assert errors["detections"] == counts(DETECTION_KINDS, correct=2)
-
-
-def test_localisation_comes_before_class_and_class_before_duplicate():
-    near = shifted(60)  # IoU 0.25 with BOX
-    errors = breakdown([(CAT, BOX), (DOG, near)], [(CAT, near, 0.9), (DOG, near, 0.8)])
-    assert errors["detections"] == counts(DETECTION_KINDS, localisation=1, correct=1)
-    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, found=1, localisation=1)
-    errors = breakdown([(CAT, BOX), (DOG, BOX), (CAT, FAR)], [(CAT, BOX, 0.9), (CAT, BOX, 0.9), (DOG, BOX, 0.9), (CAT, FAR, 0.9)])
-    assert errors["detections"] == counts(DETECTION_KINDS, correct=3, **{"class": 1})
-
-
-def test_nothing_there():
-    errors = breakdown([], [])
-    assert errors["score_threshold"] is None and errors["detections"] == counts(DETECTION_KINDS)
-    assert breakdown([(CAT, BOX)], [])["ground_truth"] == counts(TRUTH_OUTCOMES, missed=1)
+@pytest.mark.parametrize(("truth", "found", "detections", "outcomes"), [
+    # A second detection of a box is a duplicate, but not of a crowd.
+    ([(CAT, BOX), (CAT, FAR, "crowd")], [(CAT, BOX, 0.9), (CAT, shifted(5), 0.9), (CAT, FAR, 0.9), (CAT, shifted(5, FAR), 0.9)],
+     {"correct": 1, "duplicate": 1}, {"found": 1}),
+    # A crowd of another class excuses nothing and is not confused.
+    ([(CAT, BOX), (CAT, FAR, "crowd")], [(CAT, BOX, 0.9), (DOG, FAR, 0.9)], {"correct": 1, "background": 1}, {"found": 1}),
+    # The better detection matches BOX. The second one, which is also closer to BOX, matches the free box (IoU 75 / 125).
+    ([(CAT, BOX), (CAT, shifted(40))], [(CAT, shifted(15), 0.6), (CAT, shifted(1), 0.9)], {"correct": 2}, {"found": 2}),
+    # Localisation comes before class, and class before duplicate.
+    ([(CAT, BOX), (DOG, NEAR)], [(CAT, NEAR, 0.9), (DOG, NEAR, 0.8)],
+     {"localisation": 1, "correct": 1}, {"found": 1, "localisation": 1}),
+    ([(CAT, BOX), (DOG, BOX), (CAT, FAR)], [(CAT, BOX, 0.9), (CAT, BOX, 0.9), (DOG, BOX, 0.9), (CAT, FAR, 0.9)],
+     {"correct": 3, "class": 1}, {"found": 3}),
+    ([], [], {}, {}),
+    ([(CAT, BOX)], [], {}, {"missed": 1}),
     # If no detection is correct, all detections are counted.
-    assert breakdown([], [(CAT, BOX, 0.9), (DOG, BOX, 0.2)])["detections"] == counts(DETECTION_KINDS, background=2)
+    ([], [(CAT, BOX, 0.9), (DOG, BOX, 0.2)], {"background": 2}, {}),
+])
+def test_several_detections_and_boxes(truth, found, detections, outcomes):
+    errors = breakdown(truth, found)
+    assert errors["detections"] == counts(DETECTION_KINDS, **detections)
+    assert errors["ground_truth"] == counts(TRUTH_OUTCOMES, **outcomes)
+    assert found or errors["score_threshold"] is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,10 +137,6 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
 
 
 @pytest.mark.parametrize(("truth", "found", "expected"), [
-    ([(1, CAT, BOX)], [(1, DOG, BOX, 0.9)], [0]),
-    ([(1, CAT, BOX)], [(1, CAT, [0, 0, 100, 49], 0.9)], [-1]),
-    # The detection with the higher score matches the box, and the second one matches nothing.
-    ([(1, CAT, BOX)], [(1, CAT, BOX, 0.3), (1, DOG, BOX, 0.9)], [0, -1]),
     # With equal overlaps, the box of the same class is matched: rows are in the order of the file.
     ([(1, CAT, BOX), (1, DOG, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.8)], [0, 1]),
     ([(1, DOG, BOX), (1, CAT, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.8)], [1, 0]),
@@ -158,10 +145,10 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
     # Crowds are not boxes. Detections that a crowd excuses are ignored; a crowd of another class excuses no detection.
     ([(1, CAT, BOX, "crowd"), (1, DOG, BOX)], [(1, CAT, BOX, 0.9), (1, DOG, BOX, 0.5)], [-1, 1]),
     ([(1, CAT, BOX, "crowd")], [(1, DOG, BOX, 0.9)], [-1]),
-    ([(2, CAT, BOX)], [(1, CAT, BOX, 0.9), (2, CAT, BOX, 0.1)], [-1, 0]),
 ])
 def test_detections_are_matched_whatever_the_classes(truth, found, expected):
-    truth, found = boxes_of(truth, found, images=(1, 2))
+    """The comparison with a plain loop has no equal overlaps."""
+    truth, found = boxes_of(truth, found)
     assert match_any_class(truth, found, classify(truth, found)[0]).tolist() == expected
 
 
@@ -228,21 +215,15 @@ def test_curves_are_those_of_pycocotools():
     np.testing.assert_array_equal(precision, expected.eval["precision"][[0, 5], :, :, 0, 2])
 
 
-def test_files_and_names(tmp_path):
+def test_files_and_names(tmp_path, caplog, monkeypatch):
+    """A chart that cannot be written is logged."""
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
+    (tmp_path / "errors.png").mkdir()
     coco_json, results, images = random_case(7)
-    errors = write_analysis(str(tmp_path / "eval"), score(coco_json, results, images, NAMES, CATEGORIES))
-    for name in ("precision_recall.png", "errors.png"):
-        assert cv2.imread(str(tmp_path / "eval" / name)) is not None
+    errors = write_analysis(str(tmp_path), score(coco_json, results, images, NAMES, CATEGORIES))
+    assert cv2.imread(str(tmp_path / "precision_recall.png")) is not None
+    assert [record.levelname for record in caplog.records] == ["ERROR"] and "errors.png could not be drawn" in caplog.text
     wanted = {name: sum(row["category_id"] == category and not row["iscrowd"] for row in coco_json["annotations"])
               for name, category in zip(NAMES, CATEGORIES)}
     assert {name: sum(part["ground_truth"].values()) for name, part in errors["per_class"].items()} == wanted
     assert max(wanted.values()) > 2 and errors["detections"]["correct"] > 0
-
-
-def test_an_image_that_cannot_be_written_is_reported(tmp_path, caplog, monkeypatch):
-    evaluation = score(*random_case(7), NAMES, CATEGORIES)
-    (tmp_path / "errors.png").mkdir()
-    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
-    errors = write_analysis(str(tmp_path), evaluation)
-    assert errors["detections"]["correct"] > 0 and (tmp_path / "precision_recall.png").is_file()
-    assert [record.levelname for record in caplog.records] == ["ERROR"] and "errors.png could not be drawn" in caplog.text

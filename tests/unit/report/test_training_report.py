@@ -1,5 +1,4 @@
 """src/report/training.py, used by src/train/metrics.py: the page of a run during the run, at its end and resumed."""
-import json
 import logging
 from types import SimpleNamespace
 
@@ -13,7 +12,6 @@ from src.report.training import MIN_SECONDS
 from src.run.signals import Stopped
 from src.train.metrics import Metrics
 from src.train.state import TrainState
-from src.visualization.charts import MAX_POINTS
 from tests.helpers.reports import contents_of
 from tests.helpers.runs import run_folder, schedule, settings
 
@@ -110,16 +108,6 @@ def test_resumed_run_shows_earlier_steps(tmp_path):
     curves = page(tmp_path)["curves"]
     assert curves["loss"] == list(range(13)) and page(tmp_path)["evaluations"]["epoch"] == [1]
     np.testing.assert_allclose(curves["x"], np.arange(1, 14) / 10)
-
-
-def test_long_runs_have_means(tmp_path):
-    lines = [{"epoch": 1 + step // 1000, "step": 1 + step % 1000, "global_step": step + 1, "loss": step, "lr": None}
-             for step in range(2500)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    metrics, _ = start(tmp_path, global_step=2500, epochs=300)
-    with metrics:
-        curves = page(tmp_path)["curves"]
-    assert len(curves["x"]) == 834 <= MAX_POINTS and curves["loss"][:2] == [1, 4] and "lr" not in curves
 
 
 def test_other_ranks_write_nothing(tmp_path):

@@ -50,17 +50,6 @@ def test_text_is_within_its_size(name, letters, fonts):
     assert ink[41:39 + text.height, 41:39 + text.width].sum() == ink.sum() == (np.asarray(whole) > 40).sum() > 3 * letters
 
 
-@pytest.mark.parametrize(("path", "letters"), [("", 10), (str(MONO), 23), (str(STIX), 80)])
-def test_height_of_capital_letters(path, letters):
-    """Below the baseline there is room for letters such as g, and the same margin as above."""
-    text = Text("Н" if path else "H", letters, [path] if path else [])  # a Cyrillic letter, which looks like H
-    image = np.zeros((text.height, text.width, 3), np.uint8)
-    text.draw(image, 0, 0, (255, 255, 255), (0, 0, 0))
-    rows = (image.max(axis=2) > 40).any(axis=1).nonzero()[0]
-    assert abs(len(rows) - letters) <= 1
-    assert abs(text.height - 1 - rows[-1] - rows[0] - letters // 4) <= 1
-
-
 def test_the_given_font_is_used():
     """In MONO all letters have the same width."""
     assert find_fonts(["щі"], str(MONO)) == [str(MONO)]
@@ -108,9 +97,12 @@ def test_combining_accents(fonts):
     assert decomposed != name == drawable(decomposed, "", fonts) and (boxes(decomposed, fonts) == boxes(name, fonts)).all()
 
 
-@pytest.mark.parametrize("name", ["\u00a0", "\u3000", "ж\u2029", "a\nж", "ж\udc80"])
-def test_invisible_names(name, fonts):
-    assert drawable(name, "class 3", fonts) == "class 3"
+@pytest.mark.parametrize(("name", "text", "with_fonts"), [
+    ("traffic light", "traffic light", "traffic light"), ("Fußgänger", "class 7", "Fußgänger"), ("café", "cafe", "café"),
+    *[(name, "class 7", "class 7") for name in ("行人", " ", "", "a\n", "\u00a0", "\u3000", "ж\u2029", "a\nж", "ж\udc80")]])
+def test_names_that_cannot_be_drawn(name, text, with_fonts, fonts):
+    """Without fonts, only ASCII can be drawn. Invisible names never are."""
+    assert drawable(name, "class 7") == text and drawable(name, "class 7", fonts) == with_fonts
 
 
 def test_glyphs_are_those_of_the_font():

@@ -107,15 +107,13 @@ def test_class_and_file_names_in_any_script(tmp_path, dataset):
     assert differ[:400, :645].any() and differ[:400, 645:].any() and differ[411:, :645].any() and not differ[411:, 645:].any()
 
 
-def test_earlier_samples_are_removed(tmp_path, dataset):
+def test_earlier_samples_are_removed_or_in_the_way(tmp_path, dataset):
     write_samples(str(tmp_path), dataset, [])
     dataset.records = dataset.records[:3]
     (tmp_path / "0.png").write_bytes(b"damaged")
     write_samples(str(tmp_path), dataset, [])
     assert names(tmp_path) == ["101.jpg", "102.jpg"]
-
-
-def test_unwritable_samples_are_one_sentence(tmp_path, dataset):
-    (tmp_path / "samples" / "100.jpg").mkdir(parents=True)
+    (tmp_path / "samples" / "102.jpg").unlink()
+    (tmp_path / "samples" / "102.jpg").mkdir()
     with pytest.raises(UserError, match=r"the samples could not be written into .*samples \(Is a directory\); make room"):
         write_samples(str(tmp_path), dataset, [])
