@@ -34,26 +34,26 @@ def places(value, path=()):
 
 
 @st.composite
-def spoilt(draw, make, replacements=VALUES):
+def spoilt(draw, make):
     """Return the nested lists and dicts of `make()` after one to four random changes of their structure."""
     content = make()
     for _ in range(draw(st.integers(1, 4))):
         path = draw(st.sampled_from(list(places(content))))
         if not path:
-            content = draw(replacements) if draw(st.integers(0, 30)) == 0 else content
+            content = draw(VALUES) if draw(st.integers(0, 30)) == 0 else content
             continue
         parent = content
         for key in path[:-1]:
             parent = parent[key]
-        content = change(draw, content, parent, path[-1], replacements)
+        change(draw, parent, path[-1])
     return content
 
 
-def change(draw, content, parent, key, replacements):
-    """Replace, delete, duplicate or move `parent[key]` inside `content`; returns the content."""
+def change(draw, parent, key):
+    """Replace, delete, duplicate or move `parent[key]`."""
     kind = draw(st.sampled_from(["replace", "replace", "replace", "delete", "double", "move", "rename"]))
     if kind == "replace":
-        parent[key] = draw(replacements)
+        parent[key] = draw(VALUES)
     elif kind == "delete":
         del parent[key]
     elif isinstance(parent, list):
@@ -62,4 +62,3 @@ def change(draw, content, parent, key, replacements):
         parent[key] = draw(st.sampled_from(list(parent.values())))
     else:
         parent[draw(TEXTS)] = parent[key]
-    return content

@@ -134,14 +134,13 @@ def test_products_are_in_bfloat16(tmp_path_factory):
     assert found == {("Conv2D", bfloat16): 43, ("MatMul", bfloat16): 4}
 
 
-@pytest.fixture
-def float16_only_calls(monkeypatch, tmp_path_factory):
-    """Return [(operator, calling module, array)] of a training step and inference, for operators with only float16 on a chip.
+def test_what_910a_computes_in_float16_is_exact_or_known_to_be_approximate(monkeypatch, tmp_path_factory):
+    """In a training step and inference, every number is exact in float16, except for the inputs in APPROXIMATE, which all occur.
 
     The images are large enough for priorities above 2048 and coordinates that float16 rounds.
     """
     names = {name for own in INPUT_TYPES.values() for name, types in own.items() if types == {"float16"}}
-    calls = []
+    calls = []  # (operator, calling module, array)
     for name in names:
         kind = getattr(ops, name)
 
@@ -167,21 +166,16 @@ def float16_only_calls(monkeypatch, tmp_path_factory):
     exported_calls = Counter(name for what in ("training", "inference")
                              for name, _ in nodes_of(exported(what, "default", tmp_path_factory.getbasetemp())))
     assert Counter(name for name, *_ in calls) == {name: exported_calls[name] for name in names}
-    return calls
-
-
-def test_what_910a_computes_in_float16_is_exact_or_known_to_be_approximate(float16_only_calls):
-    """Every number is exact in float16, except for the inputs in APPROXIMATE, which all occur."""
     rounded = set()
-    for name, module, values in float16_only_calls:
+    for name, module, values in calls:
         columns = {"boxes": values[:, :4], "ranks": values[:, 4:]} if name == "NMSWithMask" else {"all": values}
         for column, part in columns.items():
             with np.errstate(over="ignore"):
                 if not np.array_equal(part.astype(np.float16), part):
                     rounded.add((name, module, column))
     assert rounded == set(APPROXIMATE)
-    assert {module for name, module, _ in float16_only_calls if name == "TopK"} == {"src.models.matcher", "src.models.proposals"}
-    assert max(len(values) for name, _, values in float16_only_calls if name == "NMSWithMask") > 2048
+    assert {module for name, module, _ in calls if name == "TopK"} == {"src.models.matcher", "src.models.proposals"}
+    assert max(len(values) for name, _, values in calls if name == "NMSWithMask") > 2048
 
 
 def test_the_list_is_that_of_the_package():

@@ -2,7 +2,6 @@
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -55,9 +54,9 @@ for batch in loader_of(sys.argv[1]).batches():
 """
 
 
-def end_with_workers(folder, then, status):
-    """Run PROGRAM to its end, with `then` after the first batch; it must exit with the given status and leave no process."""
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), then], cwd=ROOT, stdout=subprocess.PIPE,
+@pytest.mark.parametrize(("then", "status"), [("sys.exit(0)", 0), ("raise KeyError('x')", 1), ("time.sleep(99)", -9)])
+def test_none_is_left_behind_however_the_program_ends(shapes, then, status):
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, str(shapes), then], cwd=ROOT, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as program:
         children = [psutil.Process(int(pid)) for pid in program.stdout.readline().split()]
         assert len(children) >= 2
@@ -68,12 +67,3 @@ def end_with_workers(folder, then, status):
             assert program.stderr.read() == ""
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
-
-
-def test_none_is_left_behind_however_the_program_ends(shapes):
-    """Three programs run at the same time, because each spends most of the time waiting for its workers."""
-    with ThreadPoolExecutor() as pool:
-        ends = [pool.submit(end_with_workers, shapes, then, status)
-                for then, status in (("sys.exit(0)", 0), ("raise KeyError('x')", 1), ("time.sleep(99)", -9))]
-    for end in ends:
-        end.result()

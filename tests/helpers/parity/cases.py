@@ -1,4 +1,10 @@
-"""Images and boxes for special cases that the photographs do not contain."""
+"""Images and boxes for special cases that the photographs do not contain, and weights without a file.
+
+make_cases.py uses this file without MindSpore.
+"""
+import math
+import zlib
+
 import numpy as np
 
 # name -> classes, salt of the weights, canvas (height, width), boxes and classes of each image. With some other salts, a
@@ -34,3 +40,19 @@ def images_of(name):
 def annotations_of(name):
     """Return boxes (n, 4) float32 and classes (n,) int64 of each image of a case."""
     return [(np.float32(boxes).reshape(-1, 4), np.int64(labels)) for boxes, labels in CASES[name][3]]
+
+
+def draw_tensor(name, shape, salt):
+    """Return the float32 tensor that torchvision's state dict stores under `name`, random with the name as seed."""
+    normal = np.random.default_rng([zlib.crc32(name.encode()), salt]).standard_normal(shape)
+    if name.endswith("running_mean"):
+        value = normal / 10
+    elif name.endswith("running_var"):
+        value = 1 + abs(normal) / 10
+    elif len(shape) == 1:
+        value = (1 + normal / 10) * (0.2 if ".bn3." in name else 1) if name.endswith(".weight") else normal / 20
+    else:
+        gain = 2 if any(part in name for part in (".body.", "conv", "fc")) else 1
+        gain = 0.25 if name.endswith("bbox_pred.weight") else gain
+        value = normal * math.sqrt(gain / math.prod(shape[1:]))
+    return value.astype(np.float32)

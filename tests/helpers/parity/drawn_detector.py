@@ -4,10 +4,11 @@ import mindspore as ms
 
 from src.checkpoint import Checkpoint, load_weights
 from src.config.load import load_config
-from src.convert.torchvision_weights import from_torchvision, torchvision_names
+from src.convert.torchvision_weights import from_torchvision
 from src.detector import build_detector
-from tests.helpers.parity.drawn_weights import draw_tensor
+from tests.helpers.parity.cases import draw_tensor
 from tests.helpers.paths import ROOT
+from tests.helpers.torchvision_files import detector_shapes
 
 # All anchors that are not ignored and all proposals are sampled, so nothing is random.
 SAMPLE_ALL = [("rpn_head.rpn_label_assignment.rnp_sample_batch", 100_000), ("rpn_head.rpn_label_assignment.fg_fraction", 1.0),
@@ -21,16 +22,10 @@ def torchvision_config(height, width, overrides=()):
     return load_config(CONFIG, [(key, value, "test") for key, value in settings])
 
 
-def torchvision_state(network, num_classes, salt):
-    """Return a torchvision state dict for a network of K classes, background first."""
-    state = {}
-    for parameter in network.get_parameters():
-        name, shape = torchvision_names(parameter.name)[0], parameter.shape
-        rows = {"cls_score": num_classes + 1, "bbox_pred": 4 * (num_classes + 1)}
-        if name.startswith("roi_heads.box_predictor."):
-            shape = (rows[name.split(".")[2]], *shape[1:])
-        state[name] = draw_tensor(name, shape, salt)
-    return state
+def torchvision_state(num_classes, salt):
+    """Return a torchvision state dict of ResNet50 for K classes, background first."""
+    shapes = detector_shapes("resnet50", num_classes + 1)
+    return {name: draw_tensor(name, shape, salt) for name, shape in shapes.items()}
 
 
 def drawn_network(cfg, num_classes, salt):
@@ -38,7 +33,7 @@ def drawn_network(cfg, num_classes, salt):
     ms.set_device("CPU")
     ms.set_context(mode=ms.GRAPH_MODE)
     network = build_detector(cfg, num_classes)
-    state = torchvision_state(network, num_classes, salt)
+    state = torchvision_state(num_classes, salt)
     weights = from_torchvision(state, {p.name: p.shape for p in network.get_parameters()}, "the drawn weights")
     load_weights(network, Checkpoint("the drawn weights", weights, {}, {}, {}, None, False))
     return network

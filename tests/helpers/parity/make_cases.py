@@ -14,8 +14,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, images_of
-from tests.helpers.parity.drawn_weights import draw_tensor
+from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, draw_tensor, images_of
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 

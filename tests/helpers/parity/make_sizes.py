@@ -22,19 +22,14 @@ def draw_size(rng):
     return tuple(int(round(side)) for side in sides.tolist())
 
 
-def scaled_size(size, shortest, longest):
-    """Return (height, width) after torchvision's transform, before padding."""
-    transform = GeneralizedRCNNTransform(shortest, longest, image_mean=[0.0], image_std=[1.0]).eval()
-    images, _ = transform([torch.zeros(1, *size)])
-    return images.image_sizes[0]
-
-
 if __name__ == "__main__":
     rng = np.random.default_rng(0)
     rows = []
     for limits, count in LIMITS.items():
+        transform = GeneralizedRCNNTransform(*limits, image_mean=[0.0], image_std=[1.0]).eval()
         for size in (draw_size(rng) for _ in range(count)):
-            rows.append([*size, *limits, *scaled_size(size, *limits)])
+            images, _ = transform([torch.zeros(1, *size)])
+            rows.append([*size, *limits, *images.image_sizes[0]])  # the size before padding
     version = torchvision.__version__.split("+")[0]
     about = f"Image sizes and what GeneralizedRCNNTransform of torchvision {version} makes of them, in pixels."
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)

@@ -12,20 +12,16 @@ ABSENT = object()
 # Path inside a good file, its new value, parts of the error message.
 SPOILT = {
     "no categories": ("categories", ABSENT, "list 'categories' is missing"),
-    "categories are empty": ("categories", [], "list 'categories' is missing or empty"),
     "annotations are a number": ("annotations", 7, "list 'annotations' is missing"),
     "an image is null": ("images.1", None, "number 1 of 'images' is not an object"),
     "an annotation is a text": ("annotations.0", "box", ["number 0 of 'annotations'", "an object with a bbox"]),
     "an image without id": ("images.0.id", ABSENT, "has the id None: a unique integer"),
     "an image with a huge id": ("images.0.id", 10**30, ["has the id 1000000", "at most 63 bits"]),
     "two images with one id": ("images.1.id", 1, "number 1 of 'images' has the id 1: a unique integer"),
-    "two annotations with one id": ("annotations.1.id", 1, "number 1 of 'annotations' has the id 1: a unique integer"),
     "an annotation of an unknown image": ("annotations.0.image_id", 99, ["number 0", "image_id 99", "from the lists"]),
-    "an annotation with a list as image": ("annotations.0.image_id", [9], "image_id [9]"),
     "an annotation of an unknown category": ("annotations.1.category_id", 4, ["number 1", "category_id 4"]),
     "an annotation without bbox": ("annotations.0.bbox", ABSENT, ["number 0 of 'annotations'", "bbox"]),
     "a bbox of five numbers": ("annotations.0.bbox", [1, 2, 3, 4, 5], "the bbox [1, 2, 3, 4, 5]: [x, y, width, height]"),
-    "a bbox with true": ("annotations.0.bbox", [True, 1, 2, 3], "the bbox [True, 1, 2, 3]"),
     "a bbox beyond float64": ("annotations.0.bbox", [10**400, 1, 2, 3], "at most 2147483648"),
     "a bbox beyond any image": ("annotations.1.bbox", [1, 1, 1e300, 1e300], ["number 1", "1e+300", "at most 2147483648"]),
     "a crowd by a text": ("annotations.0.iscrowd", "0", "the iscrowd '0': 0 or 1"),
@@ -42,10 +38,8 @@ SPOILT = {
 # The bytes of a file, and a part of the error message.
 RAW = {
     "empty": (b"", "JSON: Expecting value"),
-    "cut off": (b'{"images": [{"id": 1, "file_na', "JSON: Unterminated string"),
     "Latin 1": ('{"images": "é"}'.encode("latin-1"), "codec can't decode"),
     "lists in lists": (b"[" * 1_000_000, "recursion"),
-    "objects in objects": (b'{"images":' * 1_000_000, "recursion"),
     "detections": (b'[{"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2], "score": 0.5}]', "list 'images' is missing"),
 }
 

@@ -12,7 +12,7 @@ from src.config.command_line import parse_export_args
 from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
-from src.export.agreement import PROPOSALS, agreement, require
+from src.export.agreement import agreement
 from src.export.files import check_possible, export_networks, network_batches, run_network, sample_images, write_network
 from src.models.faster_rcnn import InferenceForward, to_mixed_precision
 from tests.helpers.scripts import run_script
@@ -75,12 +75,11 @@ def test_onnx_of_another_detector(tmp_path):
     assert result.alone == 0 and result.box_difference < 5e-3
 
 
-@pytest.mark.parametrize("suffix", [".mindir", ".onnx"])
-def test_files_of_the_older_recipe(tmp_path, suffix):
+def test_mindir_of_the_older_recipe(tmp_path):
     """Padding is black, NMS runs over proposals of all levels, proposals may be in the padding, and boxes are not clipped."""
     cfg = tiny_config(**OLDER_RECIPE)
     network, inputs = tiny_network(cfg), tiny_inputs(2)
-    path = str(tmp_path / f"a{suffix}")
+    path = str(tmp_path / "a.mindir")
     write_network(path, InferenceForward(network, cfg, (64, 64)).set_train(False), *inputs)
     boxes, scores = predicted(network, cfg, *inputs)
     counts = (scores.max(axis=2) > 0).sum(axis=1)
@@ -114,12 +113,11 @@ ONNX, INT8 = "--file_format ONNX --mix False --output a.onnx", "--quantize True 
 
 @pytest.mark.parametrize(("argv", "sentence"), [
     ("", "the file to write is ''; give an --output that ends with .mindir"),
-    ("--output a.mindir --file_format ONNX --mix False", "give an --output that ends with .onnx"),
     ("--output file/a.mindir", "cannot create the folder file (File exists); give file/a.mindir another path."),
     ("--output a+b.mindir", "MindSpore cannot write 'a+b.mindir'"),
     ("--output a.onnx --file_format ONNX --mix True", "computes in fp32; give --mix False"),
     (f"--output a.mindir {INT8}", "--quantize True is for --file_format ONNX without --raw, with a single canvas"),
-    (f"{ONNX} {INT8} --raw True", "--quantize True is for"), (f"{ONNX} --quantize True", "needs --image"),
+    (f"{ONNX} --quantize True", "needs --image"),
     (f"{ONNX} {INT8} -o data.target_size=[[64,64],[32,96]]", "--quantize True is for")])
 def test_refused_before_anything_takes_time(argv, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -153,15 +151,10 @@ def test_onnx_needs_its_packages(monkeypatch, package):
         check_possible(tiny_config(file_format="ONNX", output="a.onnx"))
 
 
-def outputs(rows):
-    """Return boxes (1, rows, 2, 4) and scores (1, rows, 2) that differ clearly between rows."""
-    base = np.arange(rows, dtype=np.float32)
-    boxes = np.broadcast_to((10 * base).reshape(1, rows, 1, 1), (1, rows, 2, 4)).copy()
-    return boxes, np.broadcast_to((base / rows).reshape(1, rows, 1), (1, rows, 2)).copy()
-
-
 def test_agreement_is_blind_to_the_order_and_sees_all_else():
-    boxes, scores = outputs(100)
+    base = np.arange(100, dtype=np.float32)
+    boxes = np.broadcast_to((10 * base).reshape(1, 100, 1, 1), (1, 100, 2, 4)).copy()
+    scores = np.broadcast_to((base / 100).reshape(1, 100, 1), (1, 100, 2))
     order = np.r_[1, 0, 2:100]
     swapped = agreement((boxes[:, order], scores[:, order]), (boxes, scores))
     assert swapped == (0, 0, 0, 200) and swapped.holds()
@@ -171,18 +164,6 @@ def test_agreement_is_blind_to_the_order_and_sees_all_else():
     moved[0, 3, 1, 2] += 1
     result = agreement((moved, scores), (boxes, scores))
     assert result.alone == 2 and result.holds()  # one row on each side, as a tie may cause
-    moved[0, 4, 0, 0] += 1
-    assert not agreement((moved, scores), (boxes, scores)).holds()
-
-
-def test_agreement_of_few_rows_allows_no_exception():
-    boxes, scores = outputs(40)
-    other = scores.copy()
-    other[0, 39, 0] += 2e-4
-    result = agreement((boxes, other), (boxes, scores))
-    assert result.alone == 2 and not result.holds()
-    with pytest.raises(UserError, match="a.mindir is not written, .*: 78 of 80 rows of both have a counterpart"):
-        require("a.mindir", result, PROPOSALS)
-    # A row that occurs twice in one output and once in the expected output.
-    doubled = np.r_[0, 0, 2:40]
+    assert not agreement((moved[:, :40], scores[:, :40]), (boxes[:, :40], scores[:, :40])).holds()  # few rows: no exception
+    doubled = np.r_[0, 0, 2:100]  # a row that occurs twice in one output and once in the expected output
     assert agreement((boxes[:, doubled], scores[:, doubled]), (boxes, scores)).alone == 1

@@ -12,9 +12,8 @@ from src.config.command_line import parse_export_args
 from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
-from src.export import agreement
 from src.export.agreement import DETECTIONS, INT8_DETECTIONS, compare_detections, require
-from src.export.files import batches_of_several_sizes, export_detector, is_whole, quantize
+from src.export.files import batches_of_several_sizes, is_whole, quantize
 from src.export.onnx_detector import detector_model, metadata
 from tests.helpers.small_detector import OLDER_RECIPE
 from tests.helpers.tiny_networks import TINY_DETECTOR, tiny_config, tiny_network
@@ -128,18 +127,6 @@ def test_another_network_is_no_agreement(tmp_path):
         require("b.onnx", changed, DETECTIONS)
 
 
-def test_export_writes_nothing_that_fails(tmp_path, monkeypatch):
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    cfg = one_image(output=str(tmp_path / "a.onnx"), infer__conf_threshold=0.99)
-    (tmp_path / "a.onnx").write_bytes(b"earlier")
-    [image] = images([(80, 100)])
-    monkeypatch.setattr(agreement, "CORNER_TOLERANCE", -1)
-    monkeypatch.setattr(agreement, "_ious", lambda boxes, others: np.zeros((len(boxes), len(others))))
-    with pytest.raises(UserError, match="a.onnx is not written"):
-        export_detector(cfg, tiny_network(cfg), ["a", "b", "c"], [image])
-    assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"] and (tmp_path / "a.onnx").read_bytes() == b"earlier"
-
-
 def test_int8_is_nearly_the_same_detector(tmp_path):
     """The file is smaller, has integers, still has the names, and finds nearly the same detections."""
     path, cfg = tmp_path / "a.onnx", one_image(infer__conf_threshold=0.1)
@@ -162,39 +149,32 @@ class Listed:
     """Known detections, used instead of a file and of a predictor."""
 
     def __init__(self, cfg, *detections):
-        self.cfg, self.detections = cfg, tuple(np.array(part) for part in detections)
+        self.cfg, self.detections = cfg, tuple(map(np.array, detections))
 
     def detect(self, image, threshold=None):
         return self.detections
 
 
-def compared(first, second, **infer):
-    cfg = one_image(**{f"infer__{key}": value for key, value in {"conf_threshold": 0.3, **infer}.items()})
-    return compare_detections(Listed(cfg, *first), Listed(cfg, *second), [np.zeros((1, 9, 9, 3), np.uint8)])[2:]
+BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [5, 5, 5, 5], [50, 50, 60, 60.]], np.float32)
+FOUND = BOXES[:3], [0.9, 0.8, 0.7], [0, 1, 1]
+MORE = BOXES, [0.9, 0.8, 0.7, 0.3005], [0, 1, 1, 0]
+OTHER_LAST = BOXES[[0, 1, 3]], [0.9, 0.8, 0.7], [0, 1, 0]
 
 
-BOXES = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [5, 5, 5, 5.]], np.float32)
-FOUND = BOXES, np.array([0.9, 0.8, 0.7]), np.array([0, 1, 1])
-
-
-@pytest.mark.parametrize(("change", "alone"), [
-    ({}, 0), ({"scores": [0.9, 0.8, 0.7009]}, 0), ({"scores": [0.9, 0.8, 0.702]}, 2), ({"labels": [0, 1, 0]}, 2),
-    ({"boxes": BOXES + [[0, 0, 0.05, 0], [0] * 4, [0] * 4]}, 0), ({"boxes": BOXES + [[0, 0, 0.2, 0], [0] * 4, [0] * 4]}, 2)])
-def test_counterparts(change, alone):
-    other = [change.get(name, part) for name, part in zip(("boxes", "scores", "labels"), FOUND)]
-    assert compared(FOUND, other) == compared(other, FOUND) == (alone, 6)
-
-
-def test_rounding_decides_at_the_threshold_and_at_the_end_of_a_full_list():
-    near = np.concatenate((BOXES, [[50, 50, 60, 60.]])), np.array([0.9, 0.8, 0.7, 0.3005]), np.array([0, 1, 1, 0])
-    assert compared(near, FOUND) == (0, 6)
-    assert compared(near, FOUND, conf_threshold=0.2) == (1, 7)
-    last = near[0], np.array([0.9, 0.8, 0.7, 0.7]), near[2]
-    swapped = tuple(part[[0, 1, 3]] for part in last)
-    assert compared(swapped, FOUND, max_box_num=3) == (0, 4)
-    assert compared(swapped, FOUND) == (2, 6)
-    nothing = np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)
-    assert compared(nothing, FOUND) == compared(FOUND, nothing) == (3, 3)
+@pytest.mark.parametrize(("found", "expected", "infer", "alone", "rows"), [
+    (FOUND, FOUND, {}, 0, 6), ((FOUND[0], [0.9, 0.8, 0.7009], FOUND[2]), FOUND, {}, 0, 6),
+    ((FOUND[0], [0.9, 0.8, 0.702], FOUND[2]), FOUND, {}, 2, 6), ((*FOUND[:2], [0, 1, 0]), FOUND, {}, 2, 6),
+    ((FOUND[0] + [[0, 0, 0.05, 0], [0] * 4, [0] * 4], *FOUND[1:]), FOUND, {}, 0, 6),
+    ((FOUND[0] + [[0, 0, 0.2, 0], [0] * 4, [0] * 4], *FOUND[1:]), FOUND, {}, 2, 6),
+    # Rounding decides at the threshold, and at the end of a full list.
+    (MORE, FOUND, {}, 0, 6), (MORE, FOUND, {"infer__conf_threshold": 0.2}, 1, 7),
+    (OTHER_LAST, FOUND, {"infer__max_box_num": 3}, 0, 4), (OTHER_LAST, FOUND, {}, 2, 6),
+    ((np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)), FOUND, {}, 3, 3)])
+def test_counterparts(found, expected, infer, alone, rows):
+    cfg = one_image(**{"infer__conf_threshold": 0.3, **infer})
+    for first, second in ((found, expected), (expected, found)):
+        result = compare_detections(Listed(cfg, *first), Listed(cfg, *second), [np.zeros((1, 9, 9, 3), np.uint8)])
+        assert (result.alone, result.rows) == (alone, rows)
 
 
 def test_defaults_of_export():

@@ -1,8 +1,10 @@
 """A tiny detector trained by the command line for some steps, and the detections of eval.py and infer.py with it."""
+import json
 import shutil
 
 import pytest
 import yaml
+from PIL import Image
 
 from src.dataset.shapes import ensure_shapes
 from tests.helpers.paths import TINY_DETECTOR
@@ -56,3 +58,40 @@ def trained(workspace, run):
 def checkpoint(trained):
     """Path of the last checkpoint of `trained`."""
     return trained / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
+
+
+@pytest.fixture(scope="session")
+def images(workspace, shapes):
+    """Files of many sizes and formats, one with an orientation tag."""
+    folder = workspace / "images"
+    (folder / "inner.jpg").mkdir(parents=True)
+    image = Image.open(shapes / "val2017" / "000001.jpg")
+    image.save(folder / "plain.png")
+    image.convert("RGBA").save(folder / "alpha.webp")
+    image.convert("L").save(folder / "grey.bmp")
+    image.resize((40, 30)).save(folder / "tiny.jpg")
+    image.resize((3000, 2000)).save(folder / "LARGE.JPG")
+    image.resize((300, 200)).save(folder / "wide.png")
+    image.resize((33, 90)).save(folder / "high.bmp")
+    image.resize((1, 1)).save(folder / "plain.tif")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side; the image must be turned to the right
+    image.resize((90, 60)).save(folder / "turned.jpg", exif=exif)
+    (folder / "damaged.jpg").write_bytes((folder / "tiny.jpg").read_bytes()[:300])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inferred(workspace, run, checkpoint, images, shapes):
+    """(results folder, detections by file name, output) without the configuration's annotations, with eval.py's threshold.
+
+    One image is given by its path, the remaining ones by their folder.
+    """
+    folder = workspace / "inferred"
+    output, errors = run("infer.py", "--ckpt_path", checkpoint, "--image", shapes / "val2017" / "000002.jpg", images,
+                         shapes / "val2017" / "00000[134].jpg", "--save_dir", folder, "--conf_threshold", "0.01",
+                         "-o", "data.dataset_dir=''")
+    assert errors == ""
+    entries = json.loads((folder / "detections.json").read_text())
+    return folder, {entry["file"].rpartition("/")[2]: entry for entry in entries}, output

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.helpers.parity.comparison import share_of_equal_detections
-from tests.helpers.parity.drawn_detector import CONFIG, drawn_network, torchvision_config, torchvision_state
+from tests.helpers.parity.drawn_detector import CONFIG, torchvision_state
 from tests.helpers.scripts import run_script
 
 CATEGORY_IDS = [7, 2, 30]  # category ids of the labels; sorted: 2, 7, 30
@@ -29,8 +29,7 @@ def folder(stored, tmp_path_factory):
     categories = [{"id": i, "name": f"class {i}"} for i in CATEGORY_IDS]
     with open(folder / "annotations" / "instances_val2017.json", "w") as file:
         json.dump({"images": images, "categories": categories, "annotations": annotations}, file)
-    network = drawn_network(torchvision_config(320, 416), int(stored["num_classes"]), int(stored["salt"]))
-    save_file(torchvision_state(network, int(stored["num_classes"]), int(stored["salt"])), folder / "torchvision.safetensors")
+    save_file(torchvision_state(int(stored["num_classes"]), int(stored["salt"])), folder / "torchvision.safetensors")
     return folder
 
 
@@ -55,15 +54,3 @@ def test_detections(results, stored, image):
     expected = [stored[f"det_{key}_{image}"] for key in ("boxes", "scores", "labels")]
     assert len(rows) == len(expected[0]) == 100
     assert share_of_equal_detections((boxes, np.array([row["score"] for row in rows]), labels), expected) >= 0.99
-
-
-def test_the_report_of_the_photographs_in_a_browser(results, folder, browser):
-    from tests.helpers.browser import Page
-    page = Page(browser, folder / "output" / "eval" / "report.html")
-    metrics = json.loads((folder / "output" / "eval" / "metrics.json").read_text())
-    shown = dict(page("[...document.querySelectorAll('#numbers dd')].map((node) => [node.dataset.key, +node.dataset.value])"))
-    assert shown == {key: metrics[key] for key in shown} and len(shown) == 12
-    assert page("[detector.length, gallery.images.length, gallery.images[0].width]") == [len(results), 2, 416]
-    page.click("#figures figure button")
-    page.wait("document.querySelector('#enlarged-figure image').getBoundingClientRect().width > 300")
-    assert page.logs()[1] == []

@@ -33,38 +33,29 @@ IMAGES = pytest.mark.parametrize("image", range(2))
 
 
 @pytest.fixture(scope="module")
-def older():
-    """Results of the older implementation, name -> array."""
-    with np.load(HERE / "mindspore_models_320x416.npz") as file:
-        return dict(file)
+def even(tmp_path_factory):
+    """Results of both programs for the photographs."""
+    return compute("mindspore_models_320x416.npz", HERE / "bccd", tmp_path_factory.mktemp("even"))
 
 
 @pytest.fixture(scope="module")
-def ours(older, tmp_path_factory):
-    """Results of this project in PyNative mode. Detections come from the CPU kernels, if a compiler can build them; all other
-    results come from the plain operators."""
-    return compute(older, HERE / "bccd", tmp_path_factory.mktemp("older"))
+def uneven(tmp_path_factory):
+    """Results of both programs for images whose sides on the canvas are rounded."""
+    return compute("mindspore_models_384x512.npz", HERE / "bccd_uneven", tmp_path_factory.mktemp("uneven"))
 
 
-@pytest.fixture(scope="module")
-def uneven():
-    """The older implementation's results for images whose sides on the canvas are rounded, name -> array."""
-    with np.load(HERE / "mindspore_models_384x512.npz") as file:
-        return dict(file)
+def compute(file, data, folder):
+    """Return the results of this project, and of the older implementation from a file, name -> array, for the same images.
 
-
-@pytest.fixture(scope="module")
-def ours_uneven(uneven, tmp_path_factory):
-    """This project's results for the same images."""
-    return compute(uneven, HERE / "bccd_uneven", tmp_path_factory.mktemp("uneven"))
-
-
-def compute(older, data, folder):
-    """Return this project's results for the validation set in `data`, with the weights and the canvas of `older`.
+    This project runs in PyNative mode. Its detections come from the CPU kernels, if a compiler can build them; all other results
+    come from the plain operators.
 
     Args:
+            data: data set whose validation images are used.
             folder: folder for the checkpoint.
     """
+    with np.load(HERE / file) as arrays:
+        older = dict(arrays)
     ms.set_device("CPU")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     weights = drawn_weights(older_shapes("resnet50", int(older["num_classes"])))
@@ -83,25 +74,28 @@ def compute(older, data, folder):
     proposals, valid = forward.propose(forward.anchors, *network.rpn_head(levels), batch.valid_size)
     pooled = network.roi_align(levels, proposals)
     boxes, scores = forward.predict(*network.box_head(pooled), proposals, valid, batch.valid_size)
-    return SimpleNamespace(
+    ours = SimpleNamespace(
         files=[Path(record.path).name for record in dataset.records], image=image.asnumpy(),
         levels=[level.asnumpy() for level in levels], proposals=proposals.asnumpy(), valid=valid.asnumpy(), boxes=boxes.asnumpy(),
         scores=scores.asnumpy(), results=evaluate(Predictor(network, cfg), loader, dataset, cfg, SingleProcess()).results)
+    return ours, older
 
 
 @IMAGES
-def test_input(ours, older, image):
+def test_input(even, image):
+    ours, older = even
     assert ours.files[image] == older[f"file_{image}"]
     np.testing.assert_allclose(ours.image[image, :, ::16, ::16], older[f"input_{image}"], rtol=0, atol=1e-5)
 
 
 @IMAGES
-def test_input_of_uneven_sides(ours_uneven, uneven, image):
+def test_input_of_uneven_sides(uneven, image):
     """Also against OpenCV on every pixel: one factor for both axes, black padding, then mean and deviation."""
-    found = ours_uneven.image[image]
-    assert ours_uneven.files[image] == uneven[f"file_{image}"]
-    np.testing.assert_allclose(found[:, ::16, ::16], uneven[f"input_{image}"], rtol=0, atol=1e-6)
-    pixels = read_image(HERE / "bccd_uneven" / "val2017" / ours_uneven.files[image])
+    ours, older = uneven
+    found = ours.image[image]
+    assert ours.files[image] == older[f"file_{image}"]
+    np.testing.assert_allclose(found[:, ::16, ::16], older[f"input_{image}"], rtol=0, atol=1e-6)
+    pixels = read_image(HERE / "bccd_uneven" / "val2017" / ours.files[image])
     factor = min(384 / pixels.shape[0], 512 / pixels.shape[1])
     scaled = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     canvas = np.zeros((384, 512, 3))
@@ -111,12 +105,14 @@ def test_input_of_uneven_sides(ours_uneven, uneven, image):
 
 
 @pytest.mark.parametrize("level", range(5))
-def test_features(ours, older, level):
+def test_features(even, level):
+    ours, older = even
     assert relative_error(ours.levels[level][0, ::32, ::4, ::4], older[f"feature_{level}"]) < 1e-4
 
 
 @IMAGES
-def test_proposals(ours, older, image):
+def test_proposals(even, image):
+    ours, older = even
     expected = older[f"proposals_{image}"][older[f"proposals_mask_{image}"]]
     found = ours.proposals[image][ours.valid[image]]
     assert (twins(found, expected) >= 0).mean() >= 0.99
@@ -126,7 +122,8 @@ def test_proposals(ours, older, image):
 
 
 @IMAGES
-def test_predictions_of_the_same_proposals(ours, older, image):
+def test_predictions_of_the_same_proposals(even, image):
+    ours, older = even
     classes = ours.scores.shape[2]
     rows = np.flatnonzero(older[f"proposals_mask_{image}"][::EVERY])
     expected = older[f"prediction_{image}"][rows]
@@ -147,18 +144,10 @@ def columns(results, image_id, least):
     return boxes, np.array([row["score"] for row in rows]), np.array([row["category_id"] for row in rows])
 
 
-@pytest.mark.parametrize("image_id", [100001, 100002])
-def test_detections(ours, older, image_id):
-    assert_same_detections(ours, older, image_id)
-
-
-@pytest.mark.parametrize("image_id", [1, 2])
-def test_detections_of_uneven_sides(ours_uneven, uneven, image_id):
-    assert_same_detections(ours_uneven, uneven, image_id)
-
-
-def assert_same_detections(ours, older, image_id):
-    """Check that at least 99% of the rows on each side have an equal row on the opposite side."""
+@pytest.mark.parametrize(("images", "image_id"), [("even", 100001), ("even", 100002), ("uneven", 1), ("uneven", 2)])
+def test_detections(request, images, image_id):
+    """At least 99% of the rows on each side have an equal row on the opposite side."""
+    ours, older = request.getfixturevalue(images)
     results, tolerances = json.loads(str(older["results"])), {"overlap": 0.99, "pixels": 0.1, "score": 1e-3}
     for one, other in ((ours.results, results), (results, ours.results)):
         expected = columns(other, image_id, LOW)
