@@ -24,7 +24,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark each test by its folder, unit, integration, e2e or device: `-m "not e2e"` skips the tests that run the scripts."""
+    """Mark each test by its folder: `-m "not e2e"` skips the tests that run the scripts."""
     for item in items:
         item.add_marker(item.path.relative_to(ROOT / "tests").parts[0])
 

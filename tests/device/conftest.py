@@ -5,15 +5,15 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.scripts import end, start_logged
 
 TIME_LIMIT = 1800  # seconds per part: some devices compile operators at first use
 LAST_LINES = 60
@@ -49,22 +49,18 @@ def run_child(tmp_path):
     """
     def run(*words, limit=TIME_LIMIT):
         log = tmp_path / "output.log"
-        environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT),
-                       "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}  # msrun runs `python`
-        with open(log, "wb") as output:
-            child = subprocess.Popen([str(word) for word in words], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
-                                     stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        child = start_logged(log, words, {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)})
         try:
             failure = f"exit status {status}" if (status := child.wait(limit)) else ""
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             failure = f"no end within {limit} s"
             child.send_signal(signal.SIGABRT)  # Python's fault handler writes the stacks
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(psutil.TimeoutExpired):
                 child.wait(15)
         finally:
-            with contextlib.suppress(ProcessLookupError):
+            end(child)
+            with contextlib.suppress(ProcessLookupError):  # processes that have lost their parent
                 os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
         text = log.read_text(encoding="utf-8", errors="replace")
         if failure:
             pytest.fail("\n".join([failure, *text.splitlines()[-LAST_LINES:]]), pytrace=False)
@@ -77,35 +73,30 @@ def pytest_terminal_summary(terminalreporter, config):
     device = config.getoption("device_target")
     if not device:
         return
-    stats = terminalreporter.stats
-    reports = [(kind, report) for kind in ("passed", "failed", "error", "skipped") for report in stats.get(kind, [])]
     lines = [f"# Device check: {device}", "", ABOUT, "",
              "| part | result | s | first run, s | later runs, ms | error | tolerance | |", "|---" * 8 + "|"]
     details = []
-    for kind, report in reports:
-        own, part = dict(report.user_properties).get("report", {}), report.nodeid.partition("::")[2]
-        cells = [part, kind, f"{report.duration:.0f}",
-                 *(" / ".join(f"{value:.1f}" for value in own.get(name, [])) for name in ("first_s", "later_ms")),
-                 *(f"{own[name]:.1e}" if name in own else "" for name in ("error", "tolerance")), own.get("note", "")]
-        lines.append(f"| {' | '.join(cells)} |")
-        if kind in ("failed", "error"):
-            details += ["", f"## {part}", "", *code_block(report.longreprtext)]
-    for name, text in read_versions():
-        details += ["", f"{name}:", *code_block(text)] if "\n" in text else [f"- {name}: `{text}`"]
+    for kind in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(kind, []):
+            own, part = dict(report.user_properties).get("report", {}), report.nodeid.partition("::")[2]
+            cells = [part, kind, f"{report.duration:.0f}",
+                     *(" / ".join(f"{value:.1f}" for value in own.get(name, [])) for name in ("first_s", "later_ms")),
+                     *(f"{own[name]:.1e}" if name in own else "" for name in ("error", "tolerance")), own.get("note", "")]
+            lines.append(f"| {' | '.join(cells)} |")
+            if kind in ("failed", "error"):
+                details.append((part, report.longreprtext))
     variables = sorted(f"{name}={value}" for name, value in os.environ.items() if name.startswith(VARIABLES))
+    lines.append("")
+    for name, text in [*details, *read_versions(), ("Environment", "\n".join(variables))]:
+        block = "\n".join(text.replace("```", "'''").splitlines()[-LAST_LINES:])
+        lines += ["", f"{name}:", "```", block, "```", ""] if "\n" in text else [f"- {name}: `{text}`"]
     terminalreporter.section("report")
-    for line in [*lines, *details, "", "Environment:", *code_block("\n".join(variables))]:
-        terminalreporter.write_line(line)
-
-
-def code_block(text):
-    return ["```", *text.replace("```", "'''").splitlines()[-LAST_LINES:], "```"]
+    terminalreporter.write_line("\n".join(lines))
 
 
 def read_versions():
     """Return (name, version) pairs: the program, the system, the packages, CANN and the driver. MindSpore is not imported."""
-    rows = [("program", output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty")),
-            ("Python", platform.python_version()), ("system", platform.platform()),
+    rows = [("Python", platform.python_version()), ("system", platform.platform()),
             ("processor", f"{os.cpu_count()} x {platform.machine()}")]
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -114,14 +105,8 @@ def read_versions():
     paths = [path for root in sorted(roots) for pattern in CANN_FILES for path in sorted(Path(root).glob(pattern))]
     rows += [(str(path), path.read_text(encoding="utf-8", errors="replace").strip())
              for path in (*paths, DRIVER / "version.info") if path.is_file()]
-    return [*rows, *((" ".join(words), output_of(*words)) for words in (("npu-smi", "info"), ("nvidia-smi",))
-                     if shutil.which(words[0]))]
-
-
-def output_of(*words):
-    """Return the output of a program, or the reason why there is none."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=60)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return (done.stdout + done.stderr).strip()
+    for command in ("git describe --always --dirty", "npu-smi info", "nvidia-smi"):
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(command.split(), cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=60)
+            rows.append((command, (done.stdout + done.stderr).strip()))
+    return rows

@@ -37,11 +37,8 @@ def in_converter(package: Path) -> set[str]:
 
 
 def top_k_of_910a(order):
-    """TopK as Ascend 910A computes it: saturated and rounded to float16, with equal values in any order.
-
-    Args:
-            order: Generator that shuffles equal values, or "rising" or "falling" to sort them by index.
-    """
+    """Return TopK as Ascend 910A computes it: saturated and rounded to float16, with equal values in any order. `order` is a
+    Generator that shuffles equal values, or "rising" or "falling" to sort them by index."""
     def top_k(values, number):
         values = np.clip(values.asnumpy(), -65504, 65504).astype(np.float16)
         columns = np.arange(values.shape[1])

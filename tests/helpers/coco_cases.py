@@ -30,15 +30,8 @@ KINDS = {
 
 
 def random_case(seed, **kind):
-    """Return ground truth and detections that hit, nearly hit, miss, repeat and tie.
-
-    Args:
-        seed: seed of the random numbers.
-        kind: keys of DEFAULTS with other values.
-
-    Returns:
-        annotation file, results in COCO's format, image ids.
-    """
+    """Return ground truth and detections that hit, nearly hit, miss, repeat and tie: (annotation file, results in COCO's format,
+    image ids). `kind` are keys of DEFAULTS with other values."""
     kind = {**DEFAULTS, **kind}
     rng = np.random.default_rng(seed)
 

@@ -27,8 +27,7 @@ def check_extents(sample, level=1):
     """Check that each box is within a pixel of the pixels in its channel that are at least `level`."""
     height, width = sample.image.shape[:2]
     assert sample.image.shape == (height, width, 3) and sample.image.dtype == np.uint8
-    assert sample.boxes.shape == (len(sample.labels), 4)
-    assert sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int32
+    assert sample.boxes.shape == (len(sample.labels), 4) and sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int32
     assert (sample.boxes >= 0).all()
     assert (sample.boxes <= np.array([width, height, width, height]) * (1 + 1e-6)).all()  # float32 rounding of scaled boxes
     for box, label in zip(sample.boxes, sample.labels):

@@ -49,5 +49,4 @@ def commands(pages=(README, *DOCS)):
 
 
 def marks_of(command):
-    """Return the marks of a command."""
     return [mark for mark in MARKS if f" {mark} " in f"{command} "]

@@ -1,4 +1,4 @@
-"""The generated data set with wide and upright images, and the settings for two canvases and augmentation."""
+"""The generated data set with wide and upright images."""
 import json
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import cv2
 from src.dataset.shapes import ensure_shapes
 
 REST = [{"NormalizeImage": {}}, {"TransposeImage": {}}, {"LabelsPadding": {"padding_size": 8}}]
-# Settings of the section `data`. The canvases have the images' sizes.
+# The canvases have the images' sizes.
 TWO_CANVASES = {
     "target_size": [[64, 96], [96, 64]],
     "train_transforms": {"item_transforms": [
@@ -18,8 +18,9 @@ TWO_CANVASES = {
 
 
 def draw_mixed_shapes(folder: Path, **shapes):
-    """Generate the data set of `ensure_shapes`, and turn every seventh image of both splits by 90 degrees counterclockwise."""
-    ensure_shapes(str(folder), **shapes)
+    """Generate the data set of `ensure_shapes` with a width of 96, and turn every seventh image of both splits by 90 degrees
+    counterclockwise. Return the section `data` of a configuration for it, with two canvases and augmentation."""
+    ensure_shapes(str(folder), **{**shapes, "width": 96})
     for split in ("train2017", "val2017"):
         path = folder / "annotations" / f"instances_{split}.json"
         coco = json.loads(path.read_text())
@@ -32,3 +33,4 @@ def draw_mixed_shapes(folder: Path, **shapes):
                     row["bbox"] = [y, image["width"] - x - width, height, width]
             image["height"], image["width"] = image["width"], image["height"]
         path.write_text(json.dumps(coco))
+    return {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}

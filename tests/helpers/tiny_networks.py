@@ -1,5 +1,4 @@
 """Tiny detectors with random weights that produce detections, and images for them."""
-
 import mindspore as ms
 import numpy as np
 

@@ -38,12 +38,11 @@ def runnable():
     """Return the commands. Commands with a finetune configuration are changed to run on a CPU."""
     found = []
     for command in [*commands([README]), *filter(FROM_DOCS.fullmatch, commands())]:
-        if "_finetune.yml" in command:
-            for old, new in ON_A_CPU.items():
-                command = command.replace(old, new)
-        if not marks_of(command) and command not in found and program_of(command) in WRITES:
+        for old, new in ON_A_CPU.items() if "_finetune.yml" in command else ():
+            command = command.replace(old, new)
+        if not marks_of(command) and program_of(command) in WRITES:
             found.append(command)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def program_of(command):

@@ -15,8 +15,8 @@ from src.run.distributed import SingleProcess
 from src.run.modelarts import Uploads, download_dataset
 from src.train.state import find_checkpoint
 from tests.helpers.paths import TINY_DETECTOR
-from tests.helpers.scripts import MPIRUN, run_script
-from tests.helpers.skipping import skip_or_fail
+from tests.helpers.run_files import checkpoint, contents
+from tests.helpers.scripts import run_script
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
 STAND_IN = Path(__file__).resolve().parent / "stand_in"
@@ -55,12 +55,11 @@ def files_of(folder):
             if path.is_file() and path.name != ".run"}
 
 
-def calls(obs, name):
-    """Return the (process, arguments) of all calls since the last call of this function."""
-    path = obs / "calls.txt"
-    rows = [line.split() for line in path.read_text().splitlines()]
-    path.unlink()
-    return [(row[0], row[2:]) for row in rows if row[1] == name]
+def calls(obs):
+    """Return the (process, name, source, target) of all calls since the last call of this function."""
+    rows = [line.split() for line in (obs / "calls.txt").read_text().splitlines()]
+    (obs / "calls.txt").write_text("")
+    return rows
 
 
 def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
@@ -74,8 +73,10 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
     there = files_of(obs / "bucket" / "out")
     assert there == files_of(first / "out")
     assert sum(name.endswith(".ckpt") for name in there) == 5
+    weights, skipped = contents(start), contents(checkpoint(first / "out", "epoch5_rank0"))
+    assert all((skipped[name] == weights[name]).all() for name in weights)
     assert json.loads(there["metrics.jsonl"].splitlines()[-1])["global_step"] == 21
-    assert [target for _, (_, target) in calls(obs, "copy_parallel")] == [str(first / "data")]
+    assert [target for _, name, _, target in calls(obs) if name == "copy_parallel"] == [str(first / "data")]
 
     output = run(second, "train.py", *url, "--mix", "False", "--resume_ckpt", "auto", "--run_eval", "True", epochs=6,
                  ms_loss_scaler="none")
@@ -91,14 +92,11 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
 
 
 def test_two_processes_copy_once(obs, run, tmp_path):
-    if MPIRUN is None:
-        skip_or_fail("there is no mpirun; requirements-dev.txt installs one")
-    (obs / "calls.txt").unlink(missing_ok=True)
+    (obs / "calls.txt").write_text("")
     output = run(tmp_path / "machine", "train.py", "--train_url", "obs://bucket/two", epochs=1, ranks=2)
     assert output.count("copying obs://bucket/shapes to") == 1 and "8 training images" in output
-    lines = [line.split() for line in (obs / "calls.txt").read_text().splitlines()]
-    assert sum(words[1] == "copy_parallel" for words in lines) == 1
-    assert len({words[0] for words in lines}) == 1  # process ids
+    processes, names, *_ = zip(*calls(obs))
+    assert names.count("copy_parallel") == len(set(processes)) == 1
     assert files_of(obs / "bucket" / "two") == files_of(tmp_path / "machine" / "out")
 
 
@@ -131,7 +129,7 @@ def test_a_storage_that_is_out_of_order_for_a_while(storage, tmp_path, caplog):
         (obs / "out_of_order").unlink()
     assert files_of(obs / "bucket" / "out") == {"checkpoint/kept.ckpt": b"1", "checkpoint/new.ckpt": b"2"}
     # A file is copied again only if it has changed.
-    copied = [os.path.basename(source) for _, (source, _) in calls(obs, "copy")]
+    copied = [os.path.basename(source) for _, name, source, _ in calls(obs) if name == "copy"]
     assert copied == ["kept.ckpt", "old.ckpt", "new.ckpt", "new.ckpt"]
 
     with pytest.raises(UserError, match="its outputs are not all at obs://bucket/out: ConnectionError: no answer"), \

@@ -1,16 +1,15 @@
 """mpirun, a tiny data set and a tiny detector."""
-import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 
-from src.checkpoint import read_checkpoint
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
+from tests.helpers import run_files
+from tests.helpers.mixed_shapes import draw_mixed_shapes
 from tests.helpers.paths import TINY_DETECTOR
-from tests.helpers.scripts import MPIRUN, run_script
-from tests.helpers.skipping import skip_or_fail
+from tests.helpers.scripts import run_script
 
 SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed": 0}
 
@@ -18,8 +17,6 @@ SHAPES = {"train_images": 9, "val_images": 7, "height": 64, "width": 64, "seed":
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory):
     """A folder that is deleted with its checkpoints after the tests."""
-    if MPIRUN is None:
-        skip_or_fail("there is no mpirun; requirements-dev.txt installs one")
     folder = tmp_path_factory.mktemp("parallel")
     yield folder
     shutil.rmtree(folder)
@@ -41,10 +38,8 @@ def config(workspace):
 @pytest.fixture(scope="session")
 def two_canvases(workspace, config):
     """Path of a configuration like `config`, with wide and upright images on two canvases, and augmentation."""
-    folder, path = workspace / "mixed", workspace / "two_canvases.yml"
-    draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
-    data = {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}
-    path.write_text(yaml.safe_dump({"__BASE__": str(config), "data": data}))
+    path = workspace / "two_canvases.yml"
+    path.write_text(yaml.safe_dump({"__BASE__": str(config), "data": draw_mixed_shapes(workspace / "mixed", **SHAPES)}))
     return path
 
 
@@ -68,7 +63,7 @@ def trained(run, workspace, config):
 @pytest.fixture(scope="session")
 def checkpoint(trained):
     """Path of the checkpoint of `trained`."""
-    return trained[1] / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt"
+    return Path(run_files.checkpoint(trained[1], "epoch1_rank0"))
 
 
 @pytest.fixture(scope="session")
@@ -81,5 +76,4 @@ def alone(run, workspace, config, checkpoint):
 def assert_last_step_is_saved(folder, output):
     """Check that the last checkpoint that a run's output names is that of its last step."""
     saved = [line.split(" saved ")[1] for line in output.splitlines() if " saved " in line]
-    done = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["global_step"]
-    assert read_checkpoint(saved[-1]).progress["global_step"] == done
+    assert run_files.contents(saved[-1])["global_step"] == run_files.read_lines(folder)[-1]["global_step"]

@@ -2,58 +2,44 @@
 import os
 import shutil
 import subprocess
-import sys
-import textwrap
 
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.scripts import MPIRUN, USER_ENVIRONMENT
+from tests.helpers.run_files import checkpoint
+from tests.helpers.scripts import mpirun, start_logged
 
 NAMES, ADDRESSES = tuple(f"detector-{name}-{os.getpid()}" for name in "ab"), ("10.213.77.1", "10.213.77.2")
 
 
-def ip(*words):
-    return subprocess.run(["ip", *words], capture_output=True, text=True)
+def ip(words):
+    return subprocess.run(["ip", *words.split()], capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module")
-def machines():
-    """The two namespaces; the test is skipped if this process may not create them."""
+def test_training_on_two_machines(config, workspace):
+    """The test is skipped if this process may not create the namespaces."""
     if shutil.which("ip") is None or shutil.which("unshare") is None:
         pytest.skip("there is no `ip` (iproute2) or no `unshare` (util-linux)")
+    folder, (a, b) = workspace / "two_machines", NAMES
+    folder.mkdir()
+    (folder / "hosts").write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
+    agent, log = folder / "agent.sh", folder / "output.log"
+    # mpirun calls this instead of ssh, with the host and then the command.
+    agent.write_text(f'#!/bin/sh\nshift\nexec ip netns exec {b} unshare --uts sh -c "hostname {b}; $*"\n')
+    agent.chmod(0o755)
+    launcher, *rest = mpirun(2, ROOT / "train.py", "--config", config, "--save_dir", folder, "-o", "epochs=1")
     try:
-        link = ["link", "add", "veth-a", "netns", NAMES[0], "type", "veth", "peer", "name", "veth-b", "netns", NAMES[1]]
-        for words in (["netns", "add", NAMES[0]], ["netns", "add", NAMES[1]], link):
-            if (tried := ip(*words)).returncode:
+        for words in (f"netns add {a}", f"netns add {b}", f"link add veth netns {a} type veth peer name veth netns {b}"):
+            if (tried := ip(words)).returncode:
                 pytest.skip(f"no privilege to make or join network namespaces: {tried.stderr.strip()}")
-        for name, address, link in zip(NAMES, ADDRESSES, ("veth-a", "veth-b")):
-            ip("-n", name, "addr", "add", f"{address}/24", "dev", link)
-            ip("-n", name, "link", "set", link, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield
+        for name, address in zip(NAMES, ADDRESSES):
+            for words in (f"addr add {address}/24 dev veth", "link set veth up", "link set lo up"):
+                ip(f"-n {name} {words}")
+        program = start_logged(log, ["ip", "netns", "exec", a, launcher, "--hostfile", folder / "hosts", "--prtemca",
+                                     "plm_ssh_agent", agent, "--mca", "btl", "tcp,self", *rest])
+        assert program.wait(timeout=300) == 0, log.read_text()[-6000:]
     finally:
         for name in NAMES:
-            ip("netns", "del", name)
-
-
-@pytest.mark.usefixtures("machines")
-def test_training_on_two_machines(config, workspace):
-    (workspace / "hosts").write_text("".join(f"{address} slots=1\n" for address in ADDRESSES))
-    agent = workspace / "agent.sh"
-    # mpirun calls this instead of ssh, with the host and then the command.
-    agent.write_text(textwrap.dedent(f"""\
-        #!/bin/sh
-        shift
-        exec ip netns exec {NAMES[1]} unshare --uts sh -c "hostname {NAMES[1]}; $*"
-        """))
-    agent.chmod(0o755)
-    words = ["ip", "netns", "exec", NAMES[0], MPIRUN, "--allow-run-as-root", "-n", "2", "--merge-stderr-to-stdout",
-             "--hostfile", workspace / "hosts", "--prtemca", "plm_ssh_agent", agent, "--mca", "btl", "tcp,self",
-             sys.executable, ROOT / "train.py", "--config", config, "--save_dir", workspace / "two_machines",
-             "-o", "epochs=1"]
-    done = subprocess.run([str(word) for word in words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          timeout=300, env=USER_ENVIRONMENT)
-    assert done.returncode == 0, done.stdout[-6000:]
-    assert "for 4 images per step" in done.stdout and "epoch 1/1 step 2/2" in done.stdout
-    assert (workspace / "two_machines" / "checkpoint" / "FasterRCNN_det_resnet18_epoch1_rank0.ckpt").exists()
+            ip(f"netns del {name}")
+    assert "for 4 images per step" in log.read_text() and "epoch 1/1 step 2/2" in log.read_text()
+    assert os.path.exists(checkpoint(folder, "epoch1_rank0"))

@@ -1,6 +1,6 @@
 """A tiny detector and a tiny data set. The command line trains the detector once for all tests of this folder."""
-import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from src.dataset.shapes import ensure_shapes
-from tests.helpers.mixed_shapes import TWO_CANVASES, draw_mixed_shapes
+from tests.helpers.mixed_shapes import draw_mixed_shapes
 from tests.helpers.paths import ONE_LEVEL, TINY_DETECTOR
-from tests.helpers.scripts import run_script, start_script
+from tests.helpers.scripts import run_script, start_logged
 
 SHAPES = {"train_images": 13, "val_images": 6, "height": 64, "width": 64, "seed": 0}
 DAMAGED = "000005.jpg"  # one of the 13 training images; with batch size 2 an epoch has 6 steps
@@ -45,19 +45,6 @@ def data_folder(workspace):
 
 
 @pytest.fixture(scope="session")
-def three_classes(workspace, data_folder):
-    """Path of training annotations for the same images, with stars labelled as circles."""
-    coco = json.loads((data_folder / "annotations" / "instances_train2017.json").read_text())
-    star = coco["categories"].pop()
-    for row in coco["annotations"]:
-        if row["category_id"] == star["id"]:
-            row["category_id"] = coco["categories"][0]["id"]
-    path = workspace / "three_classes.json"
-    path.write_text(json.dumps(coco))
-    return path
-
-
-@pytest.fixture(scope="session")
 def config(workspace, data_folder, compiled):
     """Path of the configuration. Runs share compiled graphs: later runs with the same settings start in a third of the time."""
     path = workspace / "tiny.yml"
@@ -67,13 +54,13 @@ def config(workspace, data_folder, compiled):
 
 @pytest.fixture(scope="session")
 def command(config):
-    """A function of a script's name, a results folder, flags and -o settings that returns the command as a list.
+    """A function of a script's name, a results folder, flags and -o settings that returns the script with its arguments.
 
     A flag --config replaces the default configuration.
     """
     def build(script, save_dir, *flags, **settings):
-        words = [script, *([] if "--config" in flags else ["--config", config]), "--save_dir", save_dir, *flags]
-        return words + ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())] * bool(settings)
+        overrides = ["-o", *(f"{key.replace('__', '.')}={value}" for key, value in settings.items())]
+        return [script, "--config", config, "--save_dir", save_dir, *flags, *overrides * bool(settings)]
     return build
 
 
@@ -93,10 +80,13 @@ def run(command):
 
 @pytest.fixture(scope="session")
 def start(command):
-    """A function like `command` that starts the command: (process, path of its output)."""
-    def start_one(script, save_dir, *flags, **settings):
+    """A function with the arguments of `command` that starts the command: (process, path of its output).
+
+    `before` are the first words of the command line, and `options` those of `start_logged`.
+    """
+    def start_one(script, save_dir, *flags, before=(), options=None, **settings):
         log = Path(f"{save_dir}.{time.monotonic_ns()}.log")
-        return start_script(log, *command(script, save_dir, *flags, **settings)), log
+        return start_logged(log, [*before, sys.executable, *command(script, save_dir, *flags, **settings)], **options or {}), log
     return start_one
 
 
@@ -114,12 +104,10 @@ def two_canvases(workspace, compiled):
 
     The two images of a step are two micro-batches.
     """
-    folder, path = workspace / "mixed", workspace / "two_canvases.yml"
-    draw_mixed_shapes(folder, **{**SHAPES, "width": 96})
+    path = workspace / "two_canvases.yml"
     path.write_text(yaml.safe_dump({
-        **tiny_settings(folder), "__BASE__": [str(TINY_DETECTOR), str(ONE_LEVEL)], "mix": False, "batch_size": 1,
-        "accumulate_steps": 2, "compile_cache": compiled,
-        "data": {"dataset_dir": str(folder), "draw_shapes": None, **TWO_CANVASES}}))
+        **tiny_settings(""), "__BASE__": [str(TINY_DETECTOR), str(ONE_LEVEL)], "mix": False, "batch_size": 1,
+        "accumulate_steps": 2, "compile_cache": compiled, "data": draw_mixed_shapes(workspace / "mixed", **SHAPES)}))
     return path
 
 

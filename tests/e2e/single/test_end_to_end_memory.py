@@ -14,10 +14,10 @@ from tests.helpers.scripts import wait_until
 
 @pytest.fixture(scope="module")
 def many_images(workspace):
-    """A data set with 200 training images and 2,000 validation images."""
+    """The settings for a data set with 200 training images and 2,000 validation images."""
     folder = workspace / "many"
     ensure_shapes(str(folder), train_images=200, val_images=2000, height=64, width=64, seed=1)
-    return folder
+    return {"data__dataset_dir": folder, "data__draw_shapes": None, "data__target_size": "[32,32]"}
 
 
 def peaks(program):
@@ -50,9 +50,7 @@ def test_a_thousand_training_steps(start, workspace, config, many_images):
     folder, quick = workspace / "many_steps", workspace / "one_level.yml"
     quick.write_text(yaml.safe_dump({"__BASE__": [str(config), str(ONE_LEVEL)]}))
     program, log = start("train.py", folder, "--config", quick, "--mix", "False", "--num_workers", "2", "--batch_size", "1",
-                         "--log_interval", "50",
-                         data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
-                         backbone__frozen=True, epochs=7)
+                         "--log_interval", "50", **many_images, backbone__frozen=True, epochs=7)
     # 200 steps are an epoch, at whose end a checkpoint is written.
     assert_flat(program, log, lambda: log.read_text().count(" INFO epoch ") * 50, first=150, warm=350, end=1350, processes=1,
                 growth=1.02)
@@ -62,12 +60,10 @@ def test_a_thousand_training_steps(start, workspace, config, many_images):
 def test_two_thousand_evaluated_images(start, uninterrupted, workspace, many_images):
     program, log = start("tests/programs/eval_often.py", workspace / "many_images", "--mix", "False",
                          "--num_workers", "2", "--batch_size", "8",
-                         "--checkpoint_path", checkpoint(uninterrupted, "epoch6_rank0"),
-                         data__dataset_dir=many_images, data__draw_shapes=None, data__target_size="[32,32]",
+                         "--checkpoint_path", checkpoint(uninterrupted, "epoch6_rank0"), **many_images,
                          infer__conf_threshold=0.05, max_rowsize=8)  # at least two worker processes read images
 
     def done():
-        reported = re.findall(r"evaluated (\d+) of 2000", log.read_text())
-        return int(reported[-1]) if reported else 0
+        return max(map(int, re.findall(r"evaluated (\d+) of 2000", log.read_text())), default=0)
 
     assert_flat(program, log, done, first=100, warm=300, end=1900, processes=3, growth=1.05)

@@ -9,47 +9,41 @@ from tests.helpers.run_files import checkpoint, read_json, read_lines
 from tests.helpers.scripts import run_script
 
 
-def test_a_trained_detector_under_the_older_names_scores_the_same_and_is_fine_tuned(workspace, run, straight, three_classes):
+def test_a_trained_detector_under_the_older_names_scores_the_same_and_is_fine_tuned(workspace, run, straight):
     path, folder = workspace / "as_older.ckpt", workspace / "from_older"
     done = run_script("tools/export_mindspore_models.py", checkpoint(straight[0], "epoch4_rank0"), path,
                       "--config", TINY_DETECTOR, timeout=300)
     assert done.returncode == 0, done.stderr
     output = run("eval.py", workspace / "as_older", "--checkpoint_path", path)
     assert output.count("is a checkpoint of the older MindSpore implementation") == 1
-    metrics, expected = (read_json(place, "eval", "metrics.json") for place in (workspace / "as_older", straight[0]))
-    assert metrics.pop("checkpoint") == str(path) and metrics.pop("errors") and metrics == expected
-    rows, expected = (read_json(place, "eval", "bbox_results.json") for place in (workspace / "as_older", straight[0]))
-    assert rows and rows == expected
+    (metrics, rows), expected = ([read_json(place, "eval", name) for name in ("metrics.json", "bbox_results.json")]
+                                 for place in (workspace / "as_older", straight[0]))
+    assert metrics.pop("checkpoint") == str(path) and metrics.pop("errors") and rows and [metrics, rows] == expected
 
-    output = run("train.py", folder, "--resume_ckpt", path, "--mix", "False", data__train_anno_path=three_classes, epochs=2)
+    # The checkpoint contains the weights of the backbone, so their file is not read.
+    output = run("train.py", folder, "--resume_ckpt", path, "--mix", "False", epochs=1, backbone__pretrained="gone.ckpt")
     assert f"training starts at step 0 from the weights of {path}" in output
-    [named] = [line for line in output.splitlines() if "left at their initial values" in line]
-    assert sorted(named.rsplit(": ", 1)[1].split(", ")) == [f"box_head.{part}.{name}" for part in ("classes", "deltas")
-                                                            for name in ("bias", "weight")]
-    losses = [line["loss"] for line in read_lines(folder)]
-    assert len(losses) == 12 and np.mean(losses[6:]) < np.mean(losses[:6])
+    losses, before = ([line["loss"] for line in read_lines(place)] for place in (folder, straight[0]))
+    assert len(losses) == 6 and np.mean(losses) < np.mean(before[:6])
 
 
-def run_older(script, folder, config, **values):
-    """Run a script with all of its older flags and return its log. `values` replace those in `FLAGS` that name missing devices or
-    files."""
-    values = {"device_target": "CPU", "ms_mode": "0", "save_dir": folder, "enable_modelarts": "False", "data_url": "",
-              "ckpt_url": "", "train_url": "", **values}
-    words = [word for flag, (text, _, _) in FLAGS[script].items() for word in (flag, values.get(flag[2:], text))]
-    done = run_script(script, "--config", config, *words, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_training_evaluation_and_detection(workspace, data_folder):
+def test_training_evaluation_and_detection(workspace, run, data_folder):
+    """All older flags in each command. Some get other values than in `FLAGS`, which name missing devices or files."""
     config, folder = workspace / "older.yml", workspace / "older_commands"
+
+    def run_older(script, folder, **values):
+        values = {"device_target": "CPU", "ms_mode": "0", "save_dir": folder, "enable_modelarts": "False", "data_url": "",
+                  "ckpt_url": "", "train_url": "", **values}
+        words = [word for flag, (text, _, _) in FLAGS[script].items() for word in (flag, values.get(flag[2:], text))]
+        return run(script, folder, "--config", config, *words)
+
     config.write_text(yaml.safe_dump({**tiny_settings(data_folder), "epochs": 1}))
-    output = run_older("train.py", folder, config, resume_ckpt="", run_eval="False", run_profilor="False")
+    output = run_older("train.py", folder, resume_ckpt="", run_eval="False", run_profilor="False")
     assert output.count(" is ignored: ") == output.count("WARNING --eval_parallel is ignored: all processes share") == 1
     path = checkpoint(folder, "epoch1_rank0")
-    output = run_older("eval.py", folder, config, ckpt_path=path)
+    output = run_older("eval.py", folder, ckpt_path=path)
     assert output.count(" is ignored: ") == 2 and "WARNING --run_profilor is ignored: only train.py can be profiled" in output
     assert read_json(folder, "eval", "metrics.json")["images"] == SHAPES["val_images"]
-    output = run_older("infer.py", folder / "drawn", config, ckpt_path=path, imgs=data_folder / "val2017")
+    output = run_older("infer.py", folder / "drawn", ckpt_path=path, imgs=data_folder / "val2017")
     assert " is ignored: " not in output
     assert len(read_json(folder / "drawn", "detections.json")) == SHAPES["val_images"]

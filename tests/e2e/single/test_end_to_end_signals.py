@@ -3,23 +3,18 @@
 Each run that gets a signal is a new process on all processors. NumPy's threads must not block the signals, and NumPy only
 starts threads on two or more processors.
 """
-import contextlib
 import os
-import pty
 import shutil
 import signal
 import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.run_files import assert_same_checkpoint, checkpoint, contents, read_json, read_lines
-from tests.helpers.scripts import PATIENCE, assert_all_end, start, wait_for, wait_until
+from tests.helpers.scripts import PATIENCE, assert_all_end, wait_for, wait_until
 
-STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 ASKED = "training ends after this step"
 TRAIN = ["--mix", "False"]
 # A module that Python imports at start-up. The matrix product makes NumPy's library start a thread.
@@ -35,7 +30,7 @@ with open(os.environ["THREADS"], "a") as file:
 def assert_saved(folder, log, program, number):
     """Check that the run exits with the status of signal `number` after one request, and that its last line names the checkpoint
     of its last step."""
-    assert program.wait(timeout=60) == STATUS[number], log.read_text()
+    assert program.wait(timeout=60) == 128 + number, log.read_text()
     output = log.read_text().replace("\r", "")
     assert output.count(f"{signal.Signals(number).name}: {ASKED}") == 1 and "Traceback" not in output
     done = read_lines(folder)[-1]["global_step"]
@@ -43,74 +38,38 @@ def assert_saved(folder, log, program, number):
     assert 2 <= done < 36 and contents(path)["global_step"] == done
 
 
-def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted):
-    """The whole group gets the signal, as on a cluster, including the processes that read images."""
-    folder = workspace / "terminated"
-    program, log = start("train.py", folder, *TRAIN, "--num_workers", "2", epochs=6, max_rowsize=8)
-    wait_for(" step 2/6 ", program, log)
-    os.killpg(program.pid, signal.SIGTERM)
-    assert_saved(folder, log, program, signal.SIGTERM)
-    assert "resuming after epoch" in run("train.py", folder, *TRAIN, "--resume_ckpt", "auto", epochs=6)
-    assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(uninterrupted, "epoch6_rank0"))
-    assert read_lines(folder) == read_lines(uninterrupted)
-
-
-def begin(command, folder, before=(), **options):
-    """Start a training of six epochs with `before` as the first words of its command line; returns (process, its output)."""
-    log = Path(f"{folder}.log")
-    with open(log, "w") as file:
-        options = {"stdout": file, "stderr": subprocess.STDOUT, **options}
-        return start([*before, sys.executable, *command("train.py", folder, *TRAIN, epochs=6)], **options), log
-
-
-def test_threads_that_are_older_than_the_program_and_timeout_signals_twice(workspace, command, tmp_path):
-    """A sitecustomize.py starts a NumPy thread, so the program restarts itself once. GNU timeout sends a signal to the program
-    and then to its group."""
+def test_the_step_is_finished_and_saved_and_the_next_run_goes_on(workspace, start, run, uninterrupted, tmp_path):
+    """GNU timeout sends a signal to the program and then to its group, which includes the processes that read images. A
+    sitecustomize.py starts a NumPy thread, so the program restarts itself once."""
     (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    folder, threads = workspace / "threads", tmp_path / "threads"
-    program, log = begin(command, folder, ["timeout", "1000"], environment={
-        "PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "2", "THREADS": str(threads)})
+    folder, threads = workspace / "terminated", tmp_path / "threads"
+    variables = {"PYTHONPATH": str(tmp_path), "OPENBLAS_NUM_THREADS": "2", "THREADS": str(threads)}
+    program, log = start("train.py", folder, *TRAIN, "--num_workers", "2", before=["timeout", "1000"],
+                         options={"environment": variables}, epochs=6, max_rowsize=8)
     wait_for(" step 2/6 ", program, log)
     assert threads.read_text() == "2\n2\n"
     program.send_signal(signal.SIGTERM)
     assert_saved(folder, log, program, signal.SIGTERM)
 
-
-def test_ctrl_c_in_a_terminal(workspace, command):
-    folder = workspace / "terminal"
-    keyboard, terminal = pty.openpty()
-
-    def open_terminal():  # the first terminal that a session opens becomes its terminal
-        os.close(os.open(os.ttyname(terminal), os.O_RDWR))
-
-    program, log = begin(command, folder, stdin=terminal, stdout=terminal, preexec_fn=open_terminal)
-    os.close(terminal)
-
-    def show():
-        with contextlib.suppress(OSError), open(log, "ab", buffering=0) as file:  # EIO: no process has the terminal open any more
-            while text := os.read(keyboard, 4096):
-                file.write(text)
-
-    screen = threading.Thread(target=show)
-    screen.start()
-    wait_until(lambda: (folder / "metrics.jsonl").exists() and len(read_lines(folder)) >= 2, program, log)
-    os.write(keyboard, b"\x03")
-    program.wait(timeout=60)
-    screen.join()
-    os.close(keyboard)
+    # A terminal sends SIGINT to the whole group.
+    program, log = start("train.py", folder, *TRAIN, "--resume_ckpt", "auto", "--num_workers", "2", epochs=6, max_rowsize=8)
+    wait_for(" step 3/6 ", program, log)
+    os.killpg(program.pid, signal.SIGINT)
     assert_saved(folder, log, program, signal.SIGINT)
+    assert "resuming after epoch" in run("train.py", folder, *TRAIN, "--resume_ckpt", "auto", epochs=6)
+    assert_same_checkpoint(checkpoint(folder, "epoch6_rank0"), checkpoint(uninterrupted, "epoch6_rank0"))
+    assert read_lines(folder) == read_lines(uninterrupted)
 
 
-def test_the_first_process_of_a_container(workspace, command):
+def test_the_first_process_of_a_container(workspace, start):
     """Linux ignores signals to process 1 of a container if it has no handler. `docker stop` sends such a signal."""
     words = ["unshare", *["--user", "--map-root-user"] * (os.geteuid() > 0), "--pid", "--fork", "--mount-proc", "--kill-child"]
     if not shutil.which("unshare") or subprocess.run([*words, "true"], capture_output=True).returncode:
         pytest.skip("unshare --pid is not permitted here")
     folder = workspace / "container"
-    program, log = begin(command, folder, words)
+    program, log = start("train.py", folder, *TRAIN, before=words, epochs=6)
     wait_for(" step 2/6 ", program, log)
-    first, = program.children()
-    first.send_signal(signal.SIGTERM)
+    program.children()[0].send_signal(signal.SIGTERM)
     assert_saved(folder, log, program, signal.SIGTERM)
 
 
@@ -123,25 +82,23 @@ def test_while_another_run_compiles(workspace, start):
     """The other run is suspended while it holds the lock. A run that waits for the lock exits some time after a signal, which may
     come twice, and at once after a later signal."""
     cache = workspace / "locked"
-    flags = [*TRAIN, "--compile_cache", cache]
-    holder, log = start("train.py", workspace / "holder", *flags)
+    holder, log = start("train.py", workspace / "holder", *TRAIN, "--compile_cache", cache)
     wait_until(lambda: list(cache.glob("*/lock")), holder, log)
     holder.suspend()
-    runs = [start("train.py", workspace / name, *flags) for name in ("patient", "impatient")]
-    for program, log in runs:
+    ends = {"patient": "the run has waited or evaluated for 20 s: it ends with its last checkpoint\n",
+            "impatient": "ended by SIGTERM\n"}
+    runs = {name: start("train.py", workspace / name, *TRAIN, "--compile_cache", cache) for name in ends}
+    for program, log in runs.values():
         wait_until(lambda program=program: waits_for_a_lock(program), program, log)
         program.suspend()  # so that both signals arrive together: two SIGTERM would merge into one
         program.send_signal(signal.SIGTERM)
         program.send_signal(signal.SIGINT)
         program.resume()
         wait_for(ASKED, program, log)
-    (patient, patient_log), (impatient, impatient_log) = runs
     time.sleep(3)  # longer than the time in which signals are treated as one
-    impatient.send_signal(signal.SIGTERM)
-    assert impatient.wait(timeout=60) == 143
-    assert impatient_log.read_text().endswith("ended by SIGTERM\n")
-    assert patient.wait(timeout=60) in STATUS.values()
-    assert patient_log.read_text().endswith("the run has waited or evaluated for 20 s: it ends with its last checkpoint\n")
+    runs["impatient"][0].send_signal(signal.SIGTERM)
+    for name, (program, log) in runs.items():
+        assert program.wait(timeout=60) in (130, 143) and log.read_text().endswith(ends[name])
     assert not list(workspace.glob("*patient/checkpoint/*.ckpt"))
 
 

@@ -9,29 +9,25 @@ import sys
 file = sys.modules[__name__]
 
 
-def _path(name):
+def _path(name, *note):
+    """Return the path that `name` stands for, and add a line to calls.txt if there is a note."""
     root = os.environ["STAND_IN_OBS"]
-    if not name.startswith("obs://"):
-        return name
-    if os.path.exists(os.path.join(root, "out_of_order")):
+    if note:
+        with open(os.path.join(root, "calls.txt"), "a", encoding="utf-8") as log:
+            log.write(" ".join([str(os.getpid()), *note]) + "\n")
+    if name.startswith("obs://") and os.path.exists(os.path.join(root, "out_of_order")):
         raise ConnectionError("no answer")
-    return os.path.join(root, name[len("obs://"):])
-
-
-def _note(*words):
-    with open(os.path.join(os.environ["STAND_IN_OBS"], "calls.txt"), "a", encoding="utf-8") as log:
-        log.write(" ".join([str(os.getpid()), *words]) + "\n")
+    return os.path.join(root, name[len("obs://"):]) if name.startswith("obs://") else name
 
 
 def copy(source, target):
-    _note("copy", source, target)
-    os.makedirs(os.path.dirname(_path(target)), exist_ok=True)
-    shutil.copyfile(_path(source), _path(target))
+    path = _path(target, "copy", source, target)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    shutil.copyfile(_path(source), path)
 
 
 def copy_parallel(source, target):
-    _note("copy_parallel", source, target)
-    shutil.copytree(_path(source), _path(target), dirs_exist_ok=True)
+    shutil.copytree(_path(source, "copy_parallel", source, target), _path(target), dirs_exist_ok=True)
 
 
 def exists(name):
