@@ -3,7 +3,6 @@ import contextlib
 import gc
 import logging
 import os
-from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
