@@ -87,12 +87,7 @@ def log_differences(layers: list[tuple[dict, str]], cfg: Config) -> None:
     if unread:
         logger.warning("%s ignored: the older implementation never used these keys either", ", ".join(unread))
     files = [where for layer, where in layers if upgrade_legacy_keys(layer, where) != layer]
-    rows = differences(cfg) if files else []
-    if not rows:
-        return
-    logger.info("%s: written for the older implementation, which had other values of these settings, whatever its files say:",
-                ", ".join(files))
-    for name, older, here in rows:
-        logger.info("  %s: older %s, here %s", name, older, here)
-    logger.info("%s has all older values that affect the results for an image; %s explains them, and the differences in training",
-                RECIPE, PAGE)
+    if rows := [f"\n  {name}: older {older}, here {here}" for name, older, here in (differences(cfg) if files else [])]:
+        logger.info("%s: written for the older implementation, which had other values of these settings, whatever its files "
+                    "say:%s\n%s has all older values that affect the results for an image; %s explains them, and the differences "
+                    "in training", ", ".join(files), "".join(rows), RECIPE, PAGE)

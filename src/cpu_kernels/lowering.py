@@ -7,7 +7,7 @@ from mindspore import nn
 
 from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
 from src.models.faster_rcnn import FeaturesAndRPN
-from src.models.fpn import FPN, BilinearUpsample
+from src.models.fpn import FPN
 from src.models.residual import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlock
 from src.models.roi_head import BoxHead
 from src.models.rpn import RPNPatchHead
@@ -127,7 +127,7 @@ def _residual_block(block, graph, x, training):
 
 def pyramid(fpn: FPN, graph: Any, features: list) -> list:
     """Add the layers of the pyramid and return its levels; for `graph` see `lower`."""
-    bilinear = type(fpn.upsample) is BilinearUpsample
+    bilinear = fpn.upsample_mode == "bilinear"
     merged = graph.convolution(features[-1], fpn.lateral[len(features) - 1])
     levels = [graph.convolution(merged, fpn.output[len(features) - 1])]
     for i in range(len(features) - 2, -1, -1):

@@ -1,7 +1,8 @@
 """Turns records into samples and batches for training and evaluation, prefetched by worker threads or MindSpore's processes.
 
 A sample depends only on the seed and its `SampleKey`, not on the worker, the batch or earlier samples. A resumed run therefore
-sees the same samples as an uninterrupted run.
+sees the same samples as an uninterrupted run. All images of a batch use the same canvas. Images with rare classes may occur more
+often (repeat-factor sampling of LVIS, arXiv:1908.03195).
 """
 from __future__ import annotations
 
@@ -22,7 +23,6 @@ import numpy as np
 
 from src.config import Config
 from src.dataset.annotations import Dataset, Record
-from src.dataset.batching import AUGMENTATION, epoch_order, occurrences, one_canvas_batches, repeat_factors
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.resize import Sample, choose_canvas, fitted_size, scaling_of
 from src.dataset.transforms import apply, pad_boxes, padding_of
@@ -31,6 +31,8 @@ from src.errors import UserError
 logger = logging.getLogger("faster_rcnn")
 share_logger = logging.getLogger("faster_rcnn.share")
 
+# The second number of each seed, one per purpose; src/dataset/shapes.py uses 0 and 1. NumPy pads seeds with zeros.
+EPOCH_ORDER, AUGMENTATION, SAMPLING = 2, 3, 4
 # MindSpore's sampler stores the index of every batch of a run, 8 bytes each. A thousand epochs of COCO are below this limit.
 MAX_IMAGES = 2**27
 NETWORK_COLUMNS = 5  # the first columns of a batch, which are the network's inputs
@@ -285,6 +287,70 @@ class EvalLoader(Loader):
     def batch_keys(self, number: int) -> list[SampleKey]:
         batch = self._batches[number]
         return [SampleKey(record) for record in np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge").tolist()]
+
+
+def repeat_factors(records: list[Record], num_classes: int, threshold: float) -> np.ndarray:
+    """Return how often each image occurs per epoch on average: (N,) float64, at least 1.
+
+    The factor of a class (0..K-1) in a fraction f of the images is max(1, sqrt(threshold / f)). The factor of an image is the
+    largest of its classes' factors. A threshold of 0 gives 1 for all images.
+    """
+    if not threshold:
+        return np.ones(len(records))  # avoids a pass over all images of a large data set
+    classes = [np.unique(record.labels) for record in records]
+    images = np.bincount(np.concatenate(classes), minlength=num_classes)
+    by_class = np.maximum(1.0, np.sqrt(threshold * len(records) / np.maximum(images, 1)))
+    return np.array([by_class[own].max(initial=1.0) for own in classes])
+
+
+def sample_repeats(factors: np.ndarray, canvas_index: np.ndarray, offset: float) -> np.ndarray:
+    """Return how often each image occurs in one epoch: (N,) int64, its factor rounded down or up; the mean is the factor.
+
+    The paper rounds each of the `factors` (N,) float64 at random. Here all images share one `offset`, uniform in [0, 1)
+    (systematic sampling), so that the number of images per canvas is the same in every epoch. To make this number an integer, the
+    factors of a canvas grow by less than one image. `canvas_index` (N,) has the canvas index of each image.
+    """
+    repeats = np.ones(len(factors), dtype=np.int64)
+    for canvas in np.unique(canvas_index):
+        own = canvas_index == canvas
+        ends = np.cumsum(factors[own])
+        total = np.ceil(ends[-1])
+        ends *= total / ends[-1]
+        ends[-1] = total
+        repeats[own] = np.diff(np.floor(ends + offset), prepend=0)
+    return repeats
+
+
+def epoch_order(seed: int, epoch: int, factors: np.ndarray, canvas_index: np.ndarray) -> np.ndarray:
+    """Return the records of an epoch in random order, int64, each as often as `sample_repeats` says."""
+    rng = np.random.default_rng([seed, EPOCH_ORDER, epoch])
+    records = np.arange(len(factors))
+    if (factors > 1).any():
+        records = np.repeat(records, sample_repeats(factors, canvas_index, rng.random()))
+    return rng.permutation(records)
+
+
+def one_canvas_batches(order: np.ndarray, canvas_index: np.ndarray, size: int, fill: bool) -> list[np.ndarray]:
+    """Split `order`, (N,) int64 record numbers, into batches of `size` records with one canvas each.
+
+    Batches are sorted by the position of their first record. If `fill` is True, the last batch of each canvas is padded with the
+    first records of that canvas; otherwise it may be smaller.
+    """
+    canvases, batches = canvas_index[order], []
+    for canvas in np.unique(canvases):
+        places = np.flatnonzero(canvases == canvas)
+        if fill:
+            places = np.resize(places, -(-len(places) // size) * size)  # repeats them from the start
+        batches += [places[start:start + size] for start in range(0, len(places), size)]
+    return [order[places] for places in sorted(batches, key=lambda places: places[0])]
+
+
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """Return how often the value of each entry of `order` (N,) int64 occurs before that entry: (N,) int64."""
+    by_value = np.argsort(order, kind="stable")
+    result = np.empty_like(order)
+    result[by_value] = np.arange(len(order)) - np.searchsorted(order[by_value], order[by_value])
+    return result
 
 
 @functools.cache  # so that it is logged once

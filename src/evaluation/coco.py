@@ -1,8 +1,6 @@
-"""COCO's detection metrics, as pycocotools computes them."""
+"""COCO's detection metrics, computed by faster-coco-eval, a port of pycocotools to C++."""
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import math
 from collections import Counter
@@ -10,14 +8,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
-
-from src.evaluation.matching import Boxes, precision_and_recall
+from faster_coco_eval import COCO, COCOeval_faster
 
 logger = logging.getLogger("faster_rcnn")
 
 # In the order of pycocotools' summary.
 KEYS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+class Boxes(NamedTuple):
+    """Ground truth or detections of all images, with one row per box.
+
+    Images and categories are stored as indices into their sorted ids, the order in which pycocotools processes them.
+    """
+    image: np.ndarray     # (n,) int64
+    category: np.ndarray  # (n,) int64
+    xywh: np.ndarray      # (n, 4) float64, pixels of the original image
+    area: np.ndarray      # (n,) float64
+    score: np.ndarray     # (n,) float64; zeros for ground truth
+    crowd: np.ndarray     # (n,) bool; False for detections
+
+    def select(self, rows: np.ndarray) -> Boxes:
+        """Return the given rows, (m,) int, in that order."""
+        return Boxes(*(column[rows] for column in self))
 
 
 class Evaluation(NamedTuple):
@@ -46,15 +59,16 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
         names: class names by label. In `per_class`, a name shared by several categories becomes "name (category id)".
         category_ids: COCO category ids by label.
     """
-    evaluation = COCOeval(iouType="bbox")
     ground_truth, detections, invalid = to_boxes(coco_json, results, image_ids, category_ids)
     if invalid:
         logger.warning("%d annotations without a valid box (four finite numbers, no negative side) are not scored", invalid)
-    precision, recall = precision_and_recall(ground_truth, detections, len(category_ids), evaluation.params)
-    evaluation.eval = {"precision": precision, "recall": recall}
-    with contextlib.redirect_stdout(io.StringIO()) as summary:
-        evaluation.summarize()
-    logger.info("COCO numbers of %d images:\n%s", len(image_ids), summary.getvalue().rstrip())
+    lines: list[str] = []
+    evaluation = COCOeval_faster(*(_to_coco(boxes, len(image_ids), len(category_ids)) for boxes in (ground_truth, detections)),
+                                 iouType="bbox", print_function=lines.append)
+    evaluation.run()
+    summary = [line for line in lines if line.startswith(" Average")][:len(KEYS)]
+    logger.info("COCO numbers of %d images:\n%s", len(image_ids), "\n".join(summary))
+    precision = evaluation.eval["precision"]
     names, indices = unique_names(names, category_ids), _index_by_id(category_ids)
     metrics: dict = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
@@ -84,6 +98,15 @@ def _boxes(rows, images, categories, detected):
                  area=np.array(area, np.float64),
                  score=np.array([row["score"] if detected else 0.0 for row in rows], np.float64),
                  crowd=np.array([not detected and bool(row.get("iscrowd")) for row in rows], bool))
+
+
+def _to_coco(boxes, num_images, num_categories):
+    """Return `Boxes` as a COCO data set, whose ids of images and categories are their indices."""
+    rows = zip(*(column.tolist() for column in boxes))
+    annotations = [{"id": number, "image_id": image, "category_id": category, "bbox": xywh, "area": area, "score": value,
+                    "iscrowd": int(crowd)} for number, (image, category, xywh, area, value, crowd) in enumerate(rows, 1)]
+    return COCO({"images": [{"id": i} for i in range(num_images)], "annotations": annotations,
+                 "categories": [{"id": k} for k in range(num_categories)]})
 
 
 def result_rows(image_id: int, boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray,

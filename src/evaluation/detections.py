@@ -40,10 +40,18 @@ def select_detections(boxes: np.ndarray, scores: np.ndarray, conf_threshold: flo
 
 def detections_of_image(boxes: np.ndarray, scores: np.ndarray, infer: schema.Infer, scale: np.ndarray,
                         original_size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Run `select_detections` with the thresholds of the configuration section `infer`, and convert the boxes to pixels of the
-    original image with `to_original`."""
+    """Run `select_detections` with the thresholds of the configuration section `infer`, and convert the boxes from canvas pixels
+    to pixels of the original image, clipped to it.
+
+    Args:
+        boxes, scores: see `select_detections`.
+        infer: the configuration section.
+        scale: (2,) (sy, sx), canvas pixels per original pixel.
+        original_size: (2,) (height, width) of the original image.
+    """
     boxes, scores, labels = select_detections(boxes, scores, infer.conf_threshold, infer.nms_threshold, infer.max_box_num)
-    return to_original(boxes, scale, original_size), scores, labels
+    scale, size = np.asarray(scale, np.float32), np.asarray(original_size, np.float32)
+    return np.clip(boxes / scale[[1, 0, 1, 0]], 0, size[[1, 0, 1, 0]]), scores, labels
 
 
 def nms_per_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
@@ -76,18 +84,3 @@ def nms_per_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, thr
             group = group[np.asarray(picked, np.int64)]
         kept.append(group)
     return np.sort(np.concatenate(kept))
-
-
-def to_original(boxes: np.ndarray, scale: np.ndarray, original_size: np.ndarray) -> np.ndarray:
-    """Convert boxes from canvas pixels to pixels of the original image, and clip them to it.
-
-    Args:
-        boxes: (n, 4) float32, xyxy in canvas pixels.
-        scale: (2,) (sy, sx), canvas pixels per original pixel.
-        original_size: (2,) (height, width) of the original image.
-
-    Returns:
-        (n, 4) float32, xyxy in pixels of the original image.
-    """
-    scale, size = np.asarray(scale, np.float32), np.asarray(original_size, np.float32)
-    return np.clip(boxes / scale[[1, 0, 1, 0]], 0, size[[1, 0, 1, 0]])

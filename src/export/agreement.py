@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pycocotools import mask
+from faster_coco_eval.core import mask
 
 from src.detector import Predictor
 from src.errors import UserError

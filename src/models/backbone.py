@@ -31,7 +31,6 @@ class Backbone(nn.Cell):
         out_channels: number of channels of each feature.
         stages: mindcv's cells, which determine the parameter names.
         parts: the same cells in the order of execution, one part per feature.
-        first_end: number of cells in `stages` up to the first feature.
     """
 
     def __init__(self, extractor: FeatureExtractWrapper):
@@ -41,7 +40,6 @@ class Backbone(nn.Cell):
         ends = [i + 1 for i in extractor.return_index]
         self.parts = nn.CellList([fold_batch_norm(list(self.stages)[start:end]) for start, end in zip([0, *ends], ends)],
                                  auto_prefix=False)
-        self.first_end = ends[0]
 
     def construct(self, image: Tensor) -> tuple[Tensor, ...]:
         features = ()
@@ -124,8 +122,7 @@ def _freeze(backbone, cfg):
 
     A frozen BatchNorm uses its stored statistics. Its scale and shift are not trained.
     """
-    first_stages = list(backbone.stages)[: backbone.first_end] if cfg.frozen_2stage else []
-    frozen = [backbone] if cfg.frozen else first_stages
+    frozen = [backbone] if cfg.frozen else [backbone.parts[0]] if cfg.frozen_2stage else []
     for cell in frozen:
         for parameter in cell.get_parameters():
             parameter.requires_grad = False

@@ -12,22 +12,6 @@ def _conv(in_channels, out_channels, kernel_size):
                      weight_init=HeUniform(negative_slope=1), bias_init="zeros")
 
 
-class BilinearUpsample(nn.Cell):
-    """Bilinear interpolation with half-pixel centres."""
-
-    def construct(self, feature: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize feature (B, C, h, w) to size (H, W)."""
-        return ops.interpolate(feature, size=size, mode="bilinear", align_corners=False)
-
-
-class NearestUpsample(nn.Cell):
-    """Nearest-neighbour interpolation."""
-
-    def construct(self, feature: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resize feature (B, C, h, w) to size (H, W)."""
-        return ops.interpolate(feature, size=size, mode="nearest")
-
-
 class FPN(nn.Cell):
     """Maps features C2..C5 to levels P2..P5 and extra levels. Each extra level subsamples the previous level with stride 2.
 
@@ -45,7 +29,8 @@ class FPN(nn.Cell):
         self.extra_levels = num_outs - len(in_channels)
         # Max pooling with a 1x1 kernel, as MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)
-        self.upsample = BilinearUpsample() if upsample_mode == "bilinear" else NearestUpsample()
+        self.upsample_mode = upsample_mode
+        self.align_corners = False if upsample_mode == "bilinear" else None  # False: half-pixel centres; nearest has no choice
 
     def construct(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return levels (B, out_channels, H_i, W_i) float32 of features (B, C_i, H_i, W_i), as tuples, finest first."""
@@ -54,7 +39,8 @@ class FPN(nn.Cell):
         levels = (ops.cast(self.output[top](merged), ms.float32),)
         for i in range(top - 1, -1, -1):
             lateral = ops.cast(self.lateral[i](features[i]), ms.float32)
-            merged = lateral + self.upsample(merged, lateral.shape[2:])
+            merged = lateral + ops.interpolate(merged, size=lateral.shape[2:], mode=self.upsample_mode,
+                                               align_corners=self.align_corners)
             levels = (ops.cast(self.output[i](merged), ms.float32),) + levels
         for _ in range(self.extra_levels):
             levels = levels + (self.subsample(levels[-1]),)

@@ -56,7 +56,9 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
         is_sampled: (B, S) bool, False in unused slots.
     """
     candidates = positive.shape[1]
-    number, max_positive = _smaller(number, candidates), _smaller(number, max_positive)
+    # In a graph, Python's min would be compiled to operators.
+    number = number if number < candidates else candidates
+    max_positive = number if number < max_positive else max_positive
     nothing = -ops.ones_like(priority)
     high = ops.floor(priority / BASE)
     low = priority - high * BASE
@@ -83,9 +85,3 @@ def _largest(high, low, number):
     last = ops.maximum(TOP_K(high, number)[0][:, -1:], 0.0)
     key = ops.select(high > last, BASE * ops.ones_like(low), ops.select(high == last, low, -ops.ones_like(low)))
     return key, *TOP_K(key, number)
-
-
-@ms.constexpr
-def _smaller(number, other):
-    # In a graph, Python's min would be compiled to operators.
-    return min(number, other)

@@ -31,15 +31,6 @@ class MultiScaleRoIAlign(nn.Cell):
         self.finest = int(np.log2(strides[0]))
         self.pool = (RoIAlign if operator == "gather" else OperatorRoIAlign)(resolution, sampling_ratio, aligned)
 
-    def assign_levels(self, rois: Tensor) -> Tensor:
-        """Return the level of rois (M, 4) as an index (M,) int32 into `strides`: 4 + log2(sqrt(area) / 224), clamped.
-
-        1e-6 is added to the level so that rounding does not lower the level of a size of exactly 224 times a power of 2.
-        """
-        size = ops.maximum(ops.sqrt(area(rois)), MIN_SIDE)
-        level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
-        return ops.cast(ops.clamp(level, 0, self.num_levels - 1), ms.int32)
-
     def construct(self, levels: tuple[Tensor, ...], rois: Tensor) -> Tensor:
         """Return the pooled features (B * R, C, resolution, resolution) float32.
 
@@ -50,8 +41,14 @@ class MultiScaleRoIAlign(nn.Cell):
         return self.pool(levels[: self.num_levels], *self.locate(rois))
 
     def locate(self, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """Convert rois (B, R, 4) in pixels. Return boxes (B, R, 4) in cells of their level, and level indices (B * R,) int32."""
-        level = self.assign_levels(rois.reshape(-1, 4))
+        """Convert rois (B, R, 4) in pixels. Return boxes (B, R, 4) in cells of their level, and level indices (B * R,) int32.
+
+        The level, an index into `strides`, is 4 + log2(sqrt(area) / 224), clamped. 1e-6 is added so that rounding does not lower
+        the level of a size of exactly 224 times a power of 2.
+        """
+        size = ops.maximum(ops.sqrt(area(rois.reshape(-1, 4))), MIN_SIDE)
+        level = ops.floor(CANONICAL_LEVEL + ops.log2(size / CANONICAL_SIZE) + 1e-6) - self.finest
+        level = ops.cast(ops.clamp(level, 0, self.num_levels - 1), ms.int32)
         return rois * ops.gather(self.inverse_stride, level, 0).reshape(rois.shape[0], -1, 1), level
 
 

@@ -1,7 +1,7 @@
 """Analysis of an evaluation: kinds of errors, class confusions, F1, and precision-recall curves.
 
 The kinds of errors are defined as in TIDE (Bolya et al. 2020, arXiv:2008.08115). As in COCO's evaluation, detections are matched
-with ground truth at an IoU of 0.5, per image and class, in descending order of score (`src.evaluation.matching.match`). A
+with ground truth at an IoU of 0.5, per image and class, in descending order of score (`_match`). A
 detection matched with a crowd box is ignored. Each other detection is
 
 - correct, if it is matched; otherwise the first kind that applies, in the order of TIDE's code:
@@ -33,11 +33,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask
-from pycocotools.cocoeval import Params
+from faster_coco_eval.core import mask
 
 from src.evaluation.coco import Boxes, Evaluation
-from src.evaluation.matching import match
 from src.run.files import make_folder
 from src.visualization.charts import draw_errors, draw_precision_recall
 from src.visualization.fonts import fonts_of_charts
@@ -52,6 +50,7 @@ FOUND, BADLY_LOCALISED, WRONG_CLASS, MISSED = range(len(TRUTH_OUTCOMES))
 SAME_CLASS_FIRST = 1e-9  # added to the IoU with a box of the same class, which breaks ties
 F1_THRESHOLDS = np.linspace(0, 1, 101)
 CURVE_IOU = (0.5, 0.75)
+CURVE_ROWS = [0, 5]  # their indices among COCO's IoU thresholds 0.5, 0.55, ..., 0.95
 
 
 class F1Curve(NamedTuple):
@@ -93,9 +92,7 @@ def precision_curves(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         recalls (R,) and precision (2, R, K), which is -1 for classes without ground truth.
     """
-    params = Params(iouType="bbox")
-    thresholds = [int(np.abs(params.iouThrs - iou).argmin()) for iou in CURVE_IOU]
-    return params.recThrs, precision[thresholds, :, :, 0, -1]
+    return np.linspace(0, 1, precision.shape[1]), precision[CURVE_ROWS, :, :, 0, -1]
 
 
 def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[str]) -> dict:
@@ -147,9 +144,9 @@ def classify(ground_truth: Boxes, detections: Boxes) -> tuple[np.ndarray, np.nda
     kinds, tide_match = np.full(len(detections.score), BACKGROUND), np.full(len(detections.score), -1)
     for rows, boxes in _images(ground_truth, detections):
         crowd = ground_truth.crowd[boxes]
-        iou = mask.iou(detections.xywh[rows], ground_truth.xywh[boxes], crowd)
+        iou = mask.iou(detections.xywh[rows], ground_truth.xywh[boxes], crowd.astype(np.uint8))
         same = detections.category[rows, None] == ground_truth.category[boxes]
-        matches = match(np.where(same, iou, -1.0), crowd[None], crowd, np.array([FOREGROUND_IOU]))[0, 0]
+        matches = _match(np.where(same, iou, -1.0), crowd)
         own, other = np.where(same & ~crowd, iou, -1.0), np.where(same | crowd, -1.0, iou)
         best_own, best_other = own.max(axis=1), other.max(axis=1)
         kinds[rows] = kind = np.select(
@@ -178,12 +175,35 @@ def match_any_class(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray) -
         rows, boxes = rows[kinds[rows] != IGNORED], boxes[~ground_truth.crowd[boxes]]
         if len(rows) and len(boxes):
             no_crowd = np.zeros(len(boxes), bool)
-            iou = mask.iou(detections.xywh[rows], ground_truth.xywh[boxes], no_crowd)
+            iou = mask.iou(detections.xywh[rows], ground_truth.xywh[boxes], no_crowd.astype(np.uint8))
             same = detections.category[rows, None] == ground_truth.category[boxes]
             iou = np.where(same & (iou >= FOREGROUND_IOU), iou + SAME_CLASS_FIRST, iou)
-            matches = match(iou, no_crowd[None], no_crowd, np.array([FOREGROUND_IOU]))[0, 0]
+            matches = _match(iou, no_crowd)
             confusion_match[rows] = np.where(matches >= 0, boxes[matches], -1)
     return confusion_match
+
+
+def _match(iou, crowd):
+    """Match the detections of one image with its ground truth, as COCO's evaluation does at an IoU of 0.5.
+
+    In order, each detection is matched with the unmatched ground truth of the highest IoU; ties take the last. Crowd boxes can be
+    matched several times, but only if no other box can be matched.
+
+    Args:
+        iou: (D, G) float64, detections by descending score.
+        crowd: (G,) bool.
+
+    Returns:
+        (D,) int, index of the matched ground truth, or -1.
+    """
+    matches, free = np.full(len(iou), -1), np.ones(len(crowd), bool)
+    for d in np.flatnonzero(iou.max(axis=1) >= FOREGROUND_IOU):
+        candidates = free & (iou[d] >= FOREGROUND_IOU)
+        candidates = candidates & ~crowd if (candidates & ~crowd).any() else candidates
+        if candidates.any():
+            matches[d] = best = len(crowd) - 1 - np.where(candidates, iou[d], -1.0)[::-1].argmax()
+            free[best] = crowd[best]
+    return matches
 
 
 def _images(ground_truth, detections):

@@ -13,8 +13,7 @@ import numpy as np
 
 from src.dataset.annotations import CocoDataset, Record
 from src.dataset.image import UnreadableImageError, read_image
-from src.evaluation.coco import KEYS, Evaluation
-from src.evaluation.matching import Boxes
+from src.evaluation.coco import KEYS, Boxes, Evaluation
 from src.report.error_analysis import (
     CURVE_IOU,
     DETECTION_KINDS,

@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Tensor
 
 from src.config import Config
-from src.dataset.batching import SAMPLING
+from src.dataset.loader import SAMPLING
 
 
 class SamplingPriorities:

@@ -15,7 +15,7 @@ ALONE = """
 import importlib.abc, runpy, sys
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in ("mindspore", "mindcv", "src", "tools", "onnx", "pydantic", "yaml", "pycocotools"):
+        if name.split(".")[0] in ("mindspore", "mindcv", "src", "tools", "onnx", "pydantic", "yaml", "faster_coco_eval"):
             raise ImportError(name + " is not here")
 sys.meta_path.insert(0, Refuse())
 sys.path[:] = [sys.argv[1], *(place for place in sys.path if place)]

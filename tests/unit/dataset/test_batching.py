@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from src.dataset.annotations import Record
-from src.dataset.batching import epoch_order, occurrences, one_canvas_batches, repeat_factors, sample_repeats
-from src.dataset.loader import TrainLoader
+from src.dataset.loader import (
+    TrainLoader,
+    epoch_order,
+    occurrences,
+    one_canvas_batches,
+    repeat_factors,
+    sample_repeats,
+)
 from src.dataset.shapes import ensure_shapes
 from src.train.sampling import SamplingPriorities
 

@@ -2,7 +2,10 @@
 import numpy as np
 import pytest
 
-from src.evaluation.detections import select_detections, to_original
+from src.config.schema import Infer
+from src.evaluation.detections import detections_of_image, select_detections
+
+SCORES = np.float32([[0.75], [0.5]])
 
 
 def iou(a, b):
@@ -72,15 +75,13 @@ def test_boxes_without_area_and_nan_neither_appear_nor_suppress():
     assert len(select_detections(boxes[:, None], scores, 0.05, 0.5, 100)[0]) == 0
 
 
-def test_to_original_undoes_the_scaling():
+def test_boxes_are_scaled_to_the_original_image_and_clipped_to_it():
     original = np.array([[0, 0, 500, 375], [10.5, 20.25, 100, 300]], np.float32)
     scale = np.array([2.048, 2.56], np.float32)
-    canvas = original * scale[[1, 0, 1, 0]]
-    np.testing.assert_allclose(to_original(canvas, scale, np.array([375, 500], np.int32)), original, rtol=1e-6)
-
-
-def test_to_original_clips_to_the_image():
-    found = to_original(np.array([[-4, -2, 1300, 90], [20, 10, 40, 30]], np.float32), [0.5, 2.0], [100, 600])
+    found = detections_of_image((original * scale[[1, 0, 1, 0]])[:, None], SCORES, Infer(), scale, np.array([375, 500], np.int32))
+    np.testing.assert_allclose(found[0], original, rtol=1e-6)
+    boxes = np.array([[[-4, -2, 1300, 90]], [[20, 10, 40, 30]]], np.float32)
+    found, scores, labels = detections_of_image(boxes, SCORES, Infer(), [0.5, 2.0], [100, 600])
     np.testing.assert_array_equal(found, np.array([[0, 0, 600, 100], [10, 20, 20, 60]], np.float32))
-    assert found.dtype == np.float32
-    assert to_original(np.zeros((0, 4), np.float32), [1, 1], [5, 5]).shape == (0, 4)
+    assert found.dtype == np.float32 and scores.tolist() == [0.75, 0.5] and labels.tolist() == [0, 0]
+    assert detections_of_image(boxes, 0 * SCORES, Infer(), [1, 1], [5, 5])[0].shape == (0, 4)

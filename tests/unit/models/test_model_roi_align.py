@@ -81,10 +81,10 @@ def test_equals_plain_loops(mode, aligned, resolution, samples):
 def test_levels_by_size():
     cell = MultiScaleRoIAlign((4, 8, 16, 32), 7, 2, True)
     sides = [0, 1, 111.9, 112.1, 223.9, 224, 224.1, 447.9, 448.1, 2000]
-    rois = np.float32([[10, 20, 10 + side, 20 + side] for side in sides])
-    np.testing.assert_array_equal(cell.assign_levels(Tensor(rois)).asnumpy(), [0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
-    oblong = Tensor(np.float32([[0, 0, 448, 112], [0, 0, 100, 501], [0, 0, 100, 503]]))
-    np.testing.assert_array_equal(cell.assign_levels(oblong).asnumpy(), [2, 1, 2])
+    rois = np.float32([[[10, 20, 10 + side, 20 + side] for side in sides]])
+    np.testing.assert_array_equal(cell.locate(Tensor(rois))[1].asnumpy(), [0, 0, 0, 1, 1, 2, 2, 2, 3, 3])
+    oblong = Tensor(np.float32([[[0, 0, 448, 112], [0, 0, 100, 501], [0, 0, 100, 503]]]))
+    np.testing.assert_array_equal(cell.locate(oblong)[1].asnumpy(), [2, 1, 2])
 
 
 @pytest.mark.usefixtures("graph_mode")

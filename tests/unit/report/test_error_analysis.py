@@ -212,7 +212,7 @@ def test_curves_are_those_of_pycocotools():
     recalls, precision = precision_curves(score(coco_json, results, images, NAMES, CATEGORIES).precision)
     np.testing.assert_array_equal(recalls, expected.params.recThrs)
     # IoU 0.50 and 0.75, all areas, 100 detections.
-    np.testing.assert_array_equal(precision, expected.eval["precision"][[0, 5], :, :, 0, 2])
+    np.testing.assert_allclose(precision, expected.eval["precision"][[0, 5], :, :, 0, 2], rtol=0, atol=1e-12)
 
 
 def test_files_and_names(tmp_path, caplog, monkeypatch):

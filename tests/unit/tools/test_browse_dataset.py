@@ -40,7 +40,7 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
     assert "1 empty boxes (dropped)" in said
     assert f"{COUNT} of {IMAGES} training images of epoch {EPOCH} with seed {SEED}: {output}" in said
     sheet = cv2.imread(str(output))
-    # As in src/dataset/batching.py: the order depends on (seed, 2, epoch), and the mirroring of an image on
+    # As in src/dataset/loader.py: the order depends on (seed, 2, epoch), and the mirroring of an image on
     # (seed, 3, epoch, its number, 0); epochs start at 0.
     wanted = np.random.default_rng([SEED, 2, EPOCH - 1]).permutation(IMAGES)[:COUNT]
     mirrored = [np.random.default_rng([SEED, 3, EPOCH - 1, number, 0]).random() < 0.5 for number in wanted]
