@@ -9,16 +9,12 @@ import logging
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Callable
 
-from src.config import Config, config_to_dict
+from src.config import Config
 from src.config.command_line import parse_eval_args
 from src.errors import UserError
-from src.run.distributed import Group, check_same_program
+from src.run.distributed import Group
 from src.run.launch import launch
-
-if TYPE_CHECKING:
-    from src.dataset.annotations import CocoDataset
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -26,8 +22,7 @@ logger = logging.getLogger("faster_rcnn")
 def main(cfg: Config, group: Group, _: object) -> None:
     """Evaluate each checkpoint that the configuration names; on rank 0, write and log the results.
 
-    Raises:
-        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
+    Raises a UserError after a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.checkpoint import load_weights, read_checkpoint
@@ -38,17 +33,16 @@ def main(cfg: Config, group: Group, _: object) -> None:
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import set_up_device
     from src.run.modelarts import Uploads, download_checkpoint, download_dataset
+    from src.run.optional import evaluation_writer
     from src.train.parallel import broadcast_parameters
 
-    cfg = set_up_device(cfg, group)
-    check_same_program(group, config_to_dict(cfg))
-    cfg = download_dataset(cfg, group)
+    cfg = download_dataset(set_up_device(cfg, group), group)
     path = (download_checkpoint(cfg) if group.rank == 0 else "") or cfg.checkpoint_path
     with Uploads(cfg, group):
         paths = group.broadcast(find_checkpoints(path) if group.rank == 0 else None)
         names = group.broadcast(read_checkpoint(paths[0]).class_names if cfg.data.unite_classes and group.rank == 0 else None)
         dataset = open_validation_set(cfg, group, names)
-        write = report_writer(cfg, dataset)
+        write = evaluation_writer(cfg, dataset)
         network = build_empty_detector(cfg, len(dataset.names))
         loader, predictor = EvalLoader(dataset, cfg, group.rank, group.size), Predictor(network, cfg)
         use_compile_cache(cfg, inference_graphs(loader.canvas_order()), len(dataset.names))
@@ -65,27 +59,10 @@ def main(cfg: Config, group: Group, _: object) -> None:
             evaluation = evaluate(predictor, loader, dataset, cfg, group)
             if evaluation:  # on rank 0
                 name = os.path.splitext(os.path.basename(path))[0]
-                write(os.path.join(cfg.save_dir, "eval", *[name] * (len(paths) > 1)), evaluation, path)
+                write(os.path.join(cfg.save_dir, "eval", *[name] * (len(paths) > 1)), evaluation, path, of_checkpoint=True)
                 summary.append((evaluation.metrics["AP"], evaluation.metrics["AP50"], path))
     for row in summary if len(paths) > 1 else ():
         logger.info("AP %.4f  AP50 %.4f  %s", *row)
-
-
-def report_writer(cfg: Config, dataset: CocoDataset) -> Callable:
-    """Return a function of a folder, an Evaluation and the checkpoint's path that writes metrics, detections and reports."""
-    from src.evaluation.evaluate import write_results
-    from src.report.error_analysis import write_analysis
-    from src.report.evaluation import write_evaluation_report
-    from src.visualization.fonts import find_fonts
-    from src.visualization.images import write_samples
-    fonts = find_fonts(dataset.names, cfg.font)
-
-    def write(folder, evaluation, path):
-        evaluation.metrics["errors"] = write_analysis(folder, evaluation, fonts)
-        write_results(folder, {**evaluation.metrics, "checkpoint": path}, evaluation.results)
-        write_samples(folder, dataset, evaluation.results, fonts)
-        write_evaluation_report(folder, evaluation, dataset, path)
-    return write
 
 
 def find_checkpoints(path: str) -> list[str]:

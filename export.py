@@ -22,7 +22,7 @@ def main(cfg, group, _) -> None:
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.config import with_settings
-    from src.detector import class_names, load_detector
+    from src.export.detector import class_names, load_detector
     from src.export.files import check_possible, export_detector, export_networks, is_whole, sample_images
     from src.models.faster_rcnn import to_mixed_precision
     from src.run.device import set_up_device

@@ -26,7 +26,8 @@ def main(cfg, group, _) -> None:
     """
     # Imported here, because MindSpore and OpenCV read the environment that `launch` has prepared.
     from deploy.images import EXTENSIONS, InputError, counts_of, drawing_names, find_files, listing_of
-    from src.detector import Predictor, class_names, load_detector
+    from src.detector import Predictor
+    from src.export.detector import class_names, load_detector
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import set_up_device
     from src.run.files import atomic_write, make_folder, remove_partial, writing_into
@@ -68,6 +69,7 @@ def detect_all(predictor, names: list[str], fonts: list, drawings: dict[str, str
     from deploy.drawing import draw_boxes
     from deploy.images import entry_of
     from src.dataset.image import UnreadableImageError, read_image
+    from src.export.detector import detect
     from src.run.launch import progress_bar
     from src.visualization.images import write_image
 
@@ -81,7 +83,7 @@ def detect_all(predictor, names: list[str], fonts: list, drawings: dict[str, str
                 logger.warning("%s %s", path, error)
                 unreadable += 1
             else:
-                boxes, scores, labels, finite = predictor.detect(image)
+                boxes, scores, labels, finite = detect(predictor, image)
                 if not finite:
                     logger.warning("%s: the network gave scores that are not finite", path)
                 write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))

@@ -6,7 +6,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from src.config import Config, config_to_dict, with_settings
+from src.config import Config, with_settings
 from src.config.command_line import parse_train_args
 from src.run.launch import Group, StopSignals, launch
 
@@ -23,13 +23,10 @@ def main(cfg: Config, group: Group, stop: StopSignals) -> None:
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.run.device import set_up_device
-    from src.run.distributed import check_same_program
     from src.run.modelarts import download_dataset
     from src.run.run_folder import RunFolder
 
-    cfg = set_up_device(cfg, group)
-    check_same_program(group, config_to_dict(cfg))
-    cfg = download_dataset(cfg, group)
+    cfg = download_dataset(set_up_device(cfg, group), group)
     with RunFolder(cfg, group) as run:
         train(cfg, run, stop)
 
@@ -40,12 +37,10 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
     from src.run.compile_cache import training_graphs, use_compile_cache
-    from src.run.device import norm_layer
-    from src.train.evaluator import Evaluator
-    from src.train.loop import DivergenceGuard, evaluate_if_due, profiled, stop_if_asked, timed_steps
+    from src.train.loop import DivergenceGuard, Evaluator, evaluate_if_due, profiled, stop_if_asked, timed_steps
     from src.train.metrics import Metrics
-    from src.train.schedule import Schedule
-    from src.train.state import Saver, TrainState, find_checkpoint, seed_of
+    from src.train.parallel import average_statistics
+    from src.train.state import Saver, Schedule, TrainState, find_checkpoint, seed_of
     from src.train.step import TrainStep
 
     group = run.group
@@ -56,7 +51,7 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     logger.info("%d training images, %d classes", len(loader.records), len(dataset.names))
     schedule = Schedule(cfg, loader.steps_per_epoch, group)
 
-    network = build_detector(cfg, len(dataset.names), norm_layer(cfg, group), pretrained=group.rank == 0 and not checkpoint)
+    network = build_detector(cfg, len(dataset.names), group.rank == 0 and not checkpoint, group.size)
     step = TrainStep(network, cfg, len(dataset.names), group)
     state = TrainState(cfg.seed)
     saver = Saver(run, step, state, schedule, dataset.names)
@@ -75,11 +70,11 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
             rate = schedule.learning_rate(state.global_step)
             losses, applied = profiled_step(batches, rate, state.global_step)
             state.advance(applied)
-            metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.take_seconds()})
+            metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.seconds})
             guard.check(losses[0], rate, batches)
             with metrics.pause():
                 if schedule.ends_epoch(state.global_step):
-                    step.average_statistics()
+                    average_statistics(group, network)
                     saver.save()
                     evaluate_if_due(evaluator, saver, metrics)
                 elif schedule.saves_inside_epoch(state.global_step):

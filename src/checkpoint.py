@@ -23,7 +23,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint as CheckpointMessage
 from src.errors import UserError, is_printable
 from src.models import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 from src.run.files import apply_umask, atomic_write, if_supported
-from src.run.optional import older_names
+from src.run.optional import with_current_names
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -48,45 +48,36 @@ class Checkpoint(NamedTuple):
     progress: dict[str, float]         # training progress
     class_names: list[str] | None      # in label order; None if the file has none
     has_checksum: bool                 # whether the file ends with a checksum, which was verified
-    has_older_names: bool = False      # whether the file has the names of the older MindSpore implementation
 
     @property
     def num_classes(self) -> int:
         """Number of classes K, without background; a UserError if the checkpoint is not a detector of this project."""
         bias = self.weights.get(f"{CLASSES}bias")
         if bias is None or bias.ndim != 1 or len(bias) < 2:
-            raise UserError(f"{self.path} has no weight {self.name_in_file(CLASSES + 'bias')} of two numbers or more: it is not "
-                            "a detector of this project.")
+            raise UserError(f"{self.path} is not a detector of this project: it has no weight {CLASSES}bias of two or more "
+                            "numbers; give another checkpoint.")
         return len(bias) - 1
-
-    def name_in_file(self, name: str) -> str:
-        """Return the name that a weight of the network has, or would have, in the file."""
-        older = older_names() if self.has_older_names else None
-        return older.older_name(name) if older else name
 
 
 def read_checkpoint(path: str) -> Checkpoint:
     """Read a checkpoint file once and check it. Its weights get this project's names.
 
-    Raises:
-        UserError: if the file does not exist, fails its checksum, is not a MindSpore checkpoint, has non-finite values, or mixes
-            names of the older MindSpore implementation with current names.
+    Raises a UserError if the file does not exist, fails its checksum, is not a MindSpore checkpoint, has non-finite values, or
+    mixes names of the older MindSpore implementation with current names.
     """
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
         arrays, texts, has_checksum = _read_file(path)
-        older = older_names()
-        has_older = older is not None and older.are_older(arrays)
         class_names = _class_names(texts[CLASS_NAMES]) if CLASS_NAMES in texts else None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint ({error}); give another checkpoint.") from error
-    weights = older.from_older(arrays, path) if older else arrays
+    weights = with_current_names(arrays, path)
     moments, statistics = ({name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
                            for prefix in (MOMENTS, STATISTICS))
     numbers = {name: weights.pop(name).item() for name in list(weights) if weights[name].ndim == 0}
     progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store other numbers
-    return Checkpoint(path, weights, moments, statistics, progress, class_names, has_checksum, has_older)
+    return Checkpoint(path, weights, moments, statistics, progress, class_names, has_checksum)
 
 
 def _read_file(path):
@@ -185,31 +176,29 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
 def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: bool = False,
                  renamed_classes: bool = False) -> list[str]:
     """Copy the weights of a checkpoint into the network, a FasterRCNN, and return the names of the skipped parameters.
+    A UserError is raised if a weight is missing, unknown, or of another shape.
 
     Args:
         allow_other_classes: skip layers with another number of classes, and name them in the log.
         renamed_classes: skip the class-dependent layers even if their number of classes is the same.
-
-    Raises:
-        UserError: if a weight is missing, unknown, or of another shape.
     """
-    path, weights, in_file = checkpoint.path, checkpoint.weights, checkpoint.name_in_file
+    path, weights = checkpoint.path, checkpoint.weights
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     skipped = []
     for name, parameter in parameters.items():
         if name not in weights:
-            raise UserError(f"{path} has no weight {in_file(name)}; use the config it was trained with.")
+            raise UserError(f"{path} has no weight {name}; use the config it was trained with.")
         fits = weights[name].shape == parameter.shape
         if name.startswith(CLASS_LAYERS) and (renamed_classes or allow_other_classes and not fits):
             skipped.append(name)
         elif not fits:
-            raise UserError(f"{path}: weight {in_file(name)} has shape {weights[name].shape}, but this network needs "
+            raise UserError(f"{path}: weight {name} has shape {weights[name].shape}, but this network needs "
                             f"{parameter.shape}; use the config and the classes it was trained with.")
         else:
             parameter.set_data(Tensor(weights[name], parameter.dtype))
     for name in weights:
         if name not in parameters and not name.startswith(UNUSED):
-            raise UserError(f"{path} has weight {in_file(name)}, which this network has not; use the config it was trained with.")
+            raise UserError(f"{path} has weight {name}, which this network has not; use the config it was trained with.")
     if skipped:
         logger.info("%s was trained with other classes; left at their initial values: %s", path, ", ".join(skipped))
     return skipped

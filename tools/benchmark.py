@@ -20,7 +20,7 @@ from typing import Callable  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.config import Config, config_to_dict  # noqa: E402
+from src.config import Config  # noqa: E402
 from src.config.command_line import parse_train_args  # noqa: E402
 from src.errors import UserError  # noqa: E402
 from src.run.distributed import ROOT, Group  # noqa: E402
@@ -58,12 +58,10 @@ def main(arguments: tuple, group: Group, _) -> None:
     """Measure what the arguments ask for; rank 0 prints the results."""
     # Imported here because MindSpore reads the environment that `launch` prepares.
     from src.run.device import set_up_device
-    from src.run.distributed import check_same_program
     from tools.benchmarking.measure import measure_pipeline
 
     args, cfg = arguments
     cfg = set_up_device(cfg, group)
-    check_same_program(group, config_to_dict(cfg))
     if args.compare and (group.size > 1 or cfg.device_target != "CPU"):
         raise UserError(f"--compare is measured in one process on the CPU, not in {group.size} on {cfg.device_target}; start it "
                         "without mpirun or msrun and with --device_target CPU, or leave it out.")
@@ -85,7 +83,6 @@ def measure_network(args: argparse.Namespace, cfg: Config, group: Group) -> dict
     from src.detector import Predictor, build_detector
     from src.evaluation.detections import select_detections
     from src.run.compile_cache import inference_graphs, training_graphs, use_compile_cache
-    from src.run.device import norm_layer
     from tools.benchmarking.measure import RepeatedTrainStep, break_down, median_seconds, noise_batch, real_batches
     from tools.benchmarking.peers import compare
 
@@ -97,7 +94,7 @@ def measure_network(args: argparse.Namespace, cfg: Config, group: Group) -> dict
     batches = real_batches(cfg, group, checkpoint, parts) if checkpoint else dict.fromkeys(parts, [noise_batch(cfg, num_classes)])
     graphs = training_graphs(canvases, canvases, cfg.accumulate_steps) if "train" in parts else inference_graphs(canvases)
     use_compile_cache(cfg, graphs, num_classes, padding_size=batches[parts[0]][0].boxes.shape[1])
-    network = build_detector(cfg, num_classes, norm_layer(cfg, group))
+    network = build_detector(cfg, num_classes, num_processes=group.size)
     if checkpoint:
         load_weights(network, checkpoint)
     if "train" in parts:

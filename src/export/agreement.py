@@ -8,6 +8,7 @@ from faster_coco_eval.core import mask
 
 from src.detector import Predictor
 from src.errors import UserError
+from src.export.detector import detect
 
 if TYPE_CHECKING:
     from deploy.detector import Detector
@@ -84,7 +85,7 @@ def compare_detections(detector: Detector, predictor: Predictor, batches: list[n
         found = detector.detect(images if len(images) > 1 else images[0], infer.conf_threshold)
         rows = found[3] if len(images) > 1 else np.zeros(len(found[0]))
         for number, image in enumerate(images):
-            own, other = [column[rows == number] for column in found[:3]], predictor.detect(np.ascontiguousarray(image))[:3]
+            own, other = [column[rows == number] for column in found[:3]], detect(predictor, np.ascontiguousarray(image))[:3]
             differences += [_of_detections(own, other, infer, limits), _of_detections(other, own, infer, limits)]
     return _summary(differences)
 

@@ -46,7 +46,7 @@ def network_model(forward: InferenceForward, batch: int, canvas: tuple[int, int]
 
 
 def detector_model(network: FasterRCNN, cfg: Config, names: list[str]) -> onnx.ModelProto:
-    """Return an ONNX model that does the same as `src.detector.Predictor.detect`, for images of any size.
+    """Return an ONNX model that does the same as `src.export.detector.detect`, for images of any size.
 
     Inputs: image (h, w, 3) uint8 RGB, and the optional score_threshold and iou_threshold, (1,) float32, with the defaults of
     cfg.infer. Outputs: boxes (N, 4) float32 xyxy in pixels of the image, scores (N,) float32 and labels (N,) int64, by

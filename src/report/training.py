@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.report.page import write_page
-from src.train.schedule import Schedule
+from src.run.launch import Stopped
+from src.train.state import Schedule
 from src.visualization.charts import Curves, read_run
 
 logger = logging.getLogger("faster_rcnn")
@@ -58,6 +60,15 @@ class TrainingReport:
         """Add a line of evaluations.jsonl, and write the page."""
         self.evaluations.append(line)
         self.write("running")
+
+    def end(self, global_step: int, error: BaseException | None) -> None:
+        """Write the page of a run that has ended after `global_step` steps, by the exception `error` or without one."""
+        reason = "early, as the last evaluations had no better AP" if global_step < self.schedule.total_steps else ""
+        if isinstance(error, Stopped):
+            reason = "by a signal; --resume_ckpt auto goes on from the last checkpoint"
+        elif error is not None:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.write("stopped" if error else "finished", reason)
 
     def write(self, state: str, reason: str = "") -> None:
         """Write the page with the state `running`, `finished` or `stopped`."""

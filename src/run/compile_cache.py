@@ -18,7 +18,7 @@ from src.config import Config
 from src.errors import UserError
 from src.run.distributed import program_digest
 from src.run.files import make_folder, verified_files
-from src.run.optional import kernel_library
+from src.run.optional import kernels
 
 # Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
@@ -56,14 +56,12 @@ def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:
 
 def use_compile_cache(cfg: Config, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:
     """Make `stored_graph` load compiled graphs from the folder cfg.compile_cache, if given, and store missing graphs there.
+    A UserError is raised if the folder is not writable, or the device is not the CPU.
 
     Args:
         graphs: the names that the program passes to `stored_graph`, in the order of compilation.
         num_classes: K, without background.
         padding_size: G, length of the box lists in training.
-
-    Raises:
-        UserError: if the folder is not writable, or the device is not the CPU.
     """
     if not cfg.compile_cache:
         return
@@ -72,7 +70,7 @@ def use_compile_cache(cfg: Config, graphs: list[str], num_classes: int, padding_
                         "leave the key out.")
     # A graph contains the path of its kernel library. MindSpore recompiles and overwrites the graphs of another script, and it
     # stores the graphs of msrun's processes under their numbers.
-    place = kernel_library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID"), os.geteuid()
+    place = kernels().library(), os.path.realpath(sys.argv[0]), os.environ.get("MS_NODE_ID"), os.geteuid()
     parts = [program_digest(), place, cfg.model_dump(exclude=WITHOUT_EFFECT), graphs, num_classes, padding_size]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     folder = os.path.join(os.path.expanduser(cfg.compile_cache), key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import json
 import logging
 import os
 import re
@@ -13,11 +14,11 @@ import mindspore as ms
 from mindspore import nn, ops
 from mindspore.device_context import ascend, gpu
 
-from src.config import Config, with_settings
+from src.config import Config, config_to_dict, with_settings
 from src.config.checks import check_device_limits
 from src.errors import UserError
-from src.run.distributed import Group
-from src.run.optional import kernel_library, kernels
+from src.run.distributed import Group, check_same, program_digest
+from src.run.optional import kernels
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -32,6 +33,8 @@ LARGE_CANVAS = 600 * 1000
 
 def set_up_device(cfg: Config, group: Group) -> Config:
     """Make MindSpore use cfg.device_target in mode cfg.ms_mode, with one device per process, and connect the processes.
+
+    All processes must run the same code and MindSpore with the same configuration, see `check_same`.
 
     Call it before MindSpore's operators are used.
 
@@ -67,6 +70,8 @@ def set_up_device(cfg: Config, group: Group) -> Config:
         cfg = _precision_on_cpu(cfg)
     elif group.size > 1:
         ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=group.size)
+    check_same(group, lambda: {"version of this program or of MindSpore": program_digest(),
+                               "configuration": json.dumps(config_to_dict(cfg), sort_keys=True)})
     return cfg
 
 
@@ -105,14 +110,9 @@ def load_error(device: str, message: str) -> str:
     return found[1].strip() if found else message.split(". ")[0]
 
 
-def norm_layer(cfg: Config, group: Group) -> type:
-    """Return the backbone's normalisation class: over all devices on Ascend, where MindSpore supports it, else BatchNorm2d."""
-    return nn.SyncBatchNorm if cfg.device_target == "Ascend" and group.size > 1 else nn.BatchNorm2d
-
-
 def _precision_on_cpu(cfg):
     """Return the configuration with the precision that the CPU computes in: with mix, bfloat16 if supported, else float32."""
-    if cfg.mix and (package := kernels()) and package.has_bf16_products():
+    if cfg.mix and kernels().has_bf16_products():
         logger.info("mixed precision: convolutions and dense layers in bfloat16")
         return with_settings(cfg, {"mix_dtype": "bfloat16"})
     if cfg.mix:
@@ -150,7 +150,7 @@ def _share_processors(group):
     nn.Conv2d(8, 8, 3)(ops.ones((1, 8, 64, 64))).asnumpy()
     start, end = (number * len(processors) // group.local_size for number in (group.local_rank, group.local_rank + 1))
     share = processors[start:end] or [processors[group.local_rank % len(processors)]]
-    path = kernel_library()
+    path = kernels().library()
     quota = ctypes.CDLL(path).QuotaProcessors(b"/proc/self/cgroup", b"/sys/fs/cgroup") // group.local_size if path else len(share)
     if quota < len(share):  # a container's quota is shared by all its processes
         os.environ.setdefault("FASTER_RCNN_NUM_THREADS", str(max(quota, 1)))

@@ -29,9 +29,8 @@ KEY_BYTES = 32  # length of the secret with which msrun's processes authenticate
 def join_processes() -> Group:
     """Return the group that this process belongs to.
 
-    Raises:
-        UserError: if mpirun started several processes, but mpi4py is missing or belongs to another MPI; if msrun started
-            processes on several machines without their node ranks; if a rank table for several processes cannot be read.
+    Raises a UserError if mpirun started several processes, but mpi4py is missing or belongs to another MPI; if msrun started
+    processes on several machines without their node ranks; or if a rank table for several processes cannot be read.
     """
     started = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
     if started == 1 and os.environ.get("RANK_TABLE_FILE") and not os.environ.get("MS_ROLE"):
@@ -149,9 +148,7 @@ class MsrunGroup(Group):
 
     Each process communicates with rank 0 through a TCP connection, on any device. MindSpore's collectives on the CPU fail if a
     process arrives 30 s later than another, as a process that scores an evaluation may.
-
-    Raises:
-        UserError: if msrun has not numbered the processes.
+    If msrun has not numbered the processes, the constructor raises a UserError.
     """
 
     def __init__(self) -> None:
@@ -172,9 +169,7 @@ class MsrunGroup(Group):
 
     def connect(self, device_target: str) -> None:
         """Connect the processes. msrun also starts a scheduler that connects them, which ends here, after all of them.
-
-        Raises:
-            UserError: if rank 0 is not on the machine that msrun's --master_addr names.
+        If rank 0 is not on the machine that msrun's --master_addr names, a UserError is raised.
         """
         import numpy as np
         from mindspore import Tensor
@@ -262,12 +257,6 @@ def check_same(group: Group, describe: Callable[[], dict]) -> None:
             raise UserError(f"rank {rank} on {host} has another {different[0]} than rank 0 on {first_host}; make them the "
                             "same everywhere.")
     group.barrier()
-
-
-def check_same_program(group: Group, settings: dict) -> None:
-    """Check that all processes run the same code and MindSpore with the same configuration, a dict; see `check_same`."""
-    check_same(group, lambda: {"version of this program or of MindSpore": program_digest(),
-                               "configuration": json.dumps(settings, sort_keys=True)})
 
 
 def program_digest() -> str:

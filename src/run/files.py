@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from src.errors import UserError
-from src.run.signals import StopSignals
+from src.run.launch import StopSignals
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -156,15 +156,13 @@ def _digests(folder, pattern):
 
 
 class JsonLines:
-    """Appends lines of JSON to a file. If the disk is full, an error is logged and the lines are kept for the next write.
+    """Appends lines of JSON to a file. If the disk is full, an error is logged and the lines are kept for the next write. If the
+    file cannot be opened, the constructor raises a UserError.
 
     Args:
         path: path of the file.
         key: key of the integer that increases from line to line.
         last: existing lines with higher numbers are removed, because they will be written again; 0 starts a new file.
-
-    Raises:
-        UserError: if the file cannot be written to.
     """
 
     def __init__(self, path: str, key: str, last: int):

@@ -70,18 +70,14 @@ class Uploads:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        failure = self._upload() if self.rank == 0 or error is not None else None
+        failure = self.upload(failed=error is not None)
         if failure and error is None:
             raise UserError(f"the run has ended, but its outputs are not all at {self.url}: {failure}; copy {self.folder}.")
 
-    def upload(self) -> None:
-        """Copy new and changed files, and remove uploaded checkpoints that have been removed here; failures are logged."""
-        if self.rank == 0:
-            self._upload()
-
-    def _upload(self) -> str | None:
-        """Return the first failure, or None. Training continues after it, and the next call tries again."""
-        if self.storage is None:
+    def upload(self, failed: bool = False) -> str | None:
+        """Copy new and changed files, and remove uploaded checkpoints that have been removed here, on rank 0 or if this process
+        has `failed`. Return the first failure, which is logged, or None. The next call tries again."""
+        if self.storage is None or self.rank > 0 and not failed:
             return None
         try:
             for path, state in self._changed():

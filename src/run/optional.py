@@ -2,76 +2,77 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
-    from mindspore import nn
-
     from src.config import Config
+    from src.dataset.annotations import CocoDataset
 
 logger = logging.getLogger("faster_rcnn")
 
 
-def _optional(consequence: str) -> Callable:
-    """Return a decorator of a function that imports an optional package. If the package is deleted, the function returns None,
-    and one log line names the consequence."""
-    def decorate(load: Callable[[], SimpleNamespace]) -> Callable[[], SimpleNamespace | None]:
-        @functools.lru_cache(None)
-        @functools.wraps(load)
-        def loaded():
-            try:
-                return load()
-            except ModuleNotFoundError as error:
-                package = "/".join((error.name or "").split(".")[:2])
-                if not package.startswith("src/"):
-                    raise  # a library is missing
-                logger.info("%s is missing: %s", package, consequence)
-                return None
-        return loaded
-    return decorate
+@functools.lru_cache(None)
+def _optional(consequence: str, **modules: str) -> SimpleNamespace | None:
+    """Return objects of an optional package, given as `name=module`. If the package or another package that it needs is deleted,
+    return None, and one log line names the consequence."""
+    try:
+        return SimpleNamespace(**{name: getattr(importlib.import_module(module), name) for name, module in modules.items()})
+    except ModuleNotFoundError as error:
+        root, *parts = (error.name or "").split(".")
+        if root not in ("src", "deploy"):
+            raise  # a library is missing
+        logger.info("%s is missing: %s", "/".join([root, *parts[:root == "src"]]), consequence)
+        return None
 
 
-@_optional("no images are drawn")
-def visualization() -> SimpleNamespace:
-    """Return functions of src/visualization: draw_curves, find_fonts and write_samples."""
-    from src.visualization.charts import draw_curves
-    from src.visualization.fonts import find_fonts
-    from src.visualization.images import write_samples
-    return SimpleNamespace(draw_curves=draw_curves, find_fonts=find_fonts, write_samples=write_samples)
+def visualization() -> SimpleNamespace | None:
+    """Return functions of src/visualization, or None if it is deleted."""
+    return _optional("no images are drawn", draw_curves="src.visualization.charts", find_fonts="src.visualization.fonts",
+                     write_samples="src.visualization.images")
 
 
-@_optional("no HTML reports are written")
-def reports() -> SimpleNamespace:
-    """Return the HTML reports of src/report: TrainingReport and write_evaluation_report."""
-    from src.report.evaluation import write_evaluation_report
-    from src.report.training import TrainingReport
-    return SimpleNamespace(TrainingReport=TrainingReport, write_evaluation_report=write_evaluation_report)
+def reports() -> SimpleNamespace | None:
+    """Return the reports of src/report, or None if it is deleted."""
+    return _optional("no HTML reports, TensorBoard files or profiles are written", EventFile="src.report.tensorboard",
+                     TrainingReport="src.report.training", profiled="src.report.profiler",
+                     write_analysis="src.report.error_analysis", write_evaluation_report="src.report.evaluation")
 
 
-@_optional("the CPU runs MindSpore's operators, which are slower")
 def kernels() -> SimpleNamespace:
-    """Return the functions of src/cpu_kernels: use_kernels, library and has_bf16_products."""
-    from src.cpu_kernels.library import has_bf16_products, library
-    from src.cpu_kernels.replace import use_kernels
-    return SimpleNamespace(use_kernels=use_kernels, library=library, has_bf16_products=has_bf16_products)
+    """Return functions of src/cpu_kernels, see there. If it is deleted, `use_kernels` returns the given cell, and `library`, the
+    path of the compiled library, returns None, as it also does if the library cannot be built."""
+    return _optional("the CPU runs MindSpore's operators, which are slower", use_kernels="src.cpu_kernels.replace",
+                     library="src.cpu_kernels.library", has_bf16_products="src.cpu_kernels.library") or SimpleNamespace(
+        use_kernels=lambda forward, cfg: forward, library=lambda: None, has_bf16_products=lambda: False)
 
 
-def use_kernels(forward: nn.Cell, cfg: Config) -> nn.Cell:
-    """Return `forward` on the CPU kernels if they exist and can be used, see `src.cpu_kernels.replace.use_kernels`."""
-    package = kernels()
-    return package.use_kernels(forward, cfg) if package else forward
+def with_current_names(arrays: dict, path: str) -> dict:
+    """Return the arrays of the checkpoint `path` with this project's names, see `src.convert.mindspore_models`."""
+    package = _optional("checkpoints of the older MindSpore implementation cannot be read",
+                        from_mindspore_models="src.convert.mindspore_models")
+    return package.from_mindspore_models(arrays, path) if package else arrays
 
 
-def kernel_library() -> str | None:
-    """Return the path of the library of CPU kernels, or None if it is missing or cannot be built."""
-    package = kernels()
-    return package.library() if package else None
+def evaluation_writer(cfg: Config, dataset: CocoDataset) -> Callable:
+    """Return a function that writes the results of an evaluation into a folder, with pictures and a report if they are available.
 
+    The arguments of the function are the folder, the Evaluation, and the label of its report. If `of_checkpoint` is True, the
+    label is the path of a checkpoint: metrics.json then has the path and the analysis of errors, which is also drawn. If cfg.font
+    is not a font, a UserError is raised; the function raises one if the files cannot be written.
+    """
+    from src.evaluation.evaluate import write_results
+    pictures, pages = visualization(), reports()
+    fonts = pictures.find_fonts(dataset.names, cfg.font) if pictures else ()
 
-@_optional("checkpoints of the older MindSpore implementation cannot be read")
-def older_names() -> SimpleNamespace:
-    """Return the functions of src/convert for names of the older MindSpore implementation."""
-    from src.convert.mindspore_models import from_mindspore_models, has_older_names, older_name
-    return SimpleNamespace(from_older=from_mindspore_models, are_older=has_older_names, older_name=older_name)
+    def write(folder, evaluation, label, of_checkpoint=False):
+        if of_checkpoint and pages:
+            evaluation.metrics["errors"] = pages.write_analysis(folder, evaluation, fonts)
+        write_results(folder, {**evaluation.metrics, **({"checkpoint": label} if of_checkpoint else {})}, evaluation.results)
+        if pictures:
+            pictures.write_samples(folder, dataset, evaluation.results, fonts)
+        if pages:
+            pages.write_evaluation_report(folder, evaluation, dataset, label)
+    return write

@@ -23,14 +23,13 @@ LOCK = ".run"
 class RunFolder:
     """The folder cfg.save_dir, locked within this context because two runs would overwrite each other's files.
 
-    Only rank 0 writes files there. With cfg.enable_modelarts, they are uploaded at each call of `upload` and at the end.
+    Only rank 0 writes files there. With cfg.enable_modelarts, they are uploaded at each call of `uploads.upload` and at the end.
+    Entering the context raises a UserError if another run has locked the folder, or it is not writable.
 
     Attributes:
         resumes: whether cfg.resume_ckpt requests the newest checkpoint of this folder.
         best_checkpoint: path of the checkpoint with the highest AP.
-
-    Raises:
-        UserError: on entering, if another run has locked the folder, or it is not writable.
+        uploads: uploads the outputs on ModelArts, see `src.run.modelarts.Uploads`.
     """
 
     def __init__(self, cfg: Config, group: Group):
@@ -45,7 +44,7 @@ class RunFolder:
                 stack.enter_context(lock_folder(self.path))
                 download_outputs(self._cfg)
                 remove_partial(make_folder(self.checkpoint_folder))
-            self._uploads = stack.enter_context(Uploads(self._cfg, self.group))
+            self.uploads = stack.enter_context(Uploads(self._cfg, self.group))
             self._exit = stack.pop_all()
         return self
 
@@ -101,10 +100,6 @@ class RunFolder:
         if moved:
             logger.warning("training began before these checkpoints; they are moved into the subfolder superseded_%d: %s", number,
                            ", ".join(moved))
-
-    def upload(self) -> None:
-        """Upload the files written since the last call, on ModelArts."""
-        self._uploads.upload()
 
 
 def lock_folder(path: str) -> IO:

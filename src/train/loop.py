@@ -1,32 +1,33 @@
 """Parts of the training loop in train.py: steps with their data, profiling, evaluation, divergence and signals."""
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import math
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Callable
 
-from mindspore import profiler
-
 from src.config import Config
-from src.dataset.loader import Batch, TrainLoader
+from src.dataset.annotations import Dataset
+from src.dataset.image import UnreadableImageError, check_image
+from src.dataset.loader import Batch, EvalLoader, TrainLoader
+from src.dataset.splits import open_validation_set
+from src.detector import Predictor
 from src.errors import UserError
-from src.models.faster_rcnn import can_overflow
-from src.run.files import make_folder
+from src.evaluation.evaluate import evaluate, unreadable_image
+from src.models.faster_rcnn import FasterRCNN, can_overflow
+from src.run.launch import Stopped, StopSignals
+from src.run.optional import evaluation_writer, reports
 from src.run.run_folder import RunFolder
-from src.run.signals import Stopped, StopSignals
-from src.train.evaluator import Evaluator
 from src.train.metrics import Metrics
-from src.train.schedule import Schedule
-from src.train.state import Saver, TrainState
+from src.train.state import Saver, Schedule, TrainState
+from src.train.step import TrainStep
 
 logger = logging.getLogger("faster_rcnn")
 
-FIRST, LAST = 3, 7  # profiled steps of a run; earlier steps compile graphs and allocate memory
 MAX_SKIPPED_STEPS = 20  # consecutive steps
 
 
@@ -44,43 +45,55 @@ def timed_steps(loader: TrainLoader, cfg: Config, state: TrainState, schedule: S
         yield micro_batches, time.perf_counter() - start
 
 
-@contextlib.contextmanager
-def profiled(step: Callable, cfg: Config, run: RunFolder) -> Iterator[Callable]:
-    """Yield a wrapper of `step` that profiles calls FIRST to LAST into <save_dir>/profiler with MindSpore's profiler. If
-    cfg.run_profiler is False or the rank is not 0, yield `step` unchanged. Raise a UserError if the folder is not writable."""
-    if not cfg.run_profiler or run.group.rank > 0:
-        yield step
-        return
-    folder = make_folder(os.path.join(run.path, "profiler"))
-    kind = profiler.ProfilerActivity
-    device = {"Ascend": [kind.NPU], "GPU": [kind.GPU], "CPU": []}[cfg.device_target]
-    profile = profiler.profile(activities=[kind.CPU, *device], start_profile=False,
-                               on_trace_ready=profiler.tensorboard_trace_handler(folder))
-    done = 0
+def profiled(step: TrainStep, cfg: Config, run: RunFolder) -> AbstractContextManager[Callable]:
+    """Return a context with the function `step`; on rank 0 and if cfg.run_profiler is True, some of its calls are profiled into
+    <save_dir>/profiler, see `src.report.profiler.profiled`."""
+    pages = reports() if cfg.run_profiler and run.group.rank == 0 else None
+    return pages.profiled(step, os.path.join(run.path, "profiler"), cfg.device_target) if pages else nullcontext(step)
 
-    def finish():
-        profile.stop()
-        logger.info("steps %d to %d of this run are profiled in %s", FIRST, done, folder)
 
-    def profiled_step(*arguments):
-        nonlocal done
-        if done == FIRST - 1:
-            profile.start()
-        outcome = step(*arguments)
-        done += 1
-        if FIRST <= done <= LAST:
-            profile.step()
-        if done == LAST:
-            finish()
-        return outcome
+class Evaluator:
+    """Evaluates the network on the validation set, which must have the same classes as `train_set`.
 
-    try:
-        yield profiled_step
-    finally:
-        if FIRST <= done < LAST:
-            finish()
-        elif done < FIRST:
-            logger.warning("nothing was profiled: the run had fewer than %d steps", FIRST)
+    The results are written to the subfolder `eval` of the run. A signal aborts an evaluation; a resumed run repeats it.
+    The constructor raises a UserError if the validation set cannot be opened or has other classes, if cfg.font is not a font, or
+    if an image cannot be read.
+    """
+
+    def __init__(self, cfg: Config, network: FasterRCNN, train_set: Dataset, run: RunFolder, stop: StopSignals):
+        self.cfg, self.network, self.run, self.stop = cfg, network, run, stop
+        self.dataset = open_validation_set(cfg, run.group, train_set.names)
+        if self.dataset.names != train_set.names:
+            raise UserError(f"{self.dataset.annotation_path} has the classes {self.dataset.names}, but "
+                            f"{train_set.annotation_path} has {train_set.names}; both must list the same categories.")
+        for record in () if cfg.skip_bad_images else self.dataset.records[run.group.rank::run.group.size]:
+            try:
+                check_image(record.path, (record.height, record.width))
+            except UnreadableImageError as error:
+                raise unreadable_image(record.path, error) from error
+        self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
+        self.predictor = Predictor(network, cfg)
+        self.write = evaluation_writer(cfg, self.dataset)
+
+    def evaluate(self, title: str) -> dict | None:
+        """Return the metrics on rank 0, and None on other ranks. `title` is the title of the evaluation report.
+
+        Raises Stopped if the process has received a signal, and UserErrors of `src.evaluation.evaluate.evaluate`.
+        """
+        with self.stop.idle():
+            evaluation = evaluate(self._predict, self.loader, self.dataset, self.cfg, self.run.group)
+        self.network.set_train()
+        if evaluation is None:
+            return None
+        try:
+            self.write(os.path.join(self.run.path, "eval"), evaluation, title)
+        except UserError as error:
+            logger.error("%s; training goes on", error)
+        return evaluation.metrics
+
+    def _predict(self, image, valid_size):
+        self.stop.raise_if_asked()
+        return self.predictor(image, valid_size)
 
 
 def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics) -> None:
@@ -94,7 +107,7 @@ def evaluate_if_due(evaluator: Evaluator | None, saver: Saver, metrics: Metrics)
         metrics.add_evaluation(scores)
     before = dict(vars(state))
     # The best checkpoint is saved first: if the run is killed in between or cannot write it, the resumed run evaluates again.
-    if state.add_evaluation(epoch, group.broadcast(scores and scores["AP"])) and not saver.save_best():
+    if state.add_evaluation(epoch, group.broadcast(scores and scores["AP"])) and not saver.write(saver.run.best_checkpoint):
         vars(state).update(before)
     else:
         saver.save()

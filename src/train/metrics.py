@@ -7,47 +7,38 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from src.config import Config
-from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.models.faster_rcnn import LOSS_NAMES
-from src.run.files import JsonLines, make_folder
+from src.run.files import JsonLines
 from src.run.launch import LONG_PAUSE, progress_bar
 from src.run.optional import reports, visualization
 from src.run.run_folder import RunFolder
-from src.run.signals import Stopped
-from src.train.schedule import Schedule
-from src.train.state import TrainState
+from src.train.state import Schedule, TrainState
 
 logger = logging.getLogger("faster_rcnn")
 
 # Names in the log for the parts of a step.
 SHARES = {"data_wait": "waiting for data", "rank_wait": "waiting for other ranks", "all_reduce": "all-reduce"}
-# TensorBoard tags for the values of a line of metrics.jsonl.
-EVENT_TAGS = {**{name: f"loss/{name}" for name in LOSS_NAMES[1:]}, LOSS_NAMES[0]: "loss/total", "lr": "training/learning_rate",
-              "loss_scale": "training/loss_scale", "images_per_second": "training/images_per_second"}
 
 
 class Metrics:
     """Collects the metrics of each step and reports their means every cfg.log_interval steps. Only rank 0 writes files.
 
-    Existing files in the run's folder keep their lines up to the step and the evaluation of `state`.
-
-    Raises:
-        UserError: a file is not writable, or cfg.tensorboard is set but tensorboardX is not installed.
+    Existing files in the run's folder keep their lines up to the step and the evaluation of `state`. A UserError is raised if a
+    file is not writable, or if cfg.tensorboard is set but tensorboardX is not installed.
     """
 
     def __init__(self, cfg: Config, run: RunFolder, schedule: Schedule, state: TrainState):
         self.run, self.schedule, self.state, self.log_interval = run, schedule, state, cfg.log_interval
         rank, step = run.group.rank, state.global_step
-        self.events = EventFile(os.path.join(run.path, "tensorboard"), step) if cfg.tensorboard and rank == 0 else None
+        pages = reports() if rank == 0 else None
+        self.events = pages.EventFile(os.path.join(run.path, "tensorboard"), step) if pages and cfg.tensorboard else None
         self.evaluations = JsonLines(run.file("evaluations.jsonl"), "epoch", state.evaluated)
         self.lines = JsonLines(run.file("metrics.jsonl"), "global_step", step)
-        pages = reports() if rank == 0 else None
         self.report = pages.TrainingReport(cfg, run.group.size, schedule) if pages else None
         self.bar = progress_bar("training", "step", schedule.total_steps, rank, initial=step)
         self._start_interval()
@@ -61,14 +52,8 @@ class Metrics:
         self.bar.close()
         self.lines.close()
         self.evaluations.close()
-        if not self.report:
-            return
-        reason = "early, as the last evaluations had no better AP" if self.state.global_step < self.schedule.total_steps else ""
-        if isinstance(error, Stopped):
-            reason = "by a signal; --resume_ckpt auto goes on from the last checkpoint"
-        elif error is not None:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        self.report.write("stopped" if error else "finished", reason)
+        if self.report:
+            self.report.end(self.state.global_step, error)
 
     def _start_interval(self):
         self.losses, self.seconds, self.started = [], Counter(), time.perf_counter()
@@ -111,7 +96,7 @@ class Metrics:
         if self.report:
             self.report.add(line)
         if self.events:
-            self.events.add(done, {tag: line[name] for name, tag in EVENT_TAGS.items()})
+            self.events.add(done, line)
         minutes, seconds = divmod(int(line["eta_seconds"]), 60)
         logger.info(
             "epoch %d/%d step %d/%d  loss %.4f (rpn_cls %.4f rpn_box %.4f roi_cls %.4f roi_box %.4f)  lr %.3g  scale %g  "
@@ -129,8 +114,7 @@ class Metrics:
         if self.report:
             self.report.add_evaluation(line)
         if self.events:
-            # COCO's -1 means that no ground-truth box exists.
-            self.events.add(step, {f"evaluation/{key}": value for key, value in scores.items() if value >= 0})
+            self.events.add(step, scores)
 
     def draw_curves(self) -> None:
         """Draw the curves of the run so far, on rank 0. Errors are logged."""
@@ -140,42 +124,3 @@ class Metrics:
                 pictures.draw_curves(self.run.path)
         except (ImportError, OSError) as error:
             logger.error("%s could not be drawn (%s); training goes on", self.run.file("curves.png"), error)
-
-
-class EventFile:
-    """Writes scalars by step for TensorBoard. If the disk is full, it logs an error, and the next scalars start a new file.
-
-    tensorboardX's SummaryWriter is not used: a full disk ends its writer thread, and it then waits for the thread forever. Steps
-    after `start_step` in earlier files of the folder are hidden in TensorBoard.
-
-    Raises:
-        UserError: tensorboardX is not installed, or the folder is not writable.
-    """
-
-    def __init__(self, folder: str, start_step: int):
-        try:
-            import tensorboardX
-        except ImportError as error:
-            raise UserError(f"--tensorboard True needs tensorboardX, which cannot be imported ({error}): run `pip install "
-                            "tensorboardX`, or leave --tensorboard out.") from error
-        self.protocol, self.scalar = tensorboardX.proto.event_pb2, tensorboardX.summary.scalar
-        self.open_writer = tensorboardX.event_file_writer.EventsWriter
-        self.folder, self.next_step = make_folder(folder), start_step + 1
-        self.writer: Any = None
-
-    def add(self, step: int, scalars: dict[str, float]) -> None:
-        """Write `scalars` by tag for step number `step`."""
-        event, log = self.protocol.Event, self.protocol.SessionLog
-        try:
-            if self.writer is None:
-                self.writer = self.open_writer(os.path.join(self.folder, "events"))
-                # TensorBoard discards events of earlier files from this step on.
-                self.writer.write_event(event(wall_time=time.time(), step=self.next_step, session_log=log(status=log.START)))
-            for tag, value in scalars.items():
-                self.writer.write_event(event(wall_time=time.time(), step=step, summary=self.scalar(tag, value)))
-            self.writer.flush()
-            self.next_step = step + 1
-        except OSError as error:
-            # A partly written record makes the rest of its file unreadable.
-            self.writer = None
-            logger.error("the event file in %s could not be written (%s); training goes on", self.folder, error.strerror)

@@ -6,7 +6,6 @@ inside an epoch stores the statistics of every rank, so that a resumed run compu
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 import mindspore as ms
 import numpy as np
@@ -27,12 +26,14 @@ class AllReduce:
 
     Attributes:
         in_graph: cell that maps a tuple of losses and gradients to their means, or None. The graph that computes them calls it.
+        seconds: seconds of the last step on the host for `all_reduce`, and `rank_wait` for the slowest rank; else empty.
     """
 
     def __init__(self, group: Group, device_target: str, parameters: list[Parameter]):
         self.group = group
         self.in_graph: nn.Cell | None = None
-        self.buffer, self.seconds = np.empty(0, np.float32), Counter()
+        self.buffer = np.empty(0, np.float32)
+        self.seconds: dict[str, float] = {}
         if group.size > 1 and device_target != "CPU":
             losses = Parameter(Tensor(0.0, ms.float32), name="losses")  # reduced in a separate bucket
             # The constructor of the reducer reads this setting.
@@ -56,13 +57,8 @@ class AllReduce:
         self.group.all_reduce(self.buffer)
         self.buffer /= self.group.size
         means = [part.reshape(array.shape) for part, array in zip(np.split(self.buffer, ends[:-1]), arrays)]
-        self.seconds.update({"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying})
+        self.seconds = {"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying}
         return tuple(map(Tensor.from_numpy, means))
-
-    def take_seconds(self) -> dict[str, float]:
-        """Return and reset the seconds on the host since the last call: `all_reduce`, and `rank_wait` for the slowest rank."""
-        seconds, self.seconds = dict(self.seconds), Counter()
-        return seconds
 
 
 def bucket_ends(parameters: list[Parameter]) -> list[int]:
@@ -87,7 +83,7 @@ def broadcast_parameters(group: Group, parameters: list[Parameter]) -> None:
 
 
 def average_statistics(group: Group, network: nn.Cell) -> None:
-    """Replace the statistics of each process by their mean over all processes."""
+    """Replace the running statistics of BatchNorm of each process by their mean over all processes."""
     if group.size == 1:
         return
     for parameter in moving_statistics(network, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""The state of a training run: its counters, the checkpoint that it starts from, and the checkpoints that it writes."""
+"""The schedule of a training run, its counters, the checkpoint that it starts from, and the checkpoints that it writes."""
 from __future__ import annotations
 
 import json
@@ -11,14 +11,65 @@ import numpy as np
 from src.checkpoint import CLASS_NAMES, Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
 from src.config import Config
 from src.errors import UserError
+from src.run.distributed import Group
 from src.run.files import PARTIAL, writing_into
 from src.run.modelarts import AUTO, download_checkpoint
 from src.run.run_folder import RunFolder
 from src.train.parallel import broadcast_parameters, gather_statistics, restore_statistics
-from src.train.schedule import Schedule
 from src.train.step import TrainStep
 
 logger = logging.getLogger("faster_rcnn")
+
+
+class Schedule:
+    """The learning-rate, checkpoint and evaluation schedule. Steps are counted from 0: i + 1 steps are done after step i.
+
+    In each step, every process computes cfg.accumulate_steps micro-batches and updates the weights once. `lr_init` is scaled
+    linearly from `lr.base_batch_size` images per step to `images_per_step` (arXiv:1706.02677), unless that setting is 0.
+
+    Attributes:
+        images_per_step: number of images per step over all processes.
+        steps_per_epoch: number of steps per epoch.
+        epochs: number of epochs of the run.
+        total_steps: number of steps of the run.
+        early_stop: number of evaluations without a better AP after which training ends; 0 disables it.
+    """
+
+    def __init__(self, cfg: Config, steps_per_epoch: int, group: Group):
+        self.images_per_step = cfg.batch_size * cfg.accumulate_steps * group.size
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs, self.total_steps, self.early_stop = cfg.epochs, cfg.epochs * steps_per_epoch, cfg.early_stop
+        self._cfg, self._base_rate, base = cfg, cfg.lr_init, cfg.lr.base_batch_size
+        if base:
+            self._base_rate = cfg.lr_init * self.images_per_step / base
+            logger.info("learning rate: %g for %d images per step, scaled to %g for %d images per step (lr.base_batch_size=0 "
+                        "disables the scaling)", cfg.lr_init, base, self._base_rate, self.images_per_step)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of step number `step`. During the first `warmup_step` steps it grows linearly from
+        warmup_ratio times the base rate. Each milestone multiplies it by `decay_rate`."""
+        lr = self._cfg.lr
+        passed = sum(step >= milestone * self.steps_per_epoch for milestone in lr.milestones)
+        rate = self._base_rate * lr.decay_rate**passed
+        if step < lr.warmup_step:
+            rate *= lr.warmup_ratio + (1 - lr.warmup_ratio) * step / lr.warmup_step
+        return rate
+
+    def position(self, done: int) -> tuple[int, int]:
+        """Return the number of complete epochs after `done` steps, and the number of steps done in the current epoch."""
+        return divmod(done, self.steps_per_epoch)
+
+    def ends_epoch(self, done: int) -> bool:
+        """Return whether an epoch ends after `done` steps."""
+        return done % self.steps_per_epoch == 0
+
+    def saves_inside_epoch(self, done: int) -> bool:
+        """Return whether save_interval_steps requires a checkpoint after `done` steps."""
+        return self._cfg.save_interval_steps > 0 and done % self._cfg.save_interval_steps == 0
+
+    def evaluates(self, epoch: int) -> bool:
+        """Return whether an evaluation is due after `epoch` complete epochs."""
+        return epoch > 0 and (epoch % self._cfg.eval_interval == 0 or epoch == self.epochs)
 
 
 @dataclass
@@ -102,10 +153,8 @@ class Saver:
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Start the run from the result of `find_checkpoint`. All ranks start with the values of rank 0.
 
-        Only the weights are loaded if the checkpoint has only weights, or if its classes differ in number or name.
-
-        Raises:
-            UserError: the checkpoint does not fit the network, or no checkpoint can be written.
+        Only the weights are loaded if the checkpoint has only weights, or if its classes differ in number or name. A UserError is
+        raised if the checkpoint does not fit the network, or if no checkpoint can be written.
         """
         group, resumes = self.run.group, False
         if checkpoint:
@@ -146,19 +195,15 @@ class Saver:
         step either, because the run may have diverged. A non-finite weight, momentum or statistic raises a UserError.
         """
         path = self.run.checkpoint(*self.schedule.position(self.state.global_step))
-        if self._write(path):
+        if self.write(path):
             self.saved_step, self.failure = self.state.global_step, None
             if not self.state.skipped_in_a_row:
                 self.good_start = path
                 self.run.remove_old_checkpoints()
-        self.run.upload()
+        self.run.uploads.upload()
 
-    def save_best(self) -> bool:
-        """Write the best checkpoint and return whether it was written. All ranks must call this together."""
-        return self._write(self.run.best_checkpoint)
-
-    def _write(self, path):
-        """Return whether the checkpoint was written. All ranks wait for it, as any rank may end the run next."""
+    def write(self, path: str) -> bool:
+        """Write a checkpoint; return whether it was written. All ranks call this and wait for it, as any may end the run next."""
         group, written = self.run.group, True
         statistics = gather_statistics(group, self.step.network)
         if group.rank == 0:
@@ -186,10 +231,8 @@ def find_checkpoint(cfg: Config, run: RunFolder) -> Checkpoint | None:
     """Return the checkpoint for cfg.resume_ckpt, or None. Only rank 0 reads it; other ranks get it without its arrays.
 
     `auto` selects the newest intact checkpoint in the run's folder, and logs the damaged ones. If the folder has no checkpoint
-    or resume_ckpt is empty, ModelArts' ckpt_url is used.
-
-    Raises:
-        UserError: see `read_checkpoint` and `check_progress`; with `auto`, also if the folder has only damaged checkpoints.
+    or resume_ckpt is empty, ModelArts' ckpt_url is used. A UserError is raised as in `read_checkpoint` and `check_progress`, and
+    with `auto` also if the folder has only damaged checkpoints.
     """
     found = None
     if run.group.rank == 0:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable
 
 import mindspore as ms
@@ -10,15 +11,14 @@ from mindspore import Parameter, Tensor, amp, nn, ops
 
 from src.config import Config
 from src.config.schema import Optimizer
-from src.dataset.loader import Batch
+from src.dataset.loader import SAMPLING, Batch
 from src.errors import UserError
 from src.models.boxes import SUM
 from src.models.faster_rcnn import FasterRCNN, TrainingForward, can_overflow
 from src.run.compile_cache import graph_name, stored_graph
 from src.run.distributed import Group
-from src.run.optional import use_kernels
-from src.train.parallel import AllReduce, average_statistics, moving_statistics
-from src.train.sampling import SamplingPriorities
+from src.run.optional import kernels
+from src.train.parallel import AllReduce, moving_statistics
 
 MAP = ops.HyperMap()  # a loop over 60 gradients takes 5x longer to compile
 ADD, RESHAPE, SQUARE = ops.AddN(), ops.Reshape(), ops.Square()
@@ -48,7 +48,7 @@ class TrainStep:
 
     def __init__(self, network: FasterRCNN, cfg: Config, num_classes: int, group: Group, forwards: dict | None = None):
         self.network, self.group, self.accumulate_steps = network, group, cfg.accumulate_steps
-        self.forwards = forwards or {canvas: use_kernels(TrainingForward(network, cfg, num_classes, canvas), cfg)
+        self.forwards = forwards or {canvas: kernels().use_kernels(TrainingForward(network, cfg, num_classes, canvas), cfg)
                                      for canvas in cfg.data.canvases}
         self.optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
         self.scaler = build_scaler(cfg)
@@ -97,7 +97,8 @@ class TrainStep:
         if self.has_flag:  # clear overflows since the last step, for example of an evaluation or of the weight update
             amp.all_finite((Tensor(0.0, ms.float32),))
         losses, gradients, sums = self.mean_gradients(canvas, inputs)
-        applied = self.all_finite(sums or gradients)
+        overflowed = not amp.all_finite(tuple(sums or gradients)).asnumpy()
+        applied = self.group.max(int(overflowed)) == 0  # the same on every process: weights and loss scales stay equal
         self.scaler.adjust(Tensor(applied))
         if applied:
             self.update(*gradients)
@@ -121,12 +122,6 @@ class TrainStep:
         losses, *tensors = self.all_reduce.on_host(total)
         count = len(self.optimizer.parameters)
         return losses, tensors[:count], tensors[count:]
-
-    def all_finite(self, gradients: Sequence[Tensor]) -> bool:
-        """Return whether all gradients of all processes are finite. The result is the same on every process, so that their
-        weights and loss scales stay equal."""
-        overflowed = not amp.all_finite(tuple(gradients)).asnumpy()
-        return self.group.max(int(overflowed)) == 0
 
     # The functions of the graphs.
     def _differentiate(self, forward):
@@ -168,10 +163,6 @@ class TrainStep:
         """The factor that multiplies the loss before the backward pass."""
         return float(self.scaler.scale_value.asnumpy())
 
-    def average_statistics(self) -> None:
-        """Replace the running statistics of BatchNorm of each process by their mean over all processes."""
-        average_statistics(self.group, self.network)
-
     def parameters(self) -> list[Parameter]:
         """Return the parameters of the network and the momenta of the optimizer."""
         return [*self.network.get_parameters(), *self.optimizer.moments]
@@ -186,6 +177,49 @@ class TrainStep:
         if "loss_scale_counter" in progress and hasattr(self.scaler, "counter"):
             self.scaler.scale_value.set_data(Tensor(progress["loss_scale"], self.scaler.scale_value.dtype))
             self.scaler.counter.set_data(Tensor(progress["loss_scale_counter"], self.scaler.counter.dtype))
+
+
+class SamplingPriorities:
+    """Generates the random sampling priorities of a step on the host, see `src.models.matcher.subsample`.
+
+    They depend only on (seed, step, row of the global batch). A resumed run therefore uses the same numbers as an uninterrupted
+    run, on any device. Splitting the global batch over several processes or micro-batches does not change the numbers either.
+
+    At 768x1280 this takes about 20 ms per step on the host, so a thread prepares the next step while the current step runs. If
+    the next step has other numbers of anchors, proposals or boxes (another canvas), its priorities are generated on request.
+    """
+
+    def __init__(self, cfg: Config, rank: int = 0):
+        self.cfg = cfg
+        self.rank = rank
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampling")
+        self._ahead: dict[int, tuple[tuple, Future]] = {}  # by micro-batch: arguments, result
+
+    def draw(self, step: int, num_anchors: int, num_proposals: int, padded_boxes: int,
+             micro_batch: int = 0) -> tuple[Tensor, Tensor]:
+        """Return priorities (B, anchors) and (B, RoI candidates) float32 for a micro-batch of a step, both numbered from 0.
+
+        `padded_boxes` is G, the padded number of boxes per image. The numbers of anchors and proposals are also per image.
+        """
+        asked = step, num_anchors, num_proposals, padded_boxes, micro_batch
+        drawn, ahead = self._ahead.get(micro_batch, (None, None))
+        anchors, rois = ahead.result() if ahead and drawn == asked else self._draw(*asked)
+        following = (step + 1, *asked[1:])
+        self._ahead[micro_batch] = following, self._thread.submit(self._draw, *following)
+        return Tensor.from_numpy(anchors), Tensor.from_numpy(rois)
+
+    def _draw(self, step, num_anchors, num_proposals, padded_boxes, micro_batch):
+        first = (self.rank * self.cfg.accumulate_steps + micro_batch) * self.cfg.batch_size
+        rngs = [np.random.default_rng([self.cfg.seed, SAMPLING, step, first + row]) for row in range(self.cfg.batch_size)]
+        anchors = _permutations(rngs, num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
+        head = self.cfg.bbox_head
+        num_rois = num_proposals + padded_boxes * head.add_gt_as_proposals
+        return anchors, _permutations(rngs, num_rois, head.bbox_assigner.use_random)
+
+
+def _permutations(rngs, length, random):
+    falling = np.arange(length, 0, -1, dtype=np.float32) - 1
+    return np.stack([rng.permutation(falling) if random else falling for rng in rngs])
 
 
 class Graph(nn.Cell):

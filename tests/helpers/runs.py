@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 from src.run.distributed import SingleProcess
 from src.run.run_folder import RunFolder
-from src.train.schedule import Schedule
+from src.train.state import Schedule
 
 NO_WARM_UP = SimpleNamespace(warmup_step=0, warmup_ratio=0.5, decay_rate=0.1, milestones=[], base_batch_size=0)
 MOMENTUM = SimpleNamespace(weight_decay=0.0, momentum=0.9, nesterov=False, filter_bias_and_bn=True)

@@ -4,8 +4,7 @@ import sys
 import eval as evaluation_script
 import train as training_script
 from src.config.command_line import parse_eval_args, parse_train_args
-from src.run.launch import run
-from src.run.signals import StopSignals
+from src.run.launch import StopSignals, run
 from tests.helpers.paths import ROOT
 
 QUICK_START = str(ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet18_fpn_shapes.yml")

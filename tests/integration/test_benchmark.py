@@ -6,7 +6,7 @@ import numpy as np
 
 from src.checkpoint import write_checkpoint
 from src.dataset.shapes import CLASSES, ensure_shapes
-from src.detector import load_detector
+from src.export.detector import load_detector
 from src.run.distributed import SingleProcess
 from src.train.step import TrainStep
 from tests.helpers.paths import TINY_DETECTOR

@@ -128,14 +128,12 @@ def break_down(step: RepeatedTrainStep) -> dict[str, float]:
     Returns:
         Dict of seconds by PARTS and, with several processes, by the parts of the all-reduce.
     """
-    all_reduce = step.step.all_reduce
-    all_reduce.take_seconds()  # discard the seconds of earlier steps
     # The profiler prints its progress on standard output.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         with profile(activities=[ProfilerActivity.CPU], on_trace_ready=tensorboard_trace_handler(folder)):
             step()
         [path] = Path(folder).glob("*/FRAMEWORK/cpu_op_detail_info_*.csv")
-        return {**seconds_by_part(path), **all_reduce.take_seconds()}
+        return {**seconds_by_part(path), **step.step.all_reduce.seconds}
 
 
 def seconds_by_part(path: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
 from src.export.agreement import DETECTIONS, INT8_DETECTIONS, compare_detections, require
+from src.export.detector import detect
 from src.export.files import batches_of_several_sizes, is_whole, quantize
 from src.export.onnx_detector import detector_model, metadata
 from tests.helpers.small_detector import OLDER_RECIPE
@@ -60,16 +61,16 @@ def test_detections_are_those_of_infer(tmp_path, settings):
     cfg = one_image(infer__conf_threshold=0.1, **settings)
     detector, predictor = built(tmp_path / "a.onnx", cfg)
     for image in images():
-        assert_equal(detector.detect(image), predictor.detect(image)[:3])
+        assert_equal(detector.detect(image), detect(predictor, image)[:3])
 
 
 def test_thresholds_are_inputs_with_defaults(tmp_path):
     cfg = one_image(infer__conf_threshold=0.3, infer__nms_threshold=0.4)
     detector, predictor = built(tmp_path / "a.onnx", cfg)
     [image] = images([(80, 100)])
-    assert_equal(detector.detect(image), predictor.detect(image)[:3])
+    assert_equal(detector.detect(image), detect(predictor, image)[:3])
     predictor.cfg = with_settings(cfg, {"infer.conf_threshold": 0.15, "infer.nms_threshold": 0.7})
-    assert_equal(detector.detect(image, 0.15, 0.7), predictor.detect(image)[:3])
+    assert_equal(detector.detect(image, 0.15, 0.7), detect(predictor, image)[:3])
 
 
 def test_batches_have_images_of_one_size(tmp_path):
@@ -79,7 +80,7 @@ def test_batches_have_images_of_one_size(tmp_path):
         batch = np.stack(list(images([size] * 3, seed=1)))
         *found, numbers = detector.detect(batch)
         for row, image in enumerate(batch):
-            assert_equal([part[numbers == row] for part in found], predictor.detect(image)[:3])
+            assert_equal([part[numbers == row] for part in found], detect(predictor, image)[:3])
         assert numbers.dtype == np.int64 and (np.diff(numbers) >= 0).all() and set(numbers) == {0, 1, 2}
 
 
@@ -91,7 +92,7 @@ def test_openvino_finds_the_same(tmp_path, settings):
     model = openvino.Core().compile_model(str(tmp_path / "a.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for image in images():
         outputs = model({"image": image})
-        assert_equal([outputs[name] for name in ("boxes", "scores", "labels")], predictor.detect(image)[:3])
+        assert_equal([outputs[name] for name in ("boxes", "scores", "labels")], detect(predictor, image)[:3])
 
 
 def test_what_travels_with_the_file(tmp_path):

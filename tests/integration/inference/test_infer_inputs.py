@@ -14,8 +14,8 @@ import infer
 from deploy.images import EXTENSIONS, InputError, drawing_names, find_files
 from src.checkpoint import CLASS_NAMES, read_checkpoint
 from src.config.command_line import parse_infer_args
-from src.detector import class_names
 from src.errors import UserError
+from src.export.detector import class_names
 from src.run.launch import run
 
 

@@ -17,8 +17,9 @@ from src.config import load_config
 from src.dataset.image import read_image
 from src.dataset.loader import EvalLoader
 from src.dataset.splits import open_validation_set
-from src.detector import Predictor, load_detector
+from src.detector import Predictor
 from src.evaluation.evaluate import evaluate
+from src.export.detector import load_detector
 from src.models.faster_rcnn import InferenceForward
 from src.run.distributed import SingleProcess
 from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write

@@ -16,8 +16,9 @@ from src.checkpoint import check_progress, read_checkpoint
 from src.config import Config, with_settings
 from src.config.schema import Backbone
 from src.convert.mindspore_models import from_mindspore_models, older_name
-from src.detector import build_detector, load_detector, read_pretrained
+from src.detector import build_detector, read_pretrained
 from src.errors import UserError
+from src.export.detector import load_detector
 from src.models.backbone import build_backbone
 from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
 from tests.helpers.tiny_networks import tiny_config
@@ -86,10 +87,10 @@ def test_what_its_trainer_adds_is_left_out(tmp_path, tiny, caplog):
 @pytest.mark.parametrize(("name", "array", "sentence"), [
     *((name, np.zeros(12, np.float32), f"has tensor {name}, which the older MindSpore implementation lacks, and") for name in (
         "box_head.deltas.bias", "bbox_head.mask_head.conv.weight", "moments.box_head.deltas.bias")),
-    ("backbone.bottom_up.layer2.0.down_sample.1.moving_mean", None, "has no weight backbone.bottom_up.layer2.0.down_sample.1."),
-    ("bbox_head.bbox_cls.bias", None, "has no weight bbox_head.bbox_cls.bias"),
-    ("bbox_head.head.fc7.bias", np.zeros(63, np.float32), "weight bbox_head.head.fc7.bias has shape (63,)"),
-    ("backbone.bottom_up.layer1.2.conv1.weight", np.zeros((2, 2), np.float32), "has weight backbone.bottom_up.layer1.2.conv1")])
+    ("backbone.bottom_up.layer2.0.down_sample.1.moving_mean", None, "has no weight backbone.stages.layer2.0.down_sample.1."),
+    ("bbox_head.bbox_cls.bias", None, "has no weight box_head.classes.bias"),
+    ("bbox_head.head.fc7.bias", np.zeros(63, np.float32), "weight box_head.fc2.bias has shape (63,)"),
+    ("backbone.bottom_up.layer1.2.conv1.weight", np.zeros((2, 2), np.float32), "has weight backbone.stages.layer1.2.conv1")])
 def test_a_tensor_that_is_missing_or_of_another_network_or_program(tmp_path, tiny, name, array, sentence):
     arrays = {key: value for key, value in {**tiny, name: array}.items() if value is not None}
     path = write(tmp_path / "a.ckpt", arrays)
@@ -111,7 +112,7 @@ def test_the_tool_refuses_in_one_sentence(tmp_path, tiny, run_tool):
     write(tmp_path / "short.ckpt", {name: array for name, array in tiny.items() if "fc6" not in name})
     for source, output, sentence in (("none.ckpt", "out.ckpt", "there is no checkpoint"),
                                      ("other.ckpt", "out.ckpt", "not a detector of this project"),
-                                     ("short.ckpt", "out.ckpt", "lateral_convs.0.conv.0.weight has shape (32, 64, 1, 1)"),
+                                     ("short.ckpt", "out.ckpt", "fpn.lateral.0.weight has shape (32, 64, 1, 1)"),
                                      ("short.ckpt", "out.txt", "must end with .ckpt")):
         status, _, text = run_tool(export_mindspore_models, tmp_path / source, tmp_path / output)
         assert status == 1 and sentence in text and text.count("\n") == 1, text

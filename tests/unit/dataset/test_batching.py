@@ -17,7 +17,7 @@ from src.dataset.loader import (
     sample_repeats,
 )
 from src.dataset.shapes import ensure_shapes
-from src.train.sampling import SamplingPriorities
+from src.train.step import SamplingPriorities
 
 THRESHOLD = 0.5
 

@@ -7,8 +7,9 @@ from mindspore import Tensor, nn
 from src.checkpoint import write_checkpoint
 from src.config import Config, with_settings
 from src.dataset.shapes import draw_scene
-from src.detector import Predictor, build_detector, load_detector
+from src.detector import Predictor, build_detector
 from src.errors import UserError
+from src.export.detector import detect, load_detector
 from src.models.faster_rcnn import can_overflow, to_mixed_precision
 from tests.helpers.small_detector import NUM_CLASSES, small_config
 from tests.helpers.tiny_networks import tiny_config, tiny_network
@@ -42,7 +43,7 @@ def test_a_loaded_detector_has_the_weights_of_its_checkpoint(tmp_path, name):
 @pytest.mark.parametrize(("size", "canvas"), [((40, 90), WIDE), ((90, 40), UPRIGHT), ((50, 50), WIDE)])
 def test_an_image_uses_the_canvas_that_gives_the_largest_scale(size, canvas):
     image = draw_scene(np.random.default_rng(3), *size)[0]
-    found, expected = (Predictor(tiny_network(cfg), cfg).detect(image) for cfg in (
+    found, expected = (detect(Predictor(tiny_network(cfg), cfg), image) for cfg in (
         tiny_config(data__target_size=[WIDE, UPRIGHT]), tiny_config(data__target_size=canvas)))
     assert len(expected[0]) > 3
     for one, other in zip(found, expected):

@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.evaluation.coco import KEYS
 from src.report import training
 from src.report.training import MIN_SECONDS
-from src.run.signals import Stopped
+from src.run.launch import Stopped
 from src.train.metrics import Metrics
 from src.train.state import TrainState
 from tests.helpers.reports import contents_of

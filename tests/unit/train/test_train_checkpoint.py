@@ -16,7 +16,7 @@ from mindspore import Tensor, nn
 from src.checkpoint import Checkpoint, check_progress, is_intact, load_moments, read_checkpoint, write_checkpoint
 from src.errors import UserError
 from src.run.distributed import SingleProcess
-from src.run.signals import Stopped
+from src.run.launch import Stopped
 from src.train.loop import stop_if_asked
 from src.train.state import Saver, TrainState, find_checkpoint, seed_of
 from src.train.step import TrainStep
@@ -300,7 +300,7 @@ def test_a_failed_save_is_an_error_until_a_checkpoint_is_written(tmp_path):
         os.mkdir(run.checkpoint(1))
         saver.save()
         assert saver.failure == f"{run.checkpoint(1)} could not be written (Is a directory)" and saver.saved_step is None
-        assert saver.save_best() and saver.failure
+        assert saver.write(run.best_checkpoint) and saver.failure
         os.rmdir(run.checkpoint(1))
         with pytest.raises(Stopped):
             stop_if_asked(SimpleNamespace(status=143), saver)
@@ -310,7 +310,7 @@ def test_a_failed_save_is_an_error_until_a_checkpoint_is_written(tmp_path):
         saver.save()
         assert run.checkpoints() == [run.checkpoint(1)] and saver.failure is None
         os.mkdir(run.best_checkpoint)
-        assert not saver.save_best() and run.best_checkpoint in saver.failure
+        assert not saver.write(run.best_checkpoint) and run.best_checkpoint in saver.failure
 
 
 def test_folders_and_links_with_the_names_of_checkpoints(tmp_path, log):

@@ -11,7 +11,8 @@ import pytest
 
 from src.errors import UserError
 from src.evaluation.coco import KEYS
-from src.train.metrics import EventFile, Metrics
+from src.report.tensorboard import EventFile
+from src.train.metrics import Metrics
 from src.train.state import TrainState
 from tests.helpers.runs import run_folder, schedule, settings
 
@@ -193,20 +194,20 @@ def test_event_files_of_a_run_and_its_continuation(tmp_path, seconds):
 def test_event_files_on_a_full_disk(tmp_path, seconds, log):
     """A limit on file sizes simulates the full disk."""
     writer = EventFile(str(tmp_path), 0)
-    writer.add(1, {"a": 1.0})
+    writer.add(1, {"loss": 1.0})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         for step in (2, 3):
-            writer.add(step, {f"b{number}": 0.0 for number in range(9)})
+            writer.add(step, dict.fromkeys(KEYS, 0.0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    writer.add(4, {"a": 4.0})
+    writer.add(4, {"loss": 4.0})
     assert log.text.count("could not be written (File too large); training goes on") == 2
     # Scalars before the failure stay valid; the last file is complete.
     last = max(tmp_path.iterdir())
     assert [path.unlink() for path in tmp_path.iterdir() if path != last]
-    assert events(tmp_path) == [[(2, "start", None), (4, "a", 4.0)]]
+    assert events(tmp_path) == [[(2, "start", None), (4, "loss/total", 4.0)]]
 
 
 def test_a_folder_that_cannot_be_written_to_and_tensorboard_without_its_library(tmp_path, monkeypatch):

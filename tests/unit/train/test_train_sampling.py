@@ -1,4 +1,4 @@
-"""src/train/sampling.py: the random numbers of a step."""
+"""SamplingPriorities in src/train/step.py: the random numbers of a step."""
 import gc
 import threading
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from src.train.sampling import SamplingPriorities
+from src.train.step import SamplingPriorities
 
 
 def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, batch_size=3, rank=0, accumulate_steps=1):

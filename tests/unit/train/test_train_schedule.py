@@ -1,10 +1,10 @@
-"""src/train/schedule.py compared with worked values."""
+"""Schedule in src/train/state.py compared with worked values."""
 import logging
 from types import SimpleNamespace
 
 import pytest
 
-from src.train.schedule import Schedule
+from src.train.state import Schedule
 from tests.helpers.runs import schedule, settings
 
 LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones": [8, 11], "base_batch_size": 0}
