@@ -4,6 +4,25 @@ import numpy as np
 from src.dataset.resize import Sample
 
 
+def rng_of(*seed):
+    return np.random.default_rng(seed)
+
+
+def sample_of(image, boxes=()):
+    """Return a sample with labels 0, 1, ..."""
+    return Sample(image, np.float32(boxes).reshape(-1, 4), np.arange(len(boxes), dtype=np.int32))
+
+
+def same(one, other):
+    """Return whether two samples have the same pixels, boxes, labels and scales."""
+    return all(np.array_equal(first, second) for first, second in zip(one, other))
+
+
+def is_near(count, number, chance):
+    """Return whether `count` of `number` events is within five standard deviations of the expected number."""
+    return abs(count / number - chance) < 5 * np.sqrt(chance * (1 - chance) / number)
+
+
 def draw_sample(rng, whole=False):
     """Return a sample of random size with up to three boxes of at least 3 pixels, labels 0, 1, 2, each filled in its channel.
 

@@ -1,5 +1,4 @@
 """How files, bases and overrides are combined to one configuration, and the shipped files."""
-import inspect
 import logging
 import subprocess
 import sys
@@ -16,10 +15,12 @@ SHIPPED = sorted((ROOT / "config").rglob("*.yml"))
 
 
 def test_file_over_bases_and_later_base_over_earlier(write):
-    write("one.yml", "seed: 1\nepochs: 1\nlog_interval: 1\nlr: {warmup_step: 1, milestones: [1, 2, 3]}")
-    write("two.yml", "seed: 2\nepochs: 2\nlr: {decay_rate: 0.2, milestones: [2]}")
+    """Both bases have the same base, so the second one contains its batch size again, and overrides."""
+    write("root.yml", "batch_size: 5\nepochs: 7")
+    write("one.yml", "__BASE__: root.yml\nbatch_size: 6\nlog_interval: 1\nlr: {warmup_step: 1, milestones: [1, 2, 3]}")
+    write("two.yml", "__BASE__: root.yml\nseed: 2\nepochs: 2\nlr: {decay_rate: 0.2, milestones: [2]}")
     cfg = load_config(write("top.yml", "__BASE__: [one.yml, two.yml]\nseed: 3\nlr: {warmup_ratio: 0.3}"))
-    assert (cfg.seed, cfg.epochs, cfg.log_interval) == (3, 2, 1)
+    assert (cfg.seed, cfg.epochs, cfg.log_interval, cfg.batch_size) == (3, 2, 1, 5)
     assert (cfg.lr.warmup_step, cfg.lr.decay_rate, cfg.lr.warmup_ratio) == (1, 0.2, 0.3)
     assert cfg.lr.milestones == [2]  # lists are replaced, not joined
     assert cfg.lr.base_batch_size == 16  # an unchanged default
@@ -34,14 +35,6 @@ def test_bases_are_relative_to_the_file_that_names_them_at_any_depth(write, monk
     assert (cfg.seed, cfg.epochs, cfg.batch_size) == (30, 20, 10)
     monkeypatch.chdir(tmp_path / "nets" / "deep")
     assert load_config("top.yml").batch_size == 10
-
-
-def test_one_base_reached_on_two_ways_is_no_cycle(write):
-    write("root.yml", "seed: 1\nepochs: 1")
-    write("left.yml", "__BASE__: root.yml\nseed: 2")
-    write("right.yml", "__BASE__: root.yml\nepochs: 3")
-    cfg = load_config(write("top.yml", "__BASE__: [left.yml, right.yml]"))
-    assert (cfg.seed, cfg.epochs) == (1, 3)  # right.yml contains root.yml's seed again, and overrides
 
 
 def test_cycle_of_bases_names_its_members(write):
@@ -82,16 +75,6 @@ def test_the_defaults_are_the_1x_recipe():
     assert config_to_dict(load_config(ROOT / "config/faster_rcnn/faster_rcnn_resnet50_fpn_1x.yml")) == expected
 
 
-def test_fine_tuning_on_a_cpu_can_start_from_the_quick_start():
-    """They have the same network; only the anchor sizes differ, and the number of RoIs in training."""
-    quick, tuned = (load_config(ROOT / f"config/faster_rcnn/faster_rcnn_resnet18_fpn_{name}.yml")
-                    for name in ("shapes", "finetune"))
-    same = {"rpn_head.anchor_generator.anchor_sizes": quick.rpn_head.anchor_generator.anchor_sizes,
-            "bbox_head.bbox_assigner.rois_per_batch": quick.bbox_head.bbox_assigner.rois_per_batch}
-    tuned = with_settings(tuned, same)
-    assert (tuned.backbone, tuned.rpn_head, tuned.bbox_head) == (quick.backbone, quick.rpn_head, quick.bbox_head)
-
-
 @pytest.mark.parametrize("place", ["", "backbone", "backbone.fpn", "data.train_transforms", "data.draw_shapes"])
 def test_loaded_configurations_are_frozen(write, place):
     section = load_config(write("a.yml", "data: {draw_shapes: {seed: 1}}"))
@@ -120,12 +103,3 @@ def test_loading_needs_no_library_of_training():
     program = "import sys; from src.config.command_line import parse_train_args; parse_train_args([]); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"mindspore", "cv2", "numpy", "albumentations"} & set(done.stdout.split())
-
-
-def test_brackets_in_brackets(refusal):
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(len(inspect.stack()) + 300)
-    try:
-        assert "invalid YAML: nested too deeply" in refusal("[" * 200 + "]" * 200)
-    finally:
-        sys.setrecursionlimit(before)

@@ -6,37 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from src.dataset.resize import Sample
-from src.dataset.transforms import (
-    AUGMENTATIONS,
-    apply,
-    photometric_distortion,
-    random_crop,
-    random_hsv,
-    random_rotate90,
-)
-from tests.helpers.drawn_boxes import check_extents, draw_sample
+from src.dataset.transforms import AUGMENTATIONS, apply, photometric_distortion, random_crop, random_hsv
+from tests.helpers.drawn_boxes import check_extents, draw_sample, is_near, rng_of, same, sample_of
 
 GEOMETRIC = {"RandomFlip": {"prob": 0.5}, "RandomVerticalFlip": {"prob": 0.5}, "RandomRotate90": {"prob": 0.8},
              "RandomCrop": {"prob": 0.8, "min_scale": 0.3, "min_area": 0.5}}
 LIMITS = {"brightness": 32, "contrast": 0.5, "saturation": 0.5, "hue": 18}
-
-
-def rng_of(*seed):
-    return np.random.default_rng(seed)
-
-
-def sample_of(image, boxes=()):
-    return Sample(image, np.float32(boxes).reshape(-1, 4), np.arange(len(boxes), dtype=np.int32))
-
-
-def same(one, other):
-    return all(np.array_equal(first, second) for first, second in zip(one, other))
-
-
-def is_near(count, number, chance):
-    """Return whether `count` of `number` events is within five standard deviations of the expected number."""
-    return abs(count / number - chance) < 5 * np.sqrt(chance * (1 - chance) / number)
 
 
 @pytest.fixture(scope="module")
@@ -103,27 +78,20 @@ def test_a_window_without_boxes_is_drawn_ten_times_before_the_image_stays_whole(
     assert is_near(sum(found.image.shape[1] == 64 for found in results), 3000, whole)
 
 
-def test_turns_by_hand():
-    """A box one pixel wide and two high, at the top left of an image of 3 x 5, turns with its pixels."""
+@pytest.mark.parametrize(("name", "results"), [
+    ("RandomFlip", [(np.s_[:, ::-1], [4, 0, 5, 2])]), ("RandomVerticalFlip", [(np.s_[::-1], [0, 1, 1, 3])]),
+    ("RandomRotate90", [(-1, [1, 0, 3, 1]), (2, [4, 1, 5, 3]), (1, [0, 4, 2, 5])])])
+def test_flips_and_turns_by_hand(name, results):
+    """A box one pixel wide and two high, at the top left of an image of 3 x 5, moves with its pixels. Turns are drawn evenly."""
     image = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
-    wanted = {"clockwise": (np.rot90(image, -1), [1, 0, 3, 1]), "half": (np.rot90(image, 2), [4, 1, 5, 3]),
-              "counterclockwise": (np.rot90(image, 1), [0, 4, 2, 5])}
-    counts = dict.fromkeys(wanted, 0)
+    wanted = [(np.rot90(image, place) if isinstance(place, int) else image[place], box) for place, box in results]
+    counts = [0] * len(wanted)
     for seed in range(3000):
-        found = random_rotate90(sample_of(image, [[0, 0, 1, 2]]), rng_of(seed), prob=1.0)
-        [turn] = [turn for turn, (pixels, _) in wanted.items() if np.array_equal(pixels, found.image)]
-        assert found.boxes.tolist() == [wanted[turn][1]] and found.boxes.dtype == np.float32
-        counts[turn] += 1
-    assert all(is_near(count, 3000, 1 / 3) for count in counts.values()), counts
-
-
-@pytest.mark.parametrize(("name", "pixels", "box"), [
-    ("RandomFlip", np.s_[:, ::-1], [4, 0, 5, 2]), ("RandomVerticalFlip", np.s_[::-1], [0, 1, 1, 3])])
-def test_flips_by_hand(name, pixels, box):
-    image = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
-    found = AUGMENTATIONS[name](sample_of(image, [[0, 0, 1, 2]]), rng_of(0), prob=1.0)
-    np.testing.assert_array_equal(found.image, image[pixels])
-    assert found.boxes.tolist() == [box]
+        found = AUGMENTATIONS[name](sample_of(image, [[0, 0, 1, 2]]), rng_of(seed), prob=1.0)
+        [which] = [i for i, (pixels, _) in enumerate(wanted) if np.array_equal(pixels, found.image)]
+        assert found.boxes.tolist() == [wanted[which][1]] and found.boxes.dtype == np.float32
+        counts[which] += 1
+    assert counts == [3000] or all(is_near(count, 3000, 1 / 3) for count in counts), counts
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)

@@ -11,7 +11,6 @@ from src.dataset.annotations import Record
 from src.dataset.loader import (
     TrainLoader,
     epoch_order,
-    occurrences,
     one_canvas_batches,
     repeat_factors,
     sample_repeats,
@@ -65,10 +64,6 @@ def test_order_has_each_image_as_often_as_sampled_and_mixes_them():
         assert len(order) == math.ceil(factors.sum()) and (abs(counts - factors) < 1.01).all()
         assert np.mean(np.diff(order) == 0) < 0.05 and abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.2
     assert len({tuple(order) for order in orders}) == 4
-
-
-def test_occurrences_by_a_worked_example():
-    np.testing.assert_array_equal(occurrences(np.array([3, 0, 3, 1, 0, 3, 2])), [0, 0, 1, 0, 1, 2, 0])
 
 
 @pytest.fixture

@@ -7,26 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from src.dataset.resize import Sample
 from src.dataset.transforms import transform_with_albumentations
 from src.errors import UserError
 from src.run.environment import DEFAULTS
-from tests.helpers.drawn_boxes import check_extents, draw_sample
+from tests.helpers.drawn_boxes import check_extents, draw_sample, is_near, rng_of, same, sample_of
 from tests.helpers.paths import ROOT
 
 MIXED = [{"HorizontalFlip": {"p": 0.5}}, {"RandomRotate90": {"p": 0.7}}, {"RandomBrightnessContrast": {"p": 0.5}}]
 
 
-def rng_of(*seed):
-    return np.random.default_rng(seed)
-
-
 def transformed(seed, transforms=MIXED):
     return transform_with_albumentations(draw_sample(rng_of(seed)), rng_of(1, seed), transforms)
-
-
-def same(one, other):
-    return all(np.array_equal(first, second) for first, second in zip(one, other))
 
 
 def test_boxes_keep_to_their_drawn_masks_and_seeds_give_the_same_bits_in_any_thread():
@@ -56,15 +47,13 @@ def test_a_box_of_which_less_than_half_is_left_is_dropped():
 
 def test_transforms_are_drawn_one_apart_from_the_other():
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    sample = Sample(image, np.zeros((0, 4), np.float32), np.zeros(0, np.int32))
     flips = [{"HorizontalFlip": {"p": 0.5}}, {"VerticalFlip": {"p": 0.5}}]
-    corners = [int(transform_with_albumentations(sample, rng_of(seed), flips).image[0, 0, 0]) for seed in range(600)]
-    for corner in (image[0, 0, 0], image[0, -1, 0], image[-1, 0, 0], image[-1, -1, 0]):
-        assert abs(corners.count(corner) / 600 - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 600)
+    corners = [int(transform_with_albumentations(sample_of(image), rng_of(seed), flips).image[0, 0, 0]) for seed in range(600)]
+    assert all(is_near(corners.count(corner), 600, 0.25) for corner in image[[0, 0, -1, -1], [0, -1, 0, -1], 0])
 
 
 def test_a_sample_that_loses_all_boxes_keeps_its_shapes_and_raises_no_warning(recwarn):
-    sample = Sample(np.zeros((40, 60, 3), np.uint8), np.float32([[0, 0, 9, 9]]), np.int32([4]))
+    sample = sample_of(np.zeros((40, 60, 3), np.uint8), [[0, 0, 9, 9]])
     found = transform_with_albumentations(sample, rng_of(0), [{"Crop": {"x_min": 20, "y_min": 0, "x_max": 50, "y_max": 40}}])
     assert found.image.shape == (40, 30, 3)
     assert found.boxes.shape == (0, 4) and found.labels.shape == (0,)
@@ -78,7 +67,7 @@ def test_a_sample_that_loses_all_boxes_keeps_its_shapes_and_raises_no_warning(re
     ([{"CenterCrop": {"height": 50, "width": 50}}], r"an image of 40x60 pixels .* \(CropSizeError: .*; correct its list")],
     ids=["floats", "one channel", "too small"])
 def test_what_cannot_be_transformed_is_one_sentence(transforms, sentence):
-    sample = Sample(np.zeros((40, 60, 3), np.uint8), np.float32([[0, 0, 9, 9]]), np.int32([4]))
+    sample = sample_of(np.zeros((40, 60, 3), np.uint8), [[0, 0, 9, 9]])
     with pytest.raises(UserError, match=sentence):
         transform_with_albumentations(sample, rng_of(0), transforms)
 

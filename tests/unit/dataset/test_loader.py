@@ -46,8 +46,10 @@ def plain_order(epoch, count):
     return np.random.default_rng([7, 2, epoch]).permutation(count)
 
 
-def test_columns_of_a_batch(make_set, make_cfg):
-    batch, = batches(EvalLoader(make_set(3, without=[1]), make_cfg(canvases=((80, 90),), batch_size=3)))
+def test_columns_of_a_batch(make_set, make_cfg, caplog):
+    caplog.set_level(logging.INFO, "faster_rcnn")
+    dataset = make_set(3, without=[1])
+    batch, = batches(EvalLoader(dataset, make_cfg(canvases=((80, 90),), batch_size=3)))
     shapes = {name: (column.dtype.name, column.shape) for name, column in batch.items()}
     assert shapes == {
         "image": ("uint8", (3, 80, 90, 3)), "valid_size": ("float32", (3, 2)), "boxes": ("float32", (3, 4, 4)),
@@ -62,6 +64,9 @@ def test_columns_of_a_batch(make_set, make_cfg):
     np.testing.assert_array_equal(batch["labels"], [[1, -1, -1, -1], [-1] * 4, [1, -1, -1, -1]])
     np.testing.assert_array_equal(batch["mask"], [[True, False, False, False], [False] * 4, [True] + [False] * 3])
     assert batch["readable"].all()
+    batch, = batches(EvalLoader(dataset, make_cfg(batch_size=3, padding_size=0)))
+    assert "LabelsPadding.padding_size grows from 0 to 1, the most boxes that an image has" in caplog.text
+    assert batch["boxes"].shape == (3, 1, 4) and batch["mask"].tolist() == [[True], [False], [True]]
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -108,23 +113,13 @@ def test_processes_and_micro_batches_share_the_rows_of_one_batch_in_their_order(
     assert_same(batches(loaders[-1], accumulate_steps), streams[-1][accumulate_steps:])
 
 
-def test_padding_grows_to_what_the_data_needs(make_set, make_cfg, caplog):
-    with caplog.at_level(logging.INFO, "faster_rcnn"):
-        loader = TrainLoader(make_set(1), make_cfg(batch_size=1, padding_size=0))
-    assert "LabelsPadding.padding_size grows from 0 to 1, the most boxes that an image has" in caplog.text
-    batch = batches(loader)[0]
-    assert batch["boxes"].shape == (1, 1, 4) and batch["mask"].all()
-
-
-def test_batches_larger_than_the_data_set(make_set, make_cfg):
-    with pytest.raises(UserError, match="batch_size is 1, accumulate_steps is 3 and 2 processes train, but .* only 5 images"):
-        TrainLoader(make_set(5), make_cfg(batch_size=1, accumulate_steps=3), size=2)
-
-
 @pytest.mark.parametrize("keep", [False, True])
-def test_training_without_any_box_is_an_error(make_set, make_cfg, keep):
+def test_data_that_cannot_train(make_set, make_cfg, keep):
+    cfg = make_cfg(batch_size=1, accumulate_steps=3, keep_empty_images=keep)
+    with pytest.raises(UserError, match="batch_size is 1, accumulate_steps is 3 and 2 processes train, but .* only 5 images"):
+        TrainLoader(make_set(5), cfg, size=2)
     with pytest.raises(UserError, match="has a box"):
-        TrainLoader(make_set(2, without=(0, 1)), make_cfg(keep_empty_images=keep))
+        TrainLoader(make_set(2, without=(0, 1)), cfg)
 
 
 @pytest.mark.parametrize(("images", "canvases", "batch_size", "size"), [
@@ -172,7 +167,7 @@ def test_an_epoch_has_each_image_once_and_fills_the_last_batch_of_each_canvas(ma
 def test_the_order_in_which_canvases_are_met(make_set, make_cfg):
     loader = TrainLoader(make_set(11, upright=(1, 4, 7, 10)), make_cfg(canvases=(SQUARE, *TWO), accumulate_steps=2))
     met = [batch.canvas for batch in loader.batches()]
-    assert met[::2] == met[1::2] and len(set(met)) == 2
+    assert met[::2] == met[1::2]
     for start in range(len(met) + 1):
         assert loader.canvas_order(start)[:len(set(met[start:]))] == list(dict.fromkeys(met[start:]))
         assert set(loader.canvas_order(start)) == set(TWO)

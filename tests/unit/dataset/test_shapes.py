@@ -78,15 +78,6 @@ def test_boxes_are_tight_around_what_differs_from_the_background(drawn):
             assert not (differs & ~inside).any()
 
 
-def test_no_shape_hides_more_than_the_allowed_part_of_another():
-    for seed in range(40):
-        _, boxes, ids, areas = shapes.draw_scene(np.random.default_rng(seed), 96, 96)
-        assert len(boxes) == len(ids) == len(areas) >= 1
-        extents = boxes[:, 2:] - boxes[:, :2]
-        assert (extents > 0).all() and (extents <= 96 * shapes.MAX_EXTENT + 2).all()
-        assert (areas >= 12 * (1 - shapes.MAX_COVERED)).all()
-
-
 @pytest.mark.parametrize("name", list(shapes.CLASSES))
 def test_covered_pixels_add_up_to_the_polygon_with_a_rim_below_one_pixel(name):
     corners = shapes.outline(name, np.random.default_rng(0)) * 40 + 50.3

@@ -84,20 +84,15 @@ def test_files_with_the_same_classes_are_one_set(write_part, open_train):
     assert [record.image_id for record in open_train("b").records] == [2, 5]
 
 
-def test_files_with_other_classes_are_united_by_name(two_parts, open_train):
+def test_files_with_other_classes_are_united_by_name_and_some_are_taken_in_the_order_of_their_list(two_parts, open_train):
     dataset = open_train("a", "b", unite_classes=True)
     assert dataset.names == ["dog", "cat", "bird"]
     assert boxes_of(dataset) == {("a", "1.png"): [("cat", 0)], ("a", "2.png"): [("dog", 1)], ("b", "1.png"): [("cat", 0)],
                                  ("b", "3.png"): [("bird", 1)]}
-
-
-def test_some_classes_in_the_order_of_their_list(two_parts, open_train):
-    one = open_train("a", "b", classes=["cat"])
-    assert one.names == ["cat"] and [len(record.labels) for record in one.records] == [1, 0, 1, 0]
-    assert all((record.labels == 0).all() and record.labels.dtype == np.int32 for record in one.records)
-    two = open_train("a", "b", classes=["bird", "cat"], unite_classes=True)
-    assert two.names == ["bird", "cat"]
-    assert [record.labels.tolist() for record in two.records] == [[1], [], [1], [0]]
+    for classes, unite, labels in ((["cat"], False, [[0], [], [0], []]), (["bird", "cat"], True, [[1], [], [1], [0]])):
+        some = open_train("a", "b", classes=classes, unite_classes=unite)
+        assert some.names == classes and [record.labels.tolist() for record in some.records] == labels
+        assert all(record.labels.dtype == np.int32 for record in some.records)
 
 
 @pytest.mark.parametrize(("settings", "sentence"), [

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.models.boxes import clip, decode, encode, gather_rows, pairwise_iou
+from src.models.boxes import clip, decode, encode, pairwise_iou
 
 
 def iou_of_two(a, b):
@@ -26,23 +26,21 @@ def test_iou_equals_plain_loops(computed, batch):
     np.testing.assert_allclose(computed(pairwise_iou, boxes, others), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_iou_of_boxes_without_area_is_zero():
+def test_boxes_without_area_have_iou_zero_and_finite_deltas():
     boxes = np.float32([[[0, 0, 0, 0], [5, 5, 5, 9], [0, 0, 10, 10]]])
     others = np.float32([[[0, 0, 0, 0], [5, 5, 5, 9], [3, 3, 3, 3]]])
     np.testing.assert_array_equal(pairwise_iou(Tensor(boxes), Tensor(others)).asnumpy(), np.zeros((1, 3, 3)))
+    assert np.isfinite(encode(Tensor(boxes), Tensor(others), (10.0, 10.0, 5.0, 5.0)).asnumpy()).all()
 
 
-def test_encode_worked_values():
-    # Centres (5, 10) and (7, 24), sizes 10 x 20 and 10 x 40.
-    deltas = encode(Tensor(np.float32([2, 4, 12, 44])), Tensor(np.float32([0, 0, 10, 20])), (10.0, 20.0, 5.0, 3.0))
-    np.testing.assert_allclose(deltas.asnumpy(), [10 * 0.2, 20 * 0.7, 0, 3 * np.log(2)], rtol=1e-6, atol=1e-7)
-
-
-def test_decode_worked_values():
-    # Centre (20, 40), size 20 x 40 -> centre (22, 32), size 40 x 40.
-    deltas = np.float32([0.1 * 10, -0.2 * 20, 5 * np.log(2), 0])
-    boxes = decode(Tensor(deltas), Tensor(np.float32([10, 20, 30, 60])), (10.0, 20.0, 5.0, 3.0))
-    np.testing.assert_allclose(boxes.asnumpy(), [2, 12, 42, 52], rtol=1e-5)
+# Centres (5, 10) and (7, 24), sizes 10 x 20 and 10 x 40; centres (20, 40) and (22, 32), sizes 20 x 40 and 40 x 40.
+@pytest.mark.parametrize(("reference", "box", "deltas"), [
+    ([0, 0, 10, 20], [2, 4, 12, 44], [10 * 0.2, 20 * 0.7, 0, 3 * np.log(2)]),
+    ([10, 20, 30, 60], [2, 12, 42, 52], [10 * 0.1, -20 * 0.2, 5 * np.log(2), 0])])
+def test_worked_values(computed, reference, box, deltas):
+    reference, box, deltas, weights = *map(np.float32, (reference, box, deltas)), (10.0, 20.0, 5.0, 3.0)
+    np.testing.assert_allclose(computed(lambda *boxes: encode(*boxes, weights), box, reference), deltas, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(computed(lambda *columns: decode(*columns, weights), deltas, reference), box, rtol=1e-5)
 
 
 def test_decode_clamps_size_deltas_only():
@@ -63,19 +61,7 @@ def test_decode_is_exact_to_a_thousandth_of_a_pixel():
     np.testing.assert_allclose(boxes, np.stack((-half, -half, half, half), 1), rtol=2e-7, atol=1e-4)
 
 
-def test_padding_boxes_encode_to_finite_numbers():
-    boxes = Tensor(np.float32([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 9, 9]]))
-    reference = Tensor(np.float32([[0, 0, 0, 0], [3, 4, 9, 9], [0, 0, 0, 0]]))
-    assert np.isfinite(encode(boxes, reference, (10.0, 10.0, 5.0, 5.0)).asnumpy()).all()
-
-
 def test_clip_cuts_each_image_at_its_own_border():
     boxes = np.float32([[[-5, -6, 300, 400], [10, 20, 30, 40]]] * 2)
     found = clip(Tensor(boxes), Tensor(np.float32([[100, 200], [35, 15]]))).asnumpy()
     np.testing.assert_array_equal(found, [[[0, 0, 200, 100], [10, 20, 30, 40]], [[0, 0, 15, 35], [10, 20, 15, 35]]])
-
-
-def test_gather_rows_stays_within_each_image(computed):
-    table = np.arange(2 * 5 * 3, dtype=np.float32).reshape(2, 5, 3)
-    index = np.int32([[4, 0, 0], [1, 4, 2]])
-    np.testing.assert_array_equal(computed(gather_rows, table, index), [table[0][index[0]], table[1][index[1]]])

@@ -7,43 +7,26 @@ from src.models import matcher
 from src.models.matcher import Matcher, subsample
 from tests.helpers.ascend_operators import top_k_of_910a
 
-
-def run_match(computed, candidates, boxes, mask):
-    return computed(Matcher(), np.float32(candidates), np.float32(boxes), np.array(mask))
+A, B = [0, 0, 10, 10], [20, 0, 30, 10]
 
 
-def test_match_overlap_index_and_best(computed):
-    boxes = [[[0, 0, 10, 10], [100, 0, 110, 10], [0, 50, 10, 60]]]
-    candidates = [[[0, 0, 10, 8], [0, 0, 10, 5], [100, 0, 110, 2], [200, 200, 210, 210]]]
-    overlap, index, is_best = run_match(computed, candidates, boxes, [[True, True, True]])
-    np.testing.assert_allclose(overlap, [[0.8, 0.5, 0.2, 0]], rtol=1e-6)
-    np.testing.assert_array_equal(index[0, :3], [0, 0, 1])
+# Candidates and boxes of an image, the mask of the boxes, and for each candidate the overlap, the index (None: any) and is_best.
+@pytest.mark.parametrize(("candidates", "boxes", "mask", "overlap", "index", "best"), [
     # No candidate overlaps the third box, and overlap 0 is not a match.
-    np.testing.assert_array_equal(is_best, [[True, False, True, False]])
-
-
-def test_match_shares_candidates_and_ignores_masked_boxes(computed):
-    candidates = [[[0, 0, 10, 10], [20, 0, 30, 10], [21, 0, 31, 10]]]
-    boxes = [[[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]], [[0, 0, 10, 10], [20, 0, 30, 10]]]
-    overlap, index, is_best = run_match(computed, candidates, boxes, [[True, True], [False, True], [False, False]])
-    np.testing.assert_allclose(overlap, [[1, 1, 90 / 110], [0, 1, 90 / 110], [0, 0, 0]], rtol=1e-6)
-    np.testing.assert_array_equal(index[:2, 1:], [[1, 1], [1, 1]])
-    np.testing.assert_array_equal(is_best, [[True, True, False], [False, True, False], [False, False, False]])
-
-
-def test_equally_good_candidates_are_all_best(computed):
-    candidates = [[[0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10]]]
-    boxes = [[[2.5, 0, 12.5, 10], [0, 100, 10, 110]]]
-    _, _, is_best = run_match(computed, candidates, boxes, [[True, True]])
-    np.testing.assert_array_equal(is_best, [[True, True, True]])
-
-
-def test_a_candidate_can_be_best_of_a_box_that_is_not_its_own_best(computed):
+    ([[0, 0, 10, 8], [0, 0, 10, 5], [20, 0, 30, 2], [90, 0, 99, 9]], [A, B, [0, 50, 10, 60]], [True] * 3,
+     [0.8, 0.5, 0.2, 0], [0, 0, 1, None], [True, False, True, False]),
+    ([A, B, [21, 0, 31, 10]], [A, B], [False, True], [0, 1, 90 / 110], [None, 1, 1], [False, True, False]),
+    ([A, B], [A, B], [False, False], [0, 0], [None, None], [False, False]),
+    # Equally good candidates are all best.
+    ([A, [5, 0, 15, 10], A], [[2.5, 0, 12.5, 10]], [True], [0.6] * 3, [0] * 3, [True] * 3),
     # The only candidate near both boxes overlaps the first one more, but is the best candidate of the second one.
-    overlap, index, is_best = run_match(computed, [[[0, 0, 10, 10]]], [[[0, 0, 10, 9], [0, 9, 10, 19]]], [[True, True]])
-    np.testing.assert_allclose(overlap, [[0.9]], rtol=1e-6)
-    assert index[0, 0] == 0
-    assert is_best[0, 0]
+    ([A], [[0, 0, 10, 9], [0, 9, 10, 19]], [True, True], [0.9], [0], [True])])
+def test_matches(computed, candidates, boxes, mask, overlap, index, best):
+    """The second image has the same boxes, all masked."""
+    found = computed(Matcher(), np.float32([candidates]), np.float32([boxes] * 2), np.array([mask, [False] * len(mask)]))
+    np.testing.assert_allclose(found[0], [overlap, np.zeros(len(overlap))], rtol=1e-6)
+    assert [own if wanted is not None else None for own, wanted in zip(found[1][0].tolist(), index)] == index
+    np.testing.assert_array_equal(found[2], [best, [False] * len(best)])
 
 
 def sample_by_sorting(positive, negative, priority, number, max_positive):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
+from src.models.roi_head import RoILoss, RoIPredictor, RoISampler
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 NUM_CLASSES = 3
@@ -120,21 +120,3 @@ def test_predictor(computed):
     boxes, unclipped_scores = computed(RoIPredictor(WEIGHTS, clipped=False), logits, deltas, proposals, valid, sizes)
     np.testing.assert_allclose(boxes[0, 0], [[10, 20, 30, 60], [2, 10, 42, 50]], rtol=1e-5)
     np.testing.assert_array_equal(unclipped_scores, scores)
-
-
-def test_box_head_equals_numpy():
-    rng = np.random.default_rng(1)
-    head = BoxHead(2, 3, 8, NUM_CLASSES)
-    for layer in (head.classes, head.deltas):
-        layer.weight.set_data(Tensor(rng.normal(size=layer.weight.shape).astype(np.float32)))
-        layer.bias.set_data(Tensor(rng.normal(size=layer.bias.shape).astype(np.float32)))
-    pooled = rng.normal(size=(5, 2, 3, 3)).astype(np.float32)
-    logits, deltas = head(Tensor(pooled))
-
-    def dense(layer, rows):
-        return rows @ layer.weight.asnumpy().T + layer.bias.asnumpy()
-
-    hidden = np.maximum(dense(head.fc2, np.maximum(dense(head.fc1, pooled.reshape(5, -1)), 0)), 0)
-    np.testing.assert_allclose(logits.asnumpy(), dense(head.classes, hidden), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(deltas.asnumpy(), dense(head.deltas, hidden).reshape(5, NUM_CLASSES, 4), rtol=1e-4,
-                               atol=1e-5)

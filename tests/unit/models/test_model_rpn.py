@@ -1,5 +1,4 @@
-"""src/models/rpn.py: anchors compared with worked values, the head with NumPy, its outputs at single anchors, and the losses with
-plain loops."""
+"""src/models/rpn.py: anchors compared with worked values, the head at single anchors with the dense head, losses with loops."""
 from types import SimpleNamespace
 
 import mindspore as ms
@@ -32,15 +31,6 @@ MASK = np.array([[True, True, False], [False, False, False], [True, False, False
     ([32, 5], [0.5, 1.0], True, [[-23, -11, 23, 11], [-4, -2, 4, 2], [-16, -16, 16, 16], [-2, -2, 2, 2]])])
 def test_cell_anchors_worked_values(sizes, ratios, rounded, expected):
     np.testing.assert_allclose(cell_anchors(sizes, ratios, rounded), expected)
-
-
-def test_rows_run_over_y_then_x_then_anchor():
-    generator = AnchorGenerator(strides=[8], anchor_sizes=[[16]], aspect_ratios=[1.0, 4.0], rounded=False)
-    (anchors,) = canvas_anchors(generator, (16, 24))
-    assert anchors.dtype == np.float32
-    square, tall = np.array([-8, -8, 8, 8]), np.array([-4, -16, 4, 16])
-    expected = [anchor + np.array([x, y, x, y]) for y in (0, 8) for x in (0, 8, 16) for anchor in (square, tall)]
-    np.testing.assert_allclose(anchors, expected)
 
 
 def test_strides_of_a_canvas_that_64_does_not_divide():
@@ -98,7 +88,7 @@ def expected_losses(logits, deltas, priority):
         order = np.argsort(-priority[image])
         positives = [i for i in order if labels[i] == 1][:3]
         negatives = [i for i in order if labels[i] == 0][:6 - len(positives)]
-        samples.append((set(positives), set(negatives)))
+        samples.append((positives, negatives))
         sampled_count += len(positives) + len(negatives)
         chance = 1 / (1 + np.exp(-logits[image].astype(np.float64)))
         objectness -= np.log(chance[positives]).sum() + np.log(1 - chance[negatives]).sum()
@@ -120,57 +110,26 @@ def random_input(seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_losses_equal_plain_loops(computed, seed):
+def test_losses_equal_plain_loops_and_only_the_sample_has_a_gradient(seed):
     logits, deltas, priority = random_input(seed)
-    found = computed(DenseLoss(), ANCHORS, logits, deltas, BOXES, MASK, priority)
-    expected = expected_losses(logits, deltas, priority)
-    assert expected[2] == 18
-    np.testing.assert_allclose(found, expected[:2], rtol=1e-5)
-
-
-def test_only_the_sample_has_a_gradient():
-    logits, deltas, priority = random_input(2)
     loss = DenseLoss()
 
     def both(logits, deltas):
-        return sum(loss(Tensor(ANCHORS), logits, deltas, Tensor(BOXES), Tensor(MASK), Tensor(priority)))
+        losses = loss(Tensor(ANCHORS), logits, deltas, Tensor(BOXES), Tensor(MASK), Tensor(priority))
+        return sum(losses), *losses
 
-    by_logits, by_deltas = (g.asnumpy() for g in ms.grad(both, (0, 1))(Tensor(logits), Tensor(deltas)))
-    _, _, count, samples = expected_losses(logits, deltas, priority)
+    (_, *found), gradients = ms.value_and_grad(both, (0, 1), has_aux=True)(Tensor(logits), Tensor(deltas))
+    by_logits, by_deltas = (gradient.asnumpy() for gradient in gradients)
+    *losses, count, samples = expected_losses(logits, deltas, priority)
+    assert count == 18
+    np.testing.assert_allclose([value.asnumpy() for value in found], losses, rtol=1e-5)
     chance = 1 / (1 + np.exp(-logits.astype(np.float64)))
     expected = np.zeros_like(chance)
     for image, (positives, negatives) in enumerate(samples):
-        positives, negatives = list(positives), list(negatives)
         expected[image, positives] = chance[image, positives] - 1
         expected[image, negatives] = chance[image, negatives]
         assert set(np.flatnonzero(np.abs(by_deltas[image]).sum(1))) == set(positives)
     np.testing.assert_allclose(by_logits, expected / count, rtol=1e-4, atol=1e-7)
-
-
-def test_head_runs_over_levels_then_y_x_anchor():
-    """The 3x3 convolution is the identity, so the outputs are the 1x1 convolutions of the features."""
-    rng = np.random.default_rng(4)
-    channels, num_anchors = 4, 3
-    head = RPNHead(channels, channels, num_anchors)
-    kernel = np.zeros((channels, channels, 3, 3), np.float32)
-    kernel[np.arange(channels), np.arange(channels), 1, 1] = 1
-    weights = {"objectness": rng.normal(size=(num_anchors, channels)), "deltas": rng.normal(size=(12, channels))}
-    biases = {"objectness": rng.normal(size=num_anchors), "deltas": rng.normal(size=12)}
-    head.conv.weight.set_data(Tensor(kernel))
-    for name in weights:
-        getattr(head, name).weight.set_data(Tensor(weights[name][:, :, None, None].astype(np.float32)))
-        getattr(head, name).bias.set_data(Tensor(biases[name].astype(np.float32)))
-    levels = [rng.random((2, channels, *size)).astype(np.float32) for size in ((4, 6), (2, 3))]
-
-    logits, deltas = (o.asnumpy() for o in head(tuple(Tensor(level) for level in levels)))
-    assert (logits.shape, deltas.shape) == ((2, 90), (2, 90, 4))
-    cells = [(level, y, x) for level in levels for y in range(level.shape[2]) for x in range(level.shape[3])]
-    for image in range(2):
-        features = np.array([level[image, :, y, x] for level, y, x in cells])
-        expected = features @ weights["objectness"].T + biases["objectness"]
-        np.testing.assert_allclose(logits[image], expected.reshape(-1), rtol=1e-4, atol=1e-5)
-        expected = features @ weights["deltas"].T + biases["deltas"]
-        np.testing.assert_allclose(deltas[image], expected.reshape(-1, 4), rtol=1e-4, atol=1e-5)
 
 
 class SingleAnchors(nn.Cell):
@@ -185,42 +144,32 @@ class SingleAnchors(nn.Cell):
         return self.single(index, extract_patches(levels, *self.head.locate_anchors(index, levels)))
 
 
-def test_single_anchors_have_the_outputs_of_the_dense_head(computed):
+@pytest.mark.usefixtures("graph_mode")
+def test_single_anchors_have_the_outputs_and_gradients_of_the_dense_head():
     rng = np.random.default_rng(5)
     head = RPNHead(4, 6, 3)
     for parameter in head.get_parameters():
         parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
     # Levels with odd sizes, with a single row and with a single cell.
-    levels = [rng.normal(size=(2, 4, *size)).astype(np.float32) for size in ((5, 7), (3, 2), (1, 3), (1, 1))]
+    levels = [Tensor(rng.normal(size=(2, 4, *size)).astype(np.float32)) for size in ((5, 7), (3, 2), (1, 3), (1, 1))]
     num_anchors = 3 * (35 + 6 + 3 + 1)
-    index = np.stack([rng.permutation(num_anchors), rng.integers(0, num_anchors, num_anchors)]).astype(np.int32)
-    logits, deltas = (o.asnumpy() for o in head(tuple(Tensor(level) for level in levels)))
-    single_logits, single_deltas = computed(SingleAnchors(head), index, *levels)
-    np.testing.assert_allclose(single_logits, np.take_along_axis(logits, index, 1), rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(single_deltas, np.take_along_axis(deltas, index[..., None], 1), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.usefixtures("graph_mode")
-def test_gradient_of_single_anchors_equals_the_dense_one():
-    rng = np.random.default_rng(6)
-    head = RPNHead(3, 5, 2)
-    levels = tuple(Tensor(rng.normal(size=(2, 3, *size)).astype(np.float32)) for size in ((4, 5), (2, 3)))
-    index = Tensor(np.int32([[0, 51, 39, 40, 17], [3, 3, 20, 45, 8]]))
-    weight = Tensor(rng.normal(size=(2, 5)).astype(np.float32))
-
+    index = Tensor(np.stack([rng.permutation(num_anchors), rng.integers(0, num_anchors, num_anchors)]).astype(np.int32))
+    weight = Tensor(rng.normal(size=(2, num_anchors)).astype(np.float32))
     at_single_anchors = SingleAnchors(head)
 
     def single(*levels):
         logits, deltas = at_single_anchors(index, *levels)
-        return ((logits + deltas.sum(2)) * weight).sum()
+        return ((logits + deltas.sum(2)) * weight).sum(), logits, deltas
 
     def dense(*levels):
         logits, deltas = head(levels)
-        return ((ops.gather_elements(logits, 1, index) + gather_rows(deltas, index).sum(2)) * weight).sum()
+        logits, deltas = ops.gather_elements(logits, 1, index), gather_rows(deltas, index)
+        return ((logits + deltas.sum(2)) * weight).sum(), logits, deltas
 
     weights = ms.ParameterTuple(head.trainable_params())
     assert len(weights) == 6
-    found, expected = (ms.grad(function, (0, 1), weights)(*levels) for function in (single, dense))
-    for one, other in zip(found[0] + found[1], expected[0] + expected[1]):
-        np.testing.assert_allclose(one.asnumpy(), other.asnumpy(), rtol=1e-4, atol=1e-6)
-        assert np.abs(other.asnumpy()).max() > 0
+    (one, gradients), (other, expected) = (ms.value_and_grad(function, (0, 1, 2, 3), weights, has_aux=True)(*levels)
+                                           for function in (single, dense))
+    for found, wanted in zip([*one[1:], *gradients[0], *gradients[1]], [*other[1:], *expected[0], *expected[1]]):
+        np.testing.assert_allclose(found.asnumpy(), wanted.asnumpy(), rtol=1e-4, atol=1e-4)
+        assert np.abs(wanted.asnumpy()).max() > 0
