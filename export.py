@@ -7,21 +7,22 @@ each canvas in data.target_size. A file is written only if it computes the same 
 """
 import sys
 
+from src.config import Config, with_settings
 from src.config.command_line import parse_export_args
 from src.errors import UserError
+from src.run.distributed import Group
 from src.run.launch import launch
 
 MAX_BYTES = 10**9  # limit for weights: MindSpore splits larger ones into several files, and ONNX's limit is not much higher
 
 
-def main(cfg, group, _) -> None:
+def main(cfg: Config, group: Group, _: object) -> None:
     """Write the files that the configuration requests, and check them on images.
 
     Raises:
         UserError: for a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.config import with_settings
     from src.export.detector import class_names, load_detector
     from src.export.files import check_possible, export_detector, export_networks, is_whole, sample_images
     from src.models.faster_rcnn import to_mixed_precision

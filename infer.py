@@ -8,17 +8,23 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from src.config import Config
 from src.config.command_line import parse_infer_args
 from src.errors import UserError
+from src.run.distributed import Group
 from src.run.launch import launch
+
+if TYPE_CHECKING:
+    from src.detector import Predictor
 
 logger = logging.getLogger("faster_rcnn")
 
 PROGRESS_SECONDS = 10.0
 
 
-def main(cfg, group, _) -> None:
+def main(cfg: Config, group: Group, _: object) -> None:
     """Draw the detections on each image, and list them in detections.json.
 
     Raises:
@@ -59,9 +65,9 @@ def main(cfg, group, _) -> None:
     logger.info("drawn into %s, listed in %s", cfg.save_dir, listing)
 
 
-def detect_all(predictor, names: list[str], fonts: list, drawings: dict[str, str]) -> list[dict]:
-    """Detect objects on images with a `src.detector.Predictor`, draw them with the class names, show and log the progress, and
-    return the entries of detections.json. `drawings` has the paths of the images, in order, and of their drawings.
+def detect_all(predictor: Predictor, names: list[str], fonts: list, drawings: dict[str, str]) -> list[dict]:
+    """Detect objects on images, draw them with the class names, show and log the progress, and return the entries of
+    detections.json. `drawings` has the paths of the images, in order, and of their drawings.
 
     Raises:
         UserError: at the end, if no image could be read.
@@ -85,7 +91,7 @@ def detect_all(predictor, names: list[str], fonts: list, drawings: dict[str, str
             else:
                 boxes, scores, labels, finite = detect(predictor, image)
                 if not finite:
-                    logger.warning("%s: the network gave scores that are not finite", path)
+                    logger.warning("%s: the network returned scores that are not finite", path)
                 write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
                 entries.append(entry_of(path, drawing, image, boxes, scores, labels, names))
             bar.update()

@@ -10,8 +10,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
-from typing import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np

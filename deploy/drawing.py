@@ -19,21 +19,12 @@ COLOURS = 256  # label 256 has the colour of label 0 again
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, scores: Sequence[float] | np.ndarray | None,
                labels: Sequence[int] | np.ndarray, names: list[str], fonts: Sequence[str] = ()) -> np.ndarray:
-    """Draw boxes with class names and optional scores.
-
-    Small images are first enlarged by an integer factor. Lines and letters scale with the image. The first boxes are drawn over
-    later boxes.
+    """Return a copy of an image with boxes, class names and optional scores, (H, W, 3) uint8 RGB. Small images are first enlarged
+    by an integer factor. Lines and letters scale with the image. The first boxes are drawn over later boxes.
 
     Args:
-        image: (h, w, 3) uint8 RGB. It is not changed.
-        boxes: (n, 4) xyxy in pixels of the image.
-        scores: (n,), 0 to 1, or None.
-        labels: (n,) int, 0..K-1.
-        names: names of the K classes.
-        fonts: paths of font files, see `font_for`.
-
-    Returns:
-        (H, W, 3) uint8 RGB, where H and W are the same multiple of h and w.
+        image: (h, w, 3) uint8 RGB; boxes: (n, 4) xyxy in pixels of the image; scores: (n,), 0 to 1, or None.
+        labels: (n,) int, 0..K-1; names: names of the K classes; fonts: paths of font files, see `font_for`.
     """
     factor = enlargement(image.shape)
     image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC) if factor > 1 else image.copy()
@@ -62,16 +53,8 @@ def enlargement(shape: tuple[int, ...]) -> int:
 
 
 class Text:
-    """A line of text in the first of `fonts` that has all its characters.
-
-    Args:
-        text: the text.
-        letters: height of a capital letter in pixels.
-        fonts: paths of font files, see `font_for`.
-
-    Attributes:
-        width, height: size in pixels, with a margin and with space for capital letters and descenders, as in g.
-    """
+    """A line of text, with capital letters of `letters` pixels, in the first of `fonts` that has all its characters, see
+    `font_for`. Its `width` and `height` in pixels include a margin and space for capital letters and descenders, as in g."""
 
     def __init__(self, text: str, letters: int, fonts: Sequence[str] = ()):
         self.text, self.letters, self.font = text, letters, scaled_font(font_for(text, fonts) or "", letters)
@@ -122,12 +105,8 @@ def font_for(text: str, fonts: Sequence[str]) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def has_glyphs(font: str, text: str) -> bool:
-    """Return whether a font file has a glyph for each character of the text.
-
-    Raises:
-        OSError: the file cannot be read, or is no scalable font.
-        ValueError: the font is damaged.
-    """
+    """Return whether a font file has a glyph for each character of the text. Raise an OSError if the file cannot be read or is no
+    scalable font, and a ValueError if the font is damaged."""
     scaled = ImageFont.truetype(font, 20)
     missing = bytes(scaled.getmask("\uffff"))  # drawn for a character without a glyph
     return all(bytes(scaled.getmask(character)) != missing for character in text if not character.isspace())

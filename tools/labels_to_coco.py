@@ -1,8 +1,4 @@
-"""Convert labels of another format to COCO annotation files (--help lists the flags).
-
-The package labelformat reads the labels. This program adds what its COCO files lack: ids from 1, areas, images sorted by name,
-VOC's flags of objects, EXIF rotation, checks, a list of images, and a random split into training and validation images.
-"""
+"""Convert labels, which the package labelformat reads, to COCO annotation files (--help lists the flags)."""
 from __future__ import annotations
 
 import argparse
@@ -39,15 +35,7 @@ def main(args: argparse.Namespace, *_) -> None:
                         "between 0 and 1, and --seed at least 0.")
     for path in paths:
         prepare_output(path)
-    try:
-        coco = load_coco(args.labels, args.images).coco_json if args.format == "coco" else convert(args)
-    except UserError:
-        raise
-    except ImportError as error:
-        raise UserError(f"--format {args.format} needs labelformat ({error}): run `pip install labelformat`.") from error
-    except Exception as error:  # labelformat raises many types
-        raise UserError(f"{args.labels} cannot be read as {args.format} ({type(error).__name__}: {error}); check --format, "
-                        "--labels, --names and --split.") from error
+    coco = load_coco(args.labels, args.images).coco_json if args.format == "coco" else convert(args)
     images = listed(args.list, coco["images"]) if args.list else coco["images"]
     if len(images) < len(paths) or not coco["annotations"]:
         raise UserError(f"{args.labels} has {len(images)} images to write and {len(coco['annotations'])} boxes, which is too few "
@@ -72,7 +60,13 @@ def main(args: argparse.Namespace, *_) -> None:
 
 def convert(args: argparse.Namespace) -> dict:
     """Return labels as a COCO dict, for images as the data loader reads them. labelformat ignores iscrowd of COCO files."""
-    categories, labelled, objects, flags = read_labels(args)
+    try:
+        categories, labelled, objects, flags = read_labels(args)
+    except ImportError as error:
+        raise UserError(f"--format {args.format} needs labelformat ({error}): run `pip install labelformat`.") from error
+    except Exception as error:  # labelformat raises many types
+        raise UserError(f"{args.labels} cannot be read as {args.format} ({type(error).__name__}: {error}); check --format, "
+                        "--labels, --names and --split.") from error
     images, annotations = {}, []
     folders = r".*[/\\]" if args.format == "voc" else "^"  # VOC's file names may be paths on the machine of the labelling tool
     for name, image in sorted(((re.sub(folders, "", image.filename), image) for image in labelled), key=lambda pair: pair[0]):
@@ -130,8 +124,8 @@ def read_labels(args: argparse.Namespace) -> tuple[list, list, dict, dict]:
     objects = {label.image.filename: label.objects for label in reader.get_labels()}
     skipped = [record for record in log.buffer if "does not exist" not in record.getMessage()]
     images = list(reader.get_images())
-    if any(record.levelno > logging.WARNING for record in skipped):
-        raise ValueError(max(skipped, key=lambda record: record.levelno).getMessage())
+    if errors := [record.getMessage() for record in skipped if record.levelno > logging.WARNING]:
+        raise ValueError(errors[0])
     if skipped and args.format == "yolo":  # polygons
         class Polygons(formats.YOLOv8InstanceSegmentationInput):
             def get_images(self):
@@ -159,14 +153,16 @@ def listed(path: str, images: list[dict]) -> list[dict]:
     ids = {key: image["id"] for image in images for key in (os.path.splitext(image["file_name"])[0], image["file_name"])}
     chosen = set()
     try:
-        for line in filter(None, map(str.strip, Path(path).read_text(encoding="utf-8-sig").replace("\\", "/").splitlines())):
-            parts = re.sub(r"\s+(-1|0|1)$", "", line).split("/")
-            ends = ["/".join(parts[start:]) for start in range(len(parts))]
-            chosen.add(next(ids[name] for end in ends for name in (end, os.path.splitext(end)[0]) if name in ids))
-    except StopIteration:
-        raise UserError(f"{path} lists {line!r}, but no image has this name: correct the list.") from None
+        lines = Path(path).read_text(encoding="utf-8-sig").replace("\\", "/").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list {path} cannot be read ({error}); give --list a text file.") from error
+    for line in filter(None, map(str.strip, lines)):
+        parts = re.sub(r"\s+(-1|0|1)$", "", line).split("/")
+        ends = ["/".join(parts[start:]) for start in range(len(parts))]
+        found = [ids[name] for end in ends for name in (end, os.path.splitext(end)[0]) if name in ids]
+        if not found:
+            raise UserError(f"{path} lists {line!r}, but no image has this name: correct the list.")
+        chosen.add(found[0])
     return [image for image in images if image["id"] in chosen]
 
 

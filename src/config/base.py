@@ -39,7 +39,7 @@ def setting(default: Any, description: str, **bounds: Any) -> Any:
 
 
 def must_be(allowed: str, holds: Callable[[Any], bool]) -> AfterValidator:
-    """Return a validator that refuses values for which `holds` is False; `allowed` describes the others."""
+    """Return a validator that refuses values for which `holds` is False; `allowed` describes the allowed values."""
     def check(value: Any) -> Any:
         if not holds(value):
             raise ValueError(f"must be {allowed}, not {short_repr(value)}")

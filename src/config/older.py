@@ -62,8 +62,8 @@ def _pop(layer: Any, dotted: str) -> list:
 
 
 def differences(cfg: Config) -> list[tuple[str, Any, Any]]:
-    """Return the settings whose value in `cfg` is not the one that the older implementation used for such a file, whatever the
-    file said: dotted name, older value, value in `cfg`."""
+    """Return the settings whose value in `cfg` differs from the value that the older implementation always used for such a
+    file: dotted name, older value, value in `cfg`."""
     proposal = cfg.rpn_head.train_proposal
     proposals = {**proposal.model_dump(), "drop_small_first": True, "joint_nms_thresh": proposal.nms_thresh, "clip_to": "canvas"}
     older = {

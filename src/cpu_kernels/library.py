@@ -41,7 +41,7 @@ def library() -> str | None:
             path = _find_or_build(Path(cache))
         _open_onednn(path)
     except (OSError, UserError, AttributeError, subprocess.CalledProcessError) as error:
-        logger.warning("the CPU kernels cannot be used (%s): MindSpore's operators take their place, which take longer",
+        logger.warning("the CPU kernels cannot be used (%s): the slower operators of MindSpore are used instead",
                        _reason(error))
         return None
     return str(path)

@@ -55,15 +55,10 @@ def require(path: str, result: Agreement, limits: Limits) -> None:
 
 def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray],
               tolerances: tuple[float, ...] = PROPOSALS[:2]) -> Agreement:
-    """Compare the outputs of two networks for the same images, proposal by proposal.
+    """Compare the outputs of two networks for the same images: boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
 
     Proposals with nearly equal scores may be swapped. Therefore, a proposal that differs from the proposal at the same index by
-    more than the tolerances is compared with all proposals of the opposite network.
-
-    Args:
-        found: boxes (B, R, K, 4) in canvas pixels and scores (B, R, K), float32.
-        expected: boxes and scores of the reference network.
-        tolerances: tolerance of boxes in pixels, and of scores.
+    more than the tolerances, of boxes in pixels and of scores, is compared with all proposals of the opposite network.
     """
     # (B, R, K, 5): boxes and scores of each proposal and class.
     own, other = (np.concatenate((boxes, scores[..., None]), axis=3) for boxes, scores in (found, expected))
@@ -72,14 +67,8 @@ def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, 
 
 def compare_detections(detector: Detector, predictor: Predictor, batches: list[np.ndarray],
                        limits: Limits = DETECTIONS) -> Agreement:
-    """Compare the detections of an exported file with the network's detections.
-
-    Args:
-        detector: detector of the file.
-        predictor: predictor of the network; its configuration provides the thresholds.
-        batches: batches of images, (B, h, w, 3) uint8 each.
-        limits: largest differences of counterparts.
-    """
+    """Compare the detections of an exported file with the network's, for batches of images, (B, h, w, 3) uint8 each. The
+    configuration of `predictor` provides the thresholds."""
     infer, differences = predictor.cfg.infer, []
     for images in batches:
         found = detector.detect(images if len(images) > 1 else images[0], infer.conf_threshold)
@@ -124,15 +113,9 @@ def _of_detections(first, second, infer, limits):
     if not len(boxes) or not len(second[0]):
         return np.full((len(boxes), 2), np.nan)
     distances = np.abs(boxes[:, None] - second[0]).max(axis=2)
+    xywh = [np.concatenate((part[:, :2], part[:, 2:] - part[:, :2]), axis=1).astype(np.float64) for part in (boxes, second[0])]
     differences = np.abs(scores[:, None] - second[1])
-    overlap = (distances <= CORNER_TOLERANCE) | (_ious(boxes, second[0]) > limits.box)
+    overlap = (distances <= CORNER_TOLERANCE) | (mask.iou(*xywh, np.zeros(len(second[0]), np.uint8)) > limits.box)
     fits = overlap & (differences <= limits.score) & (labels[:, None] == second[2])
     best = np.arange(len(boxes)), np.where(fits, differences, np.inf).argmin(axis=1)
     return np.where(fits[best][:, None], np.stack((distances[best], differences[best]), axis=1), np.nan)
-
-
-def _ious(boxes, others):
-    """Return the IoUs (n, m) of boxes (n, 4) and (m, 4) xyxy."""
-    first, second = (np.concatenate((part[:, :2], part[:, 2:] - part[:, :2]), axis=1).astype(np.float64)
-                     for part in (boxes, others))
-    return mask.iou(first, second, np.zeros(len(second), np.uint8))

@@ -4,12 +4,10 @@ The formats are ONNX, and MindSpore's format MindIR, a graph of plain operators 
 """
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -31,8 +29,7 @@ from src.run.files import apply_umask, atomic_write, prepare_output, writing_int
 logger = logging.getLogger("faster_rcnn")
 
 DRAWN_SIZE = (480, 640)  # height and width of synthetic images
-# Scale factors for the enlarged and the reduced copy of the first image.
-LARGE, SMALL = 2.5, 0.4
+LARGE, SMALL = 2.5, 0.4  # scale factors of the enlarged and the reduced copy of the first image
 
 
 def is_whole(cfg: Config) -> bool:
@@ -51,8 +48,8 @@ def check_possible(cfg: Config) -> None:
         raise UserError("--quantize True is for --file_format ONNX without --raw, with a single canvas in data.target_size, and "
                         "needs --image: several dozen typical images, on which int8 is calibrated.")
     if not cfg.output.endswith(suffix):
-        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or the other "
-                        "--file_format.")
+        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or "
+                        "change --file_format.")
     if cfg.file_format == "MINDIR" and not re.fullmatch(r"[0-9a-zA-Z@_\-.:/\\]+", cfg.output):
         raise UserError(f"MindSpore cannot write {cfg.output!r}: only letters, digits and @_-.:/ are allowed; give another "
                         "--output.")
@@ -78,13 +75,8 @@ def output_paths(cfg: Config) -> dict[tuple[int, int], str]:
 
 
 def export_detector(cfg: Config, network: FasterRCNN, names: list[str], images: list[np.ndarray]) -> None:
-    """Write the ONNX file of all steps if it detects the same objects as infer.py.
-
-    Args:
-        cfg: the configuration.
-        network: the network of plain operators.
-        names: class names by label.
-        images: images for the comparison and the calibration of int8, (h, w, 3) uint8 RGB each.
+    """Write the ONNX file of all steps of `network`, of plain operators, if it detects the same objects as infer.py on `images`,
+    (h, w, 3) uint8 RGB each. They also calibrate int8. `names` are the class names by label.
 
     Raises:
         UserError: the detections differ, or the file cannot be written.
@@ -92,7 +84,8 @@ def export_detector(cfg: Config, network: FasterRCNN, names: list[str], images: 
     from deploy.detector import Detector  # these two need the packages onnx and onnxruntime
     from src.export.onnx_detector import detector_model
 
-    with _written(cfg.output) as temporary:
+    shown, folder = "the images of --image" if cfg.image else "drawn images", os.path.dirname(cfg.output) or os.curdir
+    with writing_into(folder, os.path.basename(cfg.output)), atomic_write(cfg.output) as temporary:
         Path(temporary).write_bytes(detector_model(network, cfg, names).SerializeToString())
         # Predictor is built after the file is written, because it puts the CPU kernels into the network.
         predictor, batches = Predictor(network, cfg), batches_of_several_sizes(images, cfg.batch_size)
@@ -101,8 +94,7 @@ def export_detector(cfg: Config, network: FasterRCNN, names: list[str], images: 
             predictor.cfg = with_settings(cfg, {"infer.conf_threshold": 0.0})
             result = compare_detections(Detector(temporary), predictor, batches)
         require(cfg.output, result, DETECTIONS)
-        logger.info("compared with the network on %s, at scores above %g: %s", _shown(cfg), predictor.cfg.infer.conf_threshold,
-                    result)
+        logger.info("compared with the network on %s, at scores above %g: %s", shown, predictor.cfg.infer.conf_threshold, result)
         if cfg.quantize:
             quantize(temporary, batches[:len(images)])
             result = compare_detections(Detector(temporary), predictor, batches, INT8_DETECTIONS)
@@ -118,27 +110,16 @@ def export_networks(cfg: Config, network: FasterRCNN, images: list[np.ndarray]) 
     """Write a file of the network for each canvas if it computes the same; for arguments and errors see `export_detector`."""
     for canvas, path in output_paths(cfg).items():
         forward, batches = InferenceForward(network, cfg, canvas).set_train(False), network_batches(images, cfg, canvas)
-        with _written(path) as temporary:
+        with writing_into(os.path.dirname(path) or os.curdir, os.path.basename(path)), atomic_write(path) as temporary:
             write_network(temporary, forward, *batches[0])
             found, expected = run_network(temporary, batches), run_network(forward, batches)
             result = agreement(found, expected)
             require(path, result, PROPOSALS)
-        logger.info("%s written and compared with the network on %s: %s", path, _shown(cfg), result)
-        batch, (_, *rows) = cfg.batch_size, expected[1].shape
+        logger.info("%s written and compared with the network on %s: %s", path,
+                    "the images of --image" if cfg.image else "drawn images", result)
+        batch, rows = cfg.batch_size, expected[1].shape[1:]
         logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
                     (batch, *canvas, 3), (batch, 2), (batch, *rows, 4), (batch, *rows))
-
-
-@contextlib.contextmanager
-def _written(path) -> Iterator[str]:
-    """Call `atomic_write`, and turn an OSError into a UserError."""
-    with writing_into(os.path.dirname(path) or os.curdir, os.path.basename(path)), atomic_write(path) as temporary:
-        yield temporary
-
-
-def _shown(cfg):
-    """Return a description of the images of the comparison."""
-    return "the images of --image" if cfg.image else "drawn images"
 
 
 def write_network(path: str, forward: InferenceForward, image: np.ndarray, valid_size: np.ndarray) -> None:

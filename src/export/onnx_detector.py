@@ -26,7 +26,6 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 # The settings that, with the weights, determine the detections.
 DECISIVE: dict = {"net": True, "backbone": True, "rpn_head": {"anchor_generator", "test_proposal"}, "bbox_head": True,
                   "infer": True, "data": {"target_size", "eval_transforms"}}
-SCORE_THRESHOLD, IOU_THRESHOLD = "score_threshold", "iou_threshold"  # optional inputs
 
 
 def network_model(forward: InferenceForward, batch: int, canvas: tuple[int, int]) -> onnx.ModelProto:
@@ -34,10 +33,7 @@ def network_model(forward: InferenceForward, batch: int, canvas: tuple[int, int]
 
     Inputs, as the data loader prepares them: image (B, H, W, 3) uint8 RGB and valid_size (B, 2) float32. Outputs, for every
     proposal and class: boxes (B, R, K, 4) float32 xyxy in pixels of the canvas and scores (B, R, K) float32, which
-    `src.evaluation.detections` converts to detections.
-
-    Raises:
-        UserError: the backbone is not one of mindcv's ResNets.
+    `src.evaluation.detections` converts to detections. For errors see `network_outputs`.
     """
     op, shape = Graph(), (batch, *outputs_of_image(forward))
     boxes, scores = network_outputs(op, forward, "image", "valid_size", (batch, *canvas))
@@ -53,10 +49,7 @@ def detector_model(network: FasterRCNN, cfg: Config, names: list[str]) -> onnx.M
     descending score. If the batch size B (cfg.batch_size) is above 1, image is (B, h, w, 3), and a further output images
     (N,) int64 contains the image index of each detection, in ascending order.
 
-    `network` consists of plain operators; `names` are the class names by label.
-
-    Raises:
-        UserError: the backbone is not one of mindcv's ResNets.
+    `network` consists of plain operators; `names` are the class names by label. For errors see `network_outputs`.
     """
     op, batch = Graph(), cfg.batch_size
     forwards = {canvas: InferenceForward(network, cfg, canvas).set_train(False) for canvas in cfg.data.canvases}
@@ -75,8 +68,8 @@ def detector_model(network: FasterRCNN, cfg: Config, names: list[str]) -> onnx.M
     if batch > 1:
         results["images"] = number, np.int64, ("N",)
     return op.model({"image": (np.uint8, (batch, "h", "w", 3)[batch == 1:])}, results,
-                    {SCORE_THRESHOLD: np.array([cfg.infer.conf_threshold], np.float32),
-                     IOU_THRESHOLD: np.array([cfg.infer.nms_threshold], np.float32)}, metadata(cfg, names))
+                    {"score_threshold": np.array([cfg.infer.conf_threshold], np.float32),
+                     "iou_threshold": np.array([cfg.infer.nms_threshold], np.float32)}, metadata(cfg, names))
 
 
 def metadata(cfg: Config, names: list[str]) -> dict[str, str]:
@@ -126,7 +119,7 @@ def _best(op, boxes, scores, shape, max_box_num):
     # Boxes differ by class, so each (image, class) pair is treated as one batch element of the operator.
     by_class = op.reshape(op.Transpose(scores, perm=[0, 2, 1]), batch * classes, 1, rows)
     kept = op.NonMaxSuppression(op.reshape(op.Transpose(boxes, perm=[0, 2, 1, 3]), -1, rows, 4), by_class, np.array([rows]),
-                                IOU_THRESHOLD, SCORE_THRESHOLD)
+                                "iou_threshold", "score_threshold")
     flat = op.ScatterND(np.zeros((batch * classes, 1, rows), np.float32), kept, op.GatherND(by_class, kept))
     # Restore the order of the proposals, so that ties take the first.
     flat = op.reshape(op.Transpose(op.reshape(flat, batch, classes, rows), perm=[0, 2, 1]), batch, -1)

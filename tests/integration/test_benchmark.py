@@ -30,7 +30,7 @@ def test_everything(tmp_path):
     breakdown = results["breakdown"]
     assert tuple(breakdown) == PARTS
     assert breakdown["all_reduce"] == 0 and all(breakdown[part] > 0 for part in PARTS if part != "all_reduce")
-    assert f"{results['train_step_s']:.3f} s" in done.stdout and f"{sum(breakdown.values()):.3f} s" in done.stdout
+    assert f"{results['train_step_s']:.3f}" in done.stdout and f"{sum(breakdown.values()):.3f} s" in done.stdout
     assert all(f"\n{part} " in done.stdout for part in PARTS)
     assert "[40, 64] rounded up to multiples of 32: [64, 64]" in done.stdout
     assert "\n[" not in done.stdout  # the beginning of the profiler's progress lines
@@ -40,8 +40,8 @@ def test_everything(tmp_path):
     assert peer["ratio"] == comparison["seconds"] / peer["seconds"]
     own, other = done.stdout.splitlines()[-2:]
     assert own.split() == ["this", "program,", "--mix", "False", f"{comparison['seconds']:.3f}", "s"]
-    assert other.startswith(f"ONNX Runtime {peer['version']}, fp32 only  ")
-    assert other.split()[5:9] == [f"{peer['seconds']:.3f}", "s", f"{peer['ratio']:.2f}", "80"]
+    assert other.startswith(f"ONNX Runtime {peer['version']}, fp32  ")
+    assert other.split()[4:8] == [f"{peer['seconds']:.3f}", "s", f"{peer['ratio']:.2f}", "80"]
 
 
 def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):

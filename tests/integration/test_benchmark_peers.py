@@ -1,9 +1,9 @@
 """tools/benchmark.py --compare: the exported network, running it in other programs, and the comparison with this program."""
 import importlib.util
-import itertools
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -14,9 +14,8 @@ from src.detector import Predictor, build_detector
 from src.errors import UserError
 from src.run.environment import DEFAULTS
 from tests.helpers.tiny_networks import NUM_CLASSES, tiny_config, tiny_inputs, tiny_network
-from tools.benchmarking import peers
-from tools.benchmarking.measure import noise_batch
-from tools.benchmarking.peer_process import PEERS
+from tools.benchmarking import measure, peer_process
+from tools.benchmarking.measure import compare, noise_batch, write_onnx
 
 # OpenVINO in bf16 fails with the instruction limit that is set for MindSpore.
 ENVIRONMENT = {name: value for name, value in {**os.environ, "OWN_VARIABLE": "own"}.items() if name not in DEFAULTS}
@@ -41,42 +40,63 @@ def detector():
     return cfg, network, batches, outputs
 
 
-@pytest.mark.parametrize("name", [if_installed(name) for name in PEERS])
-def test_a_peer_computes_the_same_and_has_a_ratio(detector, name):
-    cfg, network, batches, outputs = detector
-    images, answers, calls = [batch.image.asnumpy() for batch in batches], itertools.cycle(outputs), []
+def recorded(batches, outputs, calls):
+    """Return a function that replaces a Predictor: it returns its outputs, and appends the number of the batch to `calls`."""
+    images = [batch.image.asnumpy() for batch in batches]
 
-    def predictor(image, _):
-        calls.append(image.asnumpy())
-        return next(answers)
-    result = peers.compare([name], network, cfg, predictor, batches, 4, ENVIRONMENT)
-    for number, image in enumerate(calls):  # the batches in turn; the first call is the warm-up
-        np.testing.assert_array_equal(image, images[number % 2])
+    def predict(image, _):
+        [number] = [number for number, known in enumerate(images) if np.array_equal(known, image.asnumpy())]
+        calls.append(number)
+        return outputs[number]
+    return predict
+
+
+@pytest.mark.parametrize("name", [if_installed(name) for name in peer_process.PEERS])
+def test_a_peer_computes_the_same_in_turn_and_has_a_ratio(detector, monkeypatch, name):
+    """The peer runs, but its measured seconds are replaced. With --mix True, OpenVINO computes in bf16 if the processor can."""
+    def record(*arguments):
+        calls.append(arguments[1:])
+        return (100.0 if len(calls) == 1 else float(len(calls)), *run_in(*arguments)[1:])
+
+    cfg, network, batches, outputs = detector
+    own, calls, run_in = [], [], measure.run_in
+    monkeypatch.setattr(measure, "run_in", record)
+    result = compare([name], network, cfg, recorded(batches, outputs, own), batches, 4, ENVIRONMENT)
+    assert own == [0, 1, 0, 1, 0]  # the batches in turn; the first call is the warm-up
+    assert [call[0] for call in calls] == [name] * 5
+    for number, (_, image, valid_size) in zip(own, calls):
+        assert np.array_equal(image, batches[number].image.asnumpy()) and valid_size.tolist() == [[48, 64], [56, 64]]
     peer = result["peers"][name]
-    assert len(calls) == 5 and result["threads"] == len(os.sched_getaffinity(0)) and result["mix"] is False
-    assert peer["ratio"] == result["seconds"] / peer["seconds"]
+    assert result["threads"] == len(os.sched_getaffinity(0)) and result["mix"] is False
+    assert peer["seconds"] == 3.5  # the median of 2, 3, 4 and 5
+    assert peer["ratio"] == pytest.approx(result["seconds"] / 3.5)
     assert peer["dtype"] == "fp32" and peer["version"][0].isdigit()
     assert peer["agreement"]["alone"] == 0 and peer["agreement"]["rows"] == 2 * 2 * 40
     assert 0 < peer["agreement"]["box_difference"] < 0.1 and peer["agreement"]["score_difference"] < 1e-3
+    mixed = compare([name], network, with_settings(cfg, {"mix": True}), recorded(batches, outputs, own), batches, 1, ENVIRONMENT)
+    has_bf16 = name == "openvino" and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    assert mixed["mix"] and mixed["peers"][name]["dtype"] == ("bf16" if has_bf16 else "fp32")
 
 
 def test_other_outputs_are_refused(detector):
     """In fp32 even one proposal of 80 is refused; with mixed precision, the outputs of another network."""
     cfg, network, batches, outputs = detector
-    (boxes, scores), onnxruntime = outputs[0], SimpleNamespace(name="onnxruntime")
-    moved = boxes.copy(), scores
-    moved[0][0, 0] += 1
-    with pytest.raises(UserError, match="--compare onnxruntime: it computes something else .* 158 of 160 rows of both have"):
-        peers.compare(["onnxruntime"], network, cfg, lambda *_: moved, batches[:1], 1, ENVIRONMENT)
-    mixed = with_settings(cfg, {"mix": True})
-    result = peers.compare(["onnxruntime"], network, mixed, lambda *_: moved, batches[:1], 1, ENVIRONMENT)
-    assert result["mix"] and result["peers"]["onnxruntime"]["dtype"] == "fp32"
-    for exact, shift in ((True, 0.05), (False, 3)):
-        result = peers.check(onnxruntime, (boxes + shift, scores), (boxes, scores), exact)
-        assert result.alone == 0 and result.box_difference == pytest.approx(shift, rel=0.01)
-    for wrong in ((boxes + 100, scores), (boxes, scores * np.nan)):
-        with pytest.raises(UserError, match=r": 0 of 160 rows .* \(allowed: 50%\); leave onnxruntime out"):
-            peers.check(onnxruntime, (boxes, scores), wrong, exact=False)
+
+    def compared(cfg, change, boxes=0.0, scores=0.0):
+        moved = [(part[0].copy(), part[1] + np.float32(scores)) for part in outputs]
+        moved[0][0][change] += boxes
+        return compare(["onnxruntime"], network, cfg, recorded(batches, moved, []), batches, 1, ENVIRONMENT)
+
+    one, mixed = (0, 0), with_settings(cfg, {"mix": True})
+    with pytest.raises(UserError, match="--compare onnxruntime: its outputs differ .* 158 of 160 rows of both have"):
+        compared(cfg, one, boxes=1)
+    assert compared(mixed, one, boxes=100)["peers"]["onnxruntime"]["agreement"]["alone"] in (1, 2)  # another proposal may be near
+    for settings, shift in ((cfg, 0.05), (mixed, 3)):
+        result = compared(settings, (), boxes=shift)["peers"]["onnxruntime"]["agreement"]
+        assert result["alone"] == 0 and result["box_difference"] == pytest.approx(shift, rel=0.01)
+    for wrong in ({"boxes": 100}, {"scores": np.nan}):
+        with pytest.raises(UserError, match=r": 0 of 160 rows .* \(required for 50%\); leave onnxruntime out"):
+            compared(mixed, (), **wrong)
 
 
 def test_the_peers_get_fp32_weights_whatever_this_program_computes_in(detector, tmp_path):
@@ -86,27 +106,32 @@ def test_the_peers_get_fp32_weights_whatever_this_program_computes_in(detector, 
     half = build_detector(mixed, NUM_CLASSES)
     for parameter, same in zip(half.get_parameters(), network.get_parameters()):
         parameter.set_data(same.value())
-    for name, of, settings in (("fp32", network, cfg), ("half", half, mixed)):
-        peers.write_onnx(str(tmp_path / name), of, settings, *inputs)
+    write_onnx(str(tmp_path / "fp32"), network, cfg, *inputs)
+    write_onnx(str(tmp_path / "half"), half, mixed, *inputs)
     assert (tmp_path / "fp32").read_bytes() == (tmp_path / "half").read_bytes()
 
 
-def test_a_peer_has_its_environment_and_ends_with_its_block(detector, tmp_path, capfd):
+def process(*arguments):
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), peer_process.load, (ENVIRONMENT, *arguments))
+
+
+def test_a_peer_has_its_environment_and_no_mindspore(detector, tmp_path):
+    """A peer whose process ends is named."""
     cfg, network, [batch, _], _ = detector
     inputs, path = (batch.image.asnumpy(), batch.valid_size.asnumpy()), str(tmp_path / "a.onnx")
-    peers.write_onnx(path, network, cfg, *inputs)
-    with peers.Peer("onnxruntime", path, 1, "fp32", ENVIRONMENT) as peer:
-        variables = Path(f"/proc/{peer.process.pid}/environ").read_bytes().split(b"\0")
-        assert b"OWN_VARIABLE=own" in variables
-        assert "libmindspore" not in Path(f"/proc/{peer.process.pid}/maps").read_text()
-    assert peer.process.returncode is not None
-    with peers.Peer("onnxruntime", path, 1, "fp32", ENVIRONMENT) as peer:
-        peer.process.kill()
-        peer.process.wait()
-        with pytest.raises(UserError, match="onnxruntime: its process has ended with status -9"):
-            peer(*inputs)
-    Path(path).write_bytes(b"no model")
-    with pytest.raises(UserError, match="its process has ended with status 1, for the reason above"), \
-            peers.Peer("onnxruntime", path, 1, "fp32", ENVIRONMENT):
-        pass
+    write_onnx(path, network, cfg, *inputs)
+    with process("onnxruntime", path, 1, "fp32") as pool:
+        assert measure.run_in(pool, "onnxruntime", *inputs)[2] == "fp32"
+        assert pool.submit(os.getenv, "OWN_VARIABLE").result() == "own"
+        assert pool.submit(os.getenv, "ONEDNN_MAX_CPU_ISA").result() is None
+        assert "libmindspore" not in pool.submit(Path.read_text, Path("/proc/self/maps")).result()
+        pool.submit(os._exit, 3)
+        with pytest.raises(UserError, match=r"--compare onnxruntime failed \(BrokenProcessPool: "):
+            measure.run_in(pool, "onnxruntime", *inputs)
+
+
+def test_a_file_that_cannot_be_loaded(tmp_path, capfd):
+    (tmp_path / "a.onnx").write_bytes(b"no model")
+    with process("onnxruntime", str(tmp_path / "a.onnx"), 1, "fp32") as pool, pytest.raises(UserError, match="; leave onnxr"):
+        measure.run_in(pool, "onnxruntime", np.zeros(1), np.zeros(1))
     assert "InvalidProtobuf" in capfd.readouterr().err

@@ -46,7 +46,7 @@ function showCurves() {
     series, ...square});
   const known = chosen.best_score !== null;
   const name = known ? `best ${fixed(chosen.best_f1)} from a score of ${fixed(chosen.best_score)}` : "no detections";
-  lineChart(byId("f1"), {title: `F1 over the score: ${chosen.name}`, xLabel: "score of at least", yLabel: "F1", ...square,
+  lineChart(byId("f1"), {title: `F1 over the score: ${chosen.name}`, xLabel: "confidence threshold", yLabel: "F1", ...square,
     marks: [...known ? [{x: chosen.best_score, name: ""}] : [],
       {x: detector.threshold, name: `chosen ${detector.threshold.toFixed(2)}`}],
     series: [{name, x, y: chosen.f1, colour: "var(--correct)"}]});

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,6 +29,7 @@ from tools.benchmarking.measure import MAX_BATCHES, PARTS, noise_batch, real_bat
     (["--weights", "a.ckpt", "--what", "data"], "--compare needs predict in --what, and --weights needs train or"),
     (["--weights", "a.ckpt", "--classes", "3"], "--classes is the checkpoint's with --weights; leave it out"),
     (["--json", "file/results.json"], "cannot create the folder file (File exists); give file/results.json another path."),
+    (["--steps", "0"], "--height, --width, --steps and --classes must be at least 1"),
 ])
 def test_what_is_refused(run_tool, flags, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -39,17 +39,12 @@ def test_what_is_refused(run_tool, flags, sentence, tmp_path, monkeypatch):
     assert status == 1 and error.startswith(f"error: {sentence}") and error.count("\n") == 1
 
 
-@pytest.mark.parametrize(("flags", "sentence"), [
-    (["--what", "train,evaluate"], "--what: must be some of train,predict,data, not 'evaluate'"),
-    (["--compare", "tensorrt"], "--compare: must be some of onnxruntime,openvino, not 'tensorrt'"),
-    (["--steps", "0"], "--steps: must be a whole number of at least 1, not '0'"),
-    (["--width", "wide"], "--width: must be a whole number of at least 1, not 'wide'"),
-])
-def test_what_the_parser_refuses(flags, sentence, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *flags])
-    with pytest.raises(SystemExit):
-        benchmark.parse_args()
-    assert sentence in capsys.readouterr().err
+def test_what_the_parser_refuses(monkeypatch, capsys):
+    for flag, known in (("--what", "train,predict,data"), ("--compare", "onnxruntime,openvino")):
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", flag, f"{known},other"])
+        with pytest.raises(SystemExit):
+            benchmark.parse_args()
+        assert f"{flag}: must be some of {known}, not 'other'" in capsys.readouterr().err
 
 
 def test_peers_run_in_the_environment_of_the_user():
@@ -72,14 +67,10 @@ def test_operators_are_summed_by_part(tmp_path):
          "first stage"),
         (3, f"{kernels}/Custom-op0", "first stage"),
         (4, f"{kernels}/run-_Run/Custom-op0", "backward"),
-        (5, f"{forward}/anchor_head-AnchorHead/outputs-RPNPatchHead/objectness-Conv2d/Conv2D-op0", "RPN"),
-        (6, f"{forward}/rpn_loss-RPNLoss/Mul-op0", "RPN"),
         (7, f"{forward}/sample_anchors-AnchorSampler/match-KernelMatcher/Custom-op0", "RPN"),
         (8, f"{forward}/propose-ProposalGenerator/NMSWithMask-op0", "proposals"),
         (9, f"{forward}/features-KernelTrainingFeatures/Custom-op1", "RoIAlign"),
         (10, f"{forward}/box_head-BoxHead/fc1-Dense/MatMul-op0", "heads"),
-        (11, f"{forward}/sample_rois-RoISampler/match-KernelMatcher/Custom-op0", "heads"),
-        (12, f"{forward}/roi_loss-RoILoss/LogSoftmax-op0", "heads"),
         (13, f"Gradients/{forward}/box_head-BoxHead/fc1-Dense/Grad_MatMul/MatMul-op0", "backward"),
         (14, f"{forward}/features-KernelTrainingFeatures/pools-KernelRoIAlignPair/Custom-op0", "backward"),
         (15, "Default/optimizer-Momentum/ApplyMomentum-op0", "optimizer"),
@@ -112,19 +103,14 @@ def checkpoint_of(num_classes):
     return Checkpoint("a.ckpt", {f"{CLASSES}bias": np.zeros(num_classes + 1)}, {}, {}, {}, None, True)
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    """A configuration with generated shapes: 12 training and 3 validation images of the canvas size."""
-    folder, shapes = tmp_path_factory.mktemp("benchmark") / "shapes", {"height": 64, "width": 64, "seed": 0}
-    ensure_shapes(str(folder), train_images=12, val_images=3, **shapes)
-    return parse_train_args(["--config", str(TINY_DETECTOR), "-o", f"data.dataset_dir={folder}", "data.draw_shapes=null"])
-
-
-def test_real_images_are_those_of_the_data_sets(shapes):
-    """The batches have the images and boxes of the data set. The last evaluation batch is padded with its last image."""
+def test_real_images_are_those_of_the_data_sets(tmp_path):
+    """The batches have the images and boxes of the data set. The last evaluation batch is padded with its last image. A data set
+    of other classes is refused."""
+    folder = tmp_path / "shapes"
+    ensure_shapes(str(folder), train_images=12, val_images=3, height=64, width=64, seed=0)
+    shapes = parse_train_args(["--config", str(TINY_DETECTOR), "-o", f"data.dataset_dir={folder}", "data.draw_shapes=null"])
     batches = real_batches(shapes, SingleProcess(), checkpoint_of(4), ["train", "predict"])
     assert [batch.image_id.tolist() for batch in batches["predict"]] == [[1, 2], [3, 3]]
-    folder = Path(shapes.data.dataset_dir)
     train, val = (json.loads((folder / f"annotations/instances_{name}2017.json").read_text()) for name in ("train", "val"))
     names = {image["id"]: image["file_name"] for image in val["images"]}
     for batch in batches["predict"]:
@@ -134,9 +120,6 @@ def test_real_images_are_those_of_the_data_sets(shapes):
     assert len(batches["train"]) == MAX_BATCHES
     for batch in batches["train"]:
         assert batch.mask.asnumpy().sum(axis=1).tolist() == [annotated.count(number) for number in batch.image_id]
-
-
-@pytest.mark.parametrize("part", ["train", "predict"])
-def test_a_data_set_of_other_classes_is_refused(shapes, part):
-    with pytest.raises(UserError, match=r"2017.json has 4 classes, but a.ckpt has 5; give the configuration that it was "):
-        real_batches(shapes, SingleProcess(), checkpoint_of(5), [part])
+    for part in ("train", "predict"):
+        with pytest.raises(UserError, match=r"2017.json has 4 classes, but a.ckpt has 5; give the configuration that it was "):
+            real_batches(shapes, SingleProcess(), checkpoint_of(5), [part])

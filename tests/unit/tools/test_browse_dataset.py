@@ -64,24 +64,3 @@ def test_the_sheet_has_what_training_gets(shapes, tmp_path, run_tool):
 ])
 def test_what_browsing_refuses(flags, sentence, run_tool):
     assert run_tool(browse_dataset, *flags) == (1, "", f"error: {sentence}\n")
-
-
-def test_names_beyond_ascii_and_the_key_font(shapes, tmp_path, run_tool):
-    """If these names were drawn as the same replacement characters, the sheets would be equal."""
-    def browse(*settings):
-        flags = "--config", TINY_DETECTOR, "--count", 2, "--seed", SEED, "--output", tmp_path / "sheet.png"
-        said = run_tool(browse_dataset, *flags, "-o", f"data.dataset_dir={shapes}", "data.draw_shapes=null", *settings)
-        return *said, (tmp_path / "sheet.png").read_bytes()
-
-    path = shapes / "annotations" / "instances_train2017.json"
-    coco, sheets = json.loads(path.read_text()), []
-    for letter in "жщ":
-        categories = [{**category, "name": f"{letter} {category['id']}"} for category in coco["categories"]]
-        path.write_text(json.dumps({**coco, "categories": categories}))
-        status, _, errors, sheet = browse()
-        assert status == 0, errors
-        sheets.append(sheet)
-    path.write_text(json.dumps(coco))
-    assert sheets[0] != sheets[1]
-    status, _, errors, _ = browse(f"font={tmp_path / 'none.ttf'}")
-    assert status == 1 and errors.startswith(f"error: font is '{tmp_path / 'none.ttf'}', which cannot be used (")

@@ -211,13 +211,16 @@ FILE, YOLO = "labels/000003.xml", ["--format", "yolo", "--labels", "data.yaml", 
     (["--format", "kitti"], {}, "--names for kitti and labelbox, which need it, and for voc."),
     ([*YOLO, "test"], {}, "yolo (ValueError: Split 'test' not found in config file"),
     ([*YOLO, "val"], {}, "has 1 images to write and 0 boxes"),
+    ([], None, "error: --format voc needs labelformat (import of labelformat halted; None in sys.modules): run `pip install "),
 ])
 def test_user_errors(voc, yolo, folder, run_tool, monkeypatch, flags, files, sentence):
-    """An earlier file is still there."""
+    """An earlier file is still there. Without `files`, the package labelformat is missing."""
+    if files is None:
+        monkeypatch.setitem(sys.modules, "labelformat", files)
     monkeypatch.chdir(folder)
     write(folder / "images/val/a.png")
     write(folder / "out.json", "earlier")
-    for name, text in files.items():
+    for name, text in (files or {}).items():
         write(folder / name, text)
     status, _, err = run_tool(labels_to_coco, *voc, "--images", "images", "--output", "out.json", *flags)
     assert status == 1 and err.startswith("error: ") and sentence in err and len(err.splitlines()) == 1
@@ -234,9 +237,3 @@ def test_a_size_that_is_not_the_images(voc, convert, folder, run_tool):
     write(folder / "images/000002.jpg", size=(500, 353))
     status, _, err = run_tool(labels_to_coco, *voc, "--images", folder / "images", "--output", folder / "out.json")
     assert status == 1 and "has 000002.jpg twice or with the size (353, 500), and the image has (500, 353): correct it." in err
-
-
-def test_without_labelformat(voc, folder, run_tool, monkeypatch):
-    monkeypatch.setitem(sys.modules, "labelformat", None)
-    status, _, err = run_tool(labels_to_coco, *voc, "--images", folder / "images", "--output", folder / "out.json")
-    assert status == 1 and err.startswith("error: --format voc needs labelformat (") and "run `pip install labelformat`." in err

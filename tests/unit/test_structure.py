@@ -1,0 +1,64 @@
+"""The structure of the source code: imports, types, and the size of functions."""
+import ast
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+OPTIONAL = ["cpu_kernels", "report", "visualization", "export", "convert", "deploy", "tools"]
+SCRIPTS = ["train.py", "eval.py", "infer.py", "export.py"]
+FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+         for path in [*(ROOT / name for name in SCRIPTS), *(path for folder in ("src", "deploy", "tools")
+                                                            for path in (ROOT / folder).rglob("*.py"))]}
+TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
+
+
+def imports_of(module):
+    """Return the modules of this project that a module imports, at its top or in functions, as a set."""
+    found = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom):
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    if module.startswith("deploy"):  # whose files import each other without a package
+        found |= {f"deploy.{name}" for name in found}
+    return (found & FILES.keys()) - {module}
+
+
+def package_of(module):
+    return module.removeprefix("src.").split(".")[0]
+
+
+def functions_of(node, public=True):
+    """Yield (function, whether it is public) of all functions in a syntax tree. Functions within functions are not public."""
+    for child in ast.iter_child_nodes(node):
+        name = getattr(child, "name", "")
+        named = public and (not name.startswith("_") or name in ("__init__", "__call__"))
+        if isinstance(child, ast.FunctionDef):
+            yield child, named
+        yield from functions_of(child, named and not isinstance(child, ast.FunctionDef))
+
+
+def test_no_import_cycle():
+    order = list(TopologicalSorter({module: imports_of(module) for module in FILES}).static_order())
+    assert order.index("src.errors") < order.index("src.config.load") < order.index("train")
+
+
+@pytest.mark.parametrize("package", OPTIONAL)
+def test_the_core_imports_an_optional_package_in_one_file_at_most(package):
+    core = [module for module in FILES if package_of(module) not in (*OPTIONAL, "infer")]
+    assert len([module for module in core if package in {package_of(name) for name in imports_of(module)}]) <= 1
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_public_functions_have_complete_types_and_all_functions_fit_on_a_screen(module):
+    for function, public in functions_of(TREES[module]):
+        arguments = function.args
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+        untyped = [argument.arg for argument in every if argument and not argument.annotation
+                   and argument.arg not in ("self", "cls", "_", "__")]
+        returns = function.returns or function.name == "__init__"
+        assert not public or not untyped and returns, f"line {function.lineno}: {function.name} {untyped}"
+        assert function.end_lineno - function.lineno < 70, f"line {function.lineno}: {function.name}"
