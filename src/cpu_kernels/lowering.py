@@ -6,9 +6,9 @@ from typing import Any
 from mindspore import nn
 
 from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
+from src.models.backbone import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlock
 from src.models.faster_rcnn import FeaturesAndRPN
 from src.models.fpn import FPN
-from src.models.residual import Chain, ConvBatchNorm, PaddedMaxPool, ResidualBlock
 from src.models.roi_head import BoxHead
 from src.models.rpn import RPNPatchHead
 

@@ -158,7 +158,7 @@ class KernelPreprocess(nn.Cell):
 
 
 class KernelNMS(nn.Cell):
-    """`src.models.proposals.BatchedNMS` for all groups in one call. Each box is compared only with boxes that were kept."""
+    """`src.models.rpn.BatchedNMS` for all groups in one call. Each box is compared only with boxes that were kept."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__()

@@ -8,9 +8,8 @@ from src.errors import UserError
 from src.export.onnx_graph import Graph
 from src.models.boxes import MAX_SIZE_DELTA, MIN_SIDE
 from src.models.faster_rcnn import InferenceForward
-from src.models.proposals import REJECTED
 from src.models.roi_align import CANONICAL_LEVEL, CANONICAL_SIZE
-from src.models.rpn import UNIT_WEIGHTS
+from src.models.rpn import REJECTED, UNIT_WEIGHTS
 
 
 def outputs_of_image(forward: InferenceForward) -> tuple[int, int]:

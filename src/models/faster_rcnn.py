@@ -6,13 +6,12 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from src.config import Config
+from src.models.backbone import NORMS, FunctionalConv2d
 from src.models.fpn import FPN
 from src.models.preprocess import Preprocess
-from src.models.proposals import ProposalGenerator
-from src.models.residual import NORMS, FunctionalConv2d
 from src.models.roi_align import MultiScaleRoIAlign, extract_patches
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
-from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss, canvas_anchors
+from src.models.rpn import AnchorHead, AnchorSampler, ProposalGenerator, RPNHead, RPNLoss, canvas_anchors
 
 LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")
 

@@ -15,7 +15,7 @@ from mindspore import nn, ops
 from mindspore.device_context import ascend, gpu
 
 from src.config import Config, config_to_dict, with_settings
-from src.config.checks import check_device_limits
+from src.config.load import check_device_limits
 from src.errors import UserError
 from src.run.distributed import Group, check_same, program_digest
 from src.run.optional import kernels

@@ -44,7 +44,7 @@ def reports() -> SimpleNamespace | None:
 def kernels() -> SimpleNamespace:
     """Return functions of src/cpu_kernels, see there. If it is deleted, `use_kernels` returns the given cell, and `library`, the
     path of the compiled library, returns None, as it also does if the library cannot be built."""
-    return _optional("the CPU runs MindSpore's operators, which are slower", use_kernels="src.cpu_kernels.replace",
+    return _optional("the CPU runs MindSpore's operators, which are slower", use_kernels="src.cpu_kernels.network",
                      library="src.cpu_kernels.library", has_bf16_products="src.cpu_kernels.library") or SimpleNamespace(
         use_kernels=lambda forward, cfg: forward, library=lambda: None, has_bf16_products=lambda: False)
 

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.checkpoint import STATISTICS
-from src.models.residual import NORMS
+from src.models.backbone import NORMS
 from src.run.distributed import Group
 
 BUCKETS = 3  # number of all-reduce buckets per step on Ascend and GPU

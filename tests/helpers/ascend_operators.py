@@ -27,8 +27,8 @@ LIMITS = {
 INPUT_TYPES = {"910A": {"TopK": {"float16"}, "NMSWithMask": {"float16"}}, "910B": {"TopK": {"float16", "float32"}}}
 # For operators that accept only float16: inputs that may be rounded, by operator, module and column, and the effect.
 APPROXIMATE = {
-    ("TopK", "src.models.proposals", "all"): "proposals are ordered by scores rounded to float16",
-    ("NMSWithMask", "src.models.proposals", "boxes"): "NMS compares coordinates rounded to float16"}
+    ("TopK", "src.models.rpn", "all"): "proposals are ordered by scores rounded to float16",
+    ("NMSWithMask", "src.models.rpn", "boxes"): "NMS compares coordinates rounded to float16"}
 
 
 def in_converter(package: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""src/cpu_kernels/replace.py: the tiny detector with and without the kernels."""
+"""src/cpu_kernels/network.py: the tiny detector with and without the kernels."""
 
 import mindspore as ms
 import numpy as np
@@ -9,7 +9,7 @@ from src.config.load import load_config
 from src.cpu_kernels import network as networks
 from src.cpu_kernels import operators
 from src.cpu_kernels.library import has_bf16_products
-from src.cpu_kernels.replace import KERNELS, use_kernels
+from src.cpu_kernels.network import KERNELS, use_kernels
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.kernel_calls import assert_close
@@ -155,5 +155,5 @@ def test_an_evaluation_during_training_computes_what_one_alone_does(kernels):
 def test_nothing_changes_on_devices_or_without_a_library(kernels, monkeypatch):
     for device in ("Ascend", "GPU", "CPU"):
         if device == "CPU":
-            monkeypatch.setattr("src.cpu_kernels.replace.library", lambda: None)
+            monkeypatch.setattr("src.cpu_kernels.network.library", lambda: None)
         assert kinds(detector(configuration(device_target=device), True, True)) == set()

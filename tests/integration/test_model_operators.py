@@ -27,7 +27,7 @@ GRADIENT = re.compile(r"\w+Grad(V2)?|\w+Backprop\w+")
 STRUCTURE = {"Constant", "Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState"}
 # Reasons to use an operator despite its restriction.
 EXCEPTIONS = {
-    "NMSWithMask": "src.config.checks.check_device_limits refuses more boxes",
+    "NMSWithMask": "src.config.load.check_device_limits refuses more boxes",
     "TopK": "it sorts: test_the_best_are_sorted",
     "Conv2D": "has no groups in ResNet",
     "Tile": "none of the tensors has more than 5 dimensions",
@@ -174,7 +174,7 @@ def test_what_910a_computes_in_float16_is_exact_or_known_to_be_approximate(monke
                 if not np.array_equal(part.astype(np.float16), part):
                     rounded.add((name, module, column))
     assert rounded == set(APPROXIMATE)
-    assert {module for name, module, _ in calls if name == "TopK"} == {"src.models.matcher", "src.models.proposals"}
+    assert {module for name, module, _ in calls if name == "TopK"} == {"src.models.matcher", "src.models.rpn"}
     assert max(len(values) for name, _, values in calls if name == "NMSWithMask") > 2048
 
 

@@ -117,7 +117,7 @@ def test_classes_are_counted_by_the_box_head(tmp_path):
     assert whole.num_classes == 80
     for weights in ({}, {"box_head.classes.bias": np.zeros((2, 2), np.float32)}):
         damaged = whole._replace(weights=weights)
-        with pytest.raises(UserError, match="a.ckpt has no weight box_head.classes.bias"):
+        with pytest.raises(UserError, match="a.ckpt is not a detector .*: it has no weight box_head.classes.bias"):
             damaged.num_classes  # noqa: B018
 
 

@@ -2,7 +2,7 @@
 import pytest
 
 from src.config import Config, load_config, with_settings
-from src.config.checks import MAX_NMS_BOXES, check_device_limits
+from src.config.load import MAX_NMS_BOXES, check_device_limits
 from src.errors import UserError
 from src.run.device import set_up_device
 from src.run.distributed import SingleProcess

@@ -7,8 +7,8 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from src.cpu_kernels import lowering
 from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
 from src.cpu_kernels.network import KernelConv2d, KernelConvBatchNorm, KernelNetwork
+from src.models.backbone import ConvBatchNorm
 from src.models.fpn import FPN
-from src.models.residual import ConvBatchNorm
 from tests.helpers.kernel_calls import assert_close
 
 # Relative to the largest number: rounding of float32 sums, and of bfloat16's 8 bits in inputs, weights and results.

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.config.checks import MAX_NMS_BOXES
+from src.config.load import MAX_NMS_BOXES
 from src.cpu_kernels.operators import KernelNMS, KernelPreprocess
 from src.models.preprocess import Preprocess
-from src.models.proposals import BatchedNMS
+from src.models.rpn import BatchedNMS
 
 
 @pytest.mark.parametrize("bgr2rgb", [True, False])

@@ -1,12 +1,12 @@
-"""src/models/proposals.py compared with an independent implementation in NumPy."""
+"""src/models/rpn.py compared with an independent implementation in NumPy."""
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.models import proposals
-from src.models.proposals import ProposalGenerator
+from src.models import rpn
+from src.models.rpn import ProposalGenerator
 from tests.helpers.ascend_operators import top_k_of_910a
 
 LEVEL_SIZES = (60, 24, 5)
@@ -109,7 +109,7 @@ def test_on_910a_rejected_boxes_are_not_valid(monkeypatch, drop_small_first):
     logits = np.random.default_rng(6).permuted(np.tile(np.arange(len(anchors)) / 16, (2, 1)), axis=1)
     cfg = settings(min_size=20.0, pre_nms_top_n=12, drop_small_first=drop_small_first)
     expected = run(cfg, anchors, logits, deltas, [[100, 120], [64, 70]])
-    monkeypatch.setattr(proposals, "TOP_K", top_k_of_910a("falling"))
+    monkeypatch.setattr(rpn, "TOP_K", top_k_of_910a("falling"))
     found = run(cfg, anchors, logits, deltas, [[100, 120], [64, 70]])
     assert not expected[1].all()
     for array, other in zip(found, expected):
