@@ -35,12 +35,13 @@ def resnet_shapes(name, counter=True):
     return shapes
 
 
-def detector_shapes(rows, old=False):
-    """Return names and shapes of a Faster R-CNN on ResNet18; rows: classes with background; old: names of earlier versions."""
-    shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes("resnet18", counter=False).items()}
+def detector_shapes(name, rows, old=False):
+    """Return names and shapes of a Faster R-CNN on `name`; rows: classes with background; old: names of earlier versions."""
+    shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name, counter=False).items()}
+    channels = 64 if name == "resnet18" else 256
     inner = "" if old else ".0"
     for i in range(4):
-        for part, into, side in (("inner", 64 * 2**i, 1), ("layer", 256, 3)):
+        for part, into, side in (("inner", channels * 2**i, 1), ("layer", 256, 3)):
             shapes[f"backbone.fpn.{part}_blocks.{i}{inner}.weight"] = (256, into, side, side)
             shapes[f"backbone.fpn.{part}_blocks.{i}{inner}.bias"] = (256,)
     layers = {f"rpn.head.conv{'' if old else '.0.0'}": (256, 256, 3, 3), "rpn.head.cls_logits": (3, 256, 1, 1),

@@ -12,6 +12,7 @@ from src.config.command_line import parse_export_args
 from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
+from src.export import agreement
 from src.export.agreement import DETECTIONS, INT8_DETECTIONS, compare_detections, require
 from src.export.detector import detect
 from src.export.files import batches_of_several_sizes, is_whole, quantize
@@ -171,7 +172,8 @@ OTHER_LAST = BOXES[[0, 1, 3]], [0.9, 0.8, 0.7], [0, 1, 0]
     (MORE, FOUND, {}, 0, 6), (MORE, FOUND, {"infer__conf_threshold": 0.2}, 1, 7),
     (OTHER_LAST, FOUND, {"infer__max_box_num": 3}, 0, 4), (OTHER_LAST, FOUND, {}, 2, 6),
     ((np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)), FOUND, {}, 3, 3)])
-def test_counterparts(found, expected, infer, alone, rows):
+def test_counterparts(found, expected, infer, alone, rows, monkeypatch):
+    monkeypatch.setattr(agreement, "detect", Listed.detect)
     cfg = one_image(**{"infer__conf_threshold": 0.3, **infer})
     for first, second in ((found, expected), (expected, found)):
         result = compare_detections(Listed(cfg, *first), Listed(cfg, *second), [np.zeros((1, 9, 9, 3), np.uint8)])

@@ -30,7 +30,7 @@ def our_shapes(shapes, num_classes):
 
 
 def head_state(rows):
-    shapes = {name: shape for name, shape in detector_shapes(rows).items() if ".box_predictor." in name}
+    shapes = {name: shape for name, shape in detector_shapes("resnet18", rows).items() if ".box_predictor." in name}
     return shapes, random_state(shapes)
 
 
@@ -63,13 +63,13 @@ def test_the_background_moves_to_the_end_and_back(rows, ids):
 
 @pytest.mark.parametrize("old", [False, True])
 def test_detector_there_and_back_by_command_line(tmp_path, run_tool, old):
-    state = random_state(detector_shapes(91, old))
+    state = random_state(detector_shapes("resnet18", 91, old))
     save_file(state, tmp_path / "in.safetensors")
     for tool, source, output in ((convert_torchvision, "in.safetensors", "middle.ckpt"),
                                  (export_torchvision, "middle.ckpt", "out.safetensors")):
         status, _, errors = run_tool(tool, tmp_path / source, tmp_path / output)
         assert status == 0, errors
-    np.testing.assert_equal(load_file(tmp_path / "out.safetensors"), dict(zip(detector_shapes(91), state.values())))
+    np.testing.assert_equal(load_file(tmp_path / "out.safetensors"), dict(zip(detector_shapes("resnet18", 91), state.values())))
 
 
 def test_backbone_serves_as_pretrained(tmp_path, run_tool):
