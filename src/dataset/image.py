@@ -9,6 +9,7 @@ import zlib
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from src.run.environment import MAX_IMAGE_PIXELS
 
@@ -53,6 +54,15 @@ def check_image(path: str, size: tuple[int, int]) -> None:
     data, stored = _read_checked(path, size)
     if stored is None:
         _decode(data)
+
+
+def read_header(path: str) -> tuple[tuple[int, int], tuple[int, int], int]:
+    """Return (width, height) of an image as stored and with its EXIF orientation, and the orientation, 1 to 8. The orientation is
+    1 if `read_image` does not apply it."""
+    with Image.open(path) as image:  # OpenCV does not rotate WebP; Pillow's size of a TIFF file is upright
+        value = image.getexif().get(274, 1) if image.format in ("JPEG", "MPO", "PNG") else 1
+        orientation = value if value in range(1, 9) else 1
+        return image.size, image.size[::-1] if orientation > 4 else image.size, orientation
 
 
 def _read_checked(path, size):

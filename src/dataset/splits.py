@@ -64,6 +64,12 @@ def open_validation_set(cfg: Config, group: Group, trained: list[str] | None = N
     return dataset
 
 
+def random_part(ids: set[int], fraction: float, seed: int) -> set[int]:
+    """Return a random `fraction` of the ids, at least one and not all, regardless of their order."""
+    count = min(max(1, round(fraction * len(ids))), len(ids) - 1)
+    return set(np.random.default_rng(seed).permutation(sorted(ids))[:count].tolist())
+
+
 def _open(data, files, group):
     """Load the data sets of (annotation file, image folder) pairs."""
     if not data.dataset_dir:

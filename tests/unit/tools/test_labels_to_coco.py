@@ -76,7 +76,7 @@ def yolo(folder):
     write(folder / "data.yaml", "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: dog\n")
     for name in ("b.jpg", "sub/a.png", "c.jpg", "d.jpg"):
         write(folder / "images/train" / name)
-    write(folder / "labels/train/b.txt", "1 0.5 0.4 0.25 0.5\n0\t0.05 0.9 0.1 0.2 \n")
+    write(folder / "labels/train/b.txt", "1 0.5 0.4 0.25 0.5\n\n0\t0.05 0.9 0.1 0.2 \n")
     write(folder / "labels/train/c.txt", "")
     return ["--format", "yolo", "--labels", folder / "data.yaml"]
 
@@ -202,16 +202,21 @@ FILE, YOLO = "labels/000003.xml", ["--format", "yolo", "--labels", "data.yaml", 
 @pytest.mark.parametrize(("flags", "files", "sentence"), [
     ([], {FILE: VOC.format(name="000001.jpg", label="cat", first=1)}, "has 000001.jpg twice or with the size (353, 500), and"),
     ([], {FILE: VOC.format(name="000003.jpg", label="cat", first=0)}, "--zero_based if VOC counts from 0."),
-    ([], {FILE: "<annotation>"}, "cannot be read as voc (ParseError: no element found: line 1, column 12); check --format"),
-    (["--names", "sofa,person"], {}, "000001.xml: Unknown category name 'dining table'.); check --format"),
-    (["--list", "list.txt"], {"list.txt": "000001\n000009\n"}, "list.txt lists '000009', but no image has this name"),
-    (["--list", "list.txt"], {}, "the list list.txt cannot be read ([Errno 2]"),
-    (["--val", "./out.json"], {}, "--val another file than --output, --val_fraction between 0 and 1"),
-    (["--images", "gone"], {}, "--images must be a folder, not 'gone', --val another file"),
+    ([], {FILE: VOC.format(name="000003.jpg", label="cat", first=400)}, "has the box [[399.0, 399.0], [353.0, 500.0]]: correct"),
+    ([], {FILE: "<annotation>"}, "no voc labels (ParseError('no element found: line 1, column 12')); correct them, or"),
+    (["--names", "sofa,person"], {}, "000001.xml: Unknown category name 'dining table'.\")); correct them, or"),
+    (["--list", "list.txt"], {"list.txt": "000001\n000009\n"}, "--list has the line '000009', but no image has this name"),
+    (["--val", "./out.json"], {}, "--images must be a folder, --val not --output, --val_fraction between 0 and 1"),
+    (["--images", "gone"], {}, "--images must be a folder, --val not"),
     (["--format", "kitti"], {}, "--names for kitti and labelbox, which need it, and for voc."),
-    ([*YOLO, "test"], {}, "yolo (ValueError: Split 'test' not found in config file"),
-    ([*YOLO, "val"], {}, "has 1 images to write and 0 boxes"),
-    ([], None, "error: --format voc needs labelformat (import of labelformat halted; None in sys.modules): run `pip install "),
+    ([*YOLO, "test"], {}, "yolo labels (ValueError(\"Split 'test' not found in config file"),
+    ([*YOLO, "val"], {"labels/val/a.txt": "0 0.5 0.5 1"}, "cannot reshape array of size 3"),
+    ([*YOLO, "val"], {"labels/val/a.txt": "0 0.5 x 1 1"}, "no yolo labels (ValueError(\"could not convert string"),
+    ([*YOLO, "val"], {"labels/val/a.txt": "-1 0.5 0.5 1 1"}, "(ValueError('-1 is not in range'))"),
+    ([*YOLO, "val"], {"labels/val/a.txt": "0 0.5 0.5 1 1 0.9"}, "cannot reshape array of size 5"),
+    ([*YOLO, "val"], {"labels/val/a.txt": "0 0.5 0.5 -1 1"}, "a.png has the box [["),
+    ([*YOLO, "val"], {}, "data.yaml gives 1 images and 0 boxes, too few: check all flags."),
+    ([], None, "labelformat halted; None in sys.modules')); correct them, or install labelformat."),
 ])
 def test_user_errors(voc, yolo, folder, run_tool, monkeypatch, flags, files, sentence):
     """An earlier file is still there. Without `files`, the package labelformat is missing."""
