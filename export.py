@@ -1,5 +1,4 @@
-"""Export a detector: python export.py --config CONFIG --checkpoint_path FILE --file_format MINDIR_OR_ONNX --output FILE
---device_target ... (--help lists all).
+"""Export a detector: python export.py --config CONFIG --checkpoint_path FILE --output FILE (--help lists all).
 
 An ONNX file contains all steps from an image of any size to its detections, see detector_model in src/export/onnx_detector.py.
 A MindIR file, or an ONNX file with --raw True, contains only the network, see network_model there. One such file is written for

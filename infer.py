@@ -6,12 +6,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import Config
-from src.config.command_line import parse_infer_args
+from src.config.command_line import INFER_DEFAULTS, parse_infer_args
 from src.errors import UserError
 from src.run.distributed import Group
 from src.run.launch import launch
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from src.detector import Predictor
 
 logger = logging.getLogger("faster_rcnn")
-
-PROGRESS_SECONDS = 10.0
 
 
 def main(cfg: Config, group: Group, _: object) -> None:
@@ -56,31 +53,33 @@ def main(cfg: Config, group: Group, _: object) -> None:
     fonts = find_fonts(names, cfg.font)
     use_compile_cache(cfg, inference_graphs(cfg.data.canvases), len(names))
     predictor = Predictor(network, cfg)
+    threshold, default = cfg.infer.conf_threshold, INFER_DEFAULTS["infer.conf_threshold"]
+    logger.info("confidence threshold: %g, %s; the configuration's infer.conf_threshold is only for evaluation", threshold,
+                "infer.py's default (--conf_threshold changes it)" if threshold == default else "from the command line")
     listing = os.path.join(cfg.save_dir, "detections.json")
     with writing_into(cfg.save_dir, "the results"):
         found = detect_all(predictor, names, fonts, drawings)
         with atomic_write(listing) as temporary:
             Path(temporary).write_text(listing_of(found), encoding="utf-8")
-    logger.info("at scores above %g: %s", cfg.infer.conf_threshold, counts_of(found))
+    logger.info("at scores above %g: %s", threshold, counts_of(found))
     logger.info("drawn into %s, listed in %s", cfg.save_dir, listing)
 
 
 def detect_all(predictor: Predictor, names: list[str], fonts: list, drawings: dict[str, str]) -> list[dict]:
-    """Detect objects on images, draw them with the class names, show and log the progress, and return the entries of
+    """Detect objects on images, draw them with the class names, log the detections of each image, and return the entries of
     detections.json. `drawings` has the paths of the images, in order, and of their drawings.
 
     Raises:
         UserError: at the end, if no image could be read.
     """
     from deploy.drawing import draw_boxes
-    from deploy.images import entry_of
+    from deploy.images import counts_of, entry_of
     from src.dataset.image import UnreadableImageError, read_image
     from src.export.detector import detect
     from src.run.launch import progress_bar
     from src.visualization.images import write_image
 
     entries, unreadable = [], 0
-    start = last_report = time.perf_counter()
     with progress_bar("detecting", "image", len(drawings)) as bar:
         for number, (path, drawing) in enumerate(drawings.items(), 1):
             try:
@@ -94,11 +93,8 @@ def detect_all(predictor: Predictor, names: list[str], fonts: list, drawings: di
                     logger.warning("%s: the network returned scores that are not finite", path)
                 write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
                 entries.append(entry_of(path, drawing, image, boxes, scores, labels, names))
+                logger.info("%d of %d: %s: %s", number, len(drawings), path, counts_of(entries[-1:]))
             bar.update()
-            now = time.perf_counter()
-            if bar.disable and now - last_report >= PROGRESS_SECONDS:
-                logger.info("%d of %d images, %.2f images/s", number, len(drawings), number / (now - start))
-                last_report = now
     if not entries:
         raise UserError(f"not one of the {unreadable} images can be read; above is the reason for each.")
     logger.info("detected on %d images%s", len(entries), f"; {unreadable} could not be read" * (unreadable > 0))

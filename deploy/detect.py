@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description="Detect objects: draw them, and list them in detections.json.")
-    parser.add_argument("detector", help="file that export.py --file_format ONNX has written")
+    parser.add_argument("detector", help="ONNX file that export.py has written")
     parser.add_argument("inputs", nargs="+", help="images and videos: files, folders or patterns; or the number of a camera, "
                         "which is recorded until Ctrl-C")
     parser.add_argument("--output", default="out", help="folder of the results (default: %(default)s)")

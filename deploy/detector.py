@@ -35,7 +35,7 @@ class Detector:
             raise ValueError(f"{path} cannot be read by ONNX Runtime {onnxruntime.__version__}: {error}") from error
         names = self.session.get_modelmeta().custom_metadata_map.get("names")
         if names is None:
-            raise ValueError(f"{path} is not a detector; write it with export.py --file_format ONNX, without --raw")
+            raise ValueError(f"{path} is not a detector; write it with export.py, without --raw and --mindir")
         self.names: list[str] = json.loads(names)
 
     def detect(self, image: np.ndarray, score_threshold: float | None = None,

@@ -20,7 +20,8 @@ UNREAD = [f"data.{key}" for key in ("dataset_name", "detection_require_poly", "s
 SINGLE_VALUED = {"infer.predict_box_format": ("xyxy",), "infer.eval_parallel": (True,), "infer.with_postprocess": (True,),
                  "data.is_segment": (False,), "bbox_head.bbox_loss": (None, "None")}
 OLDER_TRANSFORMS = {"Resize.shrink": "area", "Resize.exact_factor": True, "NormalizeImage.pad_first": True}
-RENAMED = {"num_parallel_workers": "num_workers", "data.num_parallel_workers": "num_workers", "run_profilor": "run_profiler"}
+RENAMED = {"num_parallel_workers": "num_workers", "data.num_parallel_workers": "num_workers", "run_profilor": "run_profiler",
+           "file_format": "mindir"}
 SPLITS = ("data.train_transforms", "data.eval_transforms")
 
 

@@ -2,18 +2,31 @@
 
 The word `pixels` means pixels of the canvas (the network's input). Each section is described by its field in the parent section.
 """
+import fractions
+import re
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from src.config.base import Ascending, Count, Fraction, Natural, NoneText, NotEmpty, Number, OptionalText, Section, Text, setting
 from src.config.transforms import DEFAULTS, EvalTransformList, TrainTransformList, read_transforms
+from src.errors import short_repr
 
 STRIDE = 32  # stride of the backbone's last stage; the canvas's sides must be multiples of it
 
 
 def _several(target_size: Any) -> str:
     return "several" if isinstance(target_size, list) and any(isinstance(size, list) for size in target_size) else "one"
+
+
+def _check_milestones(values: list) -> list:
+    known = all(re.fullmatch("[1-9][0-9]{0,8}/[1-9][0-9]{0,8}", value) for value in values if isinstance(value, str))
+    exact = [fractions.Fraction(str(value)) for value in values] if known else []
+    of_one_kind = all(isinstance(value, int) for value in values) or all(0 < value < 1 for value in exact)
+    if not known or not of_one_kind or any(low >= high for low, high in zip(exact, exact[1:])):
+        raise ValueError("must be an ascending list of epochs (whole numbers), or of fractions of the training such as 2/3 or "
+                         f"0.75, not {short_repr(values)}")
+    return values
 
 
 Channels = Annotated[int, Field(ge=1, le=4096)]
@@ -25,6 +38,7 @@ Paths = Union[Text, Annotated[list[Text], NotEmpty]]
 Four = Field(min_length=4, max_length=4)
 Positive = Annotated[Number, Field(ge=0.01, le=100_000)]
 Beta = Annotated[Number, Field(ge=1e-6)]
+OfFileFormat = BeforeValidator(lambda value: value == "MINDIR" if value in ("MINDIR", "ONNX") else value)  # older values
 DefaultNorm = AfterValidator(lambda norm: 10.0 if norm is True else norm)
 
 
@@ -184,7 +198,8 @@ class LearningRate(Section):
     warmup_step: Natural = setting(500, "steps of the linear warm-up")
     warmup_ratio: Fraction = setting(0.001, "the warm-up starts at this fraction of the learning rate; 1: no warm-up")
     decay_rate: Number = setting(0.1, "factor of the learning rate at each milestone", gt=0, le=1)
-    milestones: Annotated[list[Count], Ascending] = setting([8, 11], "epochs after which the learning rate drops")
+    milestones: Annotated[list[Union[Count, Number, Text]], AfterValidator(_check_milestones)] = setting(
+        ["2/3", "11/12"], "when the learning rate drops: fractions of the training such as 2/3 or 0.75, or numbers of epochs")
     base_batch_size: Natural = setting(16, "images per step to which lr_init refers; 0: never scale lr_init")
 
 
@@ -226,9 +241,9 @@ class Config(Section):
     resume_ckpt: OptionalText = setting("", "checkpoint to resume from; auto: the newest intact one in save_dir, if any")
     checkpoint_path: OptionalText = setting("", "checkpoint file to use, or a folder of checkpoints to evaluate")
     image: list[Text] = setting([], "input images: files, folders or patterns such as 'folder/*.jpg'")
-    file_format: Literal["MINDIR", "ONNX"] = setting("MINDIR", "format of the exported file: MindSpore's MINDIR, or ONNX")
+    mindir: Annotated[bool, OfFileFormat] = setting(False, "export MindIR, the network alone, instead of ONNX")
     raw: bool = setting(
-        False, "export the network alone, for a scaled image, as MINDIR always does; False: ONNX from any image to detections")
+        False, "export ONNX of the network alone, for a scaled image; False: from an image of any size to detections")
     quantize: bool = setting(False, "export ONNX with convolutions and dense layers in int8, calibrated on the images of --image")
     output: OptionalText = setting("", "path of the exported file, ending with .mindir or .onnx")
     font: OptionalText = setting("", "font file (.ttf, .otf or .ttc) for non-ASCII class names; empty: search for one")

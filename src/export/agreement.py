@@ -44,13 +44,13 @@ class Agreement(NamedTuple):
                 f"{differences if self.alone < self.rows else ''}")
 
 
-def require(path: str, result: Agreement, limits: Limits) -> None:
-    """Raise a UserError unless `result`, the comparison of the file `path` with the network, is within the limits."""
+def require(path: str, result: Agreement, limits: Limits,
+            advice: str = "try other images with --image, and report it if that fails as well") -> None:
+    """Raise a UserError with the advice unless `result`, the comparison of the file `path` with the network, is within limits."""
     if not result.holds(limits.alone):
         box = f"IoU above {limits.box}" if limits.box > 0.5 else f"boxes within {limits.box} pixels"
         raise UserError(f"{path} is not written, because its outputs differ from the network's: {result}; required are "
-                        f"counterparts for {1 - limits.alone:.0%} ({box}, scores within {limits.score}); try other images with "
-                        "--image, and report it if that fails as well.")
+                        f"counterparts for {1 - limits.alone:.0%} ({box}, scores within {limits.score}); {advice}.")
 
 
 def agreement(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray],

@@ -8,12 +8,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
-from pathlib import Path
 
 import numpy as np
 import onnx
 
+from src import __version__
 from src.config import Config
 from src.dataset.resize import scaling_of
 from src.evaluation.detections import MIN_SIDE
@@ -22,7 +21,6 @@ from src.export.onnx_network import network_outputs, outputs_of_image
 from src.export.onnx_resize import fitted_sizes, largest, on_canvas
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
 
-PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 # The settings that, with the weights, determine the detections.
 DECISIVE: dict = {"net": True, "backbone": True, "rpn_head": {"anchor_generator", "test_proposal"}, "bbox_head": True,
                   "infer": True, "data": {"target_size", "eval_transforms"}}
@@ -76,9 +74,8 @@ def metadata(cfg: Config, names: list[str]) -> dict[str, str]:
     """Return the metadata of a file: class names by label and canvases (height, width) as JSON, a digest of the settings that
     determine the detections, and the version of this project."""
     settings = json.dumps(cfg.model_dump(include=DECISIVE), sort_keys=True)
-    found = re.search(r'^version = "(.*)"$', PYPROJECT.read_text(encoding="utf-8"), re.MULTILINE)
     return {"names": json.dumps(names, ensure_ascii=False), "canvases": json.dumps(cfg.data.canvases),
-            "config": hashlib.sha256(settings.encode()).hexdigest(), "version": found[1] if found else "unknown"}
+            "config": hashlib.sha256(settings.encode()).hexdigest(), "version": __version__}
 
 
 def _on_best_canvas(op, forwards, cfg, image, size, shape):

@@ -56,7 +56,7 @@ def _pyramid(op, network, image):
             image = lower(part, op, image, training=False)
         except NotLoweredError as error:
             raise UserError(f"backbone.name: the backbone has a cell {error}, which cannot be written as ONNX operators; use "
-                            "a ResNet, or export with --file_format MINDIR.") from error
+                            "a ResNet, or export with --mindir True.") from error
         features.append(image)
     return pyramid(network.fpn, op, [features[i] for i in network.level_index])
 

@@ -22,7 +22,7 @@ from src.run.optional import kernels
 
 # Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
-    "save_dir", "resume_ckpt", "checkpoint_path", "image", "file_format", "raw", "quantize", "output", "font", "compile_cache",
+    "save_dir", "resume_ckpt", "checkpoint_path", "image", "mindir", "raw", "quantize", "output", "font", "compile_cache",
     "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
     "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
     "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer",

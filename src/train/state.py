@@ -5,6 +5,7 @@ import json
 import logging
 import os
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -44,12 +45,20 @@ class Schedule:
             self._base_rate = cfg.lr_init * self.images_per_step / base
             logger.info("learning rate: %g for %d images per step, scaled to %g for %d images per step (lr.base_batch_size=0 "
                         "disables the scaling)", cfg.lr_init, base, self._base_rate, self.images_per_step)
+        # In steps, exact. Fraction(str(0.1)) is 1/10.
+        self._milestones = [Fraction(str(milestone)) * (steps_per_epoch if isinstance(milestone, int) else self.total_steps)
+                            for milestone in cfg.lr.milestones]
+        first = next(iter(cfg.lr.milestones), self.epochs)
+        if isinstance(first, int) and 2 * first < self.epochs and cfg.lr.decay_rate < 1:
+            logger.warning("lr.milestones %s: %d of %d epochs have a reduced learning rate; fractions of the training, such as "
+                           "-o \"lr.milestones=[2/3,11/12]\", follow the number of epochs", cfg.lr.milestones,
+                           self.epochs - first, self.epochs)
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of step number `step`. During the first `warmup_step` steps it grows linearly from
         warmup_ratio times the base rate. Each milestone multiplies it by `decay_rate`."""
         lr = self._cfg.lr
-        passed = sum(step >= milestone * self.steps_per_epoch for milestone in lr.milestones)
+        passed = sum(step >= milestone for milestone in self._milestones)
         rate = self._base_rate * lr.decay_rate**passed
         if step < lr.warmup_step:
             rate *= lr.warmup_ratio + (1 - lr.warmup_ratio) * step / lr.warmup_step

@@ -1,4 +1,6 @@
 """src/config/command_line.py: flags, their precedence, and the wrapper around the entry points."""
+from argparse import SUPPRESS
+
 import pytest
 
 from src.config import config_to_dict, load_config
@@ -6,7 +8,10 @@ from src.config.command_line import (
     ALIASES,
     DEFAULT_CONFIG,
     EVAL_FLAGS,
+    EXPORT_FLAGS,
+    GROUPS,
     IGNORED,
+    INFER_FLAGS,
     TRAIN_FLAGS,
     parse_eval_args,
     parse_export_args,
@@ -42,13 +47,16 @@ def test_default_config_is_found_from_any_folder(monkeypatch, tmp_path):
 FLAGS = {
     "device_target": "CPU", "mix": True, "seed": 7, "ms_mode": 0, "batch_size": 3, "num_workers": 4, "save_dir": "2024",
     "compile_cache": "graphs", "skip_bad_images": False, "enable_modelarts": True, "data_url": "obs://a", "train_url": "obs://b",
-    "ckpt_url": "obs://c", "data_dir": "/cache", "resume_ckpt": "x=y.ckpt", "lr_init": 5e-5, "ms_loss_scaler": "none",
-    "ms_loss_scaler_value": 1024.0, "log_interval": 1, "run_eval": False, "tensorboard": False, "run_profiler": True}
+    "ckpt_url": "obs://c", "data_dir": "/cache", "resume_ckpt": "x=y.ckpt", "lr_init": 5e-5, "epochs": 17,
+    "ms_loss_scaler": "none", "ms_loss_scaler_value": 1024.0, "log_interval": 1, "run_eval": False, "tensorboard": False,
+    "run_profiler": True}
 
 
 def test_train_flags_win_over_the_yaml_and_change_nothing_else(config):
     assert set(FLAGS) == set(TRAIN_FLAGS) - set(IGNORED)
     assert set(EVAL_FLAGS) - set(TRAIN_FLAGS) - set(IGNORED) == {"checkpoint_path"}
+    assert {key for flags in (TRAIN_FLAGS, EVAL_FLAGS, INFER_FLAGS, EXPORT_FLAGS) for key in flags} - set(IGNORED) <= {
+        key for keys in GROUPS.values() for key in keys}
     plain = config_to_dict(load_config(config))
     assert config_to_dict(parse_train_args(["--config", config])) == plain
     assert [flag for flag, value in FLAGS.items() if plain[flag] == value] == []
@@ -82,6 +90,19 @@ def test_what_a_script_always_uses_wins_over_the_yaml_and_cannot_be_overridden(c
         parse(["-o", f"{key}=1"])
 
 
+@pytest.mark.parametrize("words", ["--file_format {}", "--file_format={}", "-o file_format={}"])
+def test_the_older_spelling_of_mindir(words, capsys):
+    """The value cannot contradict --mindir."""
+    assert parse_export_args(words.format("MINDIR").split()).mindir is True
+    assert parse_export_args(words.format("ONNX").split()).mindir is False
+    with pytest.raises((SystemExit, UserError)) as error:
+        parse_export_args([*words.format("ONNX").split(), "--mindir", "True"])
+    assert "give one of them" in f"{error.value}" or "not allowed with argument --file_format" in capsys.readouterr().err
+    for value, shown in (("TFLITE", "'TFLITE'"), ("[1]", r"\[1\]")):
+        with pytest.raises(UserError, match=f"mindir must be True or False, not {shown}"):
+            parse_export_args(words.format(value).split())
+
+
 @pytest.mark.parametrize("argv", [["--learning_rate", "3"], ["--batch", "3"], ["--checkpoint_path", "x"], ["--seed"]])
 def test_unknown_flags_end_with_usage(argv, capsys):
     """Abbreviations are not accepted."""
@@ -92,16 +113,20 @@ def test_unknown_flags_end_with_usage(argv, capsys):
     assert usage.startswith("usage: ") and ": error: " in error
 
 
-@pytest.mark.parametrize(("parse", "flags"), [(parse_train_args, TRAIN_FLAGS), (parse_eval_args, EVAL_FLAGS)])
-def test_help_shows_every_flag_with_its_default(parse, flags, capsys, monkeypatch):
+@pytest.mark.parametrize(("parse", "flags"), [(parse_train_args, TRAIN_FLAGS), (parse_eval_args, EVAL_FLAGS),
+                                              (parse_infer_args, INFER_FLAGS), (parse_export_args, EXPORT_FLAGS)])
+def test_help_shows_every_flag_that_is_used_with_its_default(parse, flags, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as error:
         parse(["--help"])
-    text = capsys.readouterr().out
+    text, shown = capsys.readouterr().out, {key for key in flags if flags[key] != SUPPRESS} - set(IGNORED)
     assert error.value.code == 0
-    assert all(flag in text for key in flags for flag in (f"--{key}", *ALIASES.get(key, [])))
-    assert text.count("(default: ") == len(set(flags) - set(IGNORED)) + 2  # --config and -o
-    assert "batch size per device: images per step (default: 2)" in text
+    assert all(f"--{key.split('.')[-1]} " in text for key in shown)
+    assert all(f"; also {alias}" in text for key in shown for alias in ALIASES.get(key, []))
+    assert text.count("(default: ") == len(shown) + 2  # --config and -o
+    assert '-o "data.target_size=[320,320]"' in text and ("--seed" in text) == (flags is TRAIN_FLAGS)
+    assert "YAML file (default: config/faster_rcnn/faster_rcnn_resnet50_fpn_1x.yml)" in text and str(ROOT) not in text
+    assert "--enable_modelarts" not in text.split("ModelArts:")[0] and "--eval_parallel" not in text
 
 
 @pytest.mark.parametrize(("end", "status", "err"), [

@@ -35,15 +35,15 @@ def predicted(network, cfg, image, valid_size):
     return boxes, scores
 
 
-@pytest.mark.parametrize(("file_format", "mix", "canvases", "names"), [
-    ("ONNX", False, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
-    pytest.param("MINDIR", True, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
-def test_file_computes_what_an_evaluation_computes(tmp_path, file_format, mix, canvases, names):
+@pytest.mark.parametrize(("mindir", "mix", "canvases", "names"), [
+    (False, False, "[[64,64],[32,96]]", ["detector_32x96.onnx", "detector_64x64.onnx"]),
+    pytest.param(True, True, "[64,64]", ["detector.mindir"], marks=pytest.mark.slow)])
+def test_file_computes_what_an_evaluation_computes(tmp_path, mindir, mix, canvases, names):
     ms.set_device("CPU")
     write_checkpoint(str(tmp_path / "tiny.ckpt"), {p.name: p for p in tiny_network(tiny_config()).get_parameters()})
     done = run_script("export.py", "--config", TINY_DETECTOR, "--device_target", "CPU", "--mix", mix, "--checkpoint_path",
-                      tmp_path / "tiny.ckpt", "--file_format", file_format, "--raw", True, "--output",
-                      tmp_path / "new" / f"detector.{file_format.lower()}", "-o", f"data.target_size={canvases}")
+                      tmp_path / "tiny.ckpt", "--mindir", mindir, "--raw", True, "--output",
+                      tmp_path / "new" / f"detector.{'mindir' if mindir else 'onnx'}", "-o", f"data.target_size={canvases}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("compared with the network on drawn images: 80 of 80 rows of both have a counterpart") == len(names)
     assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in done.stdout
@@ -108,24 +108,25 @@ def test_failed_check_leaves_the_file_of_before(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"] and path.read_bytes() == b"earlier"
 
 
-ONNX, INT8 = "--file_format ONNX --mix False --output a.onnx", "--quantize True --image a.png"
+INT8 = "--quantize True --image a.png"
 
 
 @pytest.mark.parametrize(("argv", "sentence"), [
-    ("", "the file to write is ''; give an --output that ends with .mindir"),
-    ("--output file/a.mindir", "cannot create the folder file (File exists); give file/a.mindir another path."),
-    ("--output a+b.mindir", "MindSpore cannot write 'a+b.mindir'"),
-    ("--output a.onnx --file_format ONNX --mix True", "computes in fp32; give --mix False"),
-    (f"--output a.mindir {INT8}", "--quantize True is for --file_format ONNX without --raw, with a single canvas"),
-    (f"{ONNX} --quantize True", "needs --image"),
-    (f"{ONNX} {INT8} -o data.target_size=[[64,64],[32,96]]", "--quantize True is for")])
+    ("", "the file to write is ''; give an --output that ends with .onnx, or --mindir True."),
+    ("--output a.onnx --mindir True", "give an --output that ends with .mindir, or --mindir False."),
+    ("--output file/a.onnx", "cannot create the folder file (File exists); give file/a.onnx another path."),
+    ("--output a+b.mindir --mindir True", "MindSpore cannot write 'a+b.mindir'"),
+    ("--output a.onnx --mix True", "computes in fp32; leave out --mix True"),
+    (f"--output a.mindir --mindir True {INT8}", "--quantize True is for ONNX (without --raw and --mindir), with a single canvas"),
+    ("--output a.onnx --quantize True", "needs --image"),
+    (f"--output a.onnx {INT8} -o data.target_size=[[64,64],[32,96]]", "--quantize True is for")])
 def test_refused_before_anything_takes_time(argv, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError) as error:
         check_possible(parse_export_args(argv.split()))
     assert sentence in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["file"]
-    check_possible(parse_export_args(["--output", str(tmp_path / "new" / "folder" / "a.mindir")]))
+    check_possible(parse_export_args(["--output", str(tmp_path / "new" / "folder" / "a.onnx")]))
     assert (tmp_path / "new" / "folder").is_dir()
 
 
@@ -147,8 +148,8 @@ def test_images_fill_batches(tmp_path):
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_onnx_needs_its_packages(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=f"needs the package {package}, .* pip install onnx onnxruntime"):
-        check_possible(tiny_config(file_format="ONNX", output="a.onnx"))
+    with pytest.raises(UserError, match=f"ONNX needs the package {package}, .*: pip install onnx onnxruntime .* --mindir True"):
+        check_possible(tiny_config(output="a.onnx"))
 
 
 def test_agreement_is_blind_to_the_order_and_sees_all_else():

@@ -12,7 +12,7 @@ from src.config.command_line import parse_export_args
 from src.dataset.shapes import draw_scene
 from src.detector import Predictor
 from src.errors import UserError
-from src.export import agreement
+from src.export import agreement, files
 from src.export.agreement import DETECTIONS, INT8_DETECTIONS, compare_detections, require
 from src.export.detector import detect
 from src.export.files import batches_of_several_sizes, is_whole, quantize
@@ -147,6 +147,17 @@ def test_int8_is_nearly_the_same_detector(tmp_path):
         require(str(path), compare_detections(rounded, predictor, batches), DETECTIONS)
 
 
+def test_an_int8_file_that_differs_is_kept_under_another_name(tmp_path, monkeypatch):
+    cfg = one_image(output=str(tmp_path / "a.onnx"), quantize=True, infer__conf_threshold=0.1)
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    monkeypatch.setattr(files, "INT8_DETECTIONS", DETECTIONS)  # which int8 cannot meet
+    with pytest.raises(UserError, match=r"a.onnx is not written, .* needs more training: .*half of the network's \d+ scores are "
+                                        r"from 0\.\d+ to 0\.\d+.*kept as .*a_unchecked.onnx"):
+        files.export_detector(cfg, tiny_network(cfg), ["a", "b", "c"], list(images([(64, 64)] * 2)))
+    assert [path.name for path in tmp_path.iterdir()] == ["a_unchecked.onnx"]
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(str(tmp_path / "a_unchecked.onnx")).graph.node}
+
+
 class Listed:
     """Known detections, used instead of a file and of a predictor."""
 
@@ -181,8 +192,10 @@ def test_counterparts(found, expected, infer, alone, rows, monkeypatch):
 
 
 def test_defaults_of_export():
-    """Batch size 1, whatever the configuration file says for training, and the confidence threshold of infer.py."""
-    cfg = parse_export_args(["--config", str(TINY_DETECTOR), "--file_format", "ONNX"])
-    assert (cfg.batch_size, cfg.infer.conf_threshold, is_whole(cfg)) == (1, 0.3, True)
-    cfg = parse_export_args(["--conf_threshold", "0.05", "--raw", "True", "--file_format", "ONNX", "-o", "batch_size=4"])
-    assert (cfg.batch_size, cfg.infer.conf_threshold, is_whole(cfg)) == (4, 0.05, False)
+    """A whole detector in fp32, batch size 1, whatever the configuration file says for training, and infer.py's threshold."""
+    cfg = parse_export_args(["--config", str(TINY_DETECTOR)])
+    assert (cfg.mindir, cfg.mix, cfg.batch_size, cfg.infer.conf_threshold, is_whole(cfg)) == (False, False, 1, 0.3, True)
+    cfg = parse_export_args(["--conf_threshold", "0.05", "--raw", "True", "-o", "batch_size=4"])
+    assert (cfg.mix, cfg.batch_size, cfg.infer.conf_threshold, is_whole(cfg)) == (False, 4, 0.05, False)
+    cfg = parse_export_args(["--mindir", "True", "--mix", "True"])
+    assert (cfg.mindir, cfg.mix, is_whole(cfg)) == (True, True, False)

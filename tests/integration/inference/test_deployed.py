@@ -28,7 +28,7 @@ def test_detections_and_drawings_are_those_of_infer(workspace, shapes, run, chec
     own, expected = inferred[0], [*inferred[1].values()]
     other, path = workspace / "of_deploy", workspace / "detector.onnx"
     output, _ = run("export.py", "--device_target", "CPU", "--mix", "False", "--ckpt_path", checkpoint,
-                    "--conf_threshold", "0.01", "--file_format", "ONNX", "--output", path)
+                    "--conf_threshold", "0.01", "--output", path)
     assert f"{path} written" in output and "rows of both have a counterpart; boxes differ by up to" in output
     words = (sys.executable, "-c", ALONE, ROOT / "deploy", path, shapes / "val2017" / "000002.jpg", images,
              shapes / "val2017" / "00000[134].jpg", "--output", other)

@@ -1,5 +1,7 @@
 """infer.py and the samples of an evaluation, as processes with a detector trained for one epoch."""
 import json
+import re
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -21,6 +23,12 @@ def test_every_readable_image_is_listed_with_its_size(inferred, images):
     assert f"WARNING {images}/damaged.jpg the file is truncated" in output
     assert "detected on 13 images; 1 could not be read" in output
     assert "are not known" not in output
+    assert "confidence threshold: 0.01, from the command line; the configuration's" in output
+    counts = Counter(row["category"] for row in entries["wide.png"]["detections"])
+    [line] = re.findall(rf"\d+ of 14: {images}/wide.png: (.*)", output)
+    by_class = [f"{count} {name}" for name, count in counts.most_common()]
+    assert line.split(", ") == [f"{sum(counts.values())} detections", *by_class]
+    assert output.count(" of 14: ") == 13 and f"drawn into {folder}, listed in" in output
 
 
 def test_drawings(inferred):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from src.config.command_line import parse_eval_args, parse_export_args, parse_infer_args, parse_train_args
+from src.config.command_line import IGNORED, parse_eval_args, parse_export_args, parse_infer_args, parse_train_args
 from src.config.older import SINGLE_VALUED, UNREAD
 from src.config.schema import Config
 from tests.helpers.markdown import DOCS, README, README_CN, ROOT, anchors, commands, links, marks_of, prose, spans, table
@@ -55,6 +55,14 @@ def has_key(key):
     return True
 
 
+def test_values_with_brackets_are_quoted_as_zsh_requires():
+    for path in (README, README_CN, *DOCS, ROOT / "CONTRIBUTING.md", *(ROOT / "config").rglob("*.yml")):
+        found = re.findall(r"(?<![\w.\"'])[\w.]+=[\[{]\S*", path.read_text(encoding="utf-8"))
+        assert found == [], path
+    for command in commands():
+        assert not re.search(r"[][{}]", re.sub(r"\"[^\"]*\"|'[^']*'", "", command)), command
+
+
 @PAGES
 def test_links_files_and_keys_that_are_named_exist(path):
     for link in links(prose(path)):
@@ -99,7 +107,7 @@ def test_each_command_is_understood(command, monkeypatch):
 
 
 def test_the_flags_that_are_named_exist(monkeypatch, capsys):
-    known = {"--help", *LAUNCHERS_FLAGS}
+    known = {"--help", *LAUNCHERS_FLAGS, *(f"--{key}" for key in IGNORED)}
     for script in (*SCRIPTS, *TOOLS):
         with pytest.raises(SystemExit):
             parse(script, ["--help"], monkeypatch)

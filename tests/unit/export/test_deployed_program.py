@@ -94,7 +94,7 @@ def test_a_video_is_drawn_and_listed_frame_by_frame(tmp_path):
     (["a.onnx", "gone.jpg"], "there is no file 'gone.jpg'"), (["gone.onnx", "a.png"], "there is no file gone.onnx"),
     (["a.png", "a.png"], "a.png cannot be read by ONNX Runtime"),
     (["several.onnx", "a.png"], "several.onnx is for several images at once; write it with export.py without --batch_size"),
-    (["nameless.onnx", "a.png"], "nameless.onnx is not a detector; write it with export.py --file_format ONNX, without --raw"),
+    (["nameless.onnx", "a.png"], "nameless.onnx is not a detector; write it with export.py, without --raw and --mindir"),
     (["a.onnx", "a.png", "--output", "."], "a.png is in ., where the drawings are written and might overwrite it"),
     (["a.onnx", "empty.png", "text.jpg"], "not one of the 2 files can be read; above is the reason for each"),
     (["a.onnx", "a.png", "--output", "a.onnx"], "a.onnx could not be written (File exists)")])

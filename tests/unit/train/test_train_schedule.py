@@ -1,10 +1,14 @@
 """Schedule in src/train/state.py compared with worked values."""
 import logging
+import re
 from types import SimpleNamespace
 
 import pytest
 
+from src.config import Config, load_config, with_settings
+from src.errors import UserError
 from src.train.state import Schedule
+from tests.helpers.paths import ROOT
 from tests.helpers.runs import schedule, settings
 
 LR = {"warmup_step": 100, "warmup_ratio": 0.01, "decay_rate": 0.1, "milestones": [8, 11], "base_batch_size": 0}
@@ -31,6 +35,43 @@ def test_the_rate_is_scaled_to_all_images_of_a_step(caplog, base, rate):
     assert plan.learning_rate(0) == pytest.approx(rate)
     message = "learning rate: 0.02 for 16 images per step, scaled to 0.03 for 24 images per step (lr.base_batch_size=0 "
     assert caplog.text.count(message) == len(caplog.records) == bool(base)
+
+
+# Shipped configuration -> the epochs after which the learning rate drops, as they were when the files had numbers of epochs.
+SHIPPED = {"resnet18_fpn_finetune": [5], "resnet18_fpn_shapes": [4], "resnet50_fpn": [8, 11], "resnet50_fpn_1x": [8, 11],
+           "resnet50_fpn_1x_fzbn": [8, 11], "resnet50_fpn_1x_mindspore_models": [8, 11], "resnet50_fpn_2x": [16, 22],
+           "resnet50_fpn_3x": [28, 34], "resnet50_fpn_finetune": [16, 22], "resnet50_fpn_finetune_jitter": [24, 33],
+           "resnet50_fpn_torchvision": [8, 11], "resnet50_fpn_torchvision_coco": [8, 11]}
+
+
+def test_shipped_schedules_drop_after_whole_epochs():
+    folder = ROOT / "config" / "faster_rcnn"
+    assert {f"faster_rcnn_{name}.yml" for name in SHIPPED} | {"data.yml"} == {path.name for path in folder.iterdir()}
+    for name, epochs in SHIPPED.items():
+        cfg = with_settings(load_config(folder / f"faster_rcnn_{name}.yml"), {"lr.warmup_step": 0})
+        for steps in (7, 997, 14659):  # COCO's 117,266 images in batches of 8
+            plan = Schedule(cfg, steps, SimpleNamespace(size=1))
+            for passed, epoch in enumerate(epochs):
+                before, after = (plan.learning_rate(epoch * steps - 1 + step) for step in (0, 1))
+                assert before == pytest.approx(plan.learning_rate(0) * 0.1**passed) and after == pytest.approx(before * 0.1), name
+
+
+@pytest.mark.parametrize(("milestones", "drops", "reduced"), [
+    (["1/3", 0.7], [34, 70], []),  # 33.3 steps: the first step after a third of the training
+    ([0.1, "9/10"], [10, 90], []), ([1], [10], ["9"]), ([4, 8], [40, 80], ["6"]), ([5], [50], []), ([12], [], [])])
+def test_milestones_are_fractions_or_epochs(caplog, milestones, drops, reduced):
+    cfg = with_settings(Config(), {"epochs": 10, "lr": {"milestones": milestones, "warmup_step": 0}})
+    plan = Schedule(cfg, 10, SimpleNamespace(size=1))
+    rates = [plan.learning_rate(step) for step in range(100)]
+    assert [step for step in range(1, 100) if rates[step] != rates[step - 1]] == drops
+    assert re.findall(r"(\d+) of 10 epochs have a reduced learning rate", caplog.text) == reduced
+    assert len(caplog.records) == len(reduced)
+
+
+@pytest.mark.parametrize("milestones", [[1, "2/3"], ["11/12", "2/3"], [0.1, "1/10"], [2, 1], [8.0], ["3/2"], ["1/0"], ["a"], [0]])
+def test_milestones_that_are_refused(milestones):
+    with pytest.raises(UserError, match=r"lr.milestones must be an ascending list of epochs \(whole numbers\), or of fractions"):
+        with_settings(Config(), {"lr.milestones": milestones})
 
 
 def test_when_checkpoints_and_evaluations_are_due():
