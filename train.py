@@ -62,6 +62,7 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
                              evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)
     use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
+    saver.begin_files(cfg)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():

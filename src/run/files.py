@@ -32,13 +32,12 @@ def atomic_write(path: str | os.PathLike) -> Iterator[str]:
     temporary = os.path.join(folder, PARTIAL + name)
     try:
         yield temporary
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         os.replace(temporary, path)
     except BaseException:
         remove_partial(folder, os.path.splitext(name)[0])
         raise
-    with if_supported():
-        _flush_to_disk(folder or ".")
+    flush_to_disk(folder or ".")
 
 
 @contextlib.contextmanager
@@ -51,12 +50,15 @@ def if_supported() -> Iterator[None]:
             raise
 
 
-def _flush_to_disk(path):
-    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def flush_to_disk(*paths: str) -> None:
+    """Flush files and the entries of folders to the disk, if the file system supports it."""
+    for path in paths:
+        with if_supported():
+            descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def apply_umask(path: str | os.PathLike) -> None:

@@ -7,6 +7,7 @@ and SIGINT (Ctrl-C) end a run.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -193,8 +194,36 @@ def set_up_logging(rank: int = 0) -> logging.Logger:
     handler = _LogHandler(sys.stdout) if _is_terminal(sys.stdout) else logging.StreamHandler(sys.stdout)
     sender = f"rank {rank} " if rank else ""
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {sender}%(message)s", "%Y-%m-%d %H:%M:%S"))
-    logger.handlers = [handler]
+    run_log.setFormatter(handler.formatter)
+    run_log.setStream(io.StringIO())
+    logger.handlers = [handler, run_log] if rank == 0 else [handler]
     return logger
+
+
+class _RunLog(logging.StreamHandler):
+    """Keeps the log until `open` names a file, and appends it to this file. If the disk is full, the first error is logged."""
+
+    failed = False
+
+    def open(self, path):
+        file = open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 open during the whole run
+        file.write(self.stream.getvalue())  # into a buffer, which the next line flushes
+        self.stream = file
+
+    def end(self, error):
+        if error:
+            self.handle(logging.makeLogRecord({"levelname": "ERROR", "msg": f"ended by {type(error).__name__}: {error}"}))
+        with contextlib.suppress(OSError):
+            self.stream.close()
+        self.stream = io.StringIO()
+
+    def handleError(self, _):  # noqa: N802 logging's name
+        if not self.failed:
+            self.failed = True
+            logger.error("%s cannot be written (%s); training goes on", self.stream.name, sys.exc_info()[1])
+
+
+run_log = _RunLog(io.StringIO())
 
 
 class _Bar(tqdm):

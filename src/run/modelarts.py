@@ -15,6 +15,7 @@ from src.run.files import make_folder
 
 logger = logging.getLogger("faster_rcnn")
 
+EARLIER = "earlier"  # subfolder of save_dir with earlier runs, which are not uploaded
 AUTO = "auto"  # value of resume_ckpt: the newest checkpoint of the run
 
 
@@ -95,7 +96,7 @@ class Uploads:
     def _changed(self):
         """Yield (path, time and size) of files that have changed. Names of unfinished files and of the lock begin with a dot."""
         for path in sorted(self.folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
+            if path.relative_to(self.folder).parts[0] != EARLIER and path.is_file() and not path.name.startswith("."):
                 state = path.stat().st_mtime_ns, path.stat().st_size
                 if self.uploaded.get(path) != state:
                     yield path, state

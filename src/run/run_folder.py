@@ -5,19 +5,35 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import socket
+import subprocess
+import sys
+import time
+from functools import reduce
 from typing import IO, Any
 
+import mindspore as ms
+import numpy as np
+import yaml
+
+from src import __version__
 from src.checkpoint import read_checkpoint
-from src.config import Config
-from src.errors import UserError
-from src.run.distributed import Group
-from src.run.files import lock_file, make_folder, remove_partial
-from src.run.modelarts import AUTO, Uploads, download_outputs
+from src.config import Config, config_to_dict, load_config, with_settings
+from src.config.base import Section, setting_names
+from src.errors import UserError, one_line
+from src.run.distributed import ROOT, Group
+from src.run.files import atomic_write, flush_to_disk, lock_file, make_folder, remove_partial, writing_into
+from src.run.launch import run_log
+from src.run.modelarts import AUTO, EARLIER, Uploads, download_outputs
 
 logger = logging.getLogger("faster_rcnn")
 
 LOCK = ".run"
+# What train.py and eval.py write, except the lock. Folders come first: a mount point cannot be moved, and then nothing has been.
+RUN_FILES = ("checkpoint", "eval", "tensorboard", "profiler", "metrics.jsonl", "evaluations.jsonl", "report.html", "curves.png",
+             "config.yml", "train.log")
+MOVING = os.path.join(EARLIER, ".moving")  # contains the files of an unfinished move
 
 
 class RunFolder:
@@ -42,6 +58,8 @@ class RunFolder:
         with contextlib.ExitStack() as stack:
             if self.group.rank == 0:
                 stack.enter_context(lock_folder(self.path))
+                if os.path.isdir(os.path.join(self.path, MOVING)):
+                    move_run(self.path)
                 download_outputs(self._cfg)
                 remove_partial(make_folder(self.checkpoint_folder))
             self.uploads = stack.enter_context(Uploads(self._cfg, self.group))
@@ -49,7 +67,28 @@ class RunFolder:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        if self.group.rank == 0:
+            run_log.end(error[1])
         self._exit.__exit__(*error)
+
+    def begin(self, cfg: Config, start: str, resumes: bool) -> str:
+        """Begin the run's files on rank 0, after everything that the run needs has been read. If it `resumes` from the checkpoint
+        `start` of this folder, it continues the files here. Otherwise, they belong to an earlier run and are moved, see
+        `move_run`. Return the path of `start` after that. A UserError is raised if a file cannot be moved or written."""
+        folder = os.path.realpath(self.checkpoint_folder)
+        path = os.path.join(os.path.realpath(os.path.dirname(start)), os.path.basename(start))
+        own = os.path.isfile(path) and os.path.commonpath([folder, path]) == folder
+        moved = "" if own and resumes else move_run(self.path)
+        if moved:
+            self.uploads.uploaded.clear()  # the storage keeps the moved checkpoints
+        if moved and own:
+            before, start = start, os.path.join(moved, "checkpoint", os.path.relpath(path, folder))
+            cfg = with_settings(cfg, {key: start for key, value in cfg if value == before})  # so that config.yml can be used
+            logger.info("%s, with the first weights of this run, is now %s", before, start)
+        with writing_into(self.path, "train.log and config.yml"):
+            run_log.open(self.file("train.log"))
+            write_config(cfg, self.file("config.yml"))
+        return start
 
     def file(self, *names: str) -> str:
         """Return the path of a file in the folder, or os.devnull on ranks other than 0."""
@@ -100,6 +139,66 @@ class RunFolder:
         if moved:
             logger.warning("training began before these checkpoints; they are moved into the subfolder superseded_%d: %s", number,
                            ", ".join(moved))
+
+
+def move_run(folder: str) -> str:
+    """Move the RUN_FILES in `folder` to its new subfolder `earlier/<time>`, and log this; return the subfolder's path, or "" if
+    there is nothing to move. Empty folders stay. A UserError is raised if a file cannot be moved.
+
+    If the program is killed in between, the next call completes the move.
+    """
+    earlier, moving = os.path.join(folder, EARLIER), os.path.join(folder, MOVING)
+    moved = os.path.join(earlier, time.strftime("%Y%m%d_%H%M%S"))
+    try:
+        paths = [os.path.join(folder, name) for name in RUN_FILES]
+        paths = [path for path in paths if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))]
+        if not paths and not os.path.isdir(moving):
+            return ""
+        os.makedirs(moving, exist_ok=True)
+        for path in paths:
+            target = os.path.join(moving, os.path.basename(path))
+            if os.path.islink(path):  # in another folder, a relative link would lead elsewhere
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(os.path.realpath(path), target)
+                os.remove(path)
+            elif not os.path.lexists(target):  # otherwise, `path` was written after the program was killed
+                os.rename(path, target)
+        flush_to_disk(moving, earlier, folder)
+        while os.path.lexists(moved):
+            moved += "_2"
+        os.rename(moving, moved)
+        flush_to_disk(earlier)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.rmdir(moving)  # nothing was moved
+        raise UserError(f"the earlier run in {folder} cannot be moved ({error}); correct this, or give another "
+                        "--save_dir.") from error
+    logger.info("the earlier run in %s is moved to %s", folder, moved)
+    return moved
+
+
+def write_config(cfg: Config, path: str) -> None:
+    """Write the configuration to the file `path`, with versions, command line and git commit as comments. The log gets a line for
+    each setting that differs from the file's earlier content. Raises OSError."""
+    try:
+        before = load_config(path) if os.path.isfile(path) else cfg
+        changes = [(name, _value(before, name), _value(cfg, name)) for name in setting_names(Config)]
+        for name, old, new in changes:
+            if old != new and not isinstance(new, Section):
+                logger.info("changed setting %s: %s -> %s", name, old, new)
+    except UserError as error:
+        logger.warning("%s is replaced without a comparison (%s)", path, error)
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    comments = (f"Faster R-CNN {__version__}, MindSpore {ms.__version__}, NumPy {np.__version__}, Python {sys.version}",
+                shlex.join(["python", *sys.argv]), f"git commit: {subprocess.getoutput(shlex.join(git))}")
+    text = "".join(f"# {one_line(comment)}\n" for comment in comments)
+    with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(text)
+        yaml.safe_dump(config_to_dict(cfg), file, allow_unicode=True, sort_keys=False)
+
+
+def _value(settings, name):
+    return reduce(lambda section, key: getattr(section, key, None), name.split("."), settings)
 
 
 def lock_folder(path: str) -> IO:

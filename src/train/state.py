@@ -150,6 +150,7 @@ class Saver:
         saved_step: state.global_step of the last checkpoint written, or None.
         failure: on rank 0, the reason why the last checkpoint could not be written, or None.
         good_start: path of the last checkpoint that was not saved directly after a skipped step.
+        resumes: whether the run continues after the steps of its checkpoint, instead of starting at step 0.
         later: on rank 0, paths of existing checkpoints of steps after the start of this run. The first save moves them away.
     """
 
@@ -157,7 +158,7 @@ class Saver:
         self.run, self.step, self.state, self.schedule, self.class_names = run, step, state, schedule, class_names
         self.saved_step: int | None = None
         self.failure: str | None = None
-        self.good_start, self.later = "the beginning", []
+        self.good_start, self.later, self.resumes = "the beginning", [], False
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Start the run from the result of `find_checkpoint`. All ranks start with the values of rank 0.
@@ -165,13 +166,13 @@ class Saver:
         Only the weights are loaded if the checkpoint has only weights, or if its classes differ in number or name. A UserError is
         raised if the checkpoint does not fit the network, or if no checkpoint can be written.
         """
-        group, resumes = self.run.group, False
+        group = self.run.group
         if checkpoint:
             self.good_start = checkpoint.path
-            resumes = group.broadcast(group.rank == 0 and self._load(checkpoint))
+            self.resumes = group.broadcast(group.rank == 0 and self._load(checkpoint))
         broadcast_parameters(group, self.step.parameters())
         restore_statistics(group, self.step.network, checkpoint.statistics if checkpoint else {})
-        if checkpoint and resumes:
+        if checkpoint and self.resumes:
             self.state.restore(checkpoint.progress, self.schedule)
             self.step.restore_loss_scale(checkpoint.progress)
         if group.rank == 0:
@@ -180,6 +181,12 @@ class Saver:
                 probe = os.path.join(self.run.checkpoint_folder, PARTIAL + "probe.ckpt")
                 write_checkpoint(probe, {}, {"probe": 0.0})
                 os.remove(probe)
+
+    def begin_files(self, cfg: Config) -> None:
+        """Begin the run's files on rank 0, after everything else has been checked, see `RunFolder.begin`."""
+        if self.run.group.rank == 0:
+            self.good_start = self.run.begin(cfg, self.good_start, self.resumes)
+            self.later = [path for path in self.later if os.path.lexists(path)]  # not moved
 
     def _load(self, checkpoint):
         """Load the checkpoint. Return True if the run resumes from it, False if training starts at step 0."""

@@ -97,7 +97,13 @@ def test_two_processes_copy_once(obs, run, tmp_path):
     assert output.count("copying obs://bucket/shapes to") == 1 and "8 training images" in output
     processes, names, *_ = zip(*calls(obs))
     assert names.count("copy_parallel") == len(set(processes)) == 1
-    assert files_of(obs / "bucket" / "two") == files_of(tmp_path / "machine" / "out")
+    there = files_of(obs / "bucket" / "two")
+    assert there == files_of(tmp_path / "machine" / "out") and "config.yml" in there
+    # A second training moves the first one away, once, and it is not uploaded again.
+    output = run(tmp_path / "machine", "train.py", "--train_url", "obs://bucket/second", epochs=1, ranks=2)
+    [earlier] = (tmp_path / "machine" / "out" / "earlier").iterdir()
+    assert output.count("is moved to") == 1 and files_of(earlier) == there
+    assert files_of(obs / "bucket" / "second").keys() == there.keys()
 
 
 @pytest.fixture

@@ -37,6 +37,25 @@ def test_two_epochs_and_two_make_the_same_weights_momenta_and_losses_as_one_run(
         assert_same_checkpoint(checkpoint(folder, f"epoch{epoch}_rank0"), checkpoint(straight[0], f"epoch{epoch}_rank0"),
                                BUT_FOR_EVALUATION)
     assert len(before) > 3 * STEPS_PER_EPOCH and before == lines[:len(before)] and read_lines(folder) == lines
+    log = (folder / "train.log").read_text()
+    assert log.count(" epoch 1/2 step 1/6 ") == log.count(" epoch 4/4 step 6/6 ") == log.count("setting epochs: 2 -> 4") == 1
+
+
+def test_a_second_training_from_its_configuration_leaves_the_first_one_complete(workspace, run, straight):
+    """The second training writes the same files. Its first epoch is the same."""
+    folder = workspace / "again"
+    output = run("train.py", folder, "--run_eval", "True", epochs=1)
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert "is moved to" not in output and (folder / "train.log").read_text() == output
+    again = run("train.py", folder, "--config", folder / "config.yml")
+    [earlier] = (folder / "earlier").iterdir()
+    assert f"the earlier run in {folder} is moved to {earlier}" in again and (folder / "train.log").read_text() == again
+    after = {path.relative_to(earlier): path.read_bytes() for path in earlier.rglob("*") if path.is_file()}
+    assert after == {path: content for path, content in before.items() if path.name != ".run"}
+    now = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and earlier not in path.parents}
+    assert now == before.keys()
+    for where in (folder, earlier):
+        assert_same_checkpoint(checkpoint(where, "epoch1_rank0"), checkpoint(straight[0], "epoch1_rank0"))
 
 
 def test_log_metrics_and_checkpoints(straight, data_folder):
