@@ -1,4 +1,4 @@
-"""Evaluate checkpoints: python eval.py --config CONFIG --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all).
+"""Evaluate checkpoints: python eval.py --checkpoint_path FILE_OR_FOLDER --device_target ... (--help lists all).
 
 With several devices: msrun --worker_num=8 --local_worker_num=8 eval.py ..., or mpirun -n 8 python eval.py ...
 """
@@ -11,7 +11,7 @@ import re
 import sys
 
 from src.config import Config
-from src.config.command_line import parse_eval_args
+from src.config.command_line import parse_eval_args, with_checkpoint
 from src.errors import UserError
 from src.run.distributed import Group
 from src.run.launch import launch
@@ -25,22 +25,23 @@ def main(cfg: Config, group: Group, _: object) -> None:
     Raises a UserError after a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.checkpoint import load_weights, read_checkpoint
+    from src.checkpoint import load_weights, log_contradictions, read_checkpoint
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_empty_detector
     from src.evaluation.evaluate import evaluate
     from src.run.compile_cache import inference_graphs, use_compile_cache
-    from src.run.device import set_up_device
+    from src.run.device import connect_device, set_up_device
     from src.run.modelarts import Uploads, download_checkpoint, download_dataset
     from src.run.optional import evaluation_writer
     from src.train.parallel import broadcast_parameters
 
-    cfg = download_dataset(set_up_device(cfg, group), group)
-    path = (download_checkpoint(cfg) if group.rank == 0 else "") or cfg.checkpoint_path
+    device = connect_device(cfg, group)
+    found = find_checkpoints(download_checkpoint(cfg) or cfg.checkpoint_path) if group.rank == 0 else []
+    checkpoint = read_checkpoint(found[0]) if found else None
+    paths, names, settings = group.broadcast((found, checkpoint and checkpoint.class_names, checkpoint and checkpoint.settings))
+    cfg = download_dataset(set_up_device(with_checkpoint(cfg, settings, paths[0]), group, device), group)
     with Uploads(cfg, group):
-        paths = group.broadcast(find_checkpoints(path) if group.rank == 0 else None)
-        names = group.broadcast(read_checkpoint(paths[0]).class_names if cfg.data.unite_classes and group.rank == 0 else None)
         dataset = open_validation_set(cfg, group, names)
         write = evaluation_writer(cfg, dataset)
         network = build_empty_detector(cfg, len(dataset.names))
@@ -50,11 +51,17 @@ def main(cfg: Config, group: Group, _: object) -> None:
         for path in paths:
             logger.info("evaluating %s on %d images", path, len(dataset.records))
             if group.rank == 0:
-                checkpoint = read_checkpoint(path)
+                checkpoint = checkpoint or read_checkpoint(path)  # the first one has been read
+                log_contradictions(cfg, checkpoint)
+                if checkpoint.num_classes != len(dataset.names):
+                    raise UserError(f"{path} has {checkpoint.num_classes} classes, but {dataset.annotation_path} has "
+                                    f"{len(dataset.names)} ({', '.join(dataset.names)}): if the detector has more, give -o "
+                                    "data.unite_classes=True; if it has fewer, list them in data.classes.")
                 load_weights(network, checkpoint)
                 if checkpoint.class_names and checkpoint.class_names != dataset.names:
                     logger.warning("%s was trained with the classes %s, but %s has %s: classes are matched by index", path,
                                    ", ".join(checkpoint.class_names), dataset.annotation_path, ", ".join(dataset.names))
+                checkpoint = None
             broadcast_parameters(group, list(network.get_parameters()))
             evaluation = evaluate(predictor, loader, dataset, cfg, group)
             if evaluation:  # on rank 0

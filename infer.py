@@ -1,6 +1,4 @@
-"""Detect objects on images: python infer.py --config CONFIG --checkpoint_path FILE --image IMAGE_FOLDER_OR_PATTERN
---device_target ... (--help lists all).
-"""
+"""Detect objects on images: python infer.py --checkpoint_path FILE --image IMAGE_FOLDER_OR_PATTERN ... (--help lists all)."""
 from __future__ import annotations
 
 import logging
@@ -10,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.config import Config
-from src.config.command_line import INFER_DEFAULTS, parse_infer_args
+from src.config.command_line import INFER_DEFAULTS, parse_infer_args, with_checkpoint
 from src.errors import UserError
 from src.run.distributed import Group
 from src.run.launch import launch
@@ -29,6 +27,7 @@ def main(cfg: Config, group: Group, _: object) -> None:
     """
     # Imported here, because MindSpore and OpenCV read the environment that `launch` has prepared.
     from deploy.images import EXTENSIONS, InputError, counts_of, drawing_names, find_files, listing_of
+    from src.checkpoint import read_checkpoint
     from src.detector import Predictor
     from src.export.detector import class_names, load_detector
     from src.run.compile_cache import inference_graphs, use_compile_cache
@@ -47,8 +46,9 @@ def main(cfg: Config, group: Group, _: object) -> None:
     except InputError as error:
         raise UserError(f"{error}.") from error
     remove_partial(make_folder(cfg.save_dir))
-    cfg = set_up_device(cfg, group)
-    network, checkpoint = load_detector(cfg)
+    checkpoint = read_checkpoint(cfg.checkpoint_path)
+    cfg = set_up_device(with_checkpoint(cfg, checkpoint.settings, checkpoint.path), group)
+    network = load_detector(cfg, checkpoint)
     names = class_names(cfg.data, checkpoint)
     fonts = find_fonts(names, cfg.font)
     use_compile_cache(cfg, inference_graphs(cfg.data.canvases), len(names))

@@ -33,6 +33,7 @@ def main(cfg: Config, group: Group, stop: StopSignals) -> None:
 
 def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     """Train in the folder `run` until the last epoch, or until a signal sets `stop`."""
+    from src.checkpoint import stored_settings
     from src.dataset.loader import TrainLoader
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
@@ -54,10 +55,12 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     network = build_detector(cfg, len(dataset.names), group.rank == 0 and not checkpoint, group.size)
     step = TrainStep(network, cfg, len(dataset.names), group)
     state = TrainState(cfg.seed)
-    saver = Saver(run, step, state, schedule, dataset.names)
+    saver = Saver(run, step, state, schedule, dataset.names, stored_settings(cfg))
     saver.begin(checkpoint)
     del checkpoint  # frees hundreds of megabytes
     evaluator = Evaluator(cfg, network, dataset, run, stop) if cfg.run_eval else None
+    if evaluator:
+        saver.use_validation_set(evaluator.digest)
     guard = DivergenceGuard(cfg, loader, saver)
     graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
                              evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)

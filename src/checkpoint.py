@@ -1,4 +1,4 @@
-"""Checkpoints: MindSpore files with weights, momenta, training progress, and a checksum at the end.
+"""Checkpoints: MindSpore files with weights, momenta, training progress, settings, and a checksum at the end.
 
 `mindspore.load_checkpoint` trusts a file's shapes. If a shape and its data disagree, it writes out of bounds, and the process
 crashes or continues with a corrupted heap. MindSpore has no public parser; the protobuf message used here was checked with
@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -20,15 +20,35 @@ from google.protobuf.message import DecodeError
 from mindspore import Tensor, nn
 from mindspore.train.checkpoint_pb2 import Checkpoint as CheckpointMessage
 
-from src.errors import UserError, is_printable
+from src import __version__
+from src.config import Config, load_config
+from src.config.base import flat_settings
+from src.config.older import RECIPE
+from src.errors import UserError, is_printable, short_repr
 from src.models import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
+from src.run.distributed import ROOT
 from src.run.files import apply_umask, atomic_write, if_supported
 from src.run.optional import with_current_names
 
 logger = logging.getLogger("faster_rcnn")
 
 STATISTICS = "statistics."  # prefix of the names of other ranks' BatchNorm statistics, see src.train.parallel
-CLASS_NAMES = "class_names"  # entry with the class names in label order, a JSON list
+# Names of texts: JSON of the class names in label order and of the settings; the digest of the best AP's validation set.
+CLASS_NAMES, SETTINGS, VALIDATION_SET = "class_names", "config", "validation_set"
+# Settings of the machine and of the files of a run, which a checkpoint does not contain.
+NOT_STORED = {
+    "device_target", "jit_level", "compile_cache", "num_workers", "prefetch_size", "max_rowsize", "run_profiler", "tensorboard",
+    "save_dir", "resume_ckpt", "weight", "checkpoint_path", "image", "mindir", "raw", "quantize", "output", "font",
+    "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir"}
+# Settings that a detector's results for an image depend on, in the form of pydantic's `include`.
+FOR_AN_IMAGE: dict[str, Any] = {
+    "data": {"target_size", "eval_transforms"},
+    "backbone": {"name", "in_channels", "out_channels", "bn_eps", "stem_pool", "fpn"},
+    "rpn_head": {"feat_channel", "anchor_generator", "test_proposal"},
+    "bbox_head": {"resolution", "bbox_weights", "clip_first", "head", "roi_extractor"}}
+# The settings that the older implementation always used.
+OF_OLDER: dict[str, Any] = {"data": {"eval_transforms"}, "rpn_head": {"test_proposal"}, "infer": {"max_box_num"},
+                            "bbox_head": {"clip_first": True, "roi_extractor": {"aligned"}}}
 # The numbers that record the training progress.
 PROGRESS = {"epoch", "epoch_images", "global_step", "skipped_steps", "evaluated", "best_ap", "seed", "loss_scale"}
 DTYPES = {name: np.dtype(name.lower()) for name in (
@@ -48,6 +68,8 @@ class Checkpoint(NamedTuple):
     progress: dict[str, float]         # training progress
     class_names: list[str] | None      # in label order; None if the file has none
     has_checksum: bool                 # whether the file ends with a checksum, which was verified
+    settings: dict | None = None       # nested settings of its training; None if the file has none
+    validation_set: str = ""           # digest of the validation set of progress["best_ap"], or ""
 
     @property
     def num_classes(self) -> int:
@@ -69,15 +91,18 @@ def read_checkpoint(path: str) -> Checkpoint:
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:
         arrays, texts, has_checksum = _read_file(path)
-        class_names = _class_names(texts[CLASS_NAMES]) if CLASS_NAMES in texts else None
+        class_names, settings = _from_json(texts, CLASS_NAMES), _from_json(texts, SETTINGS)
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or not a MindSpore checkpoint ({error}); give another checkpoint.") from error
     weights = with_current_names(arrays, path)
+    if weights is not arrays:
+        settings = load_config(ROOT / RECIPE).model_dump(include=OF_OLDER)
     moments, statistics = ({name: weights.pop(name) for name in list(weights) if name.startswith(prefix)}
                            for prefix in (MOMENTS, STATISTICS))
     numbers = {name: weights.pop(name).item() for name in list(weights) if weights[name].ndim == 0}
     progress = numbers if PROGRESS & numbers.keys() else {}  # other programs store other numbers
-    return Checkpoint(path, weights, moments, statistics, progress, class_names, has_checksum)
+    return Checkpoint(path, weights, moments, statistics, progress, class_names, has_checksum, settings,
+                      texts.get(VALIDATION_SET, ""))
 
 
 def _read_file(path):
@@ -119,14 +144,17 @@ def _array(name, tensor, content):
     return array
 
 
-def _class_names(text):
+def _from_json(texts, key):
+    """Return the class names or the settings, or None if the file lacks them; raise a ValueError if they are not valid."""
     try:
-        names = json.loads(text)
+        value = json.loads(texts.get(key, "null"))
     except (ValueError, RecursionError):
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) and is_printable(name) for name in names):
-        raise ValueError("its class names are no list of names")
-    return names
+        value = 0
+    valid = isinstance(value, dict) and isinstance(value.get("data", {}), dict) if key == SETTINGS else (
+        isinstance(value, list) and all(isinstance(name, str) and is_printable(name) for name in value))
+    if value is not None and not valid:
+        raise ValueError(f"its {key.replace('_', ' ')} cannot be used")
+    return value
 
 
 def is_intact(path: str) -> bool:
@@ -171,6 +199,30 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
         apply_umask(temporary)
         if checksum and not is_intact(temporary):
             raise OSError(f"the disk returns other contents of {path} than were written")
+
+
+def stored_settings(cfg: Config) -> dict[str, Any]:
+    """Return the settings of a training to store in its checkpoints, as nested dicts; data.dataset_dir is absolute."""
+    settings = cfg.model_dump(exclude=NOT_STORED | ({"mix_dtype"} if cfg.device_target == "CPU" else set()))
+    if folder := cfg.data.dataset_dir:
+        settings["data"]["dataset_dir"] = os.path.abspath(os.path.expanduser(folder))
+    return settings
+
+
+def texts_of(settings: dict, class_names: list[str] | None = None, validation_set: str = "") -> dict[str, str]:
+    """Return the texts of a checkpoint, {name: text}."""
+    texts = {CLASS_NAMES: class_names and json.dumps(class_names), SETTINGS: json.dumps(settings), VALIDATION_SET: validation_set}
+    return {"version": __version__, **{name: text for name, text in texts.items() if text}}
+
+
+def log_contradictions(cfg: Config, checkpoint: Checkpoint) -> None:
+    """Log one warning with a table of the settings in `cfg` that affect the results for an image and differ from the training."""
+    trained, now = flat_settings(checkpoint.settings or {}), flat_settings(cfg.model_dump(include=FOR_AN_IMAGE))
+    rows = [(name, short_repr(trained[name]), short_repr(value)) for name, value in now.items()
+            if trained.get(name, value) != value and ".LabelsPadding." not in name]
+    if rows:
+        table = "".join(f"\n  {name:48} {there:32} {here}" for name, there, here in [("setting", "training", "now"), *rows])
+        logger.warning("%s was trained with other settings, so its results may be wrong:%s", checkpoint.path, table)
 
 
 def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: bool = False,

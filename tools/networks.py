@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from src.checkpoint import Checkpoint
 
-TORCHVISION_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision.yml"
+TORCHVISION_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision_coco.yml"
 DETECTOR = "checkpoint of a detector with a ResNet-FPN backbone"
-TRAINED_WITH = ("YAML file that the checkpoint was trained with (default: the layers of faster_rcnn_resnet50_fpn_torchvision.yml "
+TRAINED_WITH = ("YAML file that the checkpoint was trained with (default: faster_rcnn_resnet50_fpn_torchvision_coco.yml "
                 "with the ResNet that IN has)")
 
 
@@ -58,17 +58,19 @@ def config_of(config: str | None, names: Iterable[str], path: str) -> Config:
     return with_settings(cfg, {"backbone.name": backbone, "backbone.pretrained": False, "mix": False})
 
 
-def network_of(config: str | None, state: dict, path: str) -> nn.Cell:
-    """Return the network of a torchvision state dict, with random weights: a detector, see `config_of`, or mindcv's ResNet."""
+def network_of(config: str | None, state: dict, path: str) -> tuple[nn.Cell, Config | None]:
+    """Return the random network of a torchvision state dict: a detector and its `config_of`, or mindcv's ResNet and None."""
     from mindcv.models import create_model
 
-    from src.convert.torchvision_weights import num_classes_of, resnet_name
+    from src.convert.torchvision_weights import COCO_ROWS, SCORES_OF_ALL, num_classes_of, resnet_name
     from src.detector import build_detector
 
     if not any(name.startswith("backbone.") for name in state):
-        return create_model(resnet_name(state, path))
+        return create_model(resnet_name(state, path)), None
     cfg = config_of(config, state, path)
-    return build_detector(cfg, num_classes_of(state, cfg.data.nc, path))
+    if not config and len(state.get(SCORES_OF_ALL, ())) != COCO_ROWS:
+        cfg = with_settings(cfg, {"backbone.bn_eps": 1e-5})  # only the published detectors have no epsilon
+    return build_detector(cfg, num_classes_of(state, cfg.data.nc, path)), cfg
 
 
 def load_network(config: str | None, path: str) -> tuple[nn.Cell, Checkpoint]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import reduce
 from typing import Annotated, Any, Callable, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -108,6 +109,14 @@ def _unknown(section: str, key: str, names: list[str], root: type[Section]) -> s
     close = difflib.get_close_matches(key.lower(), known, n=1)
     hint = f"did you mean '{known[close[0]]}'?" if close else f"valid names here are {', '.join(names)}"
     return f"unknown key {short_repr(prefix + key)}; {hint}"
+
+
+def flat_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as {dotted name: value}. Transforms in a list become sections of the parent section."""
+    flat: dict[str, Any] = {}
+    for key, value in reduce(dict.__or__, settings.get("item_transforms", [settings]), {}).items():
+        flat.update(flat_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
 
 
 def setting_names(section: type[Section], prefix: str = "") -> Iterator[str]:

@@ -13,6 +13,8 @@ from src.config.older import RENAMED
 from src.config.schema import Config
 from src.errors import UserError
 
+logger = logging.getLogger("faster_rcnn")
+
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
@@ -28,8 +30,8 @@ GROUPS = {
 COMMON_FLAGS = dict.fromkeys(("device_target", "mix", "seed", "ms_mode", "batch_size", "num_workers", "save_dir", "compile_cache",
                               "skip_bad_images", *GROUPS["ModelArts"]))
 TRAIN_FLAGS = {**COMMON_FLAGS, **dict.fromkeys((
-    "resume_ckpt", "epochs", "lr_init", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
-    "run_profiler", "eval_parallel"))}
+    "resume_ckpt", "weight", "epochs", "lr_init", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval",
+    "tensorboard", "run_profiler", "eval_parallel"))}
 EVAL_FLAGS = {**COMMON_FLAGS, "seed": argparse.SUPPRESS, "eval_parallel": None, "run_profilor": None,
               "checkpoint_path": "checkpoint to evaluate, or a folder of checkpoints",
               "batch_size": "images per batch and device", "save_dir": "folder whose subfolder eval gets the results"}
@@ -59,11 +61,12 @@ def _parse(description: str, flags: dict[str, str | None], argv: list[str] | Non
         UserError: if the value of a flag or a setting in the YAML file is invalid.
         SystemExit: after --help, or if a flag does not exist.
     """
-    args = vars(_build_parser(description, flags, defaults).parse_args(argv))
+    # With a value in the namespace, argparse does not set the default of --config.
+    args = vars(_build_parser(description, flags, defaults).parse_args(argv, argparse.Namespace(config=None)))
     config, texts = args.pop("config"), args.pop("override")
     for key in IGNORED.keys() & args.keys():
         args.pop(key)
-        logging.getLogger("faster_rcnn").warning("--%s is ignored: %s", key, IGNORED[key])
+        logger.warning("--%s is ignored: %s", key, IGNORED[key])
     settings = [*{**defaults, **forced, **args}.items()]
     for text in texts:
         key, equals, value = text.partition("=")
@@ -74,7 +77,25 @@ def _parse(description: str, flags: dict[str, str | None], argv: list[str] | Non
         if key in forced:
             raise UserError(f"-o {key}: it is always {forced[key]} here; leave it out")
         settings.append((key, parse_yaml(value, f"-o {key}")))
-    return load_config(config, [(key, value, "command line") for key, value in settings])
+    given = [(key, value, "command line") for key, value in settings]
+    cfg = load_config(config or DEFAULT_CONFIG, given)
+    vars(cfg)["given"] = None if config else given  # for `with_checkpoint`; pydantic treats it like a cached property
+    return cfg
+
+
+def with_checkpoint(cfg: Config, settings: dict[str, Any] | None, path: str) -> Config:
+    """Return the configuration `cfg` of a command line with the nested settings in the checkpoint `path`, which flags override.
+
+    With --config, `cfg` is returned. A UserError is raised if a setting is invalid.
+    """
+    given = vars(cfg).get("given")
+    if given is None:
+        return cfg
+    logger.info("settings: from %s; flags and -o override them", f"the training of {path}" if settings else
+                f"{DEFAULT_CONFIG}, as {path} contains none (--config selects another file)")
+    layers = {**(settings or {}), "data": dict((settings or {}).get("data", {}))}
+    layers["data"].pop("train_transforms", None)  # they may need a library that only training needs
+    return load_config(DEFAULT_CONFIG, [*((key, value, path) for key, value in layers.items()), *given])
 
 
 # Each takes the words of the command line, by default sys.argv[1:]; see `_parse`.

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import copy
 import logging
-from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from src.config.base import flat_settings
 from src.errors import UserError, short_repr
 
 if TYPE_CHECKING:
@@ -73,12 +73,9 @@ def differences(cfg: Config) -> list[tuple[str, Any, Any]]:
         "rpn_head.smooth_l1_beta": 1.0, "bbox_head.smooth_l1_beta": 1.0, "bbox_head.add_gt_as_proposals": True,
         "bbox_head.bbox_weights": [10.0, 10.0, 5.0, 5.0], "bbox_head.clip_first": False, "bbox_head.roi_extractor.aligned": False,
         "bbox_head.roi_extractor.sampling_ratio": 2, "infer.max_box_num": None, "lr.base_batch_size": 0, "clip_grads": False}
-    settings = cfg.model_dump()
-    for split in ("train_transforms", "eval_transforms"):  # lists of transforms become sections; ScaleJitter scales like Resize
-        steps = settings["data"][split]["item_transforms"]
-        settings["data"][split] = reduce(dict.__or__, steps, {"Resize": {"shrink": "linear", "exact_factor": False}})
-    values = [(name, value, reduce(dict.__getitem__, name.split("."), settings)) for name, value in older.items()]
-    return [(name, value, here) for name, value, here in values if value != here]
+    jitter = "data.train_transforms.Resize."  # ScaleJitter scales like Resize
+    here = {f"{jitter}shrink": "linear", f"{jitter}exact_factor": False, **flat_settings(cfg.model_dump())}
+    return [(name, value, here[name]) for name, value in older.items() if value != here[name]]
 
 
 def log_differences(layers: list[tuple[dict, str]], cfg: Config) -> None:

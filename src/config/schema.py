@@ -239,6 +239,7 @@ class Config(Section):
     prefetch_size: int = setting(4, "length of the pipeline's queues, in batches", ge=1, le=1024)
     max_rowsize: Optional[Count] = setting(None, "MB of shared memory per row of the worker processes; None: worker threads")
     resume_ckpt: OptionalText = setting("", "checkpoint to resume from; auto: the newest intact one in save_dir, if any")
+    weight: OptionalText = setting("", "checkpoint whose weights a new training starts from, at step 0, with any classes")
     checkpoint_path: OptionalText = setting("", "checkpoint file to use, or a folder of checkpoints to evaluate")
     image: list[Text] = setting([], "input images: files, folders or patterns such as 'folder/*.jpg'")
     mindir: Annotated[bool, OfFileFormat] = setting(False, "export MindIR, the network alone, instead of ONNX")

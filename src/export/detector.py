@@ -7,7 +7,7 @@ import os
 import numpy as np
 from mindspore import Tensor
 
-from src.checkpoint import Checkpoint, load_weights, read_checkpoint
+from src.checkpoint import Checkpoint, load_weights, log_contradictions
 from src.config import Config
 from src.config.schema import Data
 from src.dataset.annotations import read_class_names
@@ -21,16 +21,12 @@ from src.models.faster_rcnn import FasterRCNN
 logger = logging.getLogger("faster_rcnn")
 
 
-def load_detector(cfg: Config) -> tuple[FasterRCNN, Checkpoint]:
-    """Return the detector in the checkpoint cfg.checkpoint_path, with its number of classes, and the checkpoint.
-
-    Raises:
-        UserError: if the checkpoint cannot be read or does not fit the configuration.
-    """
-    checkpoint = read_checkpoint(cfg.checkpoint_path)
+def load_detector(cfg: Config, checkpoint: Checkpoint) -> FasterRCNN:
+    """Return the detector in a checkpoint, with its number of classes; raise a UserError if it does not fit the configuration."""
+    log_contradictions(cfg, checkpoint)
     network = build_empty_detector(cfg, checkpoint.num_classes)
     load_weights(network, checkpoint)
-    return network, checkpoint
+    return network
 
 
 def class_names(data: Data, checkpoint: Checkpoint) -> list[str]:

@@ -31,19 +31,8 @@ REQUIREMENTS = {
 LARGE_CANVAS = 600 * 1000
 
 
-def set_up_device(cfg: Config, group: Group) -> Config:
-    """Make MindSpore use cfg.device_target in mode cfg.ms_mode, with one device per process, and connect the processes.
-
-    All processes must run the same code and MindSpore with the same configuration, see `check_same`.
-
-    Call it before MindSpore's operators are used.
-
-    Returns:
-        The configuration with the selected device instead of `auto`, and with the precision that a CPU computes in.
-
-    Raises:
-        UserError: if the device is not available, MindSpore was built without it, or a setting does not work on it.
-    """
+def connect_device(cfg: Config, group: Group) -> str:
+    """Do the first part of `set_up_device`: select the device, connect the processes, and return the device instead of `auto`."""
     # MindSpore collects garbage before each compilation. Imported modules never become garbage, so they are excluded.
     gc.freeze()
     cfg = _choose_device(cfg)
@@ -57,12 +46,34 @@ def set_up_device(cfg: Config, group: Group) -> Config:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"device_target {device} cannot be used here ({load_error(device, str(error))}); "
                         f"{REQUIREMENTS[device]}, or give --device_target CPU.") from error
-    ms.set_context(mode=ms.GRAPH_MODE if cfg.ms_mode == 0 else ms.PYNATIVE_MODE)
-    if cfg.jit_level:
-        ms.set_context(jit_config={"jit_level": cfg.jit_level})
     if device == "CPU":
         prepare_cpu()
     group.connect(device)
+    return device
+
+
+def set_up_device(cfg: Config, group: Group, device: str | None = None) -> Config:
+    """Make MindSpore use cfg.device_target in mode cfg.ms_mode, with one device per process, and connect the processes.
+
+    All processes must run the same code and MindSpore with the same configuration, see `check_same`. Call it before MindSpore's
+    operators are used. `device` is the result of `connect_device` if that was called before.
+
+    Returns:
+        The configuration with the selected device instead of `auto`, and with the precision that a CPU computes in.
+
+    Raises:
+        UserError: if the device is not available, MindSpore was built without it, or a setting does not work on it.
+    """
+    device = device or connect_device(cfg, group)
+    height, width = max(cfg.data.canvases, key=lambda canvas: canvas[0] * canvas[1])
+    small = height * width < LARGE_CANVAS or cfg.backbone.name.endswith(("resnet18", "resnet34"))
+    if cfg.device_target == "auto" and device == "CPU" and not small:
+        logger.warning("%s at %dx%d is slow on a CPU: a training step takes several seconds", cfg.backbone.name, height, width)
+    cfg = with_settings(cfg, {"device_target": device})
+    check_device_limits(cfg)
+    ms.set_context(mode=ms.GRAPH_MODE if cfg.ms_mode == 0 else ms.PYNATIVE_MODE)
+    if cfg.jit_level:
+        ms.set_context(jit_config={"jit_level": cfg.jit_level})
     if device == "CPU":
         logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
@@ -76,15 +87,12 @@ def set_up_device(cfg: Config, group: Group) -> Config:
 
 
 def _choose_device(cfg):
-    """Replace `auto` by a device, and log the device; warn if `auto` selects a CPU for a large network."""
+    """Replace `auto` by a device, and log the device."""
     if cfg.device_target != "auto":
         logger.info("device: %s", cfg.device_target)
         return cfg
     device, reason = find_device()
     logger.info("device: %s (device_target auto%s)", device, f": {reason}" * bool(reason))
-    height, width = max(cfg.data.canvases, key=lambda canvas: canvas[0] * canvas[1])
-    if device == "CPU" and height * width >= LARGE_CANVAS and not cfg.backbone.name.endswith(("resnet18", "resnet34")):
-        logger.warning("%s at %dx%d is slow on a CPU: a training step takes several seconds", cfg.backbone.name, height, width)
     return with_settings(cfg, {"device_target": device})
 
 

@@ -1,6 +1,7 @@
 """Parts of the training loop in train.py: steps with their data, profiling, evaluation, divergence and signals."""
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import math
@@ -57,7 +58,7 @@ class Evaluator:
 
     The results are written to the subfolder `eval` of the run. A signal aborts an evaluation; a resumed run repeats it.
     The constructor raises a UserError if the validation set cannot be opened or has other classes, if cfg.font is not a font, or
-    if an image cannot be read.
+    if an image cannot be read. `digest` is a digest of the images and boxes, whatever their folder.
     """
 
     def __init__(self, cfg: Config, network: FasterRCNN, train_set: Dataset, run: RunFolder, stop: StopSignals):
@@ -71,6 +72,8 @@ class Evaluator:
                 check_image(record.path, (record.height, record.width))
             except UnreadableImageError as error:
                 raise unreadable_image(record.path, error) from error
+        content = [(*record[:1], *record[2:4], record.boxes.tolist(), record.labels.tolist()) for record in self.dataset.records]
+        self.digest = hashlib.sha256(repr((self.dataset.names, content)).encode()).hexdigest()
         self.loader = EvalLoader(self.dataset, cfg, run.group.rank, run.group.size)
         self.predictor = Predictor(network, cfg)
         self.write = evaluation_writer(cfg, self.dataset)

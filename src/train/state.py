@@ -1,7 +1,6 @@
 """The schedule of a training run, its counters, the checkpoint that it starts from, and the checkpoints that it writes."""
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from src.checkpoint import CLASS_NAMES, Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, write_checkpoint
+from src.checkpoint import Checkpoint, check_progress, load_moments, load_weights, read_checkpoint, texts_of, write_checkpoint
 from src.config import Config
 from src.errors import UserError
 from src.run.distributed import Group
@@ -143,10 +142,11 @@ class TrainState:
 class Saver:
     """Restores a run from a checkpoint and writes its checkpoints.
 
-    A checkpoint has `state`, the weights, momenta and loss scale of `step`, and the class names in label order. Ranks other than
-    0 only contribute their BatchNorm statistics.
+    A checkpoint has `state`, the weights, momenta and loss scale of `step`, the class names in label order, and `settings`, see
+    `src.checkpoint.stored_settings`. Ranks other than 0 only contribute their BatchNorm statistics.
 
     Attributes:
+        validation_set: digest of the validation set that the best AP belongs to, or "".
         saved_step: state.global_step of the last checkpoint written, or None.
         failure: on rank 0, the reason why the last checkpoint could not be written, or None.
         good_start: path of the last checkpoint that was not saved directly after a skipped step.
@@ -154,11 +154,13 @@ class Saver:
         later: on rank 0, paths of existing checkpoints of steps after the start of this run. The first save moves them away.
     """
 
-    def __init__(self, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule, class_names: list[str]):
+    def __init__(self, run: RunFolder, step: TrainStep, state: TrainState, schedule: Schedule, class_names: list[str],
+                 settings: dict):
         self.run, self.step, self.state, self.schedule, self.class_names = run, step, state, schedule, class_names
+        self.settings, self.resumes, self.validation_set = settings, False, ""
         self.saved_step: int | None = None
         self.failure: str | None = None
-        self.good_start, self.later, self.resumes = "the beginning", [], False
+        self.good_start, self.later = "the beginning", []
 
     def begin(self, checkpoint: Checkpoint | None) -> None:
         """Start the run from the result of `find_checkpoint`. All ranks start with the values of rank 0.
@@ -173,6 +175,7 @@ class Saver:
         broadcast_parameters(group, self.step.parameters())
         restore_statistics(group, self.step.network, checkpoint.statistics if checkpoint else {})
         if checkpoint and self.resumes:
+            self.validation_set = checkpoint.validation_set
             self.state.restore(checkpoint.progress, self.schedule)
             self.step.restore_loss_scale(checkpoint.progress)
         if group.rank == 0:
@@ -195,14 +198,24 @@ class Saver:
                                renamed_classes=_has_other_names(checkpoint, self.class_names))
         if progress and not skipped:
             load_moments(self.step.optimizer, checkpoint)
-            logger.info("resuming after epoch %d%s of %s", progress["epoch"],
-                        f" and {progress['epoch_images']} images" if progress["epoch_images"] else "", path)
+            logger.info("resuming after epoch %d%s of %s%s", progress["epoch"],
+                        f" and {progress['epoch_images']} images" if progress["epoch_images"] else "", path,
+                        "" if run.resumes else f"; --weight {path} instead starts a new training from its weights")
             return True
         if run.resumes and path in (*run.checkpoints(), run.best_checkpoint):
             raise UserError(f"{path} was trained with other classes, so it belongs to another run; give another --save_dir, or "
-                            "start from its weights with --resume_ckpt and its path.")
-        logger.info("training starts at step 0 from the weights of %s", path)
+                            "start from its weights with --weight and its path.")
+        logger.info("training starts at step 0 from the weights of %s%s", path,
+                    ": resuming it needs the classes it was trained with" if progress else "")
         return False
+
+    def use_validation_set(self, digest: str) -> None:
+        """Forget the best AP if it belongs to another validation set than the set with this digest."""
+        state = self.state
+        if self.validation_set not in ("", digest) and state.best_ap >= 0:
+            logger.info("the best AP so far, %.4f, is of another validation set: the next evaluation starts again", state.best_ap)
+            state.best_ap, state.best_epoch, state.evals_since_best = -1.0, 0, 0
+        self.validation_set = digest
 
     def save(self) -> None:
         """Write a checkpoint and remove old checkpoints. All ranks must call this together.
@@ -225,7 +238,7 @@ class Saver:
         if group.rank == 0:
             tensors = {parameter.name: parameter for parameter in self.step.parameters()}
             values = {**self.state.progress(self.schedule), **self.step.loss_scale_state(),
-                      CLASS_NAMES: json.dumps(self.class_names)}
+                      **texts_of(self.settings, self.class_names, self.validation_set)}
             try:
                 os.makedirs(self.run.checkpoint_folder, exist_ok=True)
                 if path in self.later:
@@ -244,21 +257,27 @@ class Saver:
 
 
 def find_checkpoint(cfg: Config, run: RunFolder) -> Checkpoint | None:
-    """Return the checkpoint for cfg.resume_ckpt, or None. Only rank 0 reads it; other ranks get it without its arrays.
+    """Return the checkpoint for cfg.resume_ckpt and cfg.weight, or None. Only rank 0 reads it; other ranks get it without arrays.
 
     `auto` selects the newest intact checkpoint in the run's folder, and logs the damaged ones. If the folder has no checkpoint
-    or resume_ckpt is empty, ModelArts' ckpt_url is used. A UserError is raised as in `read_checkpoint` and `check_progress`, and
-    with `auto` also if the folder has only damaged checkpoints.
+    or resume_ckpt is empty, ModelArts' ckpt_url or `weight` is used. Of `weight`, only the weights are returned. A UserError is
+    raised as in `read_checkpoint` and `check_progress`, and with `auto` also if the folder has only damaged checkpoints.
     """
     found = None
     if run.group.rank == 0:
-        named = "" if cfg.resume_ckpt == AUTO else cfg.resume_ckpt
-        if named and cfg.enable_modelarts and cfg.ckpt_url:
-            raise UserError(f"both ckpt_url ({cfg.ckpt_url}) and resume_ckpt ({named}) are given; leave one of them out.")
+        given = {"ckpt_url": cfg.ckpt_url if cfg.enable_modelarts else "", "weight": cfg.weight,
+                 "resume_ckpt": "" if cfg.resume_ckpt == AUTO else cfg.resume_ckpt}
+        named = [f"{key} ({value})" for key, value in given.items() if value]
+        if len(named) > 1:
+            raise UserError(f"both {named[0]} and {named[1]} are given; leave one of them out.")
         found = _newest_intact(run) if cfg.resume_ckpt == AUTO else None
-        if not found and (path := named or download_checkpoint(cfg)):
+        if found and cfg.weight:
+            logger.info("--weight is ignored, as the run resumes")
+        elif not found and (path := given["resume_ckpt"] or cfg.weight or download_checkpoint(cfg)):
             found = read_checkpoint(path)
             check_progress(found)
+            if cfg.weight:
+                found = found._replace(moments={}, statistics={}, progress={})
     shared = run.group.broadcast(found and found._replace(weights={}, moments={}, statistics={}))
     return found or shared
 

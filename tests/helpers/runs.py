@@ -16,7 +16,7 @@ def settings(save_dir="", **changes):
               "enable_modelarts": False, "keep_checkpoint_max": 5, "batch_size": 2, "accumulate_steps": 1, "epochs": 3,
               "lr": NO_WARM_UP, "lr_init": 0.1, "early_stop": 0, "optimizer": MOMENTUM, "clip_grads": False,
               "ms_loss_scaler": "static", "ms_loss_scaler_value": 256.0, "mix_dtype": "float16",
-              "save_interval_steps": 0, "eval_interval": 1, "log_interval": 1, "tensorboard": False, "ckpt_url": ""}
+              "save_interval_steps": 0, "eval_interval": 1, "log_interval": 1, "tensorboard": False, "ckpt_url": "", "weight": ""}
     return SimpleNamespace(**{**values, **changes})
 
 

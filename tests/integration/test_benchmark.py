@@ -4,7 +4,7 @@ import json
 import mindspore as ms
 import numpy as np
 
-from src.checkpoint import write_checkpoint
+from src.checkpoint import read_checkpoint, write_checkpoint
 from src.dataset.shapes import CLASSES, ensure_shapes
 from src.export.detector import load_detector
 from src.run.distributed import SingleProcess
@@ -64,5 +64,6 @@ def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
     # One call is for the first step, measured from the start, and one is the warm-up.
     assert len(steps) == 3 and {number for ([batch], *_), _ in steps for number in batch.image_id.tolist()} == {1, 2, 3}
     arguments, (losses, _) = steps[0]
-    expected_losses, _ = TrainStep(load_detector(cfg)[0], cfg, len(CLASSES), SingleProcess())(*arguments)
+    detector = load_detector(cfg, read_checkpoint(cfg.checkpoint_path))
+    expected_losses, _ = TrainStep(detector, cfg, len(CLASSES), SingleProcess())(*arguments)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)

@@ -17,6 +17,7 @@ from src.config.command_line import (
     parse_export_args,
     parse_infer_args,
     parse_train_args,
+    with_checkpoint,
 )
 from src.errors import UserError
 from src.run.launch import run
@@ -47,7 +48,7 @@ def test_default_config_is_found_from_any_folder(monkeypatch, tmp_path):
 FLAGS = {
     "device_target": "CPU", "mix": True, "seed": 7, "ms_mode": 0, "batch_size": 3, "num_workers": 4, "save_dir": "2024",
     "compile_cache": "graphs", "skip_bad_images": False, "enable_modelarts": True, "data_url": "obs://a", "train_url": "obs://b",
-    "ckpt_url": "obs://c", "data_dir": "/cache", "resume_ckpt": "x=y.ckpt", "lr_init": 5e-5, "epochs": 17,
+    "ckpt_url": "obs://c", "data_dir": "/cache", "resume_ckpt": "x=y.ckpt", "weight": "w.ckpt", "lr_init": 5e-5, "epochs": 17,
     "ms_loss_scaler": "none", "ms_loss_scaler_value": 1024.0, "log_interval": 1, "run_eval": False, "tensorboard": False,
     "run_profiler": True}
 
@@ -88,6 +89,22 @@ def test_what_a_script_always_uses_wins_over_the_yaml_and_cannot_be_overridden(c
     assert getattr(parse(["--config", config]), key) == value
     with pytest.raises(UserError, match=f"-o {key}: it is always {value} here; leave it out"):
         parse(["-o", f"{key}=1"])
+
+
+def test_a_checkpoint_is_between_the_default_file_and_the_flags(config, caplog):
+    """Transforms for training are not read, because they may need a library that is missing."""
+    settings = {"mix": False, "seed": 5, "infer": {"conf_threshold": 0.01, "nms_threshold": 0.4}, "data": {
+        "classes": ["b", "a"], "target_size": [320, 320], "train_transforms": {"item_transforms": [{"Gone": {}}]}}}
+    cfg = with_checkpoint(parse_infer_args(["--seed", "6", "-o", "data.target_size=[64,64]"]), settings, "a.ckpt")
+    assert (cfg.mix, cfg.seed, cfg.infer.conf_threshold, cfg.infer.nms_threshold) == (False, 6, 0.3, 0.4)
+    assert (cfg.data.classes, cfg.data.target_size, cfg.batch_size, cfg.save_dir) == (["b", "a"], [64, 64], 1, "output/infer")
+    given = parse_eval_args(["--config", config])
+    assert with_checkpoint(given, settings, "a.ckpt") is given
+    given = parse_eval_args([])
+    caplog.set_level("INFO", "faster_rcnn")
+    assert with_checkpoint(given, None, "a.ckpt") == given and "as a.ckpt contains none" in caplog.text
+    with pytest.raises(UserError, match="^a.ckpt: unknown key 'later'"):
+        with_checkpoint(given, {"later": 1}, "a.ckpt")
 
 
 @pytest.mark.parametrize("words", ["--file_format {}", "--file_format={}", "-o file_format={}"])

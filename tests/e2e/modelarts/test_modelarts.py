@@ -113,7 +113,7 @@ def storage(tmp_path, monkeypatch):
     monkeypatch.setenv("STAND_IN_OBS", str(tmp_path / "obs"))
     (tmp_path / "obs").mkdir()
     return tmp_path / "obs", SimpleNamespace(
-        enable_modelarts=True, save_dir=str(tmp_path / "out"), train_url="obs://bucket/out", resume_ckpt="",
+        enable_modelarts=True, save_dir=str(tmp_path / "out"), train_url="obs://bucket/out", resume_ckpt="", weight="",
         data_url="obs://bucket/gone", data_dir=str(tmp_path / "data"), ckpt_url="obs://bucket/a.ckpt")
 
 

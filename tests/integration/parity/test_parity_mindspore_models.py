@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from src.checkpoint import read_checkpoint
 from src.config import load_config
 from src.dataset.image import read_image
 from src.dataset.loader import EvalLoader
@@ -64,7 +65,7 @@ def compute(file, data, folder):
     settings = {"data.dataset_dir": str(data), "data.target_size": older["size"].tolist(), "batch_size": 2,
                 "device_target": "CPU", "mix": False, "checkpoint_path": checkpoint}
     cfg = load_config(CONFIG, [(key, value, "test") for key, value in settings.items()])
-    network, _ = load_detector(cfg)
+    network = load_detector(cfg, read_checkpoint(cfg.checkpoint_path))
     dataset = open_validation_set(cfg, SingleProcess())
     loader = EvalLoader(dataset, cfg)
     [batch] = loader.batches()

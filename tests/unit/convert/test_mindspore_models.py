@@ -12,8 +12,10 @@ import pytest
 from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
 
-from src.checkpoint import check_progress, read_checkpoint
-from src.config import Config, with_settings
+from src.checkpoint import check_progress, log_contradictions, read_checkpoint
+from src.config import Config, load_config, with_settings
+from src.config.command_line import parse_eval_args, with_checkpoint
+from src.config.older import RECIPE
 from src.config.schema import Backbone
 from src.convert.mindspore_models import from_mindspore_models, older_name
 from src.detector import build_detector, read_pretrained
@@ -21,6 +23,7 @@ from src.errors import UserError
 from src.export.detector import load_detector
 from src.models.backbone import build_backbone
 from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_networks import tiny_config
 from tests.helpers.torchvision_files import BLOCKS
 from tools import export_mindspore_models
@@ -82,6 +85,18 @@ def test_what_its_trainer_adds_is_left_out(tmp_path, tiny, caplog):
     np.testing.assert_equal({older_name(name): array for name, array in checkpoint.weights.items()}, tiny)
     assert caplog.messages == [f"{path} is a checkpoint of the older MindSpore implementation: its {len(tiny)} weights get this "
                                f"project's names; {len(added)} tensors of its optimizer are left out"]
+    # It has the settings with which it was trained, and contradicts the default configuration.
+    cfg, recipe = with_checkpoint(parse_eval_args([]), checkpoint.settings, path), load_config(ROOT / RECIPE)
+    for found in (cfg, recipe):
+        assert found.rpn_head.test_proposal.joint_nms_thresh == 0.7 and not found.bbox_head.clip_first
+    assert cfg.backbone == parse_eval_args([]).backbone
+    assert (cfg.rpn_head.test_proposal, cfg.bbox_head, cfg.data.eval_transforms, cfg.infer) == (
+        recipe.rpn_head.test_proposal, recipe.bbox_head, recipe.data.eval_transforms, recipe.infer)
+    caplog.clear()
+    log_contradictions(cfg, checkpoint)
+    assert not caplog.messages
+    log_contradictions(parse_eval_args([]), checkpoint)
+    assert "rpn_head.test_proposal.joint_nms_thresh" in caplog.text and "NormalizeImage.pad_first" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "array", "sentence"), [
@@ -95,7 +110,7 @@ def test_a_tensor_that_is_missing_or_of_another_network_or_program(tmp_path, tin
     arrays = {key: value for key, value in {**tiny, name: array}.items() if value is not None}
     path = write(tmp_path / "a.ckpt", arrays)
     with pytest.raises(UserError, match=re.escape(sentence)):
-        load_detector(tiny_config(checkpoint_path=path))
+        load_detector(tiny_config(), read_checkpoint(path))
 
 
 @pytest.mark.parametrize("names", ["older", "ours"])

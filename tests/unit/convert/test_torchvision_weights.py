@@ -8,6 +8,8 @@ from mindcv.models import create_model
 from mindspore.nn.utils import no_init_parameters
 from safetensors.numpy import load_file, save_file
 
+from src.checkpoint import read_checkpoint
+from src.config.base import flat_settings
 from src.config.schema import Backbone
 from src.convert.torch_files import read_state, write_state
 from src.convert.torchvision_weights import from_torchvision, num_classes_of, resnet_name, to_torchvision
@@ -19,6 +21,12 @@ from tools import convert_torchvision, export_torchvision
 
 GAPS = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
 COCO_IDS = [i for i in range(1, 91) if i not in GAPS]
+
+
+# What torchvision computes with the weights that it publishes.
+TORCHVISION = {"backbone.name": "det_resnet18", "backbone.bn_eps": 1e-12, "backbone.stem_pool": "torchvision",
+               "backbone.fpn.upsample_mode": "nearest", "bbox_head.roi_extractor.aligned": False,
+               "data.eval_transforms.Resize.shortest": 800, "data.eval_transforms.Resize.longest": 1333}
 
 
 def our_shapes(shapes, num_classes):
@@ -69,6 +77,8 @@ def test_detector_there_and_back_by_command_line(tmp_path, run_tool, old):
                                  (export_torchvision, "middle.ckpt", "out.safetensors")):
         status, _, errors = run_tool(tool, tmp_path / source, tmp_path / output)
         assert status == 0, errors
+    settings = flat_settings(read_checkpoint(str(tmp_path / "middle.ckpt")).settings)
+    assert TORCHVISION.items() <= settings.items() and settings["data.target_size"] == [[800, 1344], [1344, 800]]
     np.testing.assert_equal(load_file(tmp_path / "out.safetensors"), dict(zip(detector_shapes("resnet18", 91), state.values())))
 
 

@@ -3,6 +3,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import stat
 import zlib
@@ -13,7 +14,21 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from src.checkpoint import Checkpoint, check_progress, is_intact, load_moments, read_checkpoint, write_checkpoint
+from src import __version__
+from src.checkpoint import (
+    NOT_STORED,
+    Checkpoint,
+    check_progress,
+    is_intact,
+    load_moments,
+    log_contradictions,
+    read_checkpoint,
+    stored_settings,
+    write_checkpoint,
+)
+from src.checkpoint import SETTINGS as SETTINGS_TEXT
+from src.config import Config, with_settings
+from src.config.command_line import parse_infer_args, parse_train_args
 from src.errors import UserError
 from src.run.distributed import SingleProcess
 from src.run.launch import Stopped
@@ -23,6 +38,7 @@ from src.train.step import TrainStep
 from tests.helpers.runs import run_folder, schedule, settings
 
 NAMES = ["a", "b", "c"]
+SETTINGS = {"data": {"dataset_dir": "/d\udcff"}, "lr_init": 0.1}
 
 
 class BoxHead(nn.Cell):
@@ -88,7 +104,7 @@ def at_epoch(epoch):
 
 
 def saver_of(run, step, state, steps_per_epoch=20, **changes):
-    return Saver(run, step, state, schedule(steps_per_epoch, **changes), NAMES)
+    return Saver(run, step, state, schedule(steps_per_epoch, **changes), NAMES, SETTINGS)
 
 
 def resume(path, step, steps_per_epoch=20, save_dir="", **changes):
@@ -103,7 +119,7 @@ def resume(path, step, steps_per_epoch=20, save_dir="", **changes):
 def save(folder, step, state, names=NAMES):
     """Save like a run with 20 steps per epoch and 2 images per step; returns the path."""
     with run_folder(folder) as run:
-        saver = Saver(run, step, state, schedule(20), list(names))
+        saver = Saver(run, step, state, schedule(20), list(names), SETTINGS)
         saver.save()
     assert (saver.saved_step, saver.failure) == (state.global_step, None)
     return run.checkpoint(*saver.schedule.position(state.global_step))
@@ -160,6 +176,76 @@ def test_a_new_run_starts_from_weights(tmp_path, log, names):
         kept = name.startswith("moments.") or names and name.startswith(("box_head.classes", "box_head.deltas"))
         np.testing.assert_array_equal(value, before[name] if kept else expected[name], err_msg=name)
     assert f"training starts at step 0 from the weights of {path}" in log()
+
+
+@pytest.mark.parametrize("names", ["abc", "abd", "abcdefg"])
+@pytest.mark.parametrize("auto", ["", "auto"])
+def test_weight_starts_at_step_0_unless_the_run_has_a_checkpoint(tmp_path, log, names, auto):
+    trained, step, own = SmallStep(0, classes=len(names)), SmallStep(1), tmp_path / "own"
+    path, before, expected = save(tmp_path, trained, TrainState(9, 20), names), step.contents(), trained.contents()
+    assert resume(path, step, save_dir=str(own), resume_ckpt=auto, weight=path) == TrainState(9)
+    for name, value in step.contents().items():
+        kept = name.startswith("moments.") or names != "abc" and name.startswith(("box_head.classes", "box_head.deltas"))
+        np.testing.assert_array_equal(value, before[name] if kept else expected[name], err_msg=name)
+    assert f"training starts at step 0 from the weights of {path}\n" in log() + "\n"
+    save(own, SmallStep(2), TrainState(9, 40))
+    assert resume(path, step, save_dir=str(own), resume_ckpt=auto, weight=path) == TrainState(9, 40 if auto else 0)
+    assert ("--weight is ignored" in log()) == bool(auto)
+    assert "weight" in refusal(resume, path, step, weight="b.ckpt")
+
+
+def test_the_log_names_the_alternative_of_resuming(tmp_path, log):
+    path = save(tmp_path, SmallStep(0), TrainState(9, 20))
+    resume(path, SmallStep(1))
+    assert f"resuming after epoch 1 of {path}; --weight {path} instead starts a new training" in log()
+    resume(path, SmallStep(1), resume_ckpt="auto", save_dir=str(tmp_path))
+    assert log().count("--weight") == 1
+
+
+def test_the_best_ap_belongs_to_a_validation_set(tmp_path, log):
+    with run_folder(tmp_path) as run:
+        saver = saver_of(run, SmallStep(0), TrainState(9, 20, best_ap=0.5, best_epoch=1, evals_since_best=2))
+        saver.use_validation_set("one")
+        saver.save()
+        stored = read_checkpoint(run.checkpoint(1))
+        for digest, ap in (("one", 0.5), ("other", -1.0), ("other", -1.0)):
+            saver.state.best_ap = -1.0
+            saver.begin(stored)
+            saver.use_validation_set(digest)
+            assert saver.state.best_ap == ap and (saver.state.evals_since_best == 2) == (ap > 0)
+    assert log().count("the best AP so far, 0.5000, is of another validation set") == 2
+
+
+def test_settings_are_stored_and_read(tmp_path):
+    path = save(tmp_path, SmallStep(0), TrainState(9, 20))
+    assert read_checkpoint(path).settings == SETTINGS and read_checkpoint(path).class_names == NAMES
+    assert ms.load_checkpoint(path)["version"] == __version__
+    changes = {"data.dataset_dir": "~/a", "device_target": "CPU", "output": "a.onnx"}
+    cfg = with_settings(Config(), changes)
+    stored = json.loads(json.dumps(stored_settings(cfg)))
+    assert stored["data"]["dataset_dir"] == os.path.expanduser("~/a") and not NOT_STORED & stored.keys()
+    assert with_settings(Config(), {**stored, **changes}) == cfg
+
+
+@pytest.mark.parametrize("text", ["no JSON", "[]", '{"data": 1}', "{" * 100_000])
+def test_settings_that_are_none(path, text):
+    ms.save_checkpoint([{"name": "a", "data": Tensor([1.0])}], path, append_dict={SETTINGS_TEXT: text}, crc_check=True)
+    assert "is damaged or not a MindSpore checkpoint (its config cannot be used)" in refusal(read_checkpoint, path)
+
+
+def test_settings_that_contradict_the_training_are_listed(log):
+    cfg = parse_infer_args(["-o", "data.target_size=[320,320]", "infer.nms_threshold=0.3", "epochs=3",
+                            "data.eval_transforms.item_transforms=[Resize: {shrink: area}, NormalizeImage: {}, "
+                            "TransposeImage: {}, LabelsPadding: {padding_size: 9}]"])
+    checkpoint = Checkpoint("a.ckpt", {}, {}, {}, {}, None, True, stored_settings(parse_train_args([])))
+    log_contradictions(cfg, checkpoint)
+    _, *rows = log().splitlines()
+    assert [re.split("  +", row.strip()) for row in rows] == [
+        ["setting", "training", "now"], ["data.target_size", "[768, 1280]", "[320, 320]"],
+        ["data.eval_transforms.Resize.shrink", "'linear'", "'area'"]]
+    log_contradictions(parse_infer_args([]), checkpoint)
+    log_contradictions(cfg, checkpoint._replace(settings=None))
+    assert len(log().splitlines()) == 4
 
 
 # Entry names of versions before 0.7.0, which were stored with {name: number or text}.

@@ -21,7 +21,7 @@ LOADER = SimpleNamespace(records=RECORDS, unreadable={})
 @pytest.fixture
 def guard(tmp_path):
     """The guard of a new run in mixed precision."""
-    return DivergenceGuard(settings(mix=True), LOADER, Saver(run_folder(tmp_path), None, TrainState(0), schedule(100), ["a"]))
+    return DivergenceGuard(settings(mix=True), LOADER, Saver(run_folder(tmp_path), None, TrainState(0), schedule(100), ["a"], {}))
 
 
 def check(guard, *losses, applied=False):
