@@ -52,7 +52,8 @@ ALIASES = {"num_workers": ["--num_parallel_workers"], "run_profiler": ["--run_pr
 IGNORED = {"eval_parallel": "all processes share every evaluation", "run_profilor": "only train.py can be profiled"}
 
 
-def _parse(description: str, flags: dict[str, str | None], argv: list[str] | None = None, defaults: dict[str, Any] = {},  # noqa: B006
+def _parse(description: str, flags: dict[str, str | None], argv: list[str] | None = None,
+           defaults: dict[str, Any] = {},  # noqa: B006
            forced: dict[str, Any] = {}) -> Config:  # noqa: B006
     """Return the configuration from `argv`, by default sys.argv[1:]. `defaults` {key: value} override the YAML file, and `forced`
     everything.
@@ -78,7 +79,7 @@ def _parse(description: str, flags: dict[str, str | None], argv: list[str] | Non
             raise UserError(f"-o {key}: it is always {forced[key]} here; leave it out")
         settings.append((key, parse_yaml(value, f"-o {key}")))
     given = [(key, value, "command line") for key, value in settings]
-    cfg = load_config(config or DEFAULT_CONFIG, given)
+    cfg = load_config(config or DEFAULT_CONFIG, given, complete=bool(config) or "checkpoint_path" not in flags)
     vars(cfg)["given"] = None if config else given  # for `with_checkpoint`; pydantic treats it like a cached property
     return cfg
 

@@ -87,7 +87,7 @@ config_to_dict = Config.model_dump  # all settings as nested dicts of plain valu
 MAX_BYTES = 1 << 18  # real configurations are far smaller
 
 
-def load_config(path: str | os.PathLike, overrides: Iterable[tuple[str, Any, str]] = ()) -> Config:
+def load_config(path: str | os.PathLike, overrides: Iterable[tuple[str, Any, str]] = (), complete: bool = True) -> Config:
     """Merge the schema's defaults, the YAML file `path` with its bases, and the overrides; return the checked configuration.
 
     For files of the older implementation, the log lists the settings that had other values there.
@@ -95,12 +95,13 @@ def load_config(path: str | os.PathLike, overrides: Iterable[tuple[str, Any, str
     Args:
         path: the file. Its `__BASE__` names one file or a list of files, relative to the file that names them.
         overrides: tuples (dotted name, parsed value, origin for error messages); later ones override earlier ones.
+        complete: False if other settings will be merged, so that contradictions between settings are not checked yet.
 
     Raises:
         UserError: if a file is missing or invalid, a name is unknown, or a value is invalid.
     """
     layers = _read_layers(os.fspath(path))
-    cfg = _merge_all(Config(), layers + [(_nest(dotted, value), where) for dotted, value, where in overrides])
+    cfg = _merge_all(Config(), layers + [(_nest(dotted, value), where) for dotted, value, where in overrides], complete)
     log_differences(layers, cfg)
     return cfg
 
@@ -158,7 +159,7 @@ def _nest(dotted: str, value: Any) -> dict:
     return value
 
 
-def _merge_all(cfg: Config, layers: list[tuple[dict, str]]) -> Config:
+def _merge_all(cfg: Config, layers: list[tuple[dict, str]], complete: bool = True) -> Config:
     settings, origins = cfg.model_dump(), {}
     for layer, where in layers:
         layer = upgrade_legacy_keys(layer, where)
@@ -171,7 +172,7 @@ def _merge_all(cfg: Config, layers: list[tuple[dict, str]]) -> Config:
     if cfg.data.target_size != given:
         logging.getLogger("faster_rcnn").warning("%s: data.target_size %s rounded up to multiples of 32: %s",
                                                  origins["data.target_size"], given, cfg.data.target_size)
-    for message in contradictions(cfg):
+    for message in contradictions(cfg) if complete else ():
         words = re.findall(r"\w+(?:\.\w+)*", message)
         where = ", ".join(dict.fromkeys(origins[word] for word in words if word in origins)) or "default settings"
         raise UserError(f"{where}: {message}")

@@ -98,6 +98,13 @@ def test_a_checkpoint_is_between_the_default_file_and_the_flags(config, caplog):
     cfg = with_checkpoint(parse_infer_args(["--seed", "6", "-o", "data.target_size=[64,64]"]), settings, "a.ckpt")
     assert (cfg.mix, cfg.seed, cfg.infer.conf_threshold, cfg.infer.nms_threshold) == (False, 6, 0.3, 0.4)
     assert (cfg.data.classes, cfg.data.target_size, cfg.batch_size, cfg.save_dir) == (["b", "a"], [64, 64], 1, "output/infer")
+    small = {"rpn_head": {"anchor_generator": {"strides": [4, 8], "anchor_sizes": [[32], [64]]}},
+             "backbone": {"fpn": {"num_outs": 2, "level_index": [0, 1]}}}
+    small["bbox_head"] = {"roi_extractor": {"featmap_strides": [4, 8]}}
+    sizes = ["-o", "rpn_head.anchor_generator.anchor_sizes=[[8],[16]]"]  # only the checkpoint's settings have two levels
+    assert with_checkpoint(parse_eval_args(sizes), small, "a.ckpt").rpn_head.anchor_generator.anchor_sizes == [[8], [16]]
+    with pytest.raises(UserError, match="command line: .* must have the same number of levels"):
+        with_checkpoint(parse_eval_args(sizes), None, "a.ckpt")
     given = parse_eval_args(["--config", config])
     assert with_checkpoint(given, settings, "a.ckpt") is given
     given = parse_eval_args([])
