@@ -29,7 +29,7 @@ def main(cfg: Config, group: Group, _: object) -> None:
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_empty_detector
-    from src.evaluation.evaluate import evaluate
+    from src.evaluation.evaluate import evaluate, results_folder
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import connect_device, set_up_device
     from src.run.modelarts import Uploads, download_checkpoint, download_dataset
@@ -65,8 +65,7 @@ def main(cfg: Config, group: Group, _: object) -> None:
             broadcast_parameters(group, list(network.get_parameters()))
             evaluation = evaluate(predictor, loader, dataset, cfg, group)
             if evaluation:  # on rank 0
-                name = os.path.splitext(os.path.basename(path))[0]
-                write(os.path.join(cfg.save_dir, "eval", *[name] * (len(paths) > 1)), evaluation, path, of_checkpoint=True)
+                write(results_folder(cfg.save_dir, path, dataset), evaluation, path, of_checkpoint=True)
                 summary.append((evaluation.metrics["AP"], evaluation.metrics["AP50"], path))
     for row in summary if len(paths) > 1 else ():
         logger.info("AP %.4f  AP50 %.4f  %s", *row)

@@ -1,4 +1,4 @@
-"""Compare two evaluations on one page: python tools/compare.py A/eval B/eval (--help lists all)."""
+"""Compare two runs or evaluations on one page: python tools/compare.py RUN RUN (--help lists all)."""
 import argparse
 import logging
 import os
@@ -20,21 +20,20 @@ def main(args: argparse.Namespace, *_) -> None:
     from src.report.comparison import open_dataset, read_evaluation, write_comparison
 
     prepare_output(args.output)
-    stored = [read_evaluation(folder) for folder in (args.a, args.b)]
-    dataset = open_dataset(stored, args.annotations, args.images)
+    dataset, stored = open_dataset([read_evaluation(folder) for folder in (args.a, args.b)], args.annotations, args.images)
     try:
-        write_comparison(args.output, stored, dataset)
+        summary = write_comparison(args.output, stored, dataset)
     except OSError as error:
         raise UserError(f"{args.output} could not be written ({error.strerror}); give another --output.") from error
-    logger.info("AP %.4f and %.4f: %s", *(one.metrics["AP"] for one in stored), args.output)
+    logger.info("%s: %s", summary, args.output)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Write a page of two evaluations of the same images: their numbers side by side, and the images that became "
-                    "better or worse from the first to the second.", allow_abbrev=False)
-    parser.add_argument("a", metavar="A/eval", help="folder of the first evaluation, with metrics.json and bbox_results.json")
-    parser.add_argument("b", metavar="B/eval", help="folder of the second one")
+        description="Write a page of two runs, or of two evaluations, on the same images: the settings that differ, curves and "
+                    "numbers side by side, and the images that became better or worse in the second one.", allow_abbrev=False)
+    parser.add_argument("a", metavar="RUN", help="run folder (its newest evaluation is used), or the folder of an evaluation")
+    parser.add_argument("b", metavar="RUN", help="folder of the second run or evaluation")
     parser.add_argument("--annotations", default="", metavar="FILE", help="annotation file (default: what metrics.json says)")
     parser.add_argument("--images", default="", metavar="FOLDER", help="folder of the images (default: what metrics.json says)")
     parser.add_argument("--output", default=os.path.join("output", "comparison.html"), metavar="FILE",

@@ -62,10 +62,7 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
     ground_truth, detections, invalid = to_boxes(coco_json, results, image_ids, category_ids)
     if invalid:
         logger.warning("%d annotations without a valid box (four finite numbers, no negative side) are not scored", invalid)
-    lines: list[str] = []
-    evaluation = COCOeval_faster(*(_to_coco(boxes, len(image_ids), len(category_ids)) for boxes in (ground_truth, detections)),
-                                 iouType="bbox", print_function=lines.append)
-    evaluation.run()
+    evaluation, lines = _run(ground_truth, detections, len(image_ids), len(category_ids))
     summary = [line for line in lines if line.startswith(" Average")][:len(KEYS)]
     logger.info("COCO numbers of %d images:\n%s", len(image_ids), "\n".join(summary))
     precision = evaluation.eval["precision"]
@@ -76,6 +73,34 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
                             for name, category in zip(names, category_ids)}
     names_by_index = [name for _, name in sorted(zip(category_ids, names))]
     return Evaluation(metrics, results, ground_truth, detections, names_by_index, precision)
+
+
+def values_without(evaluation: Evaluation, groups: np.ndarray) -> np.ndarray:
+    """Return the metrics without each group of images, (G, 12 + 2 * K) float64; NaN for COCO's -1.
+
+    The columns are KEYS, AP of each of K classes in the order of class_names, and AP50 of each class. `groups` (n,) int is the
+    group of each image, from 0 to G - 1. Matches are computed once, as COCOeval has them for each class, area and image.
+    """
+    num_images, num_classes, rows = len(groups), len(evaluation.class_names), []
+    coco, _ = _run(evaluation.ground_truth, evaluation.detections, num_images, num_classes, separate_eval=True)
+    matches = np.array(coco._evalImgs_cpp, object).reshape(num_classes, -1, num_images)
+    for group in range(groups.max() + 1):
+        kept = np.flatnonzero(groups != group)
+        coco._evalImgs_cpp, coco._paramsEval.imgIds = matches[:, :, kept].ravel().tolist(), kept.tolist()
+        coco.accumulate()
+        coco.summarize()
+        precision = coco.eval["precision"][..., 0, -1]
+        rows.append(np.concatenate([coco.stats[:len(KEYS)], precision.mean(axis=(0, 1)), precision[0].mean(axis=0)]))
+    return np.where(np.less(rows, 0), np.nan, rows)
+
+
+def _run(ground_truth, detections, num_images, num_categories, **options):
+    """Return COCOeval's evaluation of boxes, and the lines that it prints."""
+    lines: list[str] = []
+    evaluation = COCOeval_faster(*(_to_coco(boxes, num_images, num_categories) for boxes in (ground_truth, detections)),
+                                 iouType="bbox", print_function=lines.append, **options)
+    evaluation.run()
+    return evaluation, lines
 
 
 def to_boxes(coco_json: dict, results: list[dict], image_ids: list, category_ids: list[int]) -> tuple[Boxes, Boxes, int]:

@@ -1,12 +1,15 @@
 """Runs a detector on an evaluation set and scores its detections."""
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -63,6 +66,22 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg: C
                               annotations=os.path.abspath(dataset.annotation_path),
                               image_folder=os.path.abspath(dataset.image_dir))
     return evaluation
+
+
+def results_folder(save_dir: str, checkpoint: str, dataset: CocoDataset) -> str:
+    """Return the folder for a checkpoint's results on a data set: <save_dir>/eval/<checkpoint>/<annotation file>, both without
+    extension. If it has the results of another checkpoint or annotation path, `_2`, `_3`, ... is appended, which is logged."""
+    base = os.path.join(save_dir, "eval", Path(checkpoint).stem, Path(dataset.annotation_path).stem)
+    paths = [os.path.abspath(path) for path in (checkpoint, dataset.annotation_path)]
+    for folder in itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2))):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # without complete results
+            earlier = json.loads(Path(folder, "metrics.json").read_text(encoding="utf-8"))
+            if [os.path.abspath(earlier[key]) for key in ("checkpoint", "annotations")] != paths:
+                continue
+        break
+    if folder != base:
+        logger.info("%s has the results of another checkpoint or data set; these are written into %s", base, folder)
+    return folder
 
 
 def write_results(folder: str, metrics: dict, results: list[dict]) -> None:

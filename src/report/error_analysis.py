@@ -30,7 +30,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from faster_coco_eval.core import mask
@@ -48,16 +47,8 @@ CORRECT, LOCALISATION, CLASS, DUPLICATE, BOTH, BACKGROUND, IGNORED = range(len(D
 TRUTH_OUTCOMES = ("found", "localisation", "class", "missed")
 FOUND, BADLY_LOCALISED, WRONG_CLASS, MISSED = range(len(TRUTH_OUTCOMES))
 SAME_CLASS_FIRST = 1e-9  # added to the IoU with a box of the same class, which breaks ties
-F1_THRESHOLDS = np.linspace(0, 1, 101)
-CURVE_IOU = (0.5, 0.75)
-CURVE_ROWS = [0, 5]  # their indices among COCO's IoU thresholds 0.5, 0.55, ..., 0.95
-
-
-class F1Curve(NamedTuple):
-    """F1 as a function of the score threshold."""
-    f1: np.ndarray         # (101,) float64, F1 at each of F1_THRESHOLDS
-    best_score: float      # threshold with the highest F1, a detection's score; infinity without detections
-    best_f1: float         # F1 at best_score
+RECALLS = np.linspace(0, 1, 101)  # of COCO's precision-recall curves
+CURVES = np.s_[[0, 5], :, :, 0, -1]  # curves (2, R, K) at IoU 0.5 and 0.75 of all areas and up to 100 detections, see Evaluation
 
 
 def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[str] = ()) -> dict:
@@ -72,7 +63,7 @@ def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[str] = (
     errors = error_breakdown(evaluation.ground_truth, evaluation.detections, evaluation.class_names)
     make_folder(folder)
     for name, draw, content in (
-            ("precision_recall.png", draw_precision_recall, (*precision_curves(evaluation.precision), evaluation.class_names)),
+            ("precision_recall.png", draw_precision_recall, (RECALLS, evaluation.precision[CURVES], evaluation.class_names)),
             ("errors.png", draw_errors, (errors,))):
         path = os.path.join(folder, name)
         try:
@@ -81,18 +72,6 @@ def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[str] = (
         except (ImportError, OSError) as error:
             logger.error("%s could not be drawn (%s)", path, error)
     return errors
-
-
-def precision_curves(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return precision-recall curves at the IoU thresholds CURVE_IOU, for all areas and up to 100 detections per image and class.
-
-    Args:
-        precision: (T, R, K, A, M), see `Evaluation`.
-
-    Returns:
-        recalls (R,) and precision (2, R, K), which is -1 for classes without ground truth.
-    """
-    return np.linspace(0, 1, precision.shape[1]), precision[CURVE_ROWS, :, :, 0, -1]
 
 
 def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[str]) -> dict:
@@ -104,7 +83,7 @@ def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[st
         detection counts for its predicted class.
     """
     ground_truth, detections = sort_by_image(ground_truth, detections)
-    kinds, tide_match = classify(ground_truth, detections)
+    kinds, tide_match, _ = classify(ground_truth, detections)
     counted = ~ground_truth.crowd
     threshold = best_threshold(detections.score, kinds, np.count_nonzero(counted))
     kept = detections.score >= threshold
@@ -131,60 +110,42 @@ def sort_by_image(ground_truth: Boxes, detections: Boxes) -> tuple[Boxes, Boxes]
             detections.select(np.lexsort((-detections.score, detections.image))))
 
 
-def classify(ground_truth: Boxes, detections: Boxes) -> tuple[np.ndarray, np.ndarray]:
+def classify(ground_truth: Boxes, detections: Boxes, threshold: float = FOREGROUND_IOU) -> tuple[np.ndarray, ...]:
     """Return the kind of each detection, and the ground truth that it belongs to.
 
     Args:
         ground_truth, detections: boxes from `sort_by_image`.
+        threshold: the IoU that replaces 0.5 in the definitions of the kinds.
 
     Returns:
-        kinds (n,) int, indices of DETECTION_KINDS, and (n,) int, the row of the ground truth that each detection is matched
-        or confused with, or -1.
+        kinds (n,) int, indices of DETECTION_KINDS; (n,) int, the row of the ground truth that each detection is matched or
+        confused with, or -1; and (n,) int, the row matched for the confusion matrix, or -1: each detection that is not ignored
+        is matched, by descending score, with the unmatched box of its image with the highest IoU, except crowd boxes.
     """
-    kinds, tide_match = np.full(len(detections.score), BACKGROUND), np.full(len(detections.score), -1)
-    for rows, boxes in _images(ground_truth, detections):
+    kinds, tide_match, confusion_match = (np.full(len(detections.score), value) for value in (BACKGROUND, -1, -1))
+    for image in np.intersect1d(ground_truth.image, detections.image):
+        rows, boxes = (np.arange(*np.searchsorted(each.image, (image, image + 1))) for each in (detections, ground_truth))
         crowd = ground_truth.crowd[boxes]
         iou = mask.iou(detections.xywh[rows], ground_truth.xywh[boxes], crowd.astype(np.uint8))
         same = detections.category[rows, None] == ground_truth.category[boxes]
-        matches = _match(np.where(same, iou, -1.0), crowd)
+        matches = _match(np.where(same, iou, -1.0), crowd, threshold)
         own, other = np.where(same & ~crowd, iou, -1.0), np.where(same | crowd, -1.0, iou)
         best_own, best_other = own.max(axis=1), other.max(axis=1)
         kinds[rows] = kind = np.select(
-            [(matches >= 0) & crowd[matches], matches >= 0, (best_own >= BACKGROUND_IOU) & (best_own < FOREGROUND_IOU),
-             best_other >= FOREGROUND_IOU, best_own >= FOREGROUND_IOU, np.maximum(best_own, best_other) < BACKGROUND_IOU],
+            [(matches >= 0) & crowd[matches], matches >= 0, (best_own >= BACKGROUND_IOU) & (best_own < threshold),
+             best_other >= threshold, best_own >= threshold, np.maximum(best_own, best_other) < BACKGROUND_IOU],
             [IGNORED, CORRECT, LOCALISATION, CLASS, DUPLICATE, BACKGROUND], BOTH)
         tide_match[rows] = np.select([kind == CORRECT, kind == LOCALISATION, kind == CLASS],
                                      [boxes[matches], boxes[own.argmax(1)], boxes[other.argmax(1)]], -1)
-    return kinds, tide_match
+        any_class = np.where(same & (iou >= threshold), iou + SAME_CLASS_FIRST, iou)
+        any_class[(kind == IGNORED)[:, None] | crowd] = -1.0
+        matches = _match(any_class, crowd, threshold)
+        confusion_match[rows] = np.where(matches >= 0, boxes[matches], -1)
+    return kinds, tide_match, confusion_match
 
 
-def match_any_class(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray) -> np.ndarray:
-    """Match each detection, by descending score, with the unmatched box of its image with the highest IoU of at least 0.5.
-
-    Crowd boxes are never matched. Detections that are IGNORED because of a crowd box are not matched either.
-
-    Args:
-        ground_truth, detections: boxes from `sort_by_image`.
-        kinds: (n,) int, kinds of the detections from `classify`.
-
-    Returns:
-        (n,) int, the matched row of the ground truth, or -1.
-    """
-    confusion_match = np.full(len(detections.score), -1)
-    for rows, boxes in _images(ground_truth, detections):
-        rows, boxes = rows[kinds[rows] != IGNORED], boxes[~ground_truth.crowd[boxes]]
-        if len(rows) and len(boxes):
-            no_crowd = np.zeros(len(boxes), bool)
-            iou = mask.iou(detections.xywh[rows], ground_truth.xywh[boxes], no_crowd.astype(np.uint8))
-            same = detections.category[rows, None] == ground_truth.category[boxes]
-            iou = np.where(same & (iou >= FOREGROUND_IOU), iou + SAME_CLASS_FIRST, iou)
-            matches = _match(iou, no_crowd)
-            confusion_match[rows] = np.where(matches >= 0, boxes[matches], -1)
-    return confusion_match
-
-
-def _match(iou, crowd):
-    """Match the detections of one image with its ground truth, as COCO's evaluation does at an IoU of 0.5.
+def _match(iou, crowd, threshold):
+    """Match the detections of one image with its ground truth, as COCO's evaluation does at an IoU of `threshold`.
 
     In order, each detection is matched with the unmatched ground truth of the highest IoU; ties take the last. Crowd boxes can be
     matched several times, but only if no other box can be matched.
@@ -197,19 +158,13 @@ def _match(iou, crowd):
         (D,) int, index of the matched ground truth, or -1.
     """
     matches, free = np.full(len(iou), -1), np.ones(len(crowd), bool)
-    for d in np.flatnonzero(iou.max(axis=1) >= FOREGROUND_IOU):
-        candidates = free & (iou[d] >= FOREGROUND_IOU)
+    for d in np.flatnonzero(iou.max(axis=1) >= threshold):
+        candidates = free & (iou[d] >= threshold)
         candidates = candidates & ~crowd if (candidates & ~crowd).any() else candidates
         if candidates.any():
             matches[d] = best = len(crowd) - 1 - np.where(candidates, iou[d], -1.0)[::-1].argmax()
             free[best] = crowd[best]
     return matches
-
-
-def _images(ground_truth, detections):
-    """Yield the rows of detections and of ground truth of each image that has both, (d,) and (g,) int."""
-    for image in np.intersect1d(ground_truth.image, detections.image):
-        yield tuple(np.arange(*np.searchsorted(boxes.image, (image, image + 1))) for boxes in (detections, ground_truth))
 
 
 def best_threshold(score: np.ndarray, kinds: np.ndarray, positives: int) -> float:
@@ -227,33 +182,6 @@ def best_threshold(score: np.ndarray, kinds: np.ndarray, positives: int) -> floa
     f1 = np.where(last_of_score, 2 * correct / np.maximum(counted + positives, 1), -1.0)
     # Ties take the lowest score, so that all errors are counted if nothing is correct.
     return score[len(f1) - 1 - f1[::-1].argmax()] if len(score) else np.inf
-
-
-def f1_curves(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray, num_classes: int) -> list[F1Curve]:
-    """Return the F1 curve of each of K classes, followed by the curve of all classes together.
-
-    Args:
-        ground_truth: all annotated boxes.
-        detections: all detections; `kinds` (n,) int are their kinds.
-        num_classes: K.
-    """
-    truth = ground_truth.category[~ground_truth.crowd]
-    order = np.argsort(detections.category, kind="stable")
-    edges = np.searchsorted(detections.category[order], np.arange(num_classes + 1))
-    parts = [(order[edges[k]:edges[k + 1]], np.count_nonzero(truth == k)) for k in range(num_classes)]
-    parts.append((order, len(truth)))
-    return [_f1_curve(detections.score[rows], kinds[rows], positives) for rows, positives in parts]
-
-
-def _f1_curve(score, kinds, positives):
-    correct, counted = np.sort(score[kinds == CORRECT]), np.sort(score[kinds != IGNORED])
-
-    def f1(thresholds):
-        hits, found = (len(scores) - np.searchsorted(scores, thresholds) for scores in (correct, counted))
-        return 2 * hits / np.maximum(found + positives, 1)
-
-    best = best_threshold(score, kinds, positives)
-    return F1Curve(f1(F1_THRESHOLDS), float(best), float(f1(best)))
 
 
 def truth_outcomes(kinds: np.ndarray, tide_match: np.ndarray, count: int) -> np.ndarray:

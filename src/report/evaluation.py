@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,19 +10,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from src.config import Config
 from src.dataset.annotations import CocoDataset, Record
 from src.dataset.image import UnreadableImageError, read_image
+from src.dataset.resize import choose_canvas, fitted_size, scaling_of
 from src.evaluation.coco import KEYS, Boxes, Evaluation
 from src.report.error_analysis import (
-    CURVE_IOU,
     DETECTION_KINDS,
     TRUTH_OUTCOMES,
-    F1Curve,
+    best_threshold,
     classify,
-    f1_curves,
     image_costs,
-    match_any_class,
-    precision_curves,
     sort_by_image,
 )
 from src.report.page import packed, write_page
@@ -38,6 +35,7 @@ THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 512, 80  # maximum length of the longer side
 # Bin edges of the recall charts: square root of the box area in pixels (including COCO's edges), and box width / height.
 SIDES = (16, 32, 64, 96, 128, 256, 512)
 RATIOS = (0.25, 0.5, 0.8, 1.25, 2, 4)
+IOUS = np.linspace(0.5, 0.95, 10)  # COCO's thresholds, among which a reader of the page chooses
 
 
 class Matched(NamedTuple):
@@ -47,28 +45,26 @@ class Matched(NamedTuple):
     kinds: np.ndarray            # (n,) int, indices of DETECTION_KINDS
     tide_match: np.ndarray       # (n,) int, row of the ground truth box that explains the kind, or -1
     confusion_match: np.ndarray  # (n,) int, row of the ground truth box matched for the confusion matrix, or -1 (background)
-    curves: list[F1Curve]        # for each class, then for all classes together
 
     @property
     def threshold(self) -> float:
         """Return the score threshold with the highest F1 over all classes, or 0 without detections."""
-        best = self.curves[-1].best_score
-        return best if math.isfinite(best) else 0.0
+        scores = self.detections.score
+        return float(best_threshold(scores, self.kinds, np.count_nonzero(~self.ground_truth.crowd))) if len(scores) else 0.0
 
     def costs(self, num_images: int) -> np.ndarray:
         """Return `image_costs` at the best threshold, (num_images,) float64."""
         return image_costs(self.ground_truth, self.detections, self.kinds, self.tide_match, self.threshold, num_images)
 
 
-def match_boxes(evaluation: Evaluation) -> Matched:
-    """Match the detections of an evaluation with its ground truth."""
-    ground_truth, detections = sort_by_image(evaluation.ground_truth, evaluation.detections)
-    kinds, tide_match = classify(ground_truth, detections)
-    return Matched(ground_truth, detections, kinds, tide_match, match_any_class(ground_truth, detections, kinds),
-                   f1_curves(ground_truth, detections, kinds, len(evaluation.class_names)))
+def match_boxes(evaluation: Evaluation) -> list[Matched]:
+    """Match the detections of an evaluation with its ground truth at each of IOUS."""
+    boxes = sort_by_image(evaluation.ground_truth, evaluation.detections)
+    return [Matched(*boxes, *classify(*boxes, iou)) for iou in IOUS]
 
 
-def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDataset, label: str = "") -> None:
+def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDataset, cfg: Config,
+                            label: str = "") -> None:
     """Write <folder>/report.html, and create the folder if it does not exist.
 
     Unreadable images are listed without a picture.
@@ -77,13 +73,15 @@ def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDa
         folder: folder of the evaluation.
         evaluation: evaluation of `dataset`, with the metrics of `src.evaluation.evaluate.evaluate`.
         dataset: the data set whose images are shown.
+        cfg: the configuration, for the boxes' sizes on the canvas and the anchors.
         label: path or name of the evaluated model, shown in the report.
 
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
     """
     records, matched = scored_records(dataset, evaluation.metrics), match_boxes(evaluation)
-    contents = page_contents(records, dataset, [(label, evaluation, matched)], matched.costs(len(records)))
+    contents = page_contents(records, dataset, [(label, evaluation, matched)], matched[0].costs(len(records)))
+    contents["truth"].update(_anchor_contents(records, matched[0].ground_truth, cfg))
     path = os.path.join(make_folder(folder), NAME)
     with writing_into(folder, "the report"):
         write_page(path, "evaluation.html.j2", f"Evaluation of {os.path.basename(label)}" if label else "Evaluation", contents)
@@ -96,17 +94,17 @@ def scored_records(dataset: CocoDataset, metrics: dict) -> list[Record]:
     return sorted((record for record in dataset.records if record.image_id not in skipped), key=lambda record: record.image_id)
 
 
-def page_contents(records: Sequence[Record], dataset: CocoDataset, detectors: list[tuple[str, Evaluation, Matched]],
+def page_contents(records: Sequence[Record], dataset: CocoDataset, detectors: list[tuple[str, Evaluation, list[Matched]]],
                   order: np.ndarray) -> dict:
     """Return the data of a page that shows one or more evaluations of the same images.
 
     Args:
         records: the evaluated images.
         dataset: their data set.
-        detectors: label, evaluation and matched boxes of each evaluation.
+        detectors: label, evaluation and result of `match_boxes` of each evaluation.
         order: (len(records),) float. The gallery has the MAX_IMAGES images with the highest absolute values, in descending order.
     """
-    lists = [detectors[0][2].ground_truth, *(matched.detections for *_, matched in detectors)]
+    lists = [detectors[0][2][0].ground_truth, *(matched[0].detections for *_, matched in detectors)]
     images = []
     for number in np.argsort(-np.abs(order), kind="stable")[:MAX_IMAGES].tolist():
         record = records[number]
@@ -114,7 +112,8 @@ def page_contents(records: Sequence[Record], dataset: CocoDataset, detectors: li
                        "width": record.width, "height": record.height, "jpeg": thumbnail(record),
                        # [x, y, width, height] of its ground truth, and of its detections in each evaluation.
                        "boxes": [packed(np.round(boxes.xywh[boxes.image == number], 1), np.float32) for boxes in lists]})
-    return {"names": detectors[0][1].class_names, "images": len(records), "annotations": dataset.annotation_path,
+    return {"names": detectors[0][1].class_names, "ious": np.round(IOUS, 2).tolist(), "images": len(records),
+            "annotations": dataset.annotation_path,
             "skipped": len(dataset.records) - len(records), "truth": _truth_contents(lists[0], len(records)),
             "detectors": [_detector_contents(*detector, len(records)) for detector in detectors],
             "gallery": images}
@@ -132,33 +131,55 @@ def _truth_contents(ground_truth, num_images):
 
 
 def _detector_contents(label, evaluation, matched, num_images):
-    """Return the numbers of one evaluation, and all its detections without their coordinates, sorted by image."""
-    detections = matched.detections
-    first = _starts(matched.ground_truth, num_images)[detections.image]
-    # Matches are indices within the image, which are below 32,768.
-    tide_match, confusion_match = (packed(np.where(rows < 0, -1, rows - first), np.int16)
-                                   for rows in (matched.tide_match, matched.confusion_match))
-    return {"label": label, "metrics": {key: evaluation.metrics[key] for key in KEYS},
-            "classes": _class_contents(evaluation, matched.curves), "threshold": matched.threshold, "kinds": DETECTION_KINDS,
+    """Return the numbers of one evaluation, and all its detections without their coordinates, sorted by image.
+
+    `levels` has all matches at the first of IOUS, and at each further one the rows that differ from the one before.
+    """
+    detections = matched[0].detections
+    first = _starts(matched[0].ground_truth, num_images)[detections.image]
+    before, levels = np.full((3, len(first)), -2), []
+    for one in matched:
+        # Matches are indices within the image, which are below 32,768.
+        now = np.stack([one.kinds, *(np.where(rows < 0, -1, rows - first) for rows in (one.tide_match, one.confusion_match))])
+        rows = np.flatnonzero((before != now).any(axis=0))
+        columns = zip(("kind", "tide_match", "confusion_match"), now[:, rows], (np.uint8, np.int16, np.int16))
+        levels.append({"rows": packed(rows, np.uint32), **{key: packed(values, dtype) for key, values, dtype in columns}})
+        before = now
+    return {"label": label, "metrics": {key: evaluation.metrics[key] for key in KEYS}, "levels": levels,
+            "classes": _class_contents(evaluation), "threshold": matched[0].threshold, "kinds": DETECTION_KINDS,
             "starts": packed(_starts(detections, num_images), np.uint32),
             "score": packed(detections.score, np.float32),
-            "category": packed(detections.category, np.uint16),
-            "kind": packed(matched.kinds, np.uint8),
-            "tide_match": tide_match, "confusion_match": confusion_match}
+            "category": packed(detections.category, np.uint16)}
 
 
-def _class_contents(evaluation, f1):
-    """Return for each class, and last for all together: name, APs, precision at IoU 0.5 and 0.75, F1 and best threshold."""
-    _, precision = precision_curves(evaluation.precision)
+def _class_contents(evaluation):
+    """Return for each class, and last for all together: name, APs, and precision at each of IOUS."""
+    precision = evaluation.precision[:, :, :, 0, -1]
     known = precision[0, 0] > -1
     mean = precision[:, :, known].mean(axis=2) if known.any() else np.full(precision.shape[:2], -1.0)
-    names, aps = [*evaluation.class_names, "all classes"], evaluation.metrics["per_class"]
-    return [{"name": name, "ap": aps[name] if k < len(aps) else evaluation.metrics["AP"],
-             **{f"ap{iou * 100:.0f}": float(curve.mean()) for iou, curve in zip(CURVE_IOU, curves)},
-             "precision": np.round(curves, 4).tolist() if curves[0, 0] > -1 else None,
-             "f1": np.round(one.f1, 4).tolist(), "best_f1": one.best_f1,
-             "best_score": one.best_score if math.isfinite(one.best_score) else None}
-            for k, (name, curves, one) in enumerate(zip(names, [*np.moveaxis(precision, 2, 0), mean], f1))]
+    return [{"name": name, "ap": float(curves.mean()), "ap50": float(curves[0].mean()), "ap75": float(curves[5].mean()),
+             "precision": np.round(curves, 4).tolist() if curves[0, 0] > -1 else None}
+            for name, curves in zip([*evaluation.class_names, "all classes"], [*np.moveaxis(precision, 2, 0), mean])]
+
+
+def _anchor_contents(records, ground_truth, cfg):
+    """Return the bin of each box's side, the square root of its area on the canvas, and the bins' edges and anchors.
+
+    An edge is the geometric mean of two anchor sizes; outside the smallest and the largest size, the factor is 2.
+    """
+    generator, scaling = cfg.rpn_head.anchor_generator, scaling_of(cfg.data.eval_transforms.item_transforms)
+    anchors = sorted((size, stride) for stride, sizes in zip(generator.strides, generator.anchor_sizes) for size in sizes)
+    sizes = [size for size, _ in anchors]
+    edges = np.round([sizes[0] / 2, *np.sqrt(np.multiply(sizes[1:], sizes[:-1])), sizes[-1] * 2], 1)
+    areas = np.ones(len(records))
+    for number, record in enumerate(records):
+        size = record.height, record.width
+        canvas = cfg.data.canvases[choose_canvas(size, cfg.data.canvases, scaling)]
+        areas[number] = np.prod(fitted_size(size, canvas, scaling)) / np.prod(size)
+    sides = np.sqrt(np.prod(ground_truth.xywh[:, 2:], axis=1) * areas[ground_truth.image])
+    names = [f": anchor {size:g}, stride {stride}" for size, stride in anchors]
+    return {"anchor": packed(np.searchsorted(edges, sides, side="right"), np.uint8), "anchors": edges.tolist(),
+            "anchor_names": ["", *names, ""]}
 
 
 def _starts(boxes, num_images):

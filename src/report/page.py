@@ -3,13 +3,17 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from src.evaluation.coco import KEYS
 from src.run.files import atomic_write
+from src.visualization.charts import Curves
 
 TEMPLATES = os.path.join(os.path.dirname(__file__), "templates")
 
@@ -40,6 +44,21 @@ def packed(values: np.ndarray, dtype: type) -> dict:
     """Return an array for a page's data: the name of JavaScript's typed array, and its little-endian bytes in base64."""
     data = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()
     return {"type": f"{np.dtype(dtype).name.capitalize()}Array", "base64": base64.b64encode(data).decode("ascii")}
+
+
+def run_contents(curves: Curves, evaluations: list[dict]) -> dict:
+    """Return a run's curves and the lines of its evaluations.jsonl for a page's data; unknown values are None."""
+    points = {key: values for key, values in curves.points().items() if np.isfinite(values).any()}
+    return {"curves": {key: list(map(known, values.tolist())) for key, values in points.items()},
+            "evaluations": {"epoch": [line["epoch"] for line in evaluations],
+                            **{key: [known(line.get(key)) for line in evaluations] for key in KEYS[:3]}}}
+
+
+def known(value: Any) -> float | None:
+    """Return the number with six significant digits, or None if it is not a finite number or is negative, as COCO's -1."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        return None
+    return float(f"{value:.6g}")
 
 
 def _in_script(contents):

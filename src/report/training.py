@@ -3,16 +3,12 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import time
 from typing import Any
 
-import numpy as np
-
 from src.errors import UserError
-from src.evaluation.coco import KEYS
-from src.report.page import write_page
+from src.report.page import known, run_contents, write_page
 from src.run.launch import Stopped
 from src.train.state import Schedule
 from src.visualization.charts import Curves, read_run
@@ -73,14 +69,11 @@ class TrainingReport:
     def write(self, state: str, reason: str = "") -> None:
         """Write the page with the state `running`, `finished` or `stopped`."""
         start = time.monotonic()
-        points = {key: values for key, values in self.curves.points().items() if np.isfinite(values).any()}
         contents = {"state": state, "reason": reason, "written": time.time(), "refresh": REFRESH,
                     "step": self.last["global_step"], "total": self.schedule.total_steps,
                     "steps_per_epoch": self.schedule.steps_per_epoch,
-                    "left": _known(self.last.get("eta_seconds")), "settings": self.settings,
-                    "curves": {key: list(map(_known, values.tolist())) for key, values in points.items()},
-                    "evaluations": {"epoch": [line["epoch"] for line in self.evaluations],
-                                    **{key: [_known(line.get(key)) for line in self.evaluations] for key in KEYS[:3]}},
+                    "left": known(self.last.get("eta_seconds")), "settings": self.settings,
+                    **run_contents(self.curves, self.evaluations),
                     "evaluated": os.path.isfile(os.path.join(self.folder, "eval", NAME))}
         path = os.path.join(self.folder, NAME)
         try:
@@ -90,10 +83,3 @@ class TrainingReport:
             logger.error("%s could not be written (%s); training goes on", path, error.strerror)
         now = time.monotonic()
         self.next_time = now + max(MIN_SECONDS, (now - start) / MAX_SHARE)
-
-
-def _known(value: Any) -> float | None:
-    """Return the number with six significant digits, or None if it is not a finite number or is negative, as COCO's -1."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        return None
-    return float(f"{value:.6g}")

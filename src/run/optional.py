@@ -74,5 +74,5 @@ def evaluation_writer(cfg: Config, dataset: CocoDataset) -> Callable:
         if pictures:
             pictures.write_samples(folder, dataset, evaluation.results, fonts)
         if pages:
-            pages.write_evaluation_report(folder, evaluation, dataset, label)
+            pages.write_evaluation_report(folder, evaluation, dataset, cfg, label)
     return write

@@ -4,26 +4,38 @@ from types import SimpleNamespace
 import numpy as np
 
 from src.report.error_analysis import (
+    CORRECT,
     DETECTION_KINDS,
     IGNORED,
     TRUTH_OUTCOMES,
     classify,
     image_costs,
-    match_any_class,
     truth_outcomes,
 )
 
 IMAGES, SHOWN = 30, 24  # all images of the evaluation, and images shown at first
 
 
-def at(case, threshold):
+def at(case, threshold, iou=0.5):
     """Return the matching and counts of the detections with at least confidence `threshold`, without the remaining ones."""
     found = case.found.select(np.flatnonzero(case.found.score >= threshold))
-    kinds, partners = classify(case.truth, found)
+    kinds, partners, places = classify(case.truth, found, iou)
     outcomes = truth_outcomes(kinds, partners, len(case.truth.crowd))
-    places = match_any_class(case.truth, found, kinds)
     return SimpleNamespace(found=found, kinds=kinds, outcomes=outcomes, places=places, counted=~case.truth.crowd,
                            costs=image_costs(case.truth, found, kinds, partners, threshold, IMAGES))
+
+
+def best_f1(case, category=None):
+    """Return F1 at the thresholds 0, 0.01, ..., 1, the best F1 and its lowest threshold, from the counts at each threshold."""
+    kinds, *_ = classify(case.truth, case.found)
+    own = (kinds != IGNORED) & ((case.found.category == category) | (category is None))
+    boxes = int((~case.truth.crowd & ((case.truth.category == category) | (category is None))).sum())
+
+    def f1(threshold):
+        kept = kinds[own & (case.found.score >= threshold)]
+        return 2 * np.count_nonzero(kept == CORRECT) / (len(kept) + boxes)
+    best, negative = max((f1(score), -score) for score in case.found.score[own])
+    return [f1(number / 100) for number in range(101)], best, -negative
 
 
 def cells(case, now):

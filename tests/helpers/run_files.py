@@ -31,6 +31,12 @@ def read_json(*parts):
     return json.loads(Path(*parts).read_text())
 
 
+def results(folder):
+    """Return the folder of the only results that eval.py has written into the run folder `folder`."""
+    [path] = Path(folder, "eval").rglob("metrics.json")
+    return path.parent
+
+
 def assert_same_checkpoint(path, other, but=()):
     """Check that two checkpoints are bit-identical, except for the numbers `but`."""
     found, expected = contents(path), contents(other)

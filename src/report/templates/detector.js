@@ -1,6 +1,6 @@
 "use strict";
-// The boxes of an evaluation, and their counts above a score threshold. Kinds and matches of detections do not depend on the
-// threshold, because detections are matched in descending order of score.
+// The boxes of an evaluation, and their counts above a score threshold. Kinds and matches of detections depend on the IoU, but
+// not on the score threshold, because detections are matched in descending order of score.
 
 class Detector {
   constructor(data, truth, numClasses) {
@@ -9,10 +9,41 @@ class Detector {
     this.missed = truth.outcomes.indexOf("missed");
     this.ignored = data.kinds.indexOf("ignored");
     this.correct = data.kinds.indexOf("correct");
+    const order = Uint32Array.from(this.score.keys()).sort((a, b) => this.score[b] - this.score[a]);
+    this.ranked = [...data.classes.slice(0, -1).map(() => []), order]; // rows of each class, and last of all classes
+    for (const row of order) this.ranked[this.category[row]].push(row);
     // The outcome that each kind explains. "found" has priority over "localisation", and that over "class".
     this.explains = data.kinds.map((kind) => truth.outcomes.indexOf(kind === "correct" ? "found" : kind));
     this.outcome = new Uint8Array(truth.category.length);
     this.unmatched = new Uint8Array(truth.category.length);
+    for (const key of ["kind", "tide_match", "confusion_match"]) this[key] = this.levels[0][key].slice();
+  }
+
+  // Use the matches at the IoU number k, and update the F1 of each class.
+  useIou(k) {
+    for (const {rows, ...changed} of this.levels.slice(0, k + 1)) {
+      for (const [key, values] of Object.entries(changed)) rows.forEach((row, i) => { this[key][row] = values[i]; });
+    }
+    this.classes.forEach((one, category) => Object.assign(one, this.f1(category)));
+    this.count(this.threshold);
+  }
+
+  // Return the F1 of a class at the thresholds 0, 0.01, ..., 1, the best F1 and its score; ties take the lowest score.
+  f1(category) {
+    const rows = this.ranked[category], {truth, numClasses} = this;
+    const boxes = truth.category.filter((own, box) => !truth.crowd[box] && (category === numClasses || own === category)).length;
+    const best = {f1: Array(101).fill(0), best_f1: 0, best_score: null};
+    let correct = 0, counted = 0;
+    rows.forEach((row, k) => {
+      const score = this.score[row];
+      correct += this.kind[row] === this.correct;
+      counted += this.kind[row] !== this.ignored;
+      if (k + 1 < rows.length && this.score[rows[k + 1]] === score) return;
+      const value = 2 * correct / Math.max(counted + boxes, 1);
+      best.f1.fill(value, 0, Math.floor(score * 100) + 1);
+      if (value >= best.best_f1) Object.assign(best, {best_f1: value, best_score: score});
+    });
+    return best;
   }
 
   // Count all values for a threshold: outcome and unmatched for each box, kinds by class, the confusion matrix, and costs.

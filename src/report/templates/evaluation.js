@@ -40,8 +40,11 @@ function showAbout() {
 function showCurves() {
   const chosen = detector.classes.at(gallery.filter.category), x = chosen.f1.map((_, k) => k / 100); // at(-1): all classes
   const square = {xRange: [0, 1], yRange: [0, 1]};
-  const series = [["0.50", chosen.ap50], ["0.75", chosen.ap75]].map(([iou, ap], k) => ({name: `IoU ${iou}: AP ${fixed(ap)}`, x,
-    y: chosen.precision ? chosen.precision[k] : x.map(() => null), colour: "var(--accent)", dashed: k === 1}));
+  const own = byId("iou").selectedIndex; // for comparison, the dashed curve is at an IoU of 0.5 or 0.75
+  const series = [own, own ? 0 : 5].map((k) => {
+    const y = chosen.precision?.[k], ap = y ? sum(y) / y.length : null;
+    return {name: `IoU ${data.ious[k].toFixed(2)}: AP ${fixed(ap)}`, x, y: y ?? [], colour: "var(--accent)", dashed: k !== own};
+  });
   lineChart(byId("precision-recall"), {title: `Precision and recall: ${chosen.name}`, xLabel: "recall", yLabel: "precision",
     series, ...square});
   const known = chosen.best_score !== null;
@@ -101,10 +104,11 @@ function matrixCell(row, column) {
 }
 
 function showSizes() {
-  for (const [target, bins, edges] of [["sides", truth.side, truth.sides], ["ratios", truth.ratio, truth.ratios]]) {
+  for (const [target, bins, edges, anchors = []] of [["sides", truth.side, truth.sides], ["ratios", truth.ratio, truth.ratios],
+    ["anchors", truth.anchor, truth.anchors, truth.anchor_names]]) {
     const {all, found} = detector.recallBy(bins, edges.length + 1, gallery.filter.category);
     const names = [`below ${edges[0]}`, ...edges.map((edge, k) => (k + 1 < edges.length ? `${edge} to ${edges[k + 1]}`
-      : `${edge} and more`))];
+      : `${edge} and more`))].map((name, k) => name + (anchors[k] ?? ""));
     barChart(byId(target), [...all].map((count, k) => ({name: names[k], share: count ? found[k] / count : 0,
       colour: "var(--accent)", text: count ? `${(found[k] / count).toFixed(3)} (${found[k].toLocaleString("en")} of `
         + `${count.toLocaleString("en")})` : "no boxes"})));

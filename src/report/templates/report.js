@@ -1,5 +1,6 @@
 "use strict";
 // What the pages of one evaluation and of two evaluations, A and B, have in common: thresholds, classes and numbers of errors.
+// Each page has a gallery, and a function showNumbers that is called when the numbers have changed.
 
 const data = readData();
 const detectors = data.detectors.map((one) => new Detector(one, data.truth, data.names.length));
@@ -17,7 +18,12 @@ function classRow(k) {
   return {k, each, name: each[0].name};
 }
 
+// Show the classes, and the scores with the best F1. --conf_threshold is exclusive, so that a score is rounded down.
 function showClasses(table) {
+  detectors.forEach(({classes}, k) => {
+    const score = classes.at(gallery.filter.category).best_score ?? 0;
+    byId(`conf-${k}`).textContent = `--conf_threshold ${Math.max(0, (Math.ceil(score * 1000) - 1) / 1000)}`;
+  });
   table.show(allClasses.map(classRow), classRow(-1), (row) => row.k === gallery.filter.category);
 }
 
@@ -52,8 +58,14 @@ function start() {
       showAll();
     }});
     return element("label", {}, `Score ${LETTERS[k]} of at least `, slider, " ",
-      element("output", {id: `score-value-${k}`, for: `score-${k}`}));
+      element("output", {id: `score-value-${k}`, for: `score-${k}`}), "; best F1: ", element("code", {id: `conf-${k}`}));
   }));
+  options(byId("iou"), data.ious.map((iou) => [iou, iou.toFixed(2)]));
+  byId("iou").addEventListener("change", () => {
+    detectors.forEach((detector) => detector.useIou(byId("iou").selectedIndex));
+    showAll();
+  });
+  detectors.forEach((detector) => detector.useIou(0));
   byId("best").addEventListener("click", setBest);
   setBest();
 }

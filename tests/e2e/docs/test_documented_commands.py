@@ -29,7 +29,7 @@ SMALL = {
     "_fpn_finetune": "epochs=1",
 }
 # Program -> the flag or file pattern of its main output. Other tests run the other programs.
-WRITES = {"train.py": "checkpoint/*.ckpt", "eval.py": "eval/metrics.json", "infer.py": "detections.json",
+WRITES = {"train.py": "checkpoint/*.ckpt", "eval.py": "eval/*/*/metrics.json", "infer.py": "detections.json",
           "export.py": "--output", "tools/browse_dataset.py": "browse.jpg", "deploy/detect.py": "detections.json"}
 FROM_DOCS = re.compile(r"mpirun .* python eval.py .*|.* --output (detector\.onnx|out)")
 

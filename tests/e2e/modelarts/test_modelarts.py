@@ -15,7 +15,7 @@ from src.run.distributed import SingleProcess
 from src.run.modelarts import Uploads, download_dataset
 from src.train.state import find_checkpoint
 from tests.helpers.paths import TINY_DETECTOR
-from tests.helpers.run_files import checkpoint, contents
+from tests.helpers.run_files import checkpoint, contents, results
 from tests.helpers.scripts import run_script
 from tests.helpers.tiny_networks import OVERFLOWING_SCALE, write_overflowing
 
@@ -87,7 +87,7 @@ def test_a_run_that_fails_and_another_machine_that_goes_on(obs, run, tmp_path):
 
     run(third, "eval.py", "--train_url", "obs://bucket/scores", "--ckpt_url",
         "obs://bucket/out/checkpoint/FasterRCNN_det_resnet18_best.ckpt")
-    scores = json.loads((obs / "bucket" / "scores" / "eval" / "metrics.json").read_text())
+    scores = json.loads((results(obs / "bucket" / "scores") / "metrics.json").read_text())
     assert scores["images"] == 3 and scores["checkpoint"].endswith("best.ckpt")
 
 

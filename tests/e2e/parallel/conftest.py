@@ -70,7 +70,7 @@ def checkpoint(trained):
 def alone(run, workspace, config, checkpoint):
     """The results folder of an evaluation with a single process."""
     run(1, "eval.py", "--config", config, "--save_dir", workspace / "alone", "--checkpoint_path", checkpoint)
-    return workspace / "alone" / "eval"
+    return run_files.results(workspace / "alone")
 
 
 def assert_last_step_is_saved(folder, output):

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.e2e.parallel.conftest import assert_last_step_is_saved
-from tests.helpers.run_files import contents
+from tests.helpers.run_files import contents, results
 from tests.helpers.scripts import assert_all_end, free_port, msrun, start_logged, wait_for, wait_for_end, wait_until
 
 
@@ -40,7 +40,7 @@ def test_training_and_evaluation_give_what_they_give_under_mpirun(config, checkp
     assert_same_training(tmp_path / "train.py", checkpoint)
     assert training[1].read_text().count("epoch 1/1 step 1/2") == 1
     for name in ("bbox_results.json", "metrics.json"):
-        assert (tmp_path / "eval.py" / "eval" / name).read_bytes() == (alone / name).read_bytes()
+        assert (results(tmp_path / "eval.py") / name).read_bytes() == (alone / name).read_bytes()
 
 
 def test_the_all_reduce_of_devices_gives_means_of_losses_and_gradients(tmp_path):

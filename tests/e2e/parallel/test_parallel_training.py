@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.helpers.paths import ONE_LEVEL
-from tests.helpers.run_files import assert_same_checkpoint, contents, read_json, read_lines
+from tests.helpers.run_files import assert_same_checkpoint, contents, read_json, read_lines, results
 from tests.helpers.run_files import checkpoint as path_of
 
 TWO, ONE = [[64, 96], [96, 64]], [64, 96]  # canvases
@@ -70,7 +70,7 @@ def test_the_same_results_file(run, workspace, config, checkpoint, trained, alon
     folder = workspace / "eval_3"
     output = run(3, "eval.py", "--config", config, "--save_dir", folder, "--checkpoint_path", checkpoint)
     for name in ("bbox_results.json", "metrics.json"):
-        assert (folder / "eval" / name).read_bytes() == (alone / name).read_bytes()
+        assert (results(folder) / name).read_bytes() == (alone / name).read_bytes()
     assert output.count("Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all") == 1
     during, after = (read_json(part, "metrics.json") for part in (trained[1] / "eval", alone))
     assert len(read_json(alone, "bbox_results.json")) > 7

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.helpers.run_files import checkpoint, contents, read_json
+from tests.helpers.run_files import checkpoint, contents, read_json, results
 
 NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 CLASSES = ["circle", "rectangle", "triangle", "star"]
@@ -15,8 +15,9 @@ EPOCHS = [f"epoch{epoch}_rank0" for epoch in range(1, 5)]
 def test_a_folder_of_checkpoints_gives_the_numbers_of_training(workspace, run, straight):
     """The best checkpoint is of the first epoch with the highest AP, and each checkpoint has the best AP so far."""
     run("eval.py", workspace / "scored_folder", "--ckpt_path", straight[0] / "checkpoint")
-    scored = {suffix: workspace / "scored_folder" / "eval" / f"FasterRCNN_det_resnet18_{suffix}" for suffix in ("best", *EPOCHS)}
-    assert sorted((workspace / "scored_folder" / "eval").iterdir()) == sorted(scored.values())
+    place = workspace / "scored_folder" / "eval"
+    scored = {suffix: place / f"FasterRCNN_det_resnet18_{suffix}" / "instances_val2017" for suffix in ("best", *EPOCHS)}
+    assert sorted(place.glob("*/*")) == sorted(scored.values())
     metrics, rows = (read_json(scored["epoch4_rank0"], name) for name in FILES)
     expected, expected_rows = (read_json(straight[0], "eval", name) for name in FILES)
     assert metrics.pop("errors")["ground_truth"]["found"] > 0
@@ -45,7 +46,7 @@ def test_unreadable_images_end_the_evaluation_or_are_skipped_and_no_detection_gi
     output = run("eval.py", workspace / "skipped", *flags, "--skip_bad_images", "True", "--ms_mode", "1", **settings,
                  infer__conf_threshold=0.999)
     assert output.count(str(image)) == 1 and "1 of 6 images could not be read and are not scored" in output
-    metrics, rows = (read_json(workspace, "skipped", "eval", name) for name in FILES)
+    metrics, rows = (read_json(results(workspace / "skipped"), name) for name in FILES)
     assert rows == [] and metrics["images"] == 5 and metrics["skipped_images"] == 1
     # -1 if there is no object: no box in images of 64 x 64 pixels is large.
     assert {metrics[key] for key in NUMBERS} == {0, -1} and set(metrics["per_class"].values()) == {0}

@@ -5,7 +5,7 @@ import yaml
 from tests.e2e.single.conftest import SHAPES, tiny_settings
 from tests.helpers.older_implementation.flags import FLAGS
 from tests.helpers.paths import TINY_DETECTOR
-from tests.helpers.run_files import checkpoint, read_json, read_lines
+from tests.helpers.run_files import checkpoint, read_json, read_lines, results
 from tests.helpers.scripts import run_script
 
 
@@ -16,8 +16,8 @@ def test_a_trained_detector_under_the_older_names_scores_the_same_and_is_fine_tu
     assert done.returncode == 0, done.stderr
     output = run("eval.py", workspace / "as_older", "--checkpoint_path", path)
     assert output.count("is a checkpoint of the older MindSpore implementation") == 1
-    (metrics, rows), expected = ([read_json(place, "eval", name) for name in ("metrics.json", "bbox_results.json")]
-                                 for place in (workspace / "as_older", straight[0]))
+    (metrics, rows), expected = ([read_json(place, name) for name in ("metrics.json", "bbox_results.json")]
+                                 for place in (results(workspace / "as_older"), straight[0] / "eval"))
     assert metrics.pop("checkpoint") == str(path) and metrics.pop("errors") and rows and [metrics, rows] == expected
 
     # The checkpoint contains the weights of the backbone, so their file is not read.
@@ -43,7 +43,7 @@ def test_training_evaluation_and_detection(workspace, run, data_folder):
     path = checkpoint(folder, "epoch1_rank0")
     output = run_older("eval.py", folder, ckpt_path=path)
     assert output.count(" is ignored: ") == 2 and "WARNING --run_profilor is ignored: only train.py can be profiled" in output
-    assert read_json(folder, "eval", "metrics.json")["images"] == SHAPES["val_images"]
+    assert read_json(results(folder), "metrics.json")["images"] == SHAPES["val_images"]
     output = run_older("infer.py", folder / "drawn", ckpt_path=path, imgs=data_folder / "val2017")
     assert " is ignored: " not in output
     assert len(read_json(folder / "drawn", "detections.json")) == SHAPES["val_images"]

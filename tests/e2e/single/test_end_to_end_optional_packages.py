@@ -2,7 +2,7 @@
 import shutil
 
 from tests.helpers.paths import ROOT
-from tests.helpers.run_files import checkpoint, read_json
+from tests.helpers.run_files import checkpoint, read_json, results
 from tests.helpers.scripts import run_script
 
 
@@ -23,5 +23,5 @@ def test_training_and_evaluation_in_a_copy_without_optional_packages(tmp_path, c
             assert done.stdout.count(f"{name} is missing: ") == missing.count(name)
         for name in ("visualization", "report"):
             shutil.rmtree(tmp_path / "src" / name, ignore_errors=True)
-    assert read_json(tmp_path, "out", "eval", "metrics.json")["images"] == 6
+    assert read_json(results(tmp_path / "out"), "metrics.json")["images"] == 6
     assert not list((tmp_path / "out").rglob("report.html"))

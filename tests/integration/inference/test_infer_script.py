@@ -8,6 +8,7 @@ import numpy as np
 
 from deploy.drawing import draw_boxes
 from src.visualization.fonts import find_fonts
+from tests.helpers.run_files import results
 
 CLASSES = ["circle", "rectangle", "triangle", "star"]
 
@@ -70,7 +71,7 @@ def test_detections_are_those_of_an_evaluation(inferred, workspace, run, trained
     """
     _, entries, _ = inferred
     run("eval.py", "--checkpoint_path", checkpoint, "--batch_size", "1", "--save_dir", workspace / "scored")
-    rows = json.loads((workspace / "scored" / "eval" / "bbox_results.json").read_text())
+    rows = json.loads((results(workspace / "scored") / "bbox_results.json").read_text())
     coco = json.loads((shapes / "annotations" / "instances_val2017.json").read_text())
     names = {category["id"]: category["name"] for category in coco["categories"]}
     label_of = {category_id: CLASSES.index(name) for category_id, name in names.items()}
@@ -85,7 +86,7 @@ def test_detections_are_those_of_an_evaluation(inferred, workspace, run, trained
             assert min(x, y) >= 0 and x + width <= entry["width"] + 1e-3 and y + height <= entry["height"] + 1e-3
     # The same pixels, stored without loss and rotated, have the same detections.
     assert entries["plain.png"]["detections"] == entries["000001.jpg"]["detections"]
-    for folder in (trained, workspace / "scored"):
-        samples = sorted((folder / "eval" / "samples").iterdir())
+    for folder in (trained / "eval", results(workspace / "scored")):
+        samples = sorted((folder / "samples").iterdir())
         assert [path.name for path in samples] == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
         assert cv2.imread(str(samples[0])).shape[1] == 2 * 640 + 3 * 10

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.helpers import run_files
 from tests.helpers.parity.comparison import share_of_equal_detections
 from tests.helpers.parity.drawn_detector import CONFIG, torchvision_state
 from tests.helpers.scripts import run_script
@@ -42,7 +43,7 @@ def results(folder):
                      "-o", f"data.dataset_dir={folder}", "data.target_size=[320,416]"]):
         done = run_script(*command)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads((folder / "output" / "eval" / "bbox_results.json").read_text())
+    return json.loads((run_files.results(folder / "output") / "bbox_results.json").read_text())
 
 
 @pytest.mark.parametrize("image", range(2))

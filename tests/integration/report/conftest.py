@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from src.config import Config
 from src.evaluation.evaluate import write_results
 from src.report.error_analysis import sort_by_image, write_analysis
 from src.report.evaluation import write_evaluation_report
@@ -19,7 +20,7 @@ def case(tmp_path_factory):
     evaluation = evaluated(dataset)
     evaluation.metrics["errors"] = write_analysis(str(folder), evaluation)
     write_results(str(folder), evaluation.metrics, evaluation.results)
-    write_evaluation_report(str(folder), evaluation, dataset, "some.ckpt")
+    write_evaluation_report(str(folder), evaluation, dataset, Config(data={"target_size": [192, 192]}), "some.ckpt")
     truth, found = sort_by_image(evaluation.ground_truth, evaluation.detections)
     return SimpleNamespace(folder=folder, dataset=dataset, truth=truth, found=found, names=evaluation.class_names,
                            metrics=json.loads((folder / "metrics.json").read_text()),
@@ -39,6 +40,7 @@ def page(loaded):
     if loaded("document.getElementById('enlarged').open"):
         loaded.click("#close")
     loaded("gallery.choose({category: -1, kind: '', cell: null})")
+    loaded.choose("#iou", 0.5)
     for selector in ("#annotations", "#detections-0"):
         if not loaded.find(selector).is_selected():
             loaded.click(selector)

@@ -1,8 +1,11 @@
 """The page of two evaluations in a browser, compared with numbers from the evaluations' Python code."""
+import statistics
+
 import numpy as np
 import pytest
 
-from src.report.comparison import Stored, write_comparison
+from src.evaluation.coco import score
+from src.report.comparison import GROUPS, Stored, write_comparison
 from src.report.error_analysis import image_costs
 from src.report.evaluation import match_boxes
 from tests.helpers.report_page import IMAGES, counts_of, first_panel, rows_of, score_by_keys, shown_ids
@@ -14,11 +17,11 @@ def evaluations(tmp_path_factory):
     """Two evaluations, the second with less noise, their data set and the page's path."""
     folder = tmp_path_factory.mktemp("comparison")
     dataset = drawn_dataset(folder, IMAGES)
-    both = [evaluated(dataset, seed, noise) for seed, noise in ((1, 0.15), (2, 0.05))]
-    stored = [Stored(name, evaluation.metrics, evaluation.results) for name, evaluation in zip("ab", both)]
+    both = [evaluated(dataset, seed, noise) for seed, noise in ((1, 0.15), (2, 0.1))]
+    stored = [Stored(name, evaluation.metrics, evaluation.results, str(folder), {}) for name, evaluation in zip("ab", both)]
     path = folder / "comparison.html"
     write_comparison(str(path), stored, dataset)
-    return both, sorted(record.image_id for record in dataset.records), path
+    return both, sorted(record.image_id for record in dataset.records), path, dataset
 
 
 @pytest.fixture(scope="module")
@@ -32,31 +35,53 @@ def page(browser, evaluations):
 
 
 def costs_at(evaluation, threshold=None):
-    truth, found, kinds, matches, *_ = matched = match_boxes(evaluation)
+    truth, found, kinds, matches, *_ = matched = match_boxes(evaluation)[0]
     return image_costs(truth, found, kinds, matches, matched.threshold if threshold is None else threshold, IMAGES)
 
 
-def with_sign(difference):
-    return f"{'−' if difference < 0 else '+'}{abs(difference):.3f}"
+def with_sign(difference, limit):
+    return f"{'−' if difference < 0 else '+'}{abs(difference):.3f}{' unclear' if 0 < abs(difference) < limit else ''}"
 
 
-def test_numbers_side_by_side(page, evaluations):
+@pytest.fixture(scope="module")
+def limits(evaluations):
+    """A function of a number of metrics: two standard errors of its difference, from evaluations without each group of images."""
+    both, ids, _, dataset = evaluations
+    groups = np.random.default_rng(0).permutation(IMAGES) % GROUPS
+    parts = []
+    for group in range(GROUPS):
+        kept = [image for image, own in zip(ids, groups) if own != group]
+        rows = ([row for row in one.results if row["image_id"] in kept] for one in both)
+        parts.append([score(dataset.coco_json, own, kept, dataset.names, dataset.category_ids).metrics for own in rows])
+
+    def limit(number):
+        differences = [number(b) - number(a) for a, b in parts]
+        return 2 * ((GROUPS - 1)**2 / GROUPS * statistics.variance(differences)) ** 0.5
+    return limit
+
+
+def test_numbers_side_by_side(page, evaluations, limits):
     first, other = (evaluation.metrics for evaluation in evaluations[0])
+    unclear = 0
     for key, a, b, difference in rows_of(page, "#number-table tbody tr"):
         if first[key] < 0:
             assert (a, b, difference) == ("–", "–", "–")
         else:
-            assert (a, b, difference) == (f"{first[key]:.3f}", f"{other[key]:.3f}", with_sign(other[key] - first[key]))
+            limit = limits(lambda metrics, key=key: metrics[key])
+            assert (a, b, difference) == (f"{first[key]:.3f}", f"{other[key]:.3f}", with_sign(other[key] - first[key], limit))
+            unclear += "unclear" in difference
+    assert 0 < unclear < 9
     *classes, everything = rows_of(page, "#class-table :not(thead) > tr")
     for name, _, a, b, difference, *_ in classes:
         aps = first["per_class"][name], other["per_class"][name]
-        assert (a, b, difference) == (f"{aps[0]:.3f}", f"{aps[1]:.3f}", with_sign(aps[1] - aps[0]))
+        assert (a, b, difference) == (f"{aps[0]:.3f}", f"{aps[1]:.3f}", with_sign(
+            aps[1] - aps[0], limits(lambda metrics, name=name: metrics["per_class"][name])))
     assert everything[2:4] == [f"{first['AP']:.3f}", f"{other['AP']:.3f}"] and len(classes) == 4
 
 
 def test_images_that_became_better_and_worse(page, evaluations):
     """Each detector has its own confidence threshold."""
-    both, ids, _ = evaluations
+    both, ids, *_ = evaluations
     for threshold in (None, 0.9):
         if threshold:
             score_by_keys(page, 90, k=1)
@@ -68,7 +93,7 @@ def test_images_that_became_better_and_worse(page, evaluations):
             page.choose("#change", value)
             assert expected.any() and set(shown_ids(page)) == {ids[image] for image in np.flatnonzero(expected)}
     page.click("#best")
-    assert page("detectors.map((detector) => detector.threshold)") == [match_boxes(one).threshold for one in both]
+    assert page("detectors.map((detector) => detector.threshold)") == [match_boxes(one)[0].threshold for one in both]
 
 
 def test_detections_of_both_can_be_switched(page):
@@ -86,11 +111,11 @@ def test_detections_of_both_can_be_switched(page):
 
 
 def test_a_class_can_be_chosen(page, evaluations):
-    both, ids, _ = evaluations
+    both, ids, *_ = evaluations
     page.choose("#class", 2)
     expected = set()
     for evaluation in both:
-        matched = match_boxes(evaluation)
+        matched = match_boxes(evaluation)[0]
         kept = (matched.detections.score >= matched.threshold) & (matched.detections.category == 2)
         expected |= {*matched.detections.image[kept], *matched.ground_truth.image[matched.ground_truth.category == 2]}
     assert set(shown_ids(page)) == {ids[image] for image in expected} and len(expected) < IMAGES

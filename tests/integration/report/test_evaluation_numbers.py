@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from src.report.error_analysis import CORRECT, DETECTION_KINDS, FOUND, IGNORED, TRUTH_OUTCOMES, classify, f1_curves
-from tests.helpers.report_page import at, matrix, rows_of, score_by_keys
+from src.report.error_analysis import CORRECT, DETECTION_KINDS, FOUND, IGNORED, TRUTH_OUTCOMES
+from tests.helpers.report_page import at, best_f1, matrix, rows_of, score_by_keys
 from tests.helpers.reports import SCRIPT
 
 ROWS = "#class-table tbody tr"
@@ -28,10 +28,11 @@ def shares(counts):
     return [f"{count} ({100 * count / total:.1f}%)" for count in counts.values()]
 
 
-@pytest.mark.parametrize("hundredths", [0, 40, 75, 100])
-def test_the_slider_changes_every_number(page, case, hundredths):
+@pytest.mark.parametrize(("hundredths", "iou"), [(0, 0.5), (40, 0.5), (75, 0.5), (100, 0.5), (40, 0.75), (0, 0.9)])
+def test_the_slider_and_the_iou_change_every_number(page, case, hundredths, iou):
     score_by_keys(page, hundredths)
-    now = at(case, hundredths / 100)
+    page.choose("#iou", iou)
+    now = at(case, hundredths / 100, iou)
     assert page.find("#score-value-0").text == f"{hundredths / 100:.3f}"
     kinds = np.bincount(now.kinds, minlength=len(DETECTION_KINDS))[:IGNORED]
     outcomes = np.bincount(now.outcomes[now.counted], minlength=len(TRUTH_OUTCOMES))
@@ -47,6 +48,17 @@ def test_the_slider_changes_every_number(page, case, hundredths):
         assert row[1] == str(len(boxes)) and row[5] == str(len(own))
         assert row[6:9] == [f"{part / whole:.3f}" if whole else "–" for part, whole in (
             (correct, len(own)), (found, len(boxes)), (2 * correct, len(own) + len(boxes)))]
+
+
+def test_boxes_on_the_canvas_and_anchors(page, case):
+    """The canvas of 192 x 192 pixels enlarges the images, 96 x 128 pixels, by 1.5."""
+    sides = 1.5 * np.sqrt(case.truth.xywh[~case.truth.crowd, 2] * case.truth.xywh[~case.truth.crowd, 3])
+    edges = [0, 16, 45.25, 90.51, 181.02, 362.04, 1024, np.inf]
+    counts = [int(((sides >= low) & (sides < high)).sum()) for low, high in zip(edges, edges[1:])]
+    assert [int(text.split(" of ")[-1].strip(")")) if "of" in text else 0 for text in page.texts("#anchors .bar span")] == counts
+    assert sum(map(bool, counts)) >= 3 and page.texts("#anchors .name") == [
+        "below 16", "16 to 45.3: anchor 32, stride 4", "45.3 to 90.5: anchor 64, stride 8", "90.5 to 181: anchor 128, stride 16",
+        "181 to 362: anchor 256, stride 32", "362 to 1024: anchor 512, stride 64", "1024 and more"]
 
 
 @pytest.mark.parametrize("k", [-1, 1])
@@ -84,18 +96,19 @@ def test_a_click_on_a_heading_sorts_and_another_turns_the_order(page, column):
 
 
 def test_curves_and_best_thresholds_of_a_chosen_class(page, case):
-    kinds, _ = classify(case.truth, case.found)
-    curves = f1_curves(case.truth, case.found, kinds, len(case.names))
     for k in (0, 2, -1):
+        f1, highest, threshold = best_f1(case, k if k >= 0 else None)
         page.choose("#class", k)
         page.click("#best")
-        assert page("detector.threshold") == np.float32(curves[k].best_score)
+        assert page("detector.threshold") == np.float32(threshold)
         [legend] = page.texts("#f1 .chart-legend span")
-        assert legend == f"best {curves[k].best_f1:.3f} from a score of {curves[k].best_score:.3f}"
+        assert legend == f"best {highest:.3f} from a score of {threshold:.3f}"
+        option, value = page.find("#conf-0").text.split()
+        assert option == "--conf_threshold" and threshold - 0.001 <= float(value) < threshold
         # The chart is 320 - 12 - 42 pixels high for values from 0 to 1, and 560 - 52 - 14 pixels wide.
         points = np.array([[float(number) for number in point.split()] for point in page(
             "document.querySelector('#f1 path').getAttribute('d')").strip("M").split("L")])
-        np.testing.assert_allclose((278 - points[:, 1]) / 266, curves[k].f1, atol=1e-3)
+        np.testing.assert_allclose((278 - points[:, 1]) / 266, f1, atol=1e-3)
         np.testing.assert_allclose((points[:, 0] - 52) / 494, np.arange(101) / 100, atol=1e-3)
         ap50 = case.metrics["AP50"] if k < 0 else page("detector.classes[a[0]].ap50", k)
         points = page("document.querySelector('#precision-recall path').getAttribute('d')").strip("M").split("L")

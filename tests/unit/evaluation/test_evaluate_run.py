@@ -1,5 +1,6 @@
 """evaluate() with batches and a detector that knows the results, up to the written files."""
 import json
+import logging
 import os
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from mindspore import Tensor
 
 from src.dataset.loader import Batch
 from src.errors import UserError
-from src.evaluation.evaluate import evaluate, write_results
+from src.evaluation.evaluate import evaluate, results_folder, write_results
 from src.run.distributed import SingleProcess
 
 CATEGORY_IDS = [2, 5, 40]
@@ -146,3 +147,20 @@ def test_folder_that_cannot_be_made(case):
     case.folder.write_text("a file, not a folder")
     with pytest.raises(UserError, match="--save_dir"):
         case.run()
+
+
+def test_a_folder_per_checkpoint_and_data_set(tmp_path, caplog, monkeypatch):
+    """Results of other paths with the same names are kept; incomplete results, and results of the same paths, are replaced."""
+    monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    cases = [("a/best.ckpt", "x/val.json", "best/val"), ("a/best.ckpt", "y/val.json", "best/val_2"),
+             ("b/best.ckpt", "x/val.json", "best/val_3"), ("a/last.v2.ckpt", "x/val.json", "last.v2/val"),
+             ("a/best.ckpt", "x/test.json", "best/test"), ("b/best.ckpt", "x/val.json", "best/val_3")]
+    for checkpoint, annotations, expected in cases:
+        caplog.clear()
+        folder = results_folder(str(tmp_path), checkpoint, SimpleNamespace(annotation_path=annotations))
+        assert folder == str(tmp_path / "eval" / expected)
+        assert caplog.text.count("has the results of another checkpoint or data set") == ("val_" in expected)
+        write_results(folder, {"checkpoint": checkpoint, "annotations": os.path.abspath(annotations)}, [])
+    (tmp_path / "eval/best/val/metrics.json").write_text("{")
+    assert results_folder(str(tmp_path), *cases[1][:1], SimpleNamespace(annotation_path="y/val.json")).endswith("best/val")

@@ -1,12 +1,18 @@
 """tools/compare.py and src/report/comparison.py: requirements on two evaluations, and the data of the page."""
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
+from src.dataset.annotations import load_coco
 from src.dataset.splits import with_classes
 from src.evaluation.evaluate import write_results
+from src.report.comparison import uncertainty
 from tests.helpers.reports import contents_of, evaluated
 from tools import compare
 
@@ -75,14 +81,77 @@ def test_data_set_that_was_moved_or_changed(run_tool, folders, case):
 
 
 def test_some_of_the_classes(run_tool, folders, case):
-    for folder in folders[:2]:
-        write(folder, with_classes(case.dataset, case.dataset.names[2:0:-1], may_lack=False))
-    assert run_tool(compare, *folders[:2], "--output", folders[2])[0] == 0
-    assert contents_of(folders[2])["names"] == ["rectangle", "triangle"]
+    """Classes are matched by name, although order and category ids of the files differ; classes that one lacks are left out."""
+    content = json.loads(Path(case.dataset.annotation_path).read_text())
+    for row in content["annotations"]:
+        row["category_id"] = 100 - row["category_id"]
+    for row in content["categories"]:
+        row["id"] = 100 - row["id"]
+    other = Path(case.dataset.annotation_path).with_name("other.json")
+    other.write_text(json.dumps(content))
+    same = load_coco(str(other), case.dataset.image_dir)
+    write(folders[0], with_classes(same, ["triangle", "rectangle", "fish"], may_lack=True))
+    write(folders[1], with_classes(case.dataset, ["circle", "rectangle", "triangle"], may_lack=False))
+    aps = [json.loads((folder / "metrics.json").read_text())["per_class"] for folder in folders[:2]]
+    status, output, _ = run_tool(compare, *folders[:2], "--output", folders[2])
+    assert status == 0 and f"{folders[0]}: classes that only this evaluation has are left out: fish" in output
+    assert "left out: circle" in output
+    page = contents_of(folders[2])
+    assert page["names"] == ["rectangle", "triangle"]
+    for detector, own in zip(page["detectors"], aps):
+        assert [row["ap"] for row in detector["classes"][:2]] == pytest.approx([own["rectangle"], own["triangle"]], abs=1e-12)
+    content["annotations"] = content["annotations"][5:]
+    other.write_text(json.dumps(content))
+    folders[2].unlink()
+    words = "--annotations", other, "--images", case.dataset.image_dir
+    assert "in its metrics.json: the annotations have changed" in refused(run_tool, folders, *words)
+
+
+def test_run_folders(run_tool, folders):
+    """A run's newest evaluation is compared, and the settings that differ and the curves of both runs are shown."""
+    runs = [folders[0].parent / name for name in ("first", "second")]
+    transforms = [{"RandomFlip": {"prob": 0.5}}, {"Resize": {}}]
+    for run, folder, epochs, prob in zip(runs, folders, (2, 3), (0.5, 0.25)):
+        place = run / "eval" / "best" / "val"
+        place.parent.mkdir(parents=True)
+        folder.rename(place)
+        transforms[0]["RandomFlip"]["prob"] = prob
+        settings = {"epochs": epochs, "seed": 1, "lr": {"milestones": [1, epochs]}, "data": {"item_transforms": transforms}}
+        (run / "config.yml").write_text(f"# versions\n{yaml.safe_dump(settings, sort_keys=False)}")
+        for name, lines in (("metrics.jsonl", [{"epoch": 1, "step": 5, "global_step": 5, "loss": 1.5}]),
+                            ("evaluations.jsonl", [{"epoch": 1, "global_step": 5, "AP": prob}])):
+            (run / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shutil.copytree(runs[0] / "eval/best", runs[0] / "eval/older")
+    os.utime(runs[0] / "eval/older/val/metrics.json", (0, 0))
+    status, output, error = run_tool(compare, *runs, "--output", folders[2])
+    assert (status, error) == (0, "") and f"of 2 evaluations, {runs[0]}/eval/best/val is the newest" in output
+    page = contents_of(folders[2])
+    assert page["settings"] == [["epochs", "2", "3"], ["lr.milestones", "[1, 2]", "[1, 3]"],
+                                ["data.item_transforms.RandomFlip.prob", "0.5", "0.25"]]
+    assert [[run["curves"]["loss"], run["evaluations"]["AP"]] for run in page["runs"]] == [[[1.5], [0.5]], [[1.5], [0.25]]]
+    (runs[1] / "config.yml").unlink()
+    # The folder of an evaluation belongs to its run.
+    status, output, _ = run_tool(compare, runs[0], runs[1] / "eval/best/val", "--output", folders[2])
+    assert status == 0 and f"{runs[1]}/config.yml does not exist, so settings are not compared" in output
+    page = contents_of(folders[2])
+    assert page["settings"] is None and page["runs"][1]["curves"]["loss"] == [1.5]
+    (runs[1] / "config.yml").write_text("a: [")
+    folders[2].unlink()
+    assert "config.yml (it is no YAML file); pass the folder of" in refused(run_tool, (*runs, folders[2]))
+
+
+def test_differences_that_chance_explains(case):
+    """Detectors that differ only by random errors are mostly unclear; a detector with half the errors is clearly better."""
+    ap = [[evaluated(case.dataset, seed, noise) for seed in range(4)] for noise in (0.15, 0.05)]
+    clear = [[abs(b.metrics["AP"] - a.metrics["AP"]) > uncertainty([a, b], 30)[0] for a in first for b in other if a is not b]
+             for first, other in ((ap[0], ap[0]), (ap[0], ap[1]))]
+    assert sum(clear[0]) <= 2 and all(clear[1])
+    one_image = evaluated(case.dataset, skipped=[record.image_id for record in case.dataset.records[1:]])
+    assert np.isnan(uncertainty([one_image, one_image], 1)).all()
 
 
 @pytest.mark.parametrize(("change", "sentence"), [
-    (lambda metrics: metrics["per_class"].update(cat=metrics["per_class"].pop("circle")), "have different classes: "),
+    (lambda metrics: metrics.update(per_class={"cat": 0.5}), "have no class in common, so they cannot be compared."),
     (lambda metrics: metrics.update(images=29, skipped_image_ids=[4]), "the evaluations have different images: "),
     (lambda metrics: metrics.update(skipped_image_ids=[4]), "the evaluations have different skipped images: ")])
 def test_different_evaluations(run_tool, folders, change, sentence):

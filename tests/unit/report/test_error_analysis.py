@@ -8,16 +8,14 @@ import pytest
 from src.evaluation.coco import score, to_boxes
 from src.report.error_analysis import (
     CORRECT,
+    CURVES,
     DETECTION_KINDS,
-    F1_THRESHOLDS,
     IGNORED,
+    RECALLS,
     TRUTH_OUTCOMES,
     classify,
     error_breakdown,
-    f1_curves,
     image_costs,
-    match_any_class,
-    precision_curves,
     sort_by_image,
     write_analysis,
 )
@@ -52,7 +50,7 @@ def breakdown(truth, found):
 def random_boxes(kind, seed=0):
     coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
     truth, found = sorted_boxes(coco_json, results, images, CATEGORIES)
-    return truth, found, *classify(truth, found), len(images)
+    return truth, found, *classify(truth, found)[:2], len(images)
 
 
 def counts(kinds, **more):
@@ -130,7 +128,7 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
             for value, match, out in zip(image["dtScores"], image["dtMatches"][0], image["dtIgnore"][0]):
                 (ignored if out else correct)[value] = bool(match)
         truth, found = sorted_boxes(coco_json, results, images, CATEGORIES)
-        kinds, _ = classify(truth, found)
+        kinds, *_ = classify(truth, found)
         for value, own in zip(found.score, kinds):
             if value in correct or value in ignored:
                 assert (own == CORRECT) == correct.get(value, False) and (own == IGNORED) == (value in ignored)
@@ -149,7 +147,7 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
 def test_detections_are_matched_whatever_the_classes(truth, found, expected):
     """The comparison with a plain loop has no equal overlaps."""
     truth, found = boxes_of(truth, found)
-    assert match_any_class(truth, found, classify(truth, found)[0]).tolist() == expected
+    assert classify(truth, found)[2].tolist() == expected
 
 
 def overlap(box, other):
@@ -168,29 +166,8 @@ def test_matches_are_those_of_a_plain_loop(kind):
         best = max(free, default=(0, -1)) if kinds[row] != IGNORED else (0, -1)
         expected.append(best[1] if best[0] >= 0.5 else -1)
         taken.add(expected[-1])
-    assert match_any_class(truth, found, kinds).tolist() == expected
+    assert classify(truth, found)[2].tolist() == expected
     assert max(expected) >= 0
-
-
-@pytest.mark.parametrize("kind", ["plain", "crowds", "tied scores", "hardly any detection"])
-def test_f1_and_its_best_threshold(kind):
-    truth, found, kinds, _, _ = random_boxes(kind)
-    curves = f1_curves(truth, found, kinds, len(CATEGORIES))
-    for k, curve in enumerate(curves):
-        of_class = [boxes.select(np.flatnonzero((boxes.category == k) | (k == len(CATEGORIES)))) for boxes in (truth, found)]
-        own = kinds[(found.category == k) | (k == len(CATEGORIES))]
-        positives = int((~of_class[0].crowd).sum())
-
-        def f1(threshold, scores=of_class[1].score, own=own, positives=positives):
-            kept = own[(scores >= threshold) & (own != IGNORED)]
-            return 2 * (kept == CORRECT).sum() / max(len(kept) + positives, 1)
-
-        np.testing.assert_allclose(curve.f1, [f1(threshold) for threshold in F1_THRESHOLDS])
-        # The error analysis of one class: other classes do not change which detections of the class are correct.
-        errors = error_breakdown(*of_class, CATEGORIES)
-        expected = np.inf if errors["score_threshold"] is None else errors["score_threshold"]
-        assert curve.best_score == expected and curve.best_f1 == pytest.approx(f1(expected))
-        assert all(curve.best_f1 >= f1(score) - 1e-12 for score in of_class[1].score)
 
 
 def test_costs_of_images():
@@ -198,7 +175,7 @@ def test_costs_of_images():
     found = [(1, CAT, BOX, 0.9), (1, CAT, [0, 0, 100, 40], 0.7), (1, DOG, [900, 0, 5, 5], 0.4), (2, CAT, BOX, 0.8),
              (3, CAT, BOX, 0.9), (3, DOG, FAR, 0.6), (4, CAT, BOX, 0.55)]
     boxes = boxes_of(truth, found, images=(1, 2, 3, 4, 5))
-    boxes = *boxes, *classify(*boxes)
+    boxes = *boxes, *classify(*boxes)[:2]
     # Image 1: found, missed, a second box that is too low, nothing there. 2: labelled as cat, so missed. 3: a crowd is no error.
     assert image_costs(*boxes, 0.0, 5) == pytest.approx([1 + 0.7 + 0.4, 1 + 0.8, 0.6, 0, 0])
     assert image_costs(*boxes, 0.6, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0.6, 1, 0])
@@ -209,8 +186,8 @@ def test_costs_of_images():
 def test_curves_are_those_of_pycocotools():
     coco_json, results, images = random_case(1, images=4, hits=15, misses=60, crowded=0.7)  # more than 100 detections per class
     expected = plain_pycocotools(coco_json, results)
-    recalls, precision = precision_curves(score(coco_json, results, images, NAMES, CATEGORIES).precision)
-    np.testing.assert_array_equal(recalls, expected.params.recThrs)
+    precision = score(coco_json, results, images, NAMES, CATEGORIES).precision[CURVES]
+    np.testing.assert_array_equal(RECALLS, expected.params.recThrs)
     # IoU 0.50 and 0.75, all areas, 100 detections.
     np.testing.assert_allclose(precision, expected.eval["precision"][[0, 5], :, :, 0, 2], rtol=0, atol=1e-12)
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from src.config import Config
 from src.errors import UserError
 from src.report import evaluation
 from src.report.error_analysis import sort_by_image
@@ -14,12 +15,12 @@ from tests.helpers.reports import contents_of, evaluated
 
 
 def written(case, folder):
-    write_evaluation_report(str(folder), case.evaluation, case.dataset, "some.ckpt")
+    write_evaluation_report(str(folder), case.evaluation, case.dataset, Config(), "some.ckpt")
     return contents_of(folder / "report.html")
 
 
 def test_gallery_starts_with_the_most_expensive_images(case, tmp_path, monkeypatch):
-    costs = match_boxes(case.evaluation).costs(30)
+    costs = match_boxes(case.evaluation)[0].costs(30)
     monkeypatch.setattr(evaluation, "MAX_IMAGES", 4)
     images = written(case, tmp_path)["gallery"]
     np.testing.assert_array_equal(costs[[image["image"] for image in images]], np.sort(costs)[:-5:-1])
@@ -56,8 +57,7 @@ def test_nothing_annotated_and_nothing_detected(case, tmp_path):
     case.evaluation = case.evaluation._replace(detections=case.evaluation.detections.select(np.zeros(0, int)))
     page = written(case, tmp_path)
     [detector] = page["detectors"]
-    assert detector["threshold"] == 0 and detector["classes"][-1]["best_score"] is None
-    assert detector["classes"][-1]["precision"] is None and len(page["gallery"]) == 30
+    assert detector["threshold"] == 0 and detector["classes"][-1]["precision"] is None and len(page["gallery"]) == 30
 
 
 def test_unwritable_report_is_one_sentence(case, tmp_path):
