@@ -35,10 +35,10 @@ def main(args: argparse.Namespace, *_) -> None:
     ids = listed(args.list, coco["images"]) if args.list else {image["id"] for image in coco["images"]}
     if len(ids) < len(paths) or not coco["annotations"]:
         raise UserError(f"{args.labels} gives {len(ids)} images and {len(coco['annotations'])} boxes, too few: check all flags.")
-    chosen = [image["file_name"] for image in coco["images"] if image["id"] in ids]
-    if missing := [name for name in chosen if not isfile(join(args.images, name))]:
-        logger.warning("%d of %d images are not in %s: %s", len(missing), len(ids), args.images, ", ".join(missing[:5]))
-    val = random_part(ids, args.val_fraction, args.seed) if args.val else set()
+    chosen = {image["id"]: join(args.images, image["file_name"]) for image in coco["images"] if image["id"] in ids}
+    if missing := [path for path in chosen.values() if not isfile(path)]:
+        logger.warning("%d of %d images do not exist: %s", len(missing), len(ids), ", ".join(missing[:5]))
+    val = random_part(chosen, args.val_fraction, args.seed) if args.val else set()
     for path, part in zip(paths, (ids - val, val)):
         boxes = [box for box in coco["annotations"] if box["image_id"] in part]
         content = {**coco, "images": [image for image in coco["images"] if image["id"] in part], "annotations": boxes}

@@ -72,10 +72,11 @@ def _contradictions_of_data(cfg: Config) -> Iterator[str]:
     for key, values in (("names", data.names), ("classes", data.classes), ("target_size", data.canvases)):
         if values and len(set(values)) < len(values):
             yield f"data.{key} must not contain a value twice: {list(values)}"
-    lengths = [len(paths) if isinstance(paths, list) else None for paths in (data.train_img_dir, data.train_anno_path)]
-    if lengths[0] != lengths[1]:
-        yield (f"data.train_img_dir {data.train_img_dir} and data.train_anno_path {data.train_anno_path} must both be one path, "
-               "or lists of equal length: one folder for each annotation file")
+    for split in ("train", "val"):
+        images, annotations = getattr(data, f"{split}_img_dir"), getattr(data, f"{split}_anno_path")
+        if len({len(paths) if isinstance(paths, list) else None for paths in (images, annotations)}) > 1:
+            yield (f"data.{split}_img_dir {images} and data.{split}_anno_path {annotations} must both be one path, or lists of "
+                   "equal length: one folder for each annotation file")
     cells = max(sum(-(-height // stride) * -(-width // stride) for stride in anchors.strides) for height, width in data.canvases)
     number = cells * len(anchors.aspect_ratios) * len(anchors.anchor_sizes[0])
     if number > MAX_ANCHORS:
@@ -163,10 +164,14 @@ def _merge_all(cfg: Config, layers: list[tuple[dict, str]], complete: bool = Tru
     settings, origins = cfg.model_dump(), {}
     for layer, where in layers:
         layer = upgrade_legacy_keys(layer, where)
+        data = layer["data"] if isinstance(layer.get("data"), dict) else {}
+        changed = [name for name in ("train_transforms", "eval_transforms") if isinstance(data.get(name), dict)]
+        data.update({name: {**settings["data"][name], **data[name]} for name in changed})  # to change the list of earlier layers
         try:
-            Config.model_validate(layer)  # separately, so that the message can name the file or flag
+            checked = Config.model_validate(layer).data  # separately, so that the message can name the file or flag
         except ValidationError as error:
             raise UserError(f"{where}: {sentence(error, layer, Config)}") from error
+        data.update({name: getattr(checked, name).model_dump() for name in changed})
         _merge(settings, layer, where, origins)
     cfg, given = Config.model_validate(settings), settings["data"]["target_size"]
     if cfg.data.target_size != given:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from src.config.base import Ascending, Count, Fraction, Natural, NoneText, NotEmpty, Number, OptionalText, Section, Text, setting
-from src.config.transforms import DEFAULTS, EvalTransformList, TrainTransformList, read_transforms
+from src.config.transforms import DEFAULTS, EvalTransformList, TrainTransformList, TransformSection, read_transforms
 from src.errors import short_repr
 
 STRIDE = 32  # stride of the backbone's last stage; the canvas's sides must be multiples of it
@@ -135,12 +135,12 @@ class BBoxHead(Section):
     bbox_assigner: BBoxAssigner = setting(BBoxAssigner(), "which proposals contribute to the loss")
 
 
-class TrainTransforms(Section):
+class TrainTransforms(TransformSection):
     item_transforms: TrainTransformList = setting(
         read_transforms([{"RandomFlip": {}}, *DEFAULTS], True), "list of one-key mappings, applied in order")
 
 
-class EvalTransforms(Section):
+class EvalTransforms(TransformSection):
     item_transforms: EvalTransformList = setting(read_transforms(DEFAULTS, False), "list of one-key mappings, applied in order")
 
 
@@ -156,8 +156,8 @@ class Data(Section):
     dataset_dir: OptionalText = setting("", "folder of the data set")
     train_img_dir: Paths = setting("train2017", "folder of the training images, or a list: one folder per annotation file")
     train_anno_path: Paths = setting("annotations/instances_train2017.json", "annotation file for training, or a list of files")
-    val_img_dir: Text = setting("val2017", "folder of the validation images")
-    val_anno_path: Text = setting("annotations/instances_val2017.json", "annotation file for evaluation")
+    val_img_dir: Paths = setting("val2017", "folder of the validation images, or a list: one folder per annotation file")
+    val_anno_path: Paths = setting("annotations/instances_val2017.json", "annotation file for evaluation, or a list of files")
     nc: Optional[Count] = setting(None, "number of classes; None: read from the annotation file")
     names: Optional[Annotated[list[Text], NotEmpty]] = setting(None, "class names; None: read from the annotation file")
     classes: Optional[Annotated[list[Text], NotEmpty]] = setting(
@@ -169,13 +169,12 @@ class Data(Section):
     target_size: CanvasSizes = setting([768, 1280], "canvas (height, width) in pixels, multiples of 32, or a list: an image uses "
                                        "the canvas that gives the largest scale; ties take the first")
     draw_shapes: Optional[DrawShapes] = setting(None, "generate this data set in dataset_dir; None: the data set exists")
-    train_transforms: TrainTransforms = setting(TrainTransforms(), "transforms of a training image")
+    train_transforms: TrainTransforms = setting(TrainTransforms(), "transforms of a training image; names of transforms are keys")
     eval_transforms: EvalTransforms = setting(EvalTransforms(), "transforms of an image in evaluation")
 
-    @property
-    def train_files(self) -> list[tuple[str, str]]:
-        """Pairs (annotation file, image folder), one for each part of the training set."""
-        paths: tuple[Any, Any] = self.train_anno_path, self.train_img_dir
+    def files(self, split: Literal["train", "val"]) -> list[tuple[str, str]]:
+        """Return pairs (annotation file, image folder), one for each part of the training or validation set."""
+        paths = (getattr(self, f"{split}_{key}") for key in ("anno_path", "img_dir"))
         annotations, images = (value if isinstance(value, list) else [value] for value in paths)
         return list(zip(annotations, images))
 

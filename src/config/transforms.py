@@ -1,5 +1,6 @@
 """The lists `data.*_transforms.item_transforms`: the available transforms, their parameters and their order."""
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal, Optional, Union
 
@@ -169,6 +170,30 @@ def _check_step(step: Any, known: Any = TRANSFORMS) -> Any:
 STEP: Any = Annotated[Union[tuple(Annotated[cls, Tag(name)] for name, cls in TRANSFORMS.items())],  # type: ignore[valid-type]
                       Discriminator(lambda step: next(iter(step))), BeforeValidator(_check_step)]
 STEPS = TypeAdapter(list[STEP], config=ConfigDict(strict=True))
+
+
+class TransformSection(Section):
+    """A list `item_transforms`, and keys that change it: {name of a transform: its parameters, or False to remove it}."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _change_list(cls, section: Any, read: Callable[[Any], Any]) -> Any:
+        changes = [key for key in section if key not in cls.model_fields] if isinstance(section, dict) else []
+        checked = read({key: section[key] for key in section if key not in changes} if changes else section)
+        for name in changes:
+            _check_step({name: None}, {**cls.model_fields, **TRANSFORMS})
+            checked = read({"item_transforms": _changed(checked.item_transforms, name, section[name])})
+        return checked
+
+
+def _changed(steps: list[dict], name: str, value: Any) -> list[dict]:
+    """Return the checked list `steps` with new parameters of one transform, or without it if `value` is False."""
+    names = [key for step in steps for key in step]
+    place = names.index(name if name in names else next(key for key in names if key in SCALING))
+    if isinstance(value, (dict, type(None))) and name in names:  # without defaults, as checks ask for given values
+        value = {**TRANSFORMS[name].model_validate(steps[place]).model_dump(exclude_defaults=True), **(value or {})}
+    new = [] if value is False else [{name: step.model_dump()} for step in STEPS.validate_python([{name: value}])]
+    return [*steps[:place], *new, *steps[place + (name in names or bool(new) and name in SCALING):]]
 
 
 def read_transforms(value: Any, training: bool) -> list[dict]:

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import logging
 import os
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,45 +30,52 @@ def open_training_set(cfg: Config, group: Group) -> Dataset:
         UserError: see `load_coco` and `ensure_shapes`; data.dataset_dir is empty; the classes of the files differ from each
             other or from the configuration; or the files differ between processes.
     """
-    parts = _open(cfg.data, cfg.data.train_files, group)
-    path = " and ".join(part.annotation_path for part in parts)
-    names = _common_names(parts, cfg.data, path)
+    parts = _open(cfg.data, cfg.data.files("train"), group)
+    names = _common_names(parts, cfg.data)
     _check_classes(names, cfg.data, parts[0].annotation_path)
-    records = [record for part in parts for record in with_classes(part, names, may_lack=cfg.data.unite_classes).records]
-    if len(parts) > 1:
-        records = [record._replace(image_id=number) for number, record in enumerate(records, 1)]
-    dataset = Dataset(records, names, path)
+    joined = _joined([with_classes(part, names, may_lack=cfg.data.unite_classes) for part in parts])
+    dataset = replace(joined, coco_json={})  # which is large and not needed in training
     _log_boxes(dataset, "the detector cannot learn to find it")
     return dataset
 
 
 def open_validation_set(cfg: Config, group: Group, trained: list[str] | None = None) -> CocoDataset:
-    """Open the validation set, and check that its annotation file is the same on all processes.
+    """Open the validation set, and check that its annotation files are the same on all processes.
 
-    With `data.unite_classes`, it has the classes `trained` of the detector, by label, even if its file lacks some of them.
+    With `data.unite_classes`, it has the classes `trained` of the detector, by label, even if its files lack some of them.
+    Images and boxes of several files are numbered 1, 2, ..., and have the category ids of the first file.
 
     Raises:
         UserError: see `open_training_set`.
     """
     data = cfg.data
-    [dataset] = _open(data, [(data.val_anno_path, data.val_img_dir)], group)
-    if data.classes:
-        dataset = with_classes(dataset, data.classes, may_lack=data.unite_classes)
-    elif data.unite_classes and trained:
-        unknown = [name for name in dataset.names if name not in trained]
-        if unknown:
-            raise UserError(f"{dataset.annotation_path} has the class {unknown[0]}, which the detector does not have "
-                            f"({', '.join(trained)}): list the classes to evaluate in data.classes.")
-        dataset = with_classes(dataset, trained, may_lack=True)
+    parts = _open(data, data.files("val"), group)
+    names = data.classes or (trained if data.unite_classes else None) or _common_names(parts, data)
+    unknown = [(part.annotation_path, name) for part in parts for name in part.names if name not in names]
+    if unknown and not data.classes:
+        raise UserError(f"{unknown[0][0]} has the class {unknown[0][1]}, which the detector does not have ({', '.join(names)}): "
+                        "list the classes to evaluate in data.classes.")
+    dataset = _joined([with_classes(part, names, may_lack=data.unite_classes) for part in parts])
     _check_classes(dataset.names, data, dataset.annotation_path)
     _log_boxes(dataset, "it has no AP, and the means leave it out")
     return dataset
 
 
-def random_part(ids: set[int], fraction: float, seed: int) -> set[int]:
-    """Return a random `fraction` of the ids, at least one and not all, regardless of their order."""
-    count = min(max(1, round(fraction * len(ids))), len(ids) - 1)
-    return set(np.random.default_rng(seed).permutation(sorted(ids))[:count].tolist())
+def random_part(images: dict[int, str], fraction: float, seed: int) -> set[int]:
+    """Return the ids of a random `fraction` of the images {id: path}, at least one and not all, regardless of their order.
+
+    Equal files count as one image, so that they are in the same part. The log names them.
+    """
+    sizes = {number: os.path.getsize(path) for number, path in images.items() if os.path.isfile(path)}
+    uses, copies = Counter(sizes.values()), defaultdict(list)
+    for number in sorted(images):
+        content = hashlib.sha256(Path(images[number]).read_bytes()).digest() if uses[sizes.get(number, -1)] > 1 else number
+        copies[content].append(number)
+    groups = sorted(copies.values())
+    if same := [" = ".join(images[number] for number in group) for group in groups if len(group) > 1]:
+        logger.info("equal files stay in the same part: %s", ", ".join(same))
+    count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    return {number for place in np.random.default_rng(seed).permutation(len(groups))[:count] for number in groups[place]}
 
 
 def _open(data, files, group):
@@ -84,20 +92,39 @@ def _open(data, files, group):
     return datasets
 
 
-def _common_names(parts, data, path):
+def _joined(parts):
+    """Return one data set of `parts`, which have the same classes; paths of images are relative to their common folder."""
+    if len(parts) == 1:
+        return parts[0]
+    first, folder = parts[0], os.path.commonpath([os.path.abspath(part.image_dir) for part in parts])
+    records, images, rows = [], [], []
+    for part in parts:
+        numbers = {record.image_id: number for number, record in enumerate(part.records, len(records) + 1)}
+        category = dict(zip(part.category_ids, first.category_ids))
+        records += [record._replace(image_id=numbers[record.image_id]) for record in part.records]
+        images += [{**image, "id": numbers[image["id"]], "file_name": os.path.relpath(record.path, folder)}
+                   for image, record in zip(part.coco_json["images"], part.records)]
+        rows += [{**row, "id": number, "image_id": numbers[row["image_id"]], "category_id": category[row["category_id"]]}
+                 for number, row in enumerate(part.coco_json["annotations"], len(rows) + 1)]
+    path = " and ".join(os.path.abspath(part.annotation_path) for part in parts)
+    coco_json = {**first.coco_json, "images": images, "annotations": rows}
+    return replace(first, records=records, annotation_path=path, image_dir=folder, coco_json=coco_json)
+
+
+def _common_names(parts, data):
     """Return the class names for training by label: `data.classes`, or all parts' with `data.unite_classes`, or the first's."""
     names = list(dict.fromkeys(itertools.chain.from_iterable(part.names for part in parts)))
     for name in data.classes or ():
         if name not in names:
+            path = " and ".join(part.annotation_path for part in parts)
             raise UserError(f"data.classes names {name}, but {path} has the classes {names}: correct data.classes.")
     if data.classes or data.unite_classes:
         return list(data.classes or names)
-    first = parts[0]
-    for part in parts[1:]:
+    for first, part in zip(parts, parts[1:]):
         if part.names != first.names:
             raise UserError(f"{part.annotation_path} has the classes {part.names}, but {first.annotation_path} has "
                             f"{first.names}: unite them by name with data.unite_classes=True, or choose some with data.classes.")
-    return first.names
+    return list(parts[0].names)
 
 
 def with_classes(dataset: CocoDataset, names: list[str], may_lack: bool) -> CocoDataset:
@@ -116,13 +143,10 @@ def with_classes(dataset: CocoDataset, names: list[str], may_lack: bool) -> Coco
             raise UserError(f"{dataset.annotation_path} has {count or 'no'} classes with the name {name}, its classes are "
                             f"{dataset.names}: rename one of them, or correct data.classes.")
     ids = dict(zip(dataset.names, dataset.category_ids))
-    new_ids = itertools.count(max(dataset.category_ids) + 1)
-    category_ids = [ids[name] if name in ids else next(new_ids) for name in names]
+    category_ids = [ids.setdefault(name, max(ids.values()) + 1) for name in names]
     labels = np.array([names.index(name) if name in names else -1 for name in dataset.names], dtype=np.int32)
-    records = []
-    for record in dataset.records:
-        own = labels[record.labels]
-        records.append(record._replace(boxes=record.boxes[own >= 0], labels=own[own >= 0]))
+    with_labels = ((record, labels[record.labels]) for record in dataset.records)
+    records = [record._replace(boxes=record.boxes[own >= 0], labels=own[own >= 0]) for record, own in with_labels]
     annotations = dataset.coco_json["annotations"]
     wanted = set(category_ids)
     kept = [annotation for annotation in annotations if annotation["category_id"] in wanted]

@@ -71,7 +71,8 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg: C
 def results_folder(save_dir: str, checkpoint: str, dataset: CocoDataset) -> str:
     """Return the folder for a checkpoint's results on a data set: <save_dir>/eval/<checkpoint>/<annotation file>, both without
     extension. If it has the results of another checkpoint or annotation path, `_2`, `_3`, ... is appended, which is logged."""
-    base = os.path.join(save_dir, "eval", Path(checkpoint).stem, Path(dataset.annotation_path).stem)
+    name = "+".join(Path(path).stem for path in dataset.annotation_path.split(" and "))
+    base = os.path.join(save_dir, "eval", Path(checkpoint).stem, name)
     paths = [os.path.abspath(path) for path in (checkpoint, dataset.annotation_path)]
     for folder in itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2))):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # without complete results
@@ -84,15 +85,17 @@ def results_folder(save_dir: str, checkpoint: str, dataset: CocoDataset) -> str:
     return folder
 
 
-def write_results(folder: str, metrics: dict, results: list[dict]) -> None:
-    """Write metrics.json and bbox_results.json (COCO's result format) to `folder`, and create it if it does not exist.
+def write_results(folder: str, metrics: dict, results: list[dict], annotations: dict | None = None) -> None:
+    """Write metrics.json, bbox_results.json (COCO's result format) and, if given, the `annotations` of a data set with several
+    annotation files as annotations.json to `folder`, which is created if it does not exist.
 
     Raises:
         UserError: the files cannot be written, for example because the disk is full.
     """
     make_folder(folder)
     with writing_into(folder, "the results"):
-        for name, content in (("bbox_results.json", results), ("metrics.json", metrics)):
+        first = {"annotations.json": annotations} if annotations else {}
+        for name, content in {**first, "bbox_results.json": results, "metrics.json": metrics}.items():
             with atomic_write(os.path.join(folder, name)) as temporary, open(temporary, "w", encoding="utf-8") as file:
                 # json.dumps uses the C encoder, which is 5x faster than json.dump.
                 file.write(json.dumps(content, allow_nan=False))

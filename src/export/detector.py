@@ -47,7 +47,7 @@ def class_names(data: Data, checkpoint: Checkpoint) -> list[str]:
     names = checkpoint.class_names or []
     if not names and data.dataset_dir:
         try:
-            names = read_class_names(os.path.join(os.path.expanduser(data.dataset_dir), data.val_anno_path))
+            names = read_class_names(os.path.join(os.path.expanduser(data.dataset_dir), data.files("val")[0][0]))
         except UserError as error:
             logger.info("no class names from the annotations: %s", error)
     if len(names) == count:

@@ -53,6 +53,9 @@ def read_evaluation(path: str) -> Stored:
     if not (isinstance(metrics, dict) and isinstance(metrics.get("per_class"), dict)
             and all(isinstance(metrics.get(key), (int, float)) for key in (*KEYS, "images"))):
         raise UserError(f"{folder} has a metrics.json that eval.py has not written; pass the folder of an evaluation.")
+    combined = os.path.join(folder, "annotations.json")
+    if os.path.isfile(combined) and not os.path.isfile(metrics.get("annotations", "")):  # of several files, see write_results
+        metrics["annotations"] = combined
     if not (isinstance(results, list) and all(map(_is_result, results))):
         raise UserError(f"{folder} has a bbox_results.json that is not in COCO's format; pass the folder of an evaluation.")
     # The run is the folder of eval/<checkpoint>/<data set>, or else of the evaluated checkpoint/<name>.ckpt.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Callable
 
@@ -70,7 +71,8 @@ def evaluation_writer(cfg: Config, dataset: CocoDataset) -> Callable:
     def write(folder, evaluation, label, of_checkpoint=False):
         if of_checkpoint and pages:
             evaluation.metrics["errors"] = pages.write_analysis(folder, evaluation, fonts)
-        write_results(folder, {**evaluation.metrics, **({"checkpoint": label} if of_checkpoint else {})}, evaluation.results)
+        write_results(folder, {**evaluation.metrics, **({"checkpoint": label} if of_checkpoint else {})}, evaluation.results,
+                      None if os.path.isfile(dataset.annotation_path) else dataset.coco_json)
         if pictures:
             pictures.write_samples(folder, dataset, evaluation.results, fonts)
         if pages:

@@ -82,7 +82,8 @@ def write_annotations(folder, names):
 
 
 def data_section(folder="", names=None, classes=None):
-    return SimpleNamespace(dataset_dir=str(folder), names=names, classes=classes, val_anno_path="annotations/val.json")
+    return SimpleNamespace(dataset_dir=str(folder), names=names, classes=classes,
+                           files=lambda split: [(f"annotations/{split}.json", split)])
 
 
 def test_where_class_names_come_from(tmp_path, caplog):

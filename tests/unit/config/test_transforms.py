@@ -78,6 +78,49 @@ def test_transform_lists_that_do_not_fit(refusal, steps, sentence):
     assert sentence in refusal(transforms("train", steps))
 
 
+NAMES, CROP = ["RandomFlip", "Resize", "NormalizeImage", "TransposeImage", "LabelsPadding"], "RandomCrop: {min_scale: 0.3}"
+
+
+@pytest.mark.parametrize(("base", "flags", "expected", "names"), [
+    ("RandomVerticalFlip: {}", {}, {"RandomVerticalFlip": {"prob": 0.5}}, [NAMES[0], "RandomVerticalFlip", *NAMES[1:]]),
+    (CROP, {"RandomCrop.min_area": 0.2, "RandomFlip": False, "RandomHSV": False},
+     {"RandomCrop": {"prob": 0.5, "min_scale": 0.3, "min_area": 0.2}}, ["RandomCrop", *NAMES[1:]]),
+    ("RandomFlip: {prob: 0.3}", {"RandomFlip": None, "LabelsPadding.padding_size": 9},
+     {"RandomFlip": {"prob": 0.3}, "LabelsPadding": {"padding_size": 9, "padding_value": -1}}, NAMES),
+    ("ScaleJitter: {sampling: list}", {"ScaleJitter": {"shortest": [320, 480]}},
+     {"ScaleJitter": {"shortest": [320, 480], "sampling": "list", "longest": 1333, "min_area": 0.5}},
+     [NAMES[0], "ScaleJitter", *NAMES[2:]]),
+    ("ScaleJitter: {}", {"Resize.shrink": "area"}, {"Resize": {**RESIZE, "shrink": "area"}}, NAMES),
+    ("item_transforms: [Resize: {shortest: 800}, " + REST + ", " + CROP, {"Resize.longest": 1333},
+     {"Resize": {**RESIZE, "shortest": 800, "longest": 1333}}, ["RandomCrop", *NAMES[1:]]),
+    (CROP, {"item_transforms": [{name: {}} for name in NAMES], "RandomCrop": {}},
+     {"RandomCrop": {"prob": 0.5, "min_scale": 0.5, "min_area": 0.5}}, [NAMES[0], "RandomCrop", *NAMES[1:]])])
+def test_single_transforms_change_the_list_of_the_layers_below(write, base, flags, expected, names):
+    write("base.yml", f"data: {{train_transforms: {{{base}}}}}")
+    path = write("a.yml", "__BASE__: base.yml\nepochs: 3")
+    cfg = load_config(path, [(f"data.train_transforms.{key}", value, "command line") for key, value in flags.items()])
+    steps = {name: values for step in cfg.data.train_transforms.item_transforms for name, values in step.items()}
+    assert list(steps) == names and steps == {**steps, **expected}
+    assert list(config_to_dict(cfg)["data"]["train_transforms"]) == ["item_transforms"]
+    assert load_config(write("b.yml", yaml.safe_dump(config_to_dict(cfg)))) == cfg
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("train_transforms: {RandomFlp: {}}", "unknown key 'data.train_transforms.RandomFlp'; did you mean "
+                                          "'data.train_transforms.RandomFlip'?"),
+    ("train_transforms: {item_transform: []}", "did you mean 'data.train_transforms.item_transforms'?"),
+    ("train_transforms: {RandomFlip: {prop: 1}}", "did you mean 'data.train_transforms.RandomFlip.prob'?"),
+    ("train_transforms: {RandomCrop: {prob: 2}}", "data.train_transforms.RandomCrop.prob must be at most 1, not 2"),
+    ("train_transforms: {RandomCrop: True}", "data.train_transforms.RandomCrop must be a section with the keys prob, "),
+    ("train_transforms: {Resize: False}", "must contain Resize or ScaleJitter exactly once"),
+    ("train_transforms: {LabelsPadding: False}", "must contain LabelsPadding exactly once"),
+    ("eval_transforms: {RandomFlip: {}}", "contains RandomFlip, which belongs into train_transforms"),
+    ("eval_transforms: {Resize: {longest: 800}}", "Resize has longest 800, which goes with a shortest of at most that, not None"),
+    ("eval_transforms: {NormalizeImage: {is_scale: False}}", "NormalizeImage has is_scale False and needs its own mean and std")])
+def test_single_transforms_that_do_not_fit(refusal, text, sentence):
+    assert sentence in refusal(f"data: {{{text}}}")
+
+
 def test_evaluation_takes_no_random_transforms(refusal):
     steps = "[RandomFlip: {}, Resize: {}, " + REST
     assert "contains RandomFlip, which belongs into train_transforms" in refusal(transforms("eval", steps))

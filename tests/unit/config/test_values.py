@@ -30,7 +30,7 @@ def test_lists_and_settings_of_several_types(write):
     cfg = load_config(write("a.yml", "data: {names: [cat, None], target_size: [[32, 64], [64, 32]], train_img_dir: [a, b], "
                                      "train_anno_path: [c, d]}\nlr: {milestones: []}\nbackbone: {pretrained: w/r50.ckpt}"))
     assert cfg.data.names == ["cat", "None"] and cfg.lr.milestones == [] and cfg.backbone.pretrained == "w/r50.ckpt"
-    assert cfg.data.canvases == ((32, 64), (64, 32)) and cfg.data.train_files == [("c", "a"), ("d", "b")]
+    assert cfg.data.canvases == ((32, 64), (64, 32)) and cfg.data.files("train") == [("c", "a"), ("d", "b")]
 
 
 def test_target_size_is_rounded_up_with_one_warning(write, logged):
@@ -54,6 +54,7 @@ def test_target_size_is_rounded_up_with_one_warning(write, logged):
     ("data: {target_size: [[32, 32], [32, 20]]}", "data.target_size must not contain a value twice"),
     ("data: {target_size: [8000, 8000]}", "give 15984375 anchors per image, more than 4194304; choose a smaller"),
     ("data: {train_img_dir: [a, b], train_anno_path: [c]}", "must both be one path, or lists of equal length"),
+    ("data: {val_img_dir: [a]}", "data.val_img_dir ['a'] and data.val_anno_path annotations/instances_val2017.json must both be"),
     ("early_stop: 3", "early_stop is 3, but run_eval is False"),
     ("backbone: {fpn: {num_outs: 2}}\nrpn_head: {anchor_generator: {strides: [4, 8], anchor_sizes: [[32], [64]]}}",
      "backbone.fpn.num_outs (2) must be at least the length of backbone.fpn.level_index (4)"),

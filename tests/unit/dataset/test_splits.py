@@ -2,13 +2,15 @@
 import json
 import logging
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from src.dataset.annotations import load_coco
 from src.dataset.loader import EvalLoader
-from src.dataset.splits import open_training_set, open_validation_set
+from src.dataset.splits import open_training_set, open_validation_set, random_part
 from src.errors import UserError
 from src.evaluation.coco import KEYS, score
 from src.run.distributed import SingleProcess
@@ -47,12 +49,12 @@ def two_parts(write_part):
 
 @pytest.fixture
 def make_cfg_of(tmp_path):
-    """The settings of `data` for training on the parts with these names, and validation on the last one."""
+    """The settings of `data` for training on the parts with these names, and validation on all of them."""
     def make(*names, **settings):
         defaults = {"classes": None, "unite_classes": False, "nc": None, "names": None}
         return SimpleNamespace(data=SimpleNamespace(
-            dataset_dir=str(tmp_path), draw_shapes=None, train_files=[(f"{name}.json", name) for name in names],
-            val_anno_path=f"{names[-1]}.json", val_img_dir=names[-1], **{**defaults, **settings}))
+            dataset_dir=str(tmp_path), draw_shapes=None, files=lambda split: [(f"{name}.json", name) for name in names],
+            **{**defaults, **settings}))
     return make
 
 
@@ -63,7 +65,7 @@ def open_train(make_cfg_of):
 
 @pytest.fixture
 def open_val(make_cfg_of):
-    return lambda name, trained=None, **settings: open_validation_set(make_cfg_of(name, **settings), SingleProcess(), trained)
+    return lambda *names, trained=None, **settings: open_validation_set(make_cfg_of(*names, **settings), SingleProcess(), trained)
 
 
 def boxes_of(dataset):
@@ -123,13 +125,62 @@ def test_validation_has_the_expected_number_and_names_of_classes(write_part, ope
 
 def test_validation_has_the_classes_of_the_detector_if_they_are_united(write_part, open_val):
     write_part("val", BIRD_AND_CAT, [(1, "cat"), (3, "bird")])
-    dataset = open_val("val", ["dog", "cat", "bird"], unite_classes=True)
+    dataset = open_val("val", trained=["dog", "cat", "bird"], unite_classes=True)
     assert dataset.names == ["dog", "cat", "bird"] and dataset.category_ids == [10, 9, 7]
     assert boxes_of(dataset) == {("val", "1.png"): [("cat", 0)], ("val", "3.png"): [("bird", 1)]}
     assert dataset.coco_json["categories"] == [{"id": 10, "name": "dog"}, {"id": 9, "name": "cat"}, {"id": 7, "name": "bird"}]
     with pytest.raises(UserError, match=r"val.json has the class bird, which the detector does not have \(dog, cat\)"):
-        open_val("val", ["dog", "cat"], unite_classes=True)
-    assert open_val("val", ["dog", "cat"]).names == ["bird", "cat"]
+        open_val("val", trained=["dog", "cat"], unite_classes=True)
+    assert open_val("val", trained=["dog", "cat"]).names == ["bird", "cat"]
+
+
+def test_validation_files_are_one_set_with_the_category_ids_of_the_first(write_part, open_val, tmp_path):
+    """The ids of images, boxes and classes repeat or differ. The combined annotations load as the same set."""
+    write_part("a", CAT_AND_DOG, [(1, "cat"), (1, "dog"), (2, "dog")])
+    write_part("b", {1: "dog", 5: "cat"}, [(2, "cat"), (1, "dog")], empty=(9,))
+    dataset = open_val("a", "b")
+    assert boxes_of(dataset) == {("a", "1.png"): [("cat", 0), ("dog", 1)], ("a", "2.png"): [("dog", 2)],
+                                 ("b", "1.png"): [("dog", 1)], ("b", "2.png"): [("cat", 0)], ("b", "9.png"): []}
+    assert dataset.annotation_path == f"{tmp_path}/a.json and {tmp_path}/b.json" and dataset.category_ids == [2, 5]
+    assert [row["id"] for row in dataset.coco_json["annotations"]] == [1, 2, 3, 4, 5]
+    (tmp_path / "annotations.json").write_text(json.dumps(dataset.coco_json))
+    again = load_coco(str(tmp_path / "annotations.json"), dataset.image_dir)
+    assert again.names == dataset.names and boxes_of(again) == boxes_of(dataset)
+    assert [record.image_id for record in again.records] == [record.image_id for record in dataset.records] == [1, 2, 3, 4, 5]
+
+
+def test_classes_of_several_validation_files(two_parts, open_val):
+    with pytest.raises(UserError, match=r"b.json has the classes \['bird', 'cat'\], but .*a.json has \['dog', 'cat'\]: unite"):
+        open_val("a", "b")
+    with pytest.raises(UserError, match=r"b.json has the class bird, which the detector does not have \(dog, cat\)"):
+        open_val("a", "b", trained=["dog", "cat"], unite_classes=True)
+    for settings, names in (({"trained": ["dog", "cat", "bird"]}, ["dog", "cat", "bird"]), ({}, ["dog", "cat", "bird"]),
+                            ({"classes": ["bird", "dog"]}, ["bird", "dog"])):
+        dataset = open_val("a", "b", unite_classes=True, **settings)
+        assert dataset.names == names and len(set(dataset.category_ids)) == len(names)
+        wanted = {("a", "1.png"): ("cat", 0), ("a", "2.png"): ("dog", 1), ("b", "1.png"): ("cat", 0), ("b", "3.png"): ("bird", 1)}
+        assert boxes_of(dataset) == {path: [box] * (box[0] in names) for path, box in wanted.items()}
+        names_of = {row["id"]: row["name"] for row in dataset.coco_json["categories"]}
+        assert [names_of[row["category_id"]] for row in dataset.coco_json["annotations"]] == [
+            name for name, _ in wanted.values() if name in names]
+
+
+def test_equal_files_stay_in_the_same_part(tmp_path, caplog):
+    """Without equal files, the split is a permutation of the sorted ids. Some files have equal sizes, and some are missing."""
+    caplog.set_level(logging.INFO, "faster_rcnn")
+    images = {number: str(tmp_path / f"{number}.png") for number in (30, *range(-3, 20))}
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(b"x" * (number // 2) + str(number % 2).encode())
+    for fraction, count in ((0.2, 5), (0.01, 1), (0.99, 23)):
+        order = np.random.default_rng(7).permutation(sorted(images))
+        assert random_part(images, fraction, 7) == set(order[:count].tolist())
+    assert not caplog.records
+    for copies in ((3, 11), (5, 30), (5, 7)):
+        shutil.copy(images[copies[0]], images[copies[1]])
+    parts = [random_part(images, 0.5, seed) for seed in range(20)]
+    assert all(part & group in (set(), group) for part in parts for group in ({3, 11}, {5, 7, 30}))
+    assert len({frozenset(part & {3, 5}) for part in parts}) == 4
+    assert f"same part: {images[3]} = {images[11]}, {images[5]} = {images[7]} = {images[30]}" in caplog.text
 
 
 def test_the_log_has_the_boxes_of_each_class_and_warns_of_none(write_part, open_train, open_val, caplog):

@@ -11,6 +11,7 @@ import pytest
 from src.config.command_line import IGNORED, parse_eval_args, parse_export_args, parse_infer_args, parse_train_args
 from src.config.older import SINGLE_VALUED, UNREAD
 from src.config.schema import Config
+from src.config.transforms import TRANSFORMS
 from tests.helpers.markdown import DOCS, README, README_CN, ROOT, anchors, commands, links, marks_of, prose, spans, table
 
 PAGES = pytest.mark.parametrize("path", [README, README_CN, *DOCS], ids=lambda path: path.name)
@@ -48,7 +49,10 @@ def test_each_guarantee_names_tests_that_exist():
 
 
 def has_key(key):
-    """Return whether a dotted name is a setting or, with .* at its end, a group of settings."""
+    """Return whether a dotted name is a setting, a group of settings with .* at its end, or a transform or its parameter."""
+    transform = re.fullmatch(r"data\.(?:train|eval)_transforms\.(\w+)\.?(\w*)", key)
+    if transform and transform[1] in TRANSFORMS:
+        return transform[2] in ("", *TRANSFORMS[transform[1]].model_fields)
     try:
         functools.reduce(getattr, key.replace(".*", "").split("."), Config())
     except AttributeError:

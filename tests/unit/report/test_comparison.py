@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import yaml
 
+from src.config import Config, with_settings
 from src.dataset.annotations import load_coco
-from src.dataset.splits import with_classes
+from src.dataset.shapes import ensure_shapes
+from src.dataset.splits import open_validation_set, with_classes
+from src.evaluation.coco import KEYS
 from src.evaluation.evaluate import write_results
 from src.report.comparison import uncertainty
+from src.run.distributed import SingleProcess
+from src.run.optional import evaluation_writer
+from tests.helpers.coco_cases import plain_pycocotools
 from tests.helpers.reports import contents_of, evaluated
 from tools import compare
 
@@ -148,6 +154,34 @@ def test_differences_that_chance_explains(case):
     assert sum(clear[0]) <= 2 and all(clear[1])
     one_image = evaluated(case.dataset, skipped=[record.image_id for record in case.dataset.records[1:]])
     assert np.isnan(uncertainty([one_image, one_image], 1)).all()
+
+
+def test_several_annotation_files(run_tool, tmp_path):
+    """Ids repeat between the files. The numbers are equal to pycocotools on a file that is combined by hand."""
+    ensure_shapes(str(tmp_path), train_images=12, val_images=9, height=96, width=128, seed=3)
+    folders = ["train2017", "val2017"]
+    cfg = with_settings(Config(), {"data.dataset_dir": str(tmp_path), "data.val_img_dir": folders,
+                                   "data.val_anno_path": [f"annotations/instances_{name}.json" for name in folders]})
+    dataset = open_validation_set(cfg, SingleProcess())
+    evaluation = evaluated(dataset)
+    evaluation.metrics.update(annotations=os.path.abspath(dataset.annotation_path), image_folder=dataset.image_dir)
+    evaluation_writer(cfg, dataset)(str(tmp_path / "eval"), evaluation, "detector")
+    by_hand = {"images": [], "annotations": [], "info": {}}
+    for name, offset in zip(folders, (1000, 2000)):
+        part = json.loads((tmp_path / f"annotations/instances_{name}.json").read_text())
+        by_hand["images"] += [{**row, "id": row["id"] + offset, "path": f"{name}/{row['file_name']}"} for row in part["images"]]
+        by_hand["annotations"] += [{**row, "id": row["id"] + offset, "image_id": row["image_id"] + offset}
+                                   for row in part["annotations"]]
+        by_hand["categories"] = part["categories"]
+    ids = {str(tmp_path / row["path"]): row["id"] for row in by_hand["images"]}
+    ids = {record.image_id: ids[record.path] for record in dataset.records}
+    results = json.loads((tmp_path / "eval/bbox_results.json").read_text())
+    wanted = plain_pycocotools(by_hand, [{**row, "image_id": ids[row["image_id"]]} for row in results]).stats
+    written = json.loads((tmp_path / "eval/annotations.json").read_text())
+    for numbers in ([evaluation.metrics[key] for key in KEYS], plain_pycocotools(written, results).stats):
+        assert numbers == pytest.approx(wanted, abs=1e-12)
+    status, output, error = run_tool(compare, tmp_path / "eval", tmp_path / "eval", "--output", tmp_path / "page.html")
+    assert (status, error) == (0, "") and f"AP {wanted[0]:.4f} and {wanted[0]:.4f}, difference" in output
 
 
 @pytest.mark.parametrize(("change", "sentence"), [

@@ -106,7 +106,7 @@ def test_voc_with_edges_from_0_and_a_missing_image(voc, convert, folder):
     (folder / "images/000002.jpg").unlink()
     coco, out = convert(*voc, "--zero_based", "--names", "sofa, person")
     assert boxes(coco)[:2] == [(1, 2, 0, 0, 0, 353, 500), (1, 1, 1, 48.5, 240, 146.5, 131)]
-    assert len(coco["images"]) == 2 and f"1 of 2 images are not in {folder}/images: 000002.jpg\n" in out
+    assert len(coco["images"]) == 2 and f"1 of 2 images do not exist: {folder}/images/000002.jpg\n" in out
 
 
 @pytest.mark.parametrize("line", ["000002", "\ufeff000002.xml\r\n", "000002  1\n000002 -1", "C:\\VOC\\JPEGImages\\000002.jpg"])
