@@ -1,8 +1,8 @@
 """Analysis of an evaluation: kinds of errors, class confusions, F1, and precision-recall curves.
 
 The kinds of errors are defined as in TIDE (Bolya et al. 2020, arXiv:2008.08115). As in COCO's evaluation, detections are matched
-with ground truth at an IoU of 0.5, per image and class, in descending order of score (`_match`). A
-detection matched with a crowd box is ignored. Each other detection is
+with ground truth at an IoU of 0.5, per image and class, in descending order of score (`_match`). A detection matched with a crowd
+box is ignored. Each other detection is
 
 - correct, if it is matched; otherwise the first kind that applies, in the order of TIDE's code:
 - localisation: 0.1 <= highest IoU < 0.5 with ground truth of the same class;

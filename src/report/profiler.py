@@ -28,17 +28,22 @@ def profiled(step: Callable, folder: str, device_target: str) -> Iterator[Callab
                                on_trace_ready=profiler.tensorboard_trace_handler(folder))
     done = 0
 
+    def stop():
+        profile.stop()
+        logger.info("steps %d to %d of this run are profiled in %s", FIRST, done, folder)
+
     def profiled_step(*arguments):
         nonlocal done
         done += 1
         if done == FIRST:
             profile.start()
+            running.callback(stop)
         outcome = step(*arguments)
         if done == LAST:
-            profile.stop()
-            logger.info("steps %d to %d of this run are profiled in %s", FIRST, LAST, folder)
+            running.close()
         return outcome
 
-    yield profiled_step
-    if done < LAST:
-        logger.warning("nothing was profiled: the run had fewer than %d steps", LAST)
+    with contextlib.ExitStack() as running:
+        yield profiled_step
+    if done < FIRST:
+        logger.warning("nothing was profiled: the run had fewer than %d steps", FIRST)

@@ -194,7 +194,7 @@ def draw_precision_recall(path: str, recalls: np.ndarray, precision: np.ndarray,
 def draw_errors(path: str, errors: dict) -> None:
     """Draw the kinds of detections and of annotated boxes, in total and by class, to a PNG file.
 
-    `errors` is the result of src.evaluation.error_analysis.error_breakdown.
+    `errors` is the result of src.report.error_analysis.error_breakdown.
 
     Raises:
         OSError: the file cannot be written.
@@ -209,7 +209,7 @@ def draw_errors(path: str, errors: dict) -> None:
     kept = "no detections" if threshold is None else f"detections with a score of at least {threshold:.2f} (the best F1)"
     _draw_counts(detections, errors["detections"], kept)
     _draw_counts(boxes, errors["ground_truth"], "annotated boxes")
-    _draw_classes(right.subplots(), {name: classes[name] for name in worst}, len(classes))
+    _draw_classes(right, {name: classes[name] for name in worst}, len(classes))
     save_figure(figure, path)
 
 
@@ -224,9 +224,9 @@ def _draw_counts(axes, counts, what):
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_classes(axes, classes, count):
+def _draw_classes(figure, classes, count):
     """Draw one stacked bar per class, with the shares of the kinds of annotated boxes."""
-    places, start = np.arange(len(classes)), np.zeros(len(classes))
+    axes, places, start = figure.subplots(), np.arange(len(classes)), np.zeros(len(classes))
     for kind in ("found", "localisation", "class", "missed"):
         share = np.array([counts[kind] / sum(counts.values()) for counts in classes.values()])
         axes.barh(places, share, left=start, color=ERROR_COLOURS[kind], label=kind)
@@ -236,9 +236,9 @@ def _draw_classes(axes, classes, count):
     axes.set_ylim(max(len(classes), 8) - 0.5, -0.5)  # from top to bottom; a bar has at most 1/8 of the height
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter("{x:.0%}")
-    axes.set_title("annotated boxes by class" if count <= MAX_CLASSES else
-                   f"annotated boxes of the {MAX_CLASSES} classes found least, of {count}", fontsize="medium", pad=24)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, fontsize="small", frameon=False)
+    title = f"annotated boxes of the {MAX_CLASSES} classes found least, of {count}"
+    figure.legend(title=title if count > MAX_CLASSES else "annotated boxes by class", title_fontsize="medium",
+                  loc="outside upper center", ncols=4, fontsize="small", frameon=False)  # above axes that long names make narrow
 
 
 def short(name: str) -> str:

@@ -146,8 +146,9 @@ def training(cfg, network, batch, group):
 
 def measure(name: str, device: str, group) -> dict:
     """Run a part forward and, if it has a gradient, backward, and return the dict of `record`."""
-    # On the CPU, the compilation on two ranks would take most of the time; other tests do it.
-    settings = {"device_target": device, "ms_mode": int((name, device) == ("training_on_two", "CPU")), **PARTS[name][0]}
+    # On the CPU, the compilation of whole networks would take most of the time; other tests do it.
+    mode = int(device == "CPU" and name in ("inference", "training_on_two"))
+    settings = {"device_target": device, "ms_mode": mode, **PARTS[name][0]}
     cfg = set_up_device(load_config(CONFIG, [(key, value, "tests/device") for key, value in settings.items()]), group)
     network, batch, result = build_empty_detector(cfg, NUM_CLASSES), noise_batch(cfg, NUM_CLASSES), {}
     for parameter in network.get_parameters():

@@ -33,10 +33,10 @@ def older_shapes(resnet, num_classes, channels=256, hidden=1024):
     """Return names and shapes of a checkpoint, in order.
 
     Args:
-            resnet: `resnet18` to `resnet152`.
-            num_classes: K, without background.
-            channels: channels of the pyramid and of the RPN.
-            hidden: width of the box head.
+        resnet: `resnet18` to `resnet152`.
+        num_classes: K, without background.
+        channels: channels of the pyramid and of the RPN.
+        hidden: width of the box head.
     """
     shapes = {}
     for name, shape in resnet_shapes(resnet, counter=False).items():

@@ -26,8 +26,8 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
     """Train on uint8 images (B, H, W, 3) with the size of the canvas, and their annotations, a list of (boxes, labels).
 
     Returns:
-            losses of three steps, (3, 5); gradient norms of the first step and weights after the last step, as dicts by
-            torchvision's names.
+        losses of three steps, (3, 5); gradient norms of the first step and weights after the last step, as dicts by
+        torchvision's names.
     """
     cfg = with_settings(cfg, {"batch_size": len(images), "device_target": "CPU"})
     step, gradients = TrainStep(network, cfg, num_classes, SingleProcess()), []

@@ -53,8 +53,8 @@ def compute(file, data, folder):
     come from the plain operators.
 
     Args:
-            data: data set whose validation images are used.
-            folder: folder for the checkpoint.
+        data: data set whose validation images are used.
+        folder: folder for the checkpoint.
     """
     with np.load(HERE / file) as arrays:
         older = dict(arrays)

@@ -118,11 +118,11 @@ def test_the_best_and_worst_of_eighty_classes_are_named(tmp_path, drawn):
     assert len(axes.lines) == 82
 
 
-def breakdown(classes):
-    truth = {f"c{n}": {"found": n, "localisation": 1, "class": 0, "missed": classes - n - 1} for n in range(classes)}
+def breakdown(classes, end=""):
+    truth = {f"c{n}{end}": {"found": n, "localisation": 1, "class": 0, "missed": classes - n - 1} for n in range(classes)}
     detections = {"correct": 1200, "localisation": 300, "class": 0, "duplicate": 0, "both": 0, "background": 0}
     return {"score_threshold": 0.456, "detections": detections,
-            "ground_truth": {kind: sum(counts[kind] for counts in truth.values()) for kind in truth["c0"]},
+            "ground_truth": {kind: sum(counts[kind] for counts in truth.values()) for kind in truth[f"c0{end}"]},
             "per_class": {name: {"detections": detections, "ground_truth": counts} for name, counts in truth.items()}}
 
 
@@ -139,6 +139,11 @@ def test_error_chart(tmp_path, drawn):
     empty = {part: dict.fromkeys(breakdown(1)[part], 0) for part in ("detections", "ground_truth")}
     draw_errors(str(tmp_path / "a.png"), {"score_threshold": None, **empty, "per_class": {"c0": empty}})
     assert drawn[1].axes[0].get_title() == "no detections"
-    draw_errors(str(tmp_path / "a.png"), breakdown(80))
-    assert [label.get_text() for label in drawn[2].axes[2].get_yticklabels()] == [f"c{n} (80)" for n in range(20)]
-    assert drawn[2].axes[2].get_title() == "annotated boxes of the 20 classes found least, of 80"
+    draw_errors(str(tmp_path / "a.png"), breakdown(80, 40 * "w"))
+    names = [f"c{n}{40 * 'w'}"[:29] + "… (80)" for n in range(20)]
+    assert [label.get_text() for label in drawn[2].axes[2].get_yticklabels()] == names
+    [legend] = drawn[2].subfigs[1].legends
+    assert legend.get_title().get_text() == "annotated boxes of the 20 classes found least, of 80"
+    assert [text.get_text() for text in legend.get_texts()] == ["found", "localisation", "class", "missed"]
+    place = legend.get_window_extent()
+    assert 720 < place.x0 < place.x1 < 1440 and drawn[2].axes[2].get_window_extent().y1 <= place.y0 < place.y1 <= 900
