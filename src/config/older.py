@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("faster_rcnn")
 
 RECIPE = "config/faster_rcnn/faster_rcnn_resnet50_fpn_1x_mindspore_models.yml"
-PAGE = "docs/configuration.md"
+PAGE = "docs/migration.md"
 UNREAD = [f"data.{key}" for key in ("dataset_name", "detection_require_poly", "seg_size", "test_img_dir", "test_anno_path")]
 # Older settings of which only these values are supported here. They are removed, and so are UNREAD.
 SINGLE_VALUED = {"infer.predict_box_format": ("xyxy",), "infer.eval_parallel": (True,), "infer.with_postprocess": (True,),

@@ -1,0 +1,38 @@
+"""Settings and architecture: the pages agree with the code. The comments of the YAML files explain every key."""
+import re
+import runpy
+
+from src.config.base import setting_names
+from src.config.schema import Config
+from src.config.transforms import TRANSFORMS
+from tests.helpers.markdown import spans
+from tests.helpers.paths import ROOT
+
+PAGE = ROOT / "docs" / "settings.md"
+
+
+def test_the_settings_are_up_to_date_and_have_every_key(capsys):
+    text = PAGE.read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    keys = [spans(row[0])[0] for row in rows]
+    transforms = [name for kind in TRANSFORMS for name in (kind, *(f"{kind}.{key}" for key in TRANSFORMS[kind].model_fields))]
+    assert keys == list(dict.fromkeys(keys)) and set(keys) == {*setting_names(Config), *transforms}
+    assert all(len(row) == 5 and row[1] and len(row[4]) > 8 for row in rows)
+    runpy.run_path(str(ROOT / "tools" / "settings_reference.py"), run_name="__main__")
+    assert capsys.readouterr().out == text, "run: python tools/settings_reference.py > docs/settings.md"
+
+
+def test_comments_explain_every_key_of_the_yaml_files():
+    keys = [match for path in (ROOT / "config").rglob("*.yml")
+            for match in re.findall(r"^ *(?:- )?(\w+): *([^#\n]*)(#?)", path.read_text(), re.MULTILINE)]
+    explained = {key for key, _, comment in keys if comment} | {"NormalizeImage", "__BASE__"}  # comments on the line above
+    assert len(explained) > 60 and {key for key, value, _ in keys if value} - explained == set()
+
+
+def test_the_architecture_names_files_that_exist_and_what_they_define():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files, defined = set(re.findall(r"[\w/]+\.py", text)), re.findall(r"`(\w+)` in `(\S+?)`", text)
+    assert len(files) > 30 and [name for name in files if not (ROOT / name).is_file()] == []
+    assert len(defined) > 15
+    for name, path in defined:
+        assert re.search(rf"^(class|def) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (name, path)
