@@ -9,6 +9,8 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 # Parts of commands that run no program of the project. .ci/run runs the test commands.
 SET_UP = ["python3 -m venv .venv", ".venv/bin/pip install -q -r requirements.txt -c constraints.txt",
           ".venv/bin/pip install -q -r requirements-dev.txt -c constraints.txt", ".venv/bin/python -m pytest tests -q -n 2"]
+# Lines that download, unpack or install something.
+NO_PROGRAM = re.compile(r"(git clone|curl|tar|pip install) .*")
 # Arguments in the README of commands that need more hardware than a machine with a CPU.
 MARKS = ("--device_target Ascend", "--device_target GPU", "--hostfile")
 
@@ -42,10 +44,10 @@ def table(path, first_cell):
 
 
 def commands(pages=(README, *DOCS)):
-    """Return each line of the pages' shell blocks once, split at &&, without SET_UP. README_CN.md has those of README.md."""
+    """Return each line of the pages' shell blocks once, split at &&, without SET_UP and NO_PROGRAM."""
     parts = [part for path in pages for kind, block in FENCED.findall(path.read_text(encoding="utf-8")) if kind == "shell"
              for line in block.splitlines() for part in line.split(" && ")]
-    return [part for part in dict.fromkeys(parts) if part not in SET_UP]
+    return [part for part in dict.fromkeys(parts) if part not in SET_UP and not NO_PROGRAM.fullmatch(part)]
 
 
 def marks_of(command):

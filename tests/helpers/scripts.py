@@ -23,6 +23,12 @@ USER_ENVIRONMENT = {**{name: value for name, value in os.environ.items() if DEFA
 STARTED = []  # processes that tests have started and that may still run
 
 
+def link_project(folder):
+    """Put links to the programs, the tools and the configuration files into `folder`."""
+    for name in ("config", "src", "tools", "deploy", "train.py", "eval.py", "infer.py", "export.py"):
+        (folder / name).symlink_to(ROOT / name)
+
+
 def mpirun(ranks, *words):
     """Return the command that starts `words`, a Python program and its arguments, as several processes. Without mpirun, the test
     is skipped."""
