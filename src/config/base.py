@@ -112,11 +112,20 @@ def _unknown(section: str, key: str, names: list[str], root: type[Section]) -> s
 
 
 def flat_settings(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings as {dotted name: value}. Transforms in a list become sections of the parent section."""
+    """Return nested settings as {dotted name: value}. Transforms in a list become sections of the parent section, and the value
+    of `item_transforms` becomes the list of their names."""
     flat: dict[str, Any] = {}
-    for key, value in reduce(dict.__or__, settings.get("item_transforms", [settings]), {}).items():
+    if steps := settings.get("item_transforms"):
+        settings = reduce(dict.__or__, steps, {"item_transforms": [name for step in steps for name in step]})
+    for key, value in settings.items():
         flat.update(flat_settings(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return flat
+
+
+def differing_settings(before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (dotted name, value before, value now) of each difference between nested settings; missing settings are None."""
+    before, now = flat_settings(before), flat_settings(now)
+    return [(name, before.get(name), now.get(name)) for name in {**before, **now} if before.get(name) != now.get(name)]
 
 
 def setting_names(section: type[Section], prefix: str = "") -> Iterator[str]:

@@ -69,7 +69,7 @@ def score(coco_json: dict, results: list[dict], image_ids: list, names: list[str
     names, indices = unique_names(names, category_ids), _index_by_id(category_ids)
     metrics: dict = {key: float(value) for key, value in zip(KEYS, evaluation.stats)}
     metrics["images"] = len(image_ids)
-    metrics["per_class"] = {name: _average_precision(precision[:, :, indices[category], 0, -1])
+    metrics["per_class"] = {name: float(precision[:, :, indices[category], 0, -1].ravel().mean())
                             for name, category in zip(names, category_ids)}
     names_by_index = [name for _, name in sorted(zip(category_ids, names))]
     return Evaluation(metrics, results, ground_truth, detections, names_by_index, precision)
@@ -163,12 +163,6 @@ def unique_names(names: list[str], category_ids: list[int]) -> list[str]:
 def _index_by_id(ids):
     """Return {id: its index among the sorted ids}."""
     return {identifier: index for index, identifier in enumerate(sorted(set(ids)))}
-
-
-def _average_precision(precision):
-    """Return the mean of one class's precision over all thresholds, or -1 for a class without ground truth."""
-    values = precision[precision > -1]
-    return float(values.mean()) if values.size else -1.0
 
 
 def _is_finite(value):

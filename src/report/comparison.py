@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import functools
-import glob
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
 
+from src.config.base import differing_settings, flat_settings
 from src.dataset.annotations import CocoDataset, load_coco
 from src.dataset.splits import with_classes
 from src.errors import UserError, short_repr
@@ -44,10 +44,9 @@ def read_evaluation(path: str) -> Stored:
     Raises:
         UserError: the files are missing or have other content.
     """
-    found = sorted(glob.glob(os.path.join(glob.escape(path), "eval", "**", "metrics.json"), recursive=True), key=os.path.getmtime)
-    folder = path
+    found, folder = sorted(Path(path, "eval").rglob("metrics.json"), key=os.path.getmtime), path
     if found and not os.path.isfile(os.path.join(path, "metrics.json")):
-        folder = os.path.dirname(found[-1])
+        folder = str(found[-1].parent)
         logger.info("%s: of %d evaluations, %s is the newest", path, len(found), folder)
     metrics, results = (_read(os.path.join(folder, name)) for name in ("metrics.json", "bbox_results.json"))
     if not (isinstance(metrics, dict) and isinstance(metrics.get("per_class"), dict)
@@ -64,19 +63,7 @@ def read_evaluation(path: str) -> Stored:
     path = os.path.join(run, "config.yml")
     if not os.path.isfile(path):
         logger.info("%s does not exist, so settings are not compared", path)
-    return Stored(folder, metrics, results, run, dict(_flat(_read(path, yaml.safe_load))) if os.path.isfile(path) else {})
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of nested settings. A list of mappings, as of transforms, yields its order and its items."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        value = {name: part for item in value for name, part in item.items()}
-        yield key, list(value)
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _flat(part, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, value
+    return Stored(folder, metrics, results, run, _read(path, _read_settings) if os.path.isfile(path) else {})
 
 
 def open_dataset(stored: Sequence[Stored], annotations: str, image_dir: str) -> tuple[CocoDataset, list[Stored]]:
@@ -166,7 +153,7 @@ def write_comparison(path: str, stored: Sequence[Stored], dataset: CocoDataset) 
     evaluations = [score_again(one, dataset) for one in stored]
     records = scored_records(dataset, evaluations[0].metrics)
     matched = [match_boxes(evaluation) for evaluation in evaluations]
-    first, other = (one[0].costs(len(records)) for one in matched)
+    first, other = (one[0].costs(len(records), one[0].threshold) for one in matched)
     detectors = list(zip([one.folder for one in stored], evaluations, matched))
     contents = page_contents(records, dataset, detectors, other - first)
     limits = list(map(known, uncertainty(evaluations, len(records)).tolist()))
@@ -174,8 +161,8 @@ def write_comparison(path: str, stored: Sequence[Stored], dataset: CocoDataset) 
     contents["limits"] = {"metrics": dict(zip(KEYS, limits)), "ap": [*limits[len(KEYS):classes], limits[0]],
                           "ap50": [*limits[classes:], limits[1]]}
     one, two = (each.settings for each in stored)
-    contents["settings"] = [[key, *(json.dumps(each[key]) if key in each else "–" for each in (one, two))]
-                            for key in {**one, **two} if one.get(key) != two.get(key)] if one and two else None
+    contents["settings"] = [[name, *("–" if value is None else json.dumps(value) for value in values)]
+                            for name, *values in differing_settings(one, two)] if one and two else None
     contents["runs"] = [run_contents(Curves(lines), rows) for lines, rows in (read_run(each.run) for each in stored)]
     write_page(path, "evaluation.html.j2", "Comparison of two evaluations", contents, comparison=True)
     a, b = (evaluation.metrics["AP"] for evaluation in evaluations)
@@ -187,9 +174,13 @@ def _read(path, parse=json.load):
     try:
         with open(path, encoding="utf-8") as file:
             return parse(file)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or f"it is no {'JSON' if parse is json.load else 'YAML'} file"
         raise UserError(f"cannot read {path} ({reason}); pass the folder of an evaluation or of a run.") from error
+
+
+def _read_settings(file):
+    return flat_settings(yaml.safe_load(file))
 
 
 def _is_result(row):

@@ -30,6 +30,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from faster_coco_eval.core import mask
@@ -51,16 +52,55 @@ RECALLS = np.linspace(0, 1, 101)  # of COCO's precision-recall curves
 CURVES = np.s_[[0, 5], :, :, 0, -1]  # curves (2, R, K) at IoU 0.5 and 0.75 of all areas and up to 100 detections, see Evaluation
 
 
-def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[str] = ()) -> dict:
+class Matched(NamedTuple):
+    """Boxes from `sort_by_image`, and their matches at one IoU."""
+    ground_truth: Boxes
+    detections: Boxes
+    kinds: np.ndarray            # (n,) int, indices of DETECTION_KINDS
+    tide_match: np.ndarray       # (n,) int, row of the ground truth box that explains the kind, or -1
+    confusion_match: np.ndarray  # (n,) int, row of the ground truth box matched for the confusion matrix, or -1 (background)
+
+    @property
+    def threshold(self) -> float:
+        """Return the score threshold with the highest F1 over all classes, or 0 without detections."""
+        order = np.argsort(self.detections.score)
+        kinds = self.kinds[order]
+        scores, first = np.unique(self.detections.score[order], return_index=True)
+        correct, counted = (np.cumsum(flags[::-1])[::-1][first] for flags in (kinds == CORRECT, kinds != IGNORED))
+        f1 = 2 * correct / np.maximum(counted + np.count_nonzero(~self.ground_truth.crowd), 1)
+        # Ties take the lowest score, so that all errors are counted if nothing is correct.
+        return float(scores[f1.argmax()]) if len(scores) else 0.0
+
+    def outcomes(self, threshold: float) -> np.ndarray:
+        """Return the outcome of each ground truth box at a score threshold, (m,) int, indices of TRUTH_OUTCOMES."""
+        outcomes = np.full(len(self.ground_truth.crowd), MISSED)
+        # The strongest explanation comes last and overwrites weaker ones.
+        for kind, outcome in ((CLASS, WRONG_CLASS), (LOCALISATION, BADLY_LOCALISED), (CORRECT, FOUND)):
+            outcomes[self.tide_match[(self.detections.score >= threshold) & (self.kinds == kind)]] = outcome
+        return outcomes
+
+    def costs(self, num_images: int, threshold: float) -> np.ndarray:
+        """Return a cost for each image, (num_images,) float64: the sum of its false detections' scores, plus 1 per missed box.
+
+        Detections at or above `threshold` count; crowd boxes do not. Reports show the images with the highest cost first.
+        """
+        image, score = self.detections.image, self.detections.score
+        false = (score >= threshold) & (self.kinds != CORRECT) & (self.kinds != IGNORED)
+        lost = (self.outcomes(threshold) != FOUND) & ~self.ground_truth.crowd
+        return (np.bincount(image[false], score[false], num_images)
+                + np.bincount(self.ground_truth.image[lost], minlength=num_images))
+
+
+def write_analysis(folder: str, evaluation: Evaluation, matched: Matched, fonts: Sequence[str] = ()) -> dict:
     """Draw <folder>/precision_recall.png and <folder>/errors.png, and return the result of `error_breakdown`.
 
-    The folder is created if it does not exist. An image that cannot be written is logged as an error. `fonts` are needed for
-    class names with non-ASCII characters.
+    The folder is created if it does not exist. An image that cannot be written is logged as an error. `matched` has the matches
+    at an IoU of 0.5. `fonts` are needed for class names with non-ASCII characters.
 
     Raises:
         UserError: the folder cannot be created.
     """
-    errors = error_breakdown(evaluation.ground_truth, evaluation.detections, evaluation.class_names)
+    errors = error_breakdown(matched, evaluation.class_names)
     make_folder(folder)
     for name, draw, content in (
             ("precision_recall.png", draw_precision_recall, (RECALLS, evaluation.precision[CURVES], evaluation.class_names)),
@@ -74,7 +114,7 @@ def write_analysis(folder: str, evaluation: Evaluation, fonts: Sequence[str] = (
     return errors
 
 
-def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[str]) -> dict:
+def error_breakdown(matched: Matched, class_names: list[str]) -> dict:
     """Count the kinds of errors on all images. `class_names` are in the order of category indices.
 
     Returns:
@@ -82,15 +122,11 @@ def error_breakdown(ground_truth: Boxes, detections: Boxes, class_names: list[st
         `ground_truth` {outcome: number}, and `per_class` {name: {"detections": ..., "ground_truth": ...}}, where a
         detection counts for its predicted class.
     """
-    ground_truth, detections = sort_by_image(ground_truth, detections)
-    kinds, tide_match, _ = classify(ground_truth, detections)
-    counted = ~ground_truth.crowd
-    threshold = best_threshold(detections.score, kinds, np.count_nonzero(counted))
-    kept = detections.score >= threshold
-    outcomes = truth_outcomes(kinds[kept], tide_match[kept], len(counted))[counted]
-    by_kind = _count(kinds[kept], detections.category[kept], len(class_names), len(DETECTION_KINDS))[:, :IGNORED]
-    by_outcome = _count(outcomes, ground_truth.category[counted], len(class_names), len(TRUTH_OUTCOMES))
-    return {"score_threshold": float(threshold) if len(kept) else None, **_named(by_kind.sum(0), by_outcome.sum(0)),
+    (truth, detections, kinds, *_), threshold, classes = matched, matched.threshold, len(class_names)
+    kept, counted = detections.score >= threshold, ~truth.crowd
+    by_kind = _count(kinds[kept], detections.category[kept], classes, len(DETECTION_KINDS))[:, :IGNORED]
+    by_outcome = _count(matched.outcomes(threshold)[counted], truth.category[counted], classes, len(TRUTH_OUTCOMES))
+    return {"score_threshold": threshold if len(kept) else None, **_named(by_kind.sum(0), by_outcome.sum(0)),
             "per_class": {name: _named(*rows) for name, *rows in zip(class_names, by_kind, by_outcome)}}
 
 
@@ -110,17 +146,11 @@ def sort_by_image(ground_truth: Boxes, detections: Boxes) -> tuple[Boxes, Boxes]
             detections.select(np.lexsort((-detections.score, detections.image))))
 
 
-def classify(ground_truth: Boxes, detections: Boxes, threshold: float = FOREGROUND_IOU) -> tuple[np.ndarray, ...]:
-    """Return the kind of each detection, and the ground truth that it belongs to.
+def classify(ground_truth: Boxes, detections: Boxes, threshold: float = FOREGROUND_IOU) -> Matched:
+    """Match boxes from `sort_by_image`. `threshold` is the IoU that replaces 0.5 in the definitions of the kinds.
 
-    Args:
-        ground_truth, detections: boxes from `sort_by_image`.
-        threshold: the IoU that replaces 0.5 in the definitions of the kinds.
-
-    Returns:
-        kinds (n,) int, indices of DETECTION_KINDS; (n,) int, the row of the ground truth that each detection is matched or
-        confused with, or -1; and (n,) int, the row matched for the confusion matrix, or -1: each detection that is not ignored
-        is matched, by descending score, with the unmatched box of its image with the highest IoU, except crowd boxes.
+    For the confusion matrix, each detection that is not ignored is matched, by descending score, with the unmatched box of its
+    image with the highest IoU, except crowd boxes.
     """
     kinds, tide_match, confusion_match = (np.full(len(detections.score), value) for value in (BACKGROUND, -1, -1))
     for image in np.intersect1d(ground_truth.image, detections.image):
@@ -141,7 +171,7 @@ def classify(ground_truth: Boxes, detections: Boxes, threshold: float = FOREGROU
         any_class[(kind == IGNORED)[:, None] | crowd] = -1.0
         matches = _match(any_class, crowd, threshold)
         confusion_match[rows] = np.where(matches >= 0, boxes[matches], -1)
-    return kinds, tide_match, confusion_match
+    return Matched(ground_truth, detections, kinds, tide_match, confusion_match)
 
 
 def _match(iou, crowd, threshold):
@@ -165,44 +195,3 @@ def _match(iou, crowd, threshold):
             matches[d] = best = len(crowd) - 1 - np.where(candidates, iou[d], -1.0)[::-1].argmax()
             free[best] = crowd[best]
     return matches
-
-
-def best_threshold(score: np.ndarray, kinds: np.ndarray, positives: int) -> float:
-    """Return the score threshold with the highest F1, or infinity without detections.
-
-    Args:
-        score: (n,), scores of the detections.
-        kinds: (n,) int, kinds of the detections.
-        positives: number of boxes to find.
-    """
-    order = np.argsort(-score, kind="stable")
-    score, kinds = score[order], kinds[order]
-    last_of_score = np.append(score[1:] != score[:-1], True)[:len(score)]
-    correct, counted = np.cumsum(kinds == CORRECT), np.cumsum(kinds != IGNORED)
-    f1 = np.where(last_of_score, 2 * correct / np.maximum(counted + positives, 1), -1.0)
-    # Ties take the lowest score, so that all errors are counted if nothing is correct.
-    return score[len(f1) - 1 - f1[::-1].argmax()] if len(score) else np.inf
-
-
-def truth_outcomes(kinds: np.ndarray, tide_match: np.ndarray, count: int) -> np.ndarray:
-    """Return the outcome of each of the `count` ground truth boxes, (count,) int, indices of TRUTH_OUTCOMES. `kinds` and
-    `tide_match` are the results of `classify` for the detections that count."""
-    outcomes = np.full(count, MISSED)
-    # The strongest explanation comes last and overwrites weaker ones.
-    for kind, outcome in ((CLASS, WRONG_CLASS), (LOCALISATION, BADLY_LOCALISED), (CORRECT, FOUND)):
-        outcomes[tide_match[kinds == kind]] = outcome
-    return outcomes
-
-
-def image_costs(ground_truth: Boxes, detections: Boxes, kinds: np.ndarray, tide_match: np.ndarray, threshold: float,
-                num_images: int) -> np.ndarray:
-    """Return a cost for each image, (num_images,) float64: the sum of its false detections' scores, plus 1 per missed box.
-
-    Detections at or above `threshold` count; crowd boxes do not. `kinds` and `tide_match` are the results of `classify`. Reports
-    show the images with the highest cost first.
-    """
-    kept = detections.score >= threshold
-    false = kept & (kinds != CORRECT) & (kinds != IGNORED)
-    lost = (truth_outcomes(kinds[kept], tide_match[kept], len(ground_truth.crowd)) != FOUND) & ~ground_truth.crowd
-    return (np.bincount(detections.image[false], detections.score[false], num_images)
-            + np.bincount(ground_truth.image[lost], minlength=num_images))

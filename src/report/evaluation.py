@@ -5,7 +5,6 @@ import base64
 import logging
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,15 +13,8 @@ from src.config import Config
 from src.dataset.annotations import CocoDataset, Record
 from src.dataset.image import UnreadableImageError, read_image
 from src.dataset.resize import choose_canvas, fitted_size, scaling_of
-from src.evaluation.coco import KEYS, Boxes, Evaluation
-from src.report.error_analysis import (
-    DETECTION_KINDS,
-    TRUTH_OUTCOMES,
-    best_threshold,
-    classify,
-    image_costs,
-    sort_by_image,
-)
+from src.evaluation.coco import KEYS, Evaluation
+from src.report.error_analysis import DETECTION_KINDS, TRUTH_OUTCOMES, Matched, classify, sort_by_image
 from src.report.page import packed, write_page
 from src.run.files import make_folder, writing_into
 from src.visualization.images import fit
@@ -38,32 +30,13 @@ RATIOS = (0.25, 0.5, 0.8, 1.25, 2, 4)
 IOUS = np.linspace(0.5, 0.95, 10)  # COCO's thresholds, among which a reader of the page chooses
 
 
-class Matched(NamedTuple):
-    """Ground truth sorted by image, and detections sorted by image and descending score, with their matches."""
-    ground_truth: Boxes
-    detections: Boxes
-    kinds: np.ndarray            # (n,) int, indices of DETECTION_KINDS
-    tide_match: np.ndarray       # (n,) int, row of the ground truth box that explains the kind, or -1
-    confusion_match: np.ndarray  # (n,) int, row of the ground truth box matched for the confusion matrix, or -1 (background)
-
-    @property
-    def threshold(self) -> float:
-        """Return the score threshold with the highest F1 over all classes, or 0 without detections."""
-        scores = self.detections.score
-        return float(best_threshold(scores, self.kinds, np.count_nonzero(~self.ground_truth.crowd))) if len(scores) else 0.0
-
-    def costs(self, num_images: int) -> np.ndarray:
-        """Return `image_costs` at the best threshold, (num_images,) float64."""
-        return image_costs(self.ground_truth, self.detections, self.kinds, self.tide_match, self.threshold, num_images)
-
-
 def match_boxes(evaluation: Evaluation) -> list[Matched]:
     """Match the detections of an evaluation with its ground truth at each of IOUS."""
     boxes = sort_by_image(evaluation.ground_truth, evaluation.detections)
-    return [Matched(*boxes, *classify(*boxes, iou)) for iou in IOUS]
+    return [classify(*boxes, iou) for iou in IOUS]
 
 
-def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDataset, cfg: Config,
+def write_evaluation_report(folder: str, evaluation: Evaluation, matched: list[Matched], dataset: CocoDataset, cfg: Config,
                             label: str = "") -> None:
     """Write <folder>/report.html, and create the folder if it does not exist.
 
@@ -72,6 +45,7 @@ def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDa
     Args:
         folder: folder of the evaluation.
         evaluation: evaluation of `dataset`, with the metrics of `src.evaluation.evaluate.evaluate`.
+        matched: the result of `match_boxes`.
         dataset: the data set whose images are shown.
         cfg: the configuration, for the boxes' sizes on the canvas and the anchors.
         label: path or name of the evaluated model, shown in the report.
@@ -79,9 +53,9 @@ def write_evaluation_report(folder: str, evaluation: Evaluation, dataset: CocoDa
     Raises:
         UserError: the file cannot be written, for example because the disk is full.
     """
-    records, matched = scored_records(dataset, evaluation.metrics), match_boxes(evaluation)
-    contents = page_contents(records, dataset, [(label, evaluation, matched)], matched[0].costs(len(records)))
-    contents["truth"].update(_anchor_contents(records, matched[0].ground_truth, cfg))
+    records, first = scored_records(dataset, evaluation.metrics), matched[0]
+    contents = page_contents(records, dataset, [(label, evaluation, matched)], first.costs(len(records), first.threshold))
+    contents["truth"].update(_anchor_contents(records, first.ground_truth, cfg))
     path = os.path.join(make_folder(folder), NAME)
     with writing_into(folder, "the report"):
         write_page(path, "evaluation.html.j2", f"Evaluation of {os.path.basename(label)}" if label else "Evaluation", contents)

@@ -39,7 +39,8 @@ def reports() -> SimpleNamespace | None:
     """Return the reports of src/report, or None if it is deleted."""
     return _optional("no HTML reports, TensorBoard files or profiles are written", EventFile="src.report.tensorboard",
                      TrainingReport="src.report.training", profiled="src.report.profiler",
-                     write_analysis="src.report.error_analysis", write_evaluation_report="src.report.evaluation")
+                     match_boxes="src.report.evaluation", write_analysis="src.report.error_analysis",
+                     write_evaluation_report="src.report.evaluation")
 
 
 def kernels() -> SimpleNamespace:
@@ -69,12 +70,13 @@ def evaluation_writer(cfg: Config, dataset: CocoDataset) -> Callable:
     fonts = pictures.find_fonts(dataset.names, cfg.font) if pictures else ()
 
     def write(folder, evaluation, label, of_checkpoint=False):
+        matched = pages.match_boxes(evaluation) if pages else []
         if of_checkpoint and pages:
-            evaluation.metrics["errors"] = pages.write_analysis(folder, evaluation, fonts)
+            evaluation.metrics["errors"] = pages.write_analysis(folder, evaluation, matched[0], fonts)
         write_results(folder, {**evaluation.metrics, **({"checkpoint": label} if of_checkpoint else {})}, evaluation.results,
                       None if os.path.isfile(dataset.annotation_path) else dataset.coco_json)
         if pictures:
             pictures.write_samples(folder, dataset, evaluation.results, fonts)
         if pages:
-            pages.write_evaluation_report(folder, evaluation, dataset, cfg, label)
+            pages.write_evaluation_report(folder, evaluation, matched, dataset, cfg, label)
     return write

@@ -3,15 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from src.report.error_analysis import (
-    CORRECT,
-    DETECTION_KINDS,
-    IGNORED,
-    TRUTH_OUTCOMES,
-    classify,
-    image_costs,
-    truth_outcomes,
-)
+from src.report.error_analysis import CORRECT, DETECTION_KINDS, IGNORED, TRUTH_OUTCOMES, classify
 
 IMAGES, SHOWN = 30, 24  # all images of the evaluation, and images shown at first
 
@@ -19,15 +11,14 @@ IMAGES, SHOWN = 30, 24  # all images of the evaluation, and images shown at firs
 def at(case, threshold, iou=0.5):
     """Return the matching and counts of the detections with at least confidence `threshold`, without the remaining ones."""
     found = case.found.select(np.flatnonzero(case.found.score >= threshold))
-    kinds, partners, places = classify(case.truth, found, iou)
-    outcomes = truth_outcomes(kinds, partners, len(case.truth.crowd))
-    return SimpleNamespace(found=found, kinds=kinds, outcomes=outcomes, places=places, counted=~case.truth.crowd,
-                           costs=image_costs(case.truth, found, kinds, partners, threshold, IMAGES))
+    matched = classify(case.truth, found, iou)
+    return SimpleNamespace(found=found, kinds=matched.kinds, outcomes=matched.outcomes(threshold), places=matched.confusion_match,
+                           counted=~case.truth.crowd, costs=matched.costs(IMAGES, threshold))
 
 
 def best_f1(case, category=None):
     """Return F1 at the thresholds 0, 0.01, ..., 1, the best F1 and its lowest threshold, from the counts at each threshold."""
-    kinds, *_ = classify(case.truth, case.found)
+    kinds = classify(case.truth, case.found).kinds
     own = (kinds != IGNORED) & ((case.found.category == category) | (category is None))
     boxes = int((~case.truth.crowd & ((case.truth.category == category) | (category is None))).sum())
 

@@ -40,7 +40,7 @@ const classTable = new SortedTable(byId("class-table"), [...classColumns(), ...[
 
 // Draw curves of both runs: rows of [name, key of a run's data, key of its curve].
 function showCurves(id, title, yLabel, rows, more) {
-  const series = data.runs.flatMap((run, k) => rows.filter(([, part, key]) => run[part][key]).map(([name, part, key]) => (
+  const series = data.runs.flatMap((run, k) => rows.filter(([, part, key]) => run[part][key]?.length).map(([name, part, key]) => (
     {name: `${name} ${LETTERS[k]}`, x: run[part].x ?? run[part].epoch, y: run[part][key], dashed: name !== rows[0][0],
       colour: `var(--${["accent", "localisation"][k]})`})));
   lineChart(byId(id), {title: series.length ? title : `${title}: not known`, yLabel, series, xLabel: "epoch",
@@ -75,7 +75,4 @@ showCurves("score-chart", "Average precision in training", "AP", [["AP", "evalua
   {yRange: [0, 1], dots: true});
 byId("about").textContent = `A: ${detectors[0].label}, B: ${detectors[1].label}, on ${counted(data.images, "image")} of `
   + `${data.annotations}.`;
-byId("gallery-note").textContent = "The images that changed most come first, A on the left and B on the right: the cost of an "
-  + "image is the sum of the scores of its false detections, and 1 for each annotated box that was not found. Click an image to "
-  + "enlarge it.";
 start();

@@ -31,10 +31,8 @@ function showAbout() {
     + `${counted(detector.score.length, "detection")}${skipped}.`;
   byId("numbers").replaceChildren(...Object.entries(detector.metrics).map(([key, value]) =>
     element("div", {}, element("dt", {}, key), element("dd", {"data-key": key, "data-value": value}, fixed(value)))));
-  const few = gallery.images.length < data.images ? `This file contains ${gallery.images.length} of `
-    + `${data.images.toLocaleString("en")} images, which have the highest costs at the threshold with the best F1. ` : "";
-  byId("gallery-note").textContent = "The most expensive errors come first: the cost of an image is the sum of the scores of its "
-    + `false detections, and 1 for each annotated box that was not found. ${few}Click an image to enlarge it.`;
+  byId("gallery-note").textContent = gallery.images.length < data.images ? `This file contains ${gallery.images.length} of `
+    + `${data.images.toLocaleString("en")} images, which have the highest costs at the threshold with the best F1.` : "";
 }
 
 function showCurves() {

@@ -61,11 +61,6 @@ class Gallery {
     this.update();
   }
 
-  // Choose a class, or all classes if it is already chosen.
-  toggleClass(k) {
-    this.choose({category: k === this.filter.category ? -1 : k});
-  }
-
   // Sort and filter again, for example after a change of the threshold.
   update() {
     this.chosen = this.images

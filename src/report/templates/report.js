@@ -27,10 +27,11 @@ function showClasses(table) {
   table.show(allClasses.map(classRow), classRow(-1), (row) => row.k === gallery.filter.category);
 }
 
-// Return the columns of the class and its number of boxes.
+// Return the columns of the class and its number of boxes. A click chooses the class, or all classes if it is already chosen.
 function classColumns() {
   const boxes = (row) => row.each[0].boxes;
-  return [{title: "class", value: (row) => row.name, click: (row) => gallery.toggleClass(row.k)},
+  const choose = ({k}) => gallery.choose({category: k === gallery.filter.category ? -1 : k});
+  return [{title: "class", value: (row) => row.name, click: choose},
     {title: "boxes", value: boxes, text: (row) => boxes(row).toLocaleString("en")}];
 }
 

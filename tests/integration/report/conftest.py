@@ -6,8 +6,8 @@ import pytest
 
 from src.config import Config
 from src.evaluation.evaluate import write_results
-from src.report.error_analysis import sort_by_image, write_analysis
-from src.report.evaluation import write_evaluation_report
+from src.report.error_analysis import write_analysis
+from src.report.evaluation import match_boxes, write_evaluation_report
 from tests.helpers.report_page import IMAGES
 from tests.helpers.reports import drawn_dataset, evaluated
 
@@ -18,10 +18,11 @@ def case(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     dataset = drawn_dataset(folder, IMAGES)
     evaluation = evaluated(dataset)
-    evaluation.metrics["errors"] = write_analysis(str(folder), evaluation)
+    matched = match_boxes(evaluation)
+    evaluation.metrics["errors"] = write_analysis(str(folder), evaluation, matched[0])
     write_results(str(folder), evaluation.metrics, evaluation.results)
-    write_evaluation_report(str(folder), evaluation, dataset, Config(data={"target_size": [192, 192]}), "some.ckpt")
-    truth, found = sort_by_image(evaluation.ground_truth, evaluation.detections)
+    write_evaluation_report(str(folder), evaluation, matched, dataset, Config(data={"target_size": [192, 192]}), "some.ckpt")
+    truth, found, *_ = matched[0]
     return SimpleNamespace(folder=folder, dataset=dataset, truth=truth, found=found, names=evaluation.class_names,
                            metrics=json.loads((folder / "metrics.json").read_text()),
                            ids=sorted(record.image_id for record in dataset.records))

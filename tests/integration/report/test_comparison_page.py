@@ -6,7 +6,6 @@ import pytest
 
 from src.evaluation.coco import score
 from src.report.comparison import GROUPS, Stored, write_comparison
-from src.report.error_analysis import image_costs
 from src.report.evaluation import match_boxes
 from tests.helpers.report_page import IMAGES, counts_of, first_panel, rows_of, score_by_keys, shown_ids
 from tests.helpers.reports import drawn_dataset, evaluated
@@ -35,8 +34,8 @@ def page(browser, evaluations):
 
 
 def costs_at(evaluation, threshold=None):
-    truth, found, kinds, matches, *_ = matched = match_boxes(evaluation)[0]
-    return image_costs(truth, found, kinds, matches, matched.threshold if threshold is None else threshold, IMAGES)
+    matched = match_boxes(evaluation)[0]
+    return matched.costs(IMAGES, matched.threshold if threshold is None else threshold)
 
 
 def with_sign(difference, limit):

@@ -1,7 +1,7 @@
 """The IoU selector on the page of an evaluation, with a worked example; its page replaces the shared one."""
 from src.config import Config
 from src.evaluation.coco import score
-from src.report.evaluation import write_evaluation_report
+from src.report.evaluation import match_boxes, write_evaluation_report
 from tests.helpers.report_page import first_panel, rows_of, score_by_keys
 from tests.helpers.reports import drawn_dataset, result
 
@@ -18,7 +18,7 @@ def test_the_iou_of_a_worked_example(browser, tmp_path):
         (first, 2, 0, 0.9), (first, 4, 0, 0.8), (first, 68, 0, 0.7), (second, 8, 50, 0.6))]
     dataset.records[1:] = []
     evaluation = score(dataset.coco_json, found, [image], dataset.names, dataset.category_ids)
-    write_evaluation_report(str(tmp_path), evaluation, dataset, Config())
+    write_evaluation_report(str(tmp_path), evaluation, match_boxes(evaluation), dataset, Config())
     page = Page(browser, tmp_path / "report.html")
     score_by_keys(page, 0)
 

@@ -133,7 +133,7 @@ def test_run_folders(run_tool, folders):
     assert (status, error) == (0, "") and f"of 2 evaluations, {runs[0]}/eval/best/val is the newest" in output
     page = contents_of(folders[2])
     assert page["settings"] == [["epochs", "2", "3"], ["lr.milestones", "[1, 2]", "[1, 3]"],
-                                ["data.item_transforms.RandomFlip.prob", "0.5", "0.25"]]
+                                ["data.RandomFlip.prob", "0.5", "0.25"]]
     assert [[run["curves"]["loss"], run["evaluations"]["AP"]] for run in page["runs"]] == [[[1.5], [0.5]], [[1.5], [0.25]]]
     (runs[1] / "config.yml").unlink()
     # The folder of an evaluation belongs to its run.
@@ -141,9 +141,10 @@ def test_run_folders(run_tool, folders):
     assert status == 0 and f"{runs[1]}/config.yml does not exist, so settings are not compared" in output
     page = contents_of(folders[2])
     assert page["settings"] is None and page["runs"][1]["curves"]["loss"] == [1.5]
-    (runs[1] / "config.yml").write_text("a: [")
     folders[2].unlink()
-    assert "config.yml (it is no YAML file); pass the folder of" in refused(run_tool, (*runs, folders[2]))
+    for text in ("a: [", "- 1", "item_transforms: 3"):
+        (runs[1] / "config.yml").write_text(text)
+        assert "config.yml (it is no YAML file); pass the folder of" in refused(run_tool, (*runs, folders[2]))
 
 
 def test_differences_that_chance_explains(case):

@@ -15,10 +15,10 @@ from src.report.error_analysis import (
     TRUTH_OUTCOMES,
     classify,
     error_breakdown,
-    image_costs,
     sort_by_image,
     write_analysis,
 )
+from src.report.evaluation import match_boxes
 from tests.helpers.coco_cases import CATEGORIES, KINDS, plain_pycocotools, random_case
 
 CAT, DOG = 1, 2
@@ -44,13 +44,13 @@ def boxes_of(truth, found, images=(1,)):
 
 def breakdown(truth, found):
     """Analyse one image. truth: (category, box[, crowd]) rows; found: (category, box, score) rows."""
-    return error_breakdown(*boxes_of([(1, *row) for row in truth], [(1, *row) for row in found]), ["cat", "dog"])
+    return error_breakdown(classify(*boxes_of([(1, *row) for row in truth], [(1, *row) for row in found])), ["cat", "dog"])
 
 
 def random_boxes(kind, seed=0):
     coco_json, results, images = random_case([seed, len(kind)], **KINDS[kind])
     truth, found = sorted_boxes(coco_json, results, images, CATEGORIES)
-    return truth, found, *classify(truth, found)[:2], len(images)
+    return classify(truth, found)
 
 
 def counts(kinds, **more):
@@ -128,7 +128,7 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
             for value, match, out in zip(image["dtScores"], image["dtMatches"][0], image["dtIgnore"][0]):
                 (ignored if out else correct)[value] = bool(match)
         truth, found = sorted_boxes(coco_json, results, images, CATEGORIES)
-        kinds, *_ = classify(truth, found)
+        kinds = classify(truth, found).kinds
         for value, own in zip(found.score, kinds):
             if value in correct or value in ignored:
                 assert (own == CORRECT) == correct.get(value, False) and (own == IGNORED) == (value in ignored)
@@ -147,7 +147,7 @@ def test_correct_and_ignored_detections_are_those_of_pycocotools(kind):
 def test_detections_are_matched_whatever_the_classes(truth, found, expected):
     """The comparison with a plain loop has no equal overlaps."""
     truth, found = boxes_of(truth, found)
-    assert classify(truth, found)[2].tolist() == expected
+    assert classify(truth, found).confusion_match.tolist() == expected
 
 
 def overlap(box, other):
@@ -158,7 +158,7 @@ def overlap(box, other):
 
 @pytest.mark.parametrize("kind", ["plain", "crowds", "one image", "images without ground truth"])
 def test_matches_are_those_of_a_plain_loop(kind):
-    truth, found, kinds, _, _ = random_boxes(kind)
+    truth, found, kinds, _, matches = random_boxes(kind)
     taken, expected = set(), []
     for row in range(len(found.score)):
         free = [(overlap(found.xywh[row], truth.xywh[box]), box) for box in range(len(truth.crowd))
@@ -166,7 +166,7 @@ def test_matches_are_those_of_a_plain_loop(kind):
         best = max(free, default=(0, -1)) if kinds[row] != IGNORED else (0, -1)
         expected.append(best[1] if best[0] >= 0.5 else -1)
         taken.add(expected[-1])
-    assert classify(truth, found)[2].tolist() == expected
+    assert matches.tolist() == expected
     assert max(expected) >= 0
 
 
@@ -174,13 +174,12 @@ def test_costs_of_images():
     truth = [(1, CAT, BOX), (1, CAT, FAR), (2, DOG, BOX), (3, CAT, BOX, "crowd"), (4, CAT, BOX)]
     found = [(1, CAT, BOX, 0.9), (1, CAT, [0, 0, 100, 40], 0.7), (1, DOG, [900, 0, 5, 5], 0.4), (2, CAT, BOX, 0.8),
              (3, CAT, BOX, 0.9), (3, DOG, FAR, 0.6), (4, CAT, BOX, 0.55)]
-    boxes = boxes_of(truth, found, images=(1, 2, 3, 4, 5))
-    boxes = *boxes, *classify(*boxes)[:2]
+    matched = classify(*boxes_of(truth, found, images=(1, 2, 3, 4, 5)))
     # Image 1: found, missed, a second box that is too low, nothing there. 2: labelled as cat, so missed. 3: a crowd is no error.
-    assert image_costs(*boxes, 0.0, 5) == pytest.approx([1 + 0.7 + 0.4, 1 + 0.8, 0.6, 0, 0])
-    assert image_costs(*boxes, 0.6, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0.6, 1, 0])
-    assert image_costs(*boxes, 0.61, 5) == pytest.approx([1 + 0.7, 1 + 0.8, 0, 1, 0])
-    assert image_costs(*boxes, np.inf, 5) == pytest.approx([2, 1, 0, 1, 0])
+    assert matched.costs(5, 0.0) == pytest.approx([1 + 0.7 + 0.4, 1 + 0.8, 0.6, 0, 0])
+    assert matched.costs(5, 0.6) == pytest.approx([1 + 0.7, 1 + 0.8, 0.6, 1, 0])
+    assert matched.costs(5, 0.61) == pytest.approx([1 + 0.7, 1 + 0.8, 0, 1, 0])
+    assert matched.costs(5, np.inf) == pytest.approx([2, 1, 0, 1, 0])
 
 
 def test_curves_are_those_of_pycocotools():
@@ -197,7 +196,8 @@ def test_files_and_names(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
     (tmp_path / "errors.png").mkdir()
     coco_json, results, images = random_case(7)
-    errors = write_analysis(str(tmp_path), score(coco_json, results, images, NAMES, CATEGORIES))
+    evaluation = score(coco_json, results, images, NAMES, CATEGORIES)
+    errors = write_analysis(str(tmp_path), evaluation, match_boxes(evaluation)[0])
     assert cv2.imread(str(tmp_path / "precision_recall.png")) is not None
     assert [record.levelname for record in caplog.records] == ["ERROR"] and "errors.png could not be drawn" in caplog.text
     wanted = {name: sum(row["category_id"] == category and not row["iscrowd"] for row in coco_json["annotations"])

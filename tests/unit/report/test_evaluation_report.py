@@ -15,12 +15,13 @@ from tests.helpers.reports import contents_of, evaluated
 
 
 def written(case, folder):
-    write_evaluation_report(str(folder), case.evaluation, case.dataset, Config(), "some.ckpt")
+    write_evaluation_report(str(folder), case.evaluation, match_boxes(case.evaluation), case.dataset, Config(), "some.ckpt")
     return contents_of(folder / "report.html")
 
 
 def test_gallery_starts_with_the_most_expensive_images(case, tmp_path, monkeypatch):
-    costs = match_boxes(case.evaluation)[0].costs(30)
+    first = match_boxes(case.evaluation)[0]
+    costs = first.costs(30, first.threshold)
     monkeypatch.setattr(evaluation, "MAX_IMAGES", 4)
     images = written(case, tmp_path)["gallery"]
     np.testing.assert_array_equal(costs[[image["image"] for image in images]], np.sort(costs)[:-5:-1])
