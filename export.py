@@ -16,11 +16,8 @@ MAX_BYTES = 10**9  # limit for weights: MindSpore splits larger ones into severa
 
 
 def main(cfg: Config, group: Group, _: object) -> None:
-    """Write the files that the configuration requests, and check them on images.
-
-    Raises:
-        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
-    """
+    """Write the files that the configuration requests, and check them on images. Raise a UserError after a mistake that the user
+    can fix, see `src.run.launch.run`."""
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
     from src.checkpoint import read_checkpoint
     from src.export.detector import class_names, load_detector

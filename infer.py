@@ -20,11 +20,8 @@ logger = logging.getLogger("faster_rcnn")
 
 
 def main(cfg: Config, group: Group, _: object) -> None:
-    """Draw the detections on each image, and list them in detections.json.
-
-    Raises:
-        UserError: for a mistake that the user can fix, see `src.run.launch.run`.
-    """
+    """Draw the detections on each image, and list them in detections.json. Raise a UserError after a mistake that the user can
+    fix, see `src.run.launch.run`."""
     # Imported here, because MindSpore and OpenCV read the environment that `launch` has prepared.
     from deploy.images import EXTENSIONS, InputError, counts_of, drawing_names, find_files, listing_of
     from src.checkpoint import read_checkpoint
@@ -67,11 +64,8 @@ def main(cfg: Config, group: Group, _: object) -> None:
 
 def detect_all(predictor: Predictor, names: list[str], fonts: list, drawings: dict[str, str]) -> list[dict]:
     """Detect objects on images, draw them with the class names, log the detections of each image, and return the entries of
-    detections.json. `drawings` has the paths of the images, in order, and of their drawings.
-
-    Raises:
-        UserError: at the end, if no image could be read.
-    """
+    detections.json. `drawings` has the paths of the images, in order, and of their drawings. A UserError is raised at the end if
+    no image could be read."""
     from deploy.drawing import draw_boxes
     from deploy.images import counts_of, entry_of
     from src.dataset.image import UnreadableImageError, read_image

@@ -183,11 +183,8 @@ def write_checkpoint(path: str, tensors: dict[str, Tensor], values: dict | None 
 
     The file is renamed to `path` when it is complete, on the disk, and its checksum is verified. After a crash or on a full
     disk, the previous file is thus unchanged. The permissions follow the umask. Some programs that read MindSpore's checkpoints
-    do not support a checksum.
-
-    Raises:
-        OSError: if the file cannot be written.
-        UserError: if a tensor has values that are not finite.
+    do not support a checksum. An OSError is raised if the file cannot be written, and a UserError if a tensor has values that are
+    not finite.
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor.asnumpy()).all():

@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.models import BACKBONE
 from src.models.backbone import build_backbone
 from src.models.faster_rcnn import FasterRCNN, InferenceForward, to_mixed_precision
-from src.run.compile_cache import graph_name, stored_graph
+from src.run.compile_cache import stored_graph
 from src.run.optional import kernels
 
 
@@ -78,6 +78,6 @@ class Predictor:
         """
         canvas = image.shape[1], image.shape[2]
         forward = self.forwards[canvas].set_train(False)
-        with stored_graph(graph_name("inference", canvas)):
+        with stored_graph(f"inference {canvas}"):
             boxes, scores = forward(image, valid_size)
         return boxes.asnumpy(), scores.asnumpy()

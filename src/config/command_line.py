@@ -56,12 +56,8 @@ def _parse(description: str, flags: dict[str, str | None], argv: list[str] | Non
            defaults: dict[str, Any] = {},  # noqa: B006
            forced: dict[str, Any] = {}) -> Config:  # noqa: B006
     """Return the configuration from `argv`, by default sys.argv[1:]. `defaults` {key: value} override the YAML file, and `forced`
-    everything.
-
-    Raises:
-        UserError: if the value of a flag or a setting in the YAML file is invalid.
-        SystemExit: after --help, or if a flag does not exist.
-    """
+    everything. A UserError is raised if the value of a flag or a setting in the YAML file is invalid, and SystemExit after --help
+    or if a flag does not exist."""
     # With a value in the namespace, argparse does not set the default of --config.
     args = vars(_build_parser(description, flags, defaults).parse_args(argv, argparse.Namespace(config=None)))
     config, texts = args.pop("config"), args.pop("override")

@@ -26,11 +26,8 @@ SPLITS = ("data.train_transforms", "data.eval_transforms")
 
 
 def upgrade_legacy_keys(layer: dict, where: str) -> dict:
-    """Return a copy of the nested dict `layer`, a file or a flag, with the current names and sections of the settings.
-
-    Raises:
-        UserError: if a setting has an unsupported value, or two spellings of a setting disagree.
-    """
+    """Return a copy of the nested dict `layer`, a file or a flag, with the current names and sections of the settings. Raise a
+    UserError if a setting has an unsupported value, or two spellings of a setting disagree."""
     layer = copy.deepcopy(layer)
     for dotted, supported in {**dict.fromkeys(UNREAD), **SINGLE_VALUED}.items():
         for value in _pop(layer, dotted):

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from src import __version__
+from src.checkpoint import FOR_AN_IMAGE
 from src.config import Config
 from src.dataset.resize import scaling_of
 from src.evaluation.detections import MIN_SIDE
@@ -20,10 +21,6 @@ from src.export.onnx_graph import Graph
 from src.export.onnx_network import network_outputs, outputs_of_image
 from src.export.onnx_resize import fitted_sizes, largest, on_canvas
 from src.models.faster_rcnn import FasterRCNN, InferenceForward
-
-# The settings that, with the weights, determine the detections.
-DECISIVE: dict = {"net": True, "backbone": True, "rpn_head": {"anchor_generator", "test_proposal"}, "bbox_head": True,
-                  "infer": True, "data": {"target_size", "eval_transforms"}}
 
 
 def network_model(forward: InferenceForward, batch: int, canvas: tuple[int, int]) -> onnx.ModelProto:
@@ -73,7 +70,7 @@ def detector_model(network: FasterRCNN, cfg: Config, names: list[str]) -> onnx.M
 def metadata(cfg: Config, names: list[str]) -> dict[str, str]:
     """Return the metadata of a file: class names by label and canvases (height, width) as JSON, a digest of the settings that
     determine the detections, and the version of this project."""
-    settings = json.dumps(cfg.model_dump(include=DECISIVE), sort_keys=True)
+    settings = json.dumps(cfg.model_dump(include={**FOR_AN_IMAGE, "infer": True}), sort_keys=True)
     return {"names": json.dumps(names, ensure_ascii=False), "canvases": json.dumps(cfg.data.canvases),
             "config": hashlib.sha256(settings.encode()).hexdigest(), "version": __version__}
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import mindspore as ms
 
+from src.checkpoint import NOT_STORED
 from src.config import Config
 from src.errors import UserError
 from src.run.distributed import program_digest
@@ -22,20 +23,13 @@ from src.run.optional import kernels
 
 # Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
-    "save_dir", "resume_ckpt", "checkpoint_path", "image", "mindir", "raw", "quantize", "output", "font", "compile_cache",
-    "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value", "log_interval", "run_eval", "tensorboard",
-    "eval_interval", "save_interval_steps", "keep_checkpoint_max", "num_workers", "prefetch_size", "max_rowsize",
-    "skip_bad_images", "run_profiler", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir", "infer",
+    *NOT_STORED - {"device_target", "jit_level"}, "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value",
+    "log_interval", "run_eval", "eval_interval", "save_interval_steps", "keep_checkpoint_max", "skip_bad_images", "infer",
     "early_stop", "accumulate_steps"), True),  # accumulate_steps affects which graphs are compiled, not their contents
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",
              "classes", "unite_classes", "keep_empty_images", "repeat_threshold"}}
 
 _to_come = []  # names of the graphs that are not yet loaded or stored
-
-
-def graph_name(kind: str, canvas: tuple[int, int]) -> str:
-    """Return the name of a graph for the images of one canvas, for `stored_graph`."""
-    return f"{kind} {canvas[0]}x{canvas[1]}"
 
 
 def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tuple[int, int]],
@@ -44,14 +38,14 @@ def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tu
 
     `training` and `evaluation` are canvases in the order of their first use, `accumulate_steps` the micro-batches per step.
     """
-    first, *others = [graph_name("gradients", canvas) for canvas in training]
+    first, *others = [f"gradients {canvas}" for canvas in training]
     of_several = ["accumulate", "reduce"] if accumulate_steps > 1 else []
     return [first, *of_several, "update", *others, *inference_graphs(evaluation)]
 
 
 def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:
     """Return the names of an evaluation's graphs for canvases in the order of their first use."""
-    return [graph_name("inference", canvas) for canvas in canvases]
+    return [f"inference {canvas}" for canvas in canvases]
 
 
 def use_compile_cache(cfg: Config, graphs: list[str], num_classes: int, padding_size: int = 0) -> None:

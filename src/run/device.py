@@ -35,9 +35,10 @@ def connect_device(cfg: Config, group: Group) -> str:
     """Do the first part of `set_up_device`: select the device, connect the processes, and return the device instead of `auto`."""
     # MindSpore collects garbage before each compilation. Imported modules never become garbage, so they are excluded.
     gc.freeze()
-    cfg = _choose_device(cfg)
-    device: str = cfg.device_target
-    check_device_limits(cfg)
+    auto = cfg.device_target == "auto"
+    device, reason = find_device() if auto else (cfg.device_target, "")
+    logger.info("device: %s%s", device, f" (device_target auto{f': {reason}' * bool(reason)})" * auto)
+    check_device_limits(cfg.model_copy(update={"device_target": device}))
     number = (os.environ.get("DEVICE_ID") or os.environ.get("ASCEND_DEVICE_ID")) if group.size == 1 and device != "CPU" else None
     if number and not number.isdecimal():
         raise UserError(f"DEVICE_ID or ASCEND_DEVICE_ID must be the number of a device, not {number!r}; correct or unset it.")
@@ -56,13 +57,9 @@ def set_up_device(cfg: Config, group: Group, device: str | None = None) -> Confi
     """Make MindSpore use cfg.device_target in mode cfg.ms_mode, with one device per process, and connect the processes.
 
     All processes must run the same code and MindSpore with the same configuration, see `check_same`. Call it before MindSpore's
-    operators are used. `device` is the result of `connect_device` if that was called before.
-
-    Returns:
-        The configuration with the selected device instead of `auto`, and with the precision that a CPU computes in.
-
-    Raises:
-        UserError: if the device is not available, MindSpore was built without it, or a setting does not work on it.
+    operators are used. `device` is the result of `connect_device` if that was called before. Return the configuration with the
+    selected device instead of `auto`, and with the precision that a CPU computes in. A UserError is raised if the device is not
+    available, MindSpore was built without it, or a setting does not work on it.
     """
     device = device or connect_device(cfg, group)
     height, width = max(cfg.data.canvases, key=lambda canvas: canvas[0] * canvas[1])
@@ -84,16 +81,6 @@ def set_up_device(cfg: Config, group: Group, device: str | None = None) -> Confi
     check_same(group, lambda: {"version of this program or of MindSpore": program_digest(),
                                "configuration": json.dumps(config_to_dict(cfg), sort_keys=True)})
     return cfg
-
-
-def _choose_device(cfg):
-    """Replace `auto` by a device, and log the device."""
-    if cfg.device_target != "auto":
-        logger.info("device: %s", cfg.device_target)
-        return cfg
-    device, reason = find_device()
-    logger.info("device: %s (device_target auto%s)", device, f": {reason}" * bool(reason))
-    return with_settings(cfg, {"device_target": device})
 
 
 def find_device() -> tuple[str, str]:

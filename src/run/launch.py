@@ -30,6 +30,7 @@ logger = logging.getLogger("faster_rcnn")
 # Longer pauses, in seconds, are excluded from the speed with tqdm's `unpause`. The value must exceed the time between two
 # updates that tqdm draws, because `unpause` delays the next update.
 LONG_PAUSE = 1.0
+tqdm.monitor_interval = 0  # no monitor thread, because data workers are forked from this process if max_rowsize is set
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Maximum idle time of a run after a signal, because data from a failing disk or network may never arrive.
@@ -38,12 +39,8 @@ MAX_IDLE_SECONDS = 20.0
 GRACE_SECONDS = 2.0
 
 
-class Stopped(Exception):  # noqa: N818 it is not an error
-    """A signal has ended the run, and its state is saved. `status` is the exit status: 143 or 130."""
-
-    def __init__(self, status: int):
-        super().__init__(status)
-        self.status = status
+class Stopped(SystemExit):
+    """A signal has ended the run, and its state is saved. `code` is the exit status: 143 or 130."""
 
 
 class StopSignals:
@@ -151,7 +148,7 @@ def run(main: Callable, parse_args: Callable[[], Any], stop: StopSignals | None 
         set_up_logging(group.rank)
         status = main(parse_args(), group, stop) or 0
     except Stopped as stopped:
-        status = stopped.status
+        status = stopped.code
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)
         status = 1
@@ -226,17 +223,13 @@ class _RunLog(logging.StreamHandler):
 run_log = _RunLog(io.StringIO())
 
 
-class _Bar(tqdm):
-    monitor_interval = 0  # no monitor thread, because data workers are forked from this process if max_rowsize is set
-
-
 def progress_bar(title: str, unit: str, total: int, rank: int = 0, initial: int = 0) -> tqdm:
     """Return tqdm's bar with the remaining time on standard output, which the caller must close.
 
     If that is not a terminal, or on ranks other than 0, the bar does nothing, and its attribute `disable` is True. `unit` is the
     singular noun of the counted items, and `initial` the number of the `total` items that were done before.
     """
-    return _Bar(desc=title, unit=f" {unit}s", total=total, initial=initial, file=sys.stdout, dynamic_ncols=True, leave=False,
+    return tqdm(desc=title, unit=f" {unit}s", total=total, initial=initial, file=sys.stdout, dynamic_ncols=True, leave=False,
                 disable=rank > 0 or not _is_terminal(sys.stdout))
 
 

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import reduce
 from typing import IO, Any
 
 import mindspore as ms
@@ -20,7 +19,7 @@ import yaml
 from src import __version__
 from src.checkpoint import read_checkpoint
 from src.config import Config, config_to_dict, load_config, with_settings
-from src.config.base import Section, setting_names
+from src.config.base import differing_settings
 from src.errors import UserError, one_line
 from src.run.distributed import ROOT, Group
 from src.run.files import atomic_write, flush_to_disk, lock_file, make_folder, remove_partial, writing_into
@@ -129,16 +128,12 @@ class RunFolder:
     def supersede(self, paths: list[str]) -> None:
         """Move checkpoints of other runs into a new subfolder `superseded_N` of their folder."""
         number = 1 + sum(name.startswith("superseded") for name in os.listdir(self.checkpoint_folder))
-        moved = []
         for path in paths:
             try:
                 os.renames(path, os.path.join(self.checkpoint_folder, f"superseded_{number}", os.path.basename(path)))
-                moved.append(path)
+                logger.warning("training began before %s; it is moved into the subfolder superseded_%d", path, number)
             except OSError as error:  # another user's file
                 logger.warning("training began before %s, but it cannot be moved away (%s)", path, error.strerror)
-        if moved:
-            logger.warning("training began before these checkpoints; they are moved into the subfolder superseded_%d: %s", number,
-                           ", ".join(moved))
 
 
 def move_run(folder: str) -> str:
@@ -182,23 +177,16 @@ def write_config(cfg: Config, path: str) -> None:
     each setting that differs from the file's earlier content. Raises OSError."""
     try:
         before = load_config(path) if os.path.isfile(path) else cfg
-        changes = [(name, _value(before, name), _value(cfg, name)) for name in setting_names(Config)]
-        for name, old, new in changes:
-            if old != new and not isinstance(new, Section):
-                logger.info("changed setting %s: %s -> %s", name, old, new)
+        for change in differing_settings(config_to_dict(before), config_to_dict(cfg)):
+            logger.info("changed setting %s: %s -> %s", *change)
     except UserError as error:
         logger.warning("%s is replaced without a comparison (%s)", path, error)
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     comments = (f"Faster R-CNN {__version__}, MindSpore {ms.__version__}, NumPy {np.__version__}, Python {sys.version}",
                 shlex.join(["python", *sys.argv]), f"git commit: {subprocess.getoutput(shlex.join(git))}")
-    text = "".join(f"# {one_line(comment)}\n" for comment in comments)
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
+        file.writelines(f"# {one_line(comment)}\n" for comment in comments)
         yaml.safe_dump(config_to_dict(cfg), file, allow_unicode=True, sort_keys=False)
-
-
-def _value(settings, name):
-    return reduce(lambda section, key: getattr(section, key, None), name.split("."), settings)
 
 
 def lock_folder(path: str) -> IO:

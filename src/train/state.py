@@ -195,7 +195,7 @@ class Saver:
         """Load the checkpoint. Return True if the run resumes from it, False if training starts at step 0."""
         run, path, progress = self.run, checkpoint.path, checkpoint.progress
         skipped = load_weights(self.step.network, checkpoint, allow_other_classes=True,
-                               renamed_classes=_has_other_names(checkpoint, self.class_names))
+                               renamed_classes=checkpoint.class_names not in (None, self.class_names))
         if progress and not skipped:
             load_moments(self.step.optimizer, checkpoint)
             logger.info("resuming after epoch %d%s of %s%s", progress["epoch"],
@@ -302,13 +302,9 @@ def _newest_intact(run):
 
 def seed_of(checkpoint: Checkpoint | None, cfg: Config, class_names: list[str]) -> int:
     """Return the seed of the checkpoint for a resumed run. For a new run, including fine-tuning on other classes: cfg.seed."""
-    if not (checkpoint and checkpoint.progress) or _has_other_names(checkpoint, class_names):
+    if not (checkpoint and checkpoint.progress) or checkpoint.class_names not in (None, class_names):
         return cfg.seed
     seed = int(checkpoint.progress["seed"])
     if seed != cfg.seed:
         logger.info("seed %d of %s is used instead of %d", seed, checkpoint.path, cfg.seed)
     return seed
-
-
-def _has_other_names(checkpoint, class_names):
-    return checkpoint.class_names not in (None, class_names)

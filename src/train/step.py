@@ -15,7 +15,7 @@ from src.dataset.loader import SAMPLING, Batch
 from src.errors import UserError
 from src.models.boxes import SUM
 from src.models.faster_rcnn import FasterRCNN, TrainingForward, can_overflow
-from src.run.compile_cache import graph_name, stored_graph
+from src.run.compile_cache import stored_graph
 from src.run.distributed import Group
 from src.run.optional import kernels
 from src.train.parallel import AllReduce, moving_statistics
@@ -64,7 +64,7 @@ class TrainStep:
         self.takes_sums, self.has_flag = cfg.device_target == "CPU", cfg.device_target == "Ascend"
 
         scale, reduce = self.loss_scale_parameter, self.in_graph
-        self.gradients = {canvas: Graph(graph_name("gradients", canvas), self._differentiate(forward), forward=forward,
+        self.gradients = {canvas: Graph(f"gradients {canvas}", self._differentiate(forward), forward=forward,
                                         loss_scale=scale, all_reduce=reduce) for canvas, forward in self.forwards.items()}
         self.accumulate = Graph("accumulate", self._accumulate)
         self.reduce = Graph("reduce", self._reduce, all_reduce=reduce)

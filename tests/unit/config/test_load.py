@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from src.config import Config, config_to_dict, load_config, with_settings
+from src.config.base import differing_settings
 from src.errors import UserError
 from tests.helpers.paths import ROOT
 
@@ -97,6 +98,14 @@ def test_copy_with_other_settings(write):
     assert config_to_dict(cfg) == before
     with pytest.raises(UserError, match="^this program: seed must be at least 0, not -1$"):
         with_settings(cfg, {"seed": -1})
+
+
+def test_differing_settings():
+    """The order of transforms is a setting."""
+    before = {"a": 1, "b": {"c": None, "item_transforms": [{"Flip": {"prob": 0.5}}, {"Resize": {}}]}, "d": {"e": 2}}
+    now = {"a": 1, "b": {"item_transforms": [{"Resize": {}}, {"Flip": {"prob": 1}}]}, "d": None}
+    assert differing_settings(before, now) == [
+        ("b.item_transforms", ["Flip", "Resize"], ["Resize", "Flip"]), ("b.Flip.prob", 0.5, 1), ("d.e", 2, None)]
 
 
 def test_loading_needs_no_library_of_training():
