@@ -19,6 +19,7 @@
 namespace {
 
 constexpr int64_t kChunk = 1024;  // candidates per work item of a thread
+constexpr int64_t kPiece = 64;    // kept boxes between two checks of the result
 constexpr float kSmallestUnion = 1e-12f;
 constexpr float kSmallestBest = 1e-12f;  // a ground-truth box without overlap has no best candidate
 
@@ -27,29 +28,38 @@ struct Box {
   float area() const { return std::max(x2 - x1, 0.f) * std::max(y2 - y1, 0.f); }
 };
 
-// A chunk of candidates, one array per coordinate, so that the compiler vectorises the loops over it.
-struct Chunk {
-  int64_t size;
-  float x1[kChunk], y1[kChunk], x2[kChunk], y2[kChunk], area[kChunk], iou[kChunk];
+// Boxes, one array per coordinate, so that the compiler vectorises the loops over them.
+template <int64_t size>
+struct Boxes {
+  float x1[size], y1[size], x2[size], y2[size], area[size];
 
-  void load(const Box* boxes, int64_t count) {
-    size = count;
-    for (int64_t i = 0; i < size; ++i) {
-      x1[i] = boxes[i].x1, y1[i] = boxes[i].y1, x2[i] = boxes[i].x2, y2[i] = boxes[i].y2;
-      area[i] = boxes[i].area();
-    }
+  void set(int64_t i, const Box& box, float box_area) {
+    x1[i] = box.x1, y1[i] = box.y1, x2[i] = box.x2, y2[i] = box.y2, area[i] = box_area;
   }
 
-  void overlap_with(const Box& box) {
-    const float box_area = box.area();
-    for (int64_t i = 0; i < size; ++i) {
-      const float width = std::max(std::min(x2[i], box.x2) - std::max(x1[i], box.x1), 0.f);
-      const float height = std::max(std::min(y2[i], box.y2) - std::max(y1[i], box.y1), 0.f);
-      const float intersection = width * height;
-      iou[i] = intersection / std::max(area[i] + box_area - intersection, kSmallestUnion);
-    }
+  float intersection(int64_t i, const Box& box) const {
+    const float width = std::max(std::min(x2[i], box.x2) - std::max(x1[i], box.x1), 0.f);
+    const float height = std::max(std::min(y2[i], box.y2) - std::max(y1[i], box.y1), 0.f);
+    return width * height;
   }
 };
+
+// Calls body(g, IoU of each candidate with box g) for the boxes (G) that the mask (G) contains.
+template <class Body>
+void compare(const Box* candidates, int64_t count, const Box* boxes, const bool* mask, int64_t G, const Body& body) {
+  Boxes<kChunk> chunk;
+  float iou[kChunk];
+  for (int64_t i = 0; i < count; ++i) chunk.set(i, candidates[i], candidates[i].area());
+  for (int64_t g = 0; g < G; ++g) {
+    if (!mask[g]) continue;
+    const float area = boxes[g].area();
+    for (int64_t i = 0; i < count; ++i) {
+      const float intersection = chunk.intersection(i, boxes[g]);
+      iou[i] = intersection / std::max(chunk.area[i] + area - intersection, kSmallestUnion);
+    }
+    body(g, iou);
+  }
+}
 
 // One image: candidates (N, 4), boxes (G, 4), mask (G) -> overlap, index, is_best (N).
 void match_image(const Box* candidates, const Box* boxes, const bool* mask, int64_t N, int64_t G, float* overlap,
@@ -57,77 +67,55 @@ void match_image(const Box* candidates, const Box* boxes, const bool* mask, int6
   const int64_t chunks = ceil_div(N, kChunk);
   std::vector<float> best(chunks * G, 0.f);  // per chunk and box; later the first row is the maximum of all chunks
   Crew::run([&](Crew& crew) {
-    crew.share(chunks, [&](int64_t c) {
-      const int64_t first = c * kChunk;
-      Chunk chunk;
-      chunk.load(candidates + first, std::min(kChunk, N - first));
-      std::fill_n(overlap + first, chunk.size, 0.f);
-      std::fill_n(index + first, chunk.size, 0);
-      std::fill_n(is_best + first, chunk.size, false);
-      for (int64_t g = 0; g < G; ++g) {
-        if (!mask[g]) continue;
-        chunk.overlap_with(boxes[g]);
+    crew.share_range(N, kChunk, [&](int64_t first, int64_t end) {
+      std::fill(overlap + first, overlap + end, 0.f);
+      std::fill(index + first, index + end, 0);
+      std::fill(is_best + first, is_best + end, false);
+      compare(candidates + first, end - first, boxes, mask, G, [&](int64_t g, const float* iou) {
         float largest = 0.f;
-        for (int64_t i = 0; i < chunk.size; ++i) {
-          const bool better = chunk.iou[i] > overlap[first + i];
-          overlap[first + i] = better ? chunk.iou[i] : overlap[first + i];
-          index[first + i] = better ? static_cast<int32_t>(g) : index[first + i];
-          largest = std::max(largest, chunk.iou[i]);
+        for (int64_t i = first; i < end; ++i) {
+          const bool better = iou[i - first] > overlap[i];
+          overlap[i] = better ? iou[i - first] : overlap[i];
+          index[i] = better ? static_cast<int32_t>(g) : index[i];
+          largest = std::max(largest, iou[i - first]);
         }
-        best[c * G + g] = largest;
-      }
+        best[first / kChunk * G + g] = largest;
+      });
     });
     for (int64_t c = 1; c < chunks; ++c) {
       for (int64_t g = 0; g < G; ++g) best[g] = std::max(best[g], best[c * G + g]);
     }
-    crew.share(chunks, [&](int64_t c) {
-      const int64_t first = c * kChunk;
-      Chunk chunk;
-      chunk.load(candidates + first, std::min(kChunk, N - first));
-      for (int64_t g = 0; g < G; ++g) {
-        if (!mask[g]) continue;
-        chunk.overlap_with(boxes[g]);
+    crew.share_range(N, kChunk, [&](int64_t first, int64_t end) {
+      compare(candidates + first, end - first, boxes, mask, G, [&](int64_t g, const float* iou) {
         const float least = std::max(best[g], kSmallestBest);
-        for (int64_t i = 0; i < chunk.size; ++i) is_best[first + i] |= chunk.iou[i] >= least;
-      }
+        for (int64_t i = first; i < end; ++i) is_best[i] |= iou[i - first] >= least;
+      });
     });
   });
 }
 
-// The boxes kept so far, one array per coordinate, so that a vectorised loop compares a box with all of them.
-struct Kept {
-  std::vector<float> x1, y1, x2, y2, area;
-  int64_t size = 0;
-
-  explicit Kept(int64_t most) : x1(most), y1(most), x2(most), y2(most), area(most) {}
-
-  void add(const Box& box, float box_area) {
-    x1[size] = box.x1, y1[size] = box.y1, x2[size] = box.x2, y2[size] = box.y2, area[size] = box_area;
-    ++size;
-  }
-
-  bool overlaps(const Box& box, float box_area, float threshold) const {
-    constexpr int64_t kPiece = 64;  // boxes between two checks of the result
-    for (int64_t first = 0; first < size; first += kPiece) {
-      int found = 0;
-      for (int64_t i = first; i < std::min(first + kPiece, size); ++i) {
-        const float width = std::max(std::min(x2[i], box.x2) - std::max(x1[i], box.x1), 0.f);
-        const float height = std::max(std::min(y2[i], box.y2) - std::max(y1[i], box.y1), 0.f);
-        const float intersection = width * height;
-        found |= intersection / (area[i] + box_area - intersection) > threshold;
-      }
-      if (found) return true;
+// Returns whether the IoU of a box with one of the first `count` kept boxes is above the threshold.
+bool overlaps(const std::vector<Boxes<kPiece>>& kept, int64_t count, const Box& box, float area, float threshold) {
+  for (auto piece = kept.begin(); count > 0; ++piece, count -= kPiece) {
+    int found = 0;
+    for (int64_t i = 0; i < std::min(kPiece, count); ++i) {
+      const float intersection = piece->intersection(i, box);
+      found |= intersection / (piece->area[i] + area - intersection) > threshold;
     }
-    return false;
+    if (found) return true;
   }
-};
+  return false;
+}
 
 void suppress(const Box* boxes, int64_t count, float threshold, bool* keep) {
-  Kept kept(count);
+  std::vector<Boxes<kPiece>> kept(ceil_div(count, kPiece));
+  int64_t number = 0;  // of kept boxes
   for (int64_t i = 0; i < count; ++i) {
     const float area = (boxes[i].x2 - boxes[i].x1) * (boxes[i].y2 - boxes[i].y1);
-    keep[i] = !kept.overlaps(boxes[i], area, threshold);
-    if (keep[i]) kept.add(boxes[i], area);
+    keep[i] = !overlaps(kept, number, boxes[i], area, threshold);
+    if (!keep[i]) continue;
+    kept[number / kPiece].set(number % kPiece, boxes[i], area);
+    ++number;
   }
 }
 

@@ -205,9 +205,10 @@ class KernelGraph:
         if wide & (read | others) or any(self.steps[number].relu or self.steps[number].addend >= 0 for number in wide):
             raise ValueError("a wide result can only be an output of rows, without a ReLU or an addend")
         numbers = [BF16 if self.mixed else F32, self.num_inputs, int(self.input_gradients), len(self.steps)]
-        for step in self.steps:
-            numbers += [step.kind, step.source, step.addend, step.weight, int(step.relu), int(step.wide), *step.kernel,
-                        step.stride, step.dilation, step.groups, int(step.same), *step.pad, int(step.bilinear), step.channels]
+        for step, needed in zip(self.steps, self._needed()):
+            numbers += map(int, (
+                step.kind, step.source, step.addend, step.weight, step.relu, step.wide, *step.kernel, step.stride, step.dilation,
+                step.groups, step.same, *step.pad, step.bilinear, step.channels, needed))
         numbers.append(len(self.weights))
         places = {id(parameter): place for place, parameter in enumerate(itertools.chain(*self.parameters()))}
         for weight in self.weights:

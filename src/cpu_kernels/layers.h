@@ -42,16 +42,13 @@ template <class T>
 void sum_parts(Crew& crew, int64_t count, const std::vector<Part>& parts, const T* value, T* out) {
   crew.share_range(count, 4096, [&](int64_t begin, int64_t end) {
     float sum[4096];
-    for (size_t p = 0; p < parts.size(); ++p) {
+    std::fill_n(sum, end - begin, -0.f);  // -0 + x is x, even if x is -0
+    for (const Part& part : parts) {
       const auto add = [&](const auto* data) {
-        if (p == 0) {
-          for (int64_t i = begin; i < end; ++i) sum[i - begin] = to_float(data[i]);
-        } else {
-          for (int64_t i = begin; i < end; ++i) sum[i - begin] += to_float(data[i]);
-        }
+        for (int64_t i = begin; i < end; ++i) sum[i - begin] += to_float(data[i]);
       };
-      if (parts[p].wide) add(static_cast<const float*>(parts[p].data));
-      else add(static_cast<const T*>(parts[p].data));
+      if (part.wide) add(static_cast<const float*>(part.data));
+      else add(static_cast<const T*>(part.data));
     }
     if (value != nullptr) {
       for (int64_t i = begin; i < end; ++i) sum[i - begin] = to_float(value[i]) <= 0 ? 0.f : sum[i - begin];

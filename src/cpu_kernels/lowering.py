@@ -61,18 +61,12 @@ def patch_outputs(plain: RPNPatchHead, mixed: bool, training: bool) -> KernelGra
     return graph
 
 
-def convolution(conv: nn.Conv2d, mixed: bool) -> KernelGraph:
-    """Return the graph of a single convolution, (B, C, H, W) -> (B, K, H', W')."""
-    graph = KernelGraph(mixed, trained=True)
-    graph.add_output(graph.convolution(graph.add_input(conv.in_channels, gradient=True), conv), PLANES)
-    return graph
-
-
-def conv_batch_norm(plain: ConvBatchNorm, mixed: bool, training: bool) -> KernelGraph:
-    """Return the graph of `ConvBatchNorm`, with batch statistics in training and with stored statistics otherwise."""
-    graph = KernelGraph(mixed, trained=True)
-    value = _conv_batch_norm(plain, graph, graph.add_input(plain.conv.in_channels, gradient=True), training)
-    graph.add_output(value, PLANES)
+def convolution(plain: nn.Conv2d | ConvBatchNorm, mixed: bool, training: bool) -> KernelGraph:
+    """Return the graph of a single convolution, (B, C, H, W) -> (B, K, H', W'). A BatchNorm has batch statistics in training and
+    stored statistics otherwise."""
+    graph, is_conv = KernelGraph(mixed, trained=True), isinstance(plain, nn.Conv2d)
+    x = graph.add_input((plain if is_conv else plain.conv).in_channels, gradient=True)
+    graph.add_output(graph.convolution(x, plain) if is_conv else _conv_batch_norm(plain, graph, x, training), PLANES)
     return graph
 
 

@@ -236,9 +236,8 @@ class Forward {
     const onednn::Epilogue epilogue{!parameters.bias.empty(), step.addend >= 0, step.relu != 0};
     const onednn::DataType type = graph_.type, out_type = step.wide ? kF32 : type;
     const onednn::ConvolutionShape shape = graph_.shape(step);
-    const int64_t columns = shape.c / shape.groups * shape.kernel_h * shape.kernel_w;
     if (graph_.is_winograd(step)) {
-      const Buffer weight = parameters.scaled(crew_, to.c, columns);
+      const Buffer weight = parameters.scaled(crew_, to.c, shape.columns());
       const void* addend = epilogue.add ? values_[step.addend].get() : nullptr;
       const float* bias = epilogue.bias ? parameters.bias.data() : nullptr;
       return winograd::convolve(crew_, shape, floats(values_[step.source].get()), floats(weight.get()), bias,
@@ -250,18 +249,14 @@ class Forward {
     const Layout plain = is_product ? Layout::strided(kF32, {shape.c, to.c}, {1, shape.c})
                                     : Layout::dense(kF32, shape.weight_dims());
     const bool keep = !graph_.weights[step.weight].trainable;
-    const Layout packed_layout = primitive->layout(onednn::kWeights);
-    const Buffer packed = pack(crew_, parameters, to.c, columns, plain, packed_layout, keep);
-    const Layout result = primitive->layout(onednn::kDestination);
+    const Buffer packed = pack(crew_, parameters, to.c, shape.columns(), plain, primitive->layout(onednn::kWeights), keep);
     std::vector<onednn::Argument> arguments = {
-        {onednn::kSource, primitive->layout(onednn::kSource), value(step.source)},
-        {onednn::kWeights, packed_layout, packed.get()},
-        {onednn::kDestination, result, out}};
+        {onednn::kSource, value(step.source)}, {onednn::kWeights, packed.get()}, {onednn::kDestination, out}};
     if (epilogue.bias) {
       const Layout row = is_product ? Layout::dense(kF32, {1, to.c}) : Layout::dense(kF32, {to.c});
-      arguments.push_back({onednn::kBias, row, parameters.bias.data()});
+      arguments.push_back({onednn::kBias, parameters.bias.data(), row});
     }
-    if (epilogue.add) arguments.push_back({onednn::kAddend, result, value(step.addend)});
+    if (epilogue.add) arguments.push_back({onednn::kAddend, value(step.addend), primitive->layout(onednn::kDestination)});
     primitive->run(crew_, arguments);
   }
 

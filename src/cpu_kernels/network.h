@@ -30,6 +30,7 @@ struct Layer {
   int32_t top, bottom, left, right;
   int32_t bilinear;  // for a merge
   int32_t c;         // channels of the result
+  int32_t needed;    // whether its gradient is needed
 };
 
 // A layer with the sizes that belong to known input sizes.

@@ -22,7 +22,7 @@ from src.models.matcher import Matcher
 from src.models.preprocess import Preprocess
 from src.models.roi_align import OperatorRoIAlign, RoIAlign
 from src.models.roi_head import BoxHead
-from src.models.rpn import BatchedNMS, RPNPatchHead
+from src.models.rpn import BatchedNMS
 
 ASSIGN = ops.Assign()
 
@@ -106,24 +106,12 @@ class KernelBoxHead(nn.Cell):
         return logits.reshape(count, -1), deltas.reshape(count, -1, 4)
 
 
-class KernelRPNPatchHead(nn.Cell):
-    """`src.models.rpn.RPNPatchHead` on the C++ kernels, with the arguments of `KernelFeaturesAndRPN`."""
-
-    def __init__(self, library: str, plain: RPNPatchHead, mixed: bool, training: bool):
-        super().__init__(auto_prefix=False)
-        self.network = KernelNetwork(library, lowering.patch_outputs(plain, mixed, training))
-
-    def construct(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """See `RPNPatchHead`."""
-        return self.network(patches)
-
-
 class KernelConv2d(nn.Cell):
     """`nn.Conv2d` on the C++ kernels, with the same parameters."""
 
     def __init__(self, library: str, conv: nn.Conv2d, mixed: bool):
         super().__init__(auto_prefix=False)
-        self.network = KernelNetwork(library, lowering.convolution(conv, mixed))
+        self.network = KernelNetwork(library, lowering.convolution(conv, mixed, training=True))
 
     def construct(self, x: Tensor) -> Tensor:
         """See nn.Conv2d."""
@@ -140,8 +128,8 @@ class KernelConvBatchNorm(nn.Cell):
     def __init__(self, library: str, plain: ConvBatchNorm, mixed: bool):
         super().__init__(auto_prefix=False)
         self.plain, self.norm = plain, plain.norm
-        self.batch = KernelNetwork(library, lowering.conv_batch_norm(plain, mixed, training=True))
-        self.stored = KernelNetwork(library, lowering.conv_batch_norm(plain, mixed, training=False))
+        self.batch = KernelNetwork(library, lowering.convolution(plain, mixed, training=True))
+        self.stored = KernelNetwork(library, lowering.convolution(plain, mixed, training=False))
 
     def construct(self, x: Tensor) -> Tensor:
         """See `ConvBatchNorm`."""
@@ -201,6 +189,7 @@ class _Run(nn.Cell):
 
 KERNELS = {BatchedNMS: KernelNMS, RoIAlign: KernelRoIAlign, OperatorRoIAlign: KernelRoIAlign, Matcher: KernelMatcher,
            Preprocess: KernelPreprocess, RoIAndAnchorFeatures: KernelTrainingFeatures}
+CONVOLUTIONS = {ConvBatchNorm: KernelConvBatchNorm, nn.Conv2d: KernelConv2d}  # of a backbone that is not one operator
 
 
 def use_kernels(forward: nn.Cell, cfg: Config) -> nn.Cell:
@@ -215,35 +204,27 @@ def use_kernels(forward: nn.Cell, cfg: Config) -> nn.Cell:
     if path is None:
         return forward
     training = isinstance(forward, TrainingForward)
-    for parent in [cell for _, cell in forward.cells_and_names()]:
-        for name, cell in list(parent.name_cells().items()):
-            if type(cell) in KERNELS:
-                _replace(parent, name, KERNELS[type(cell)](path, cell))
+    _replace_cells(forward, KERNELS, path)
     forward.features_and_rpn = KernelFeaturesAndRPN(path, forward.features_and_rpn, cfg.mix, training)
     forward.box_head = KernelBoxHead(path, forward.box_head, cfg.mix, training)
     if training:
-        forward.anchor_head.outputs = KernelRPNPatchHead(path, forward.anchor_head.outputs, cfg.mix, training)
+        forward.anchor_head.outputs = KernelNetwork(path, lowering.patch_outputs(forward.anchor_head.outputs, cfg.mix, training))
     if forward.features_and_rpn.backbone is not None:
-        _use_in_backbone(path, forward.features_and_rpn.backbone, cfg.mix)
+        _replace_cells(forward.features_and_rpn.backbone, CONVOLUTIONS, path, cfg.mix)
     return forward
 
 
-def _use_in_backbone(path, backbone, mixed):
-    """Replace the convolutions of the backbone one by one."""
-    for parent in [cell for _, cell in backbone.cells_and_names() if not isinstance(cell, (ConvBatchNorm, KernelConvBatchNorm))]:
+def _replace_cells(root, kernels, path, *options):
+    """Replace the cells in `root` whose types are keys of `kernels`, except the cells of a `ConvBatchNorm`."""
+    for parent in [cell for _, cell in root.cells_and_names() if not isinstance(cell, (ConvBatchNorm, KernelConvBatchNorm))]:
         for name, cell in list(parent.name_cells().items()):
-            if type(cell) is ConvBatchNorm:
-                _replace(parent, name, KernelConvBatchNorm(path, cell, mixed))
-            elif type(cell) is nn.Conv2d:
-                _replace(parent, name, KernelConv2d(path, cell, mixed))
-
-
-def _replace(parent, name, cell):
-    """Set the child `name` of `parent` and keep the parameter names, to which MindSpore would add a second prefix."""
-    names = [(parameter, parameter.name) for parameter in cell.get_parameters()]
-    if isinstance(parent, nn.CellList):
-        parent[int(name)] = cell
-    else:
-        setattr(parent, name, cell)
-    for parameter, kept in names:
-        parameter.name = kept
+            if type(cell) not in kernels:
+                continue
+            kernel = kernels[type(cell)](path, cell, *options)
+            names = [(parameter, parameter.name) for parameter in kernel.get_parameters()]
+            if isinstance(parent, nn.CellList):
+                parent[int(name)] = kernel
+            else:
+                setattr(parent, name, kernel)
+            for parameter, kept in names:  # MindSpore would add a second prefix
+                parameter.name = kept

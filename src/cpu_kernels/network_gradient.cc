@@ -15,14 +15,8 @@ class Backward {
   Backward(Crew& crew, const KernelGraph& graph, const Constants* constants, void** parameters, void** saved,
            void** weight_gradients)
       : crew_(crew), graph_(graph), constants_(constants), parameters_(parameters), weight_gradients_(weight_gradients),
-        parts_(graph.steps.size()), values_(graph.steps.size()), needed_(graph.steps.size()) {
+        parts_(graph.steps.size()), values_(graph.steps.size()) {
     for (size_t i = 0; i < graph.saved.size(); ++i) values_[graph.saved[i]] = static_cast<const T*>(saved[i]);
-    for (size_t i = 0; i < graph.steps.size(); ++i) {
-      const Step& step = graph.steps[i];
-      needed_[i] = step.kind < kConvolution ? graph.input_gradients : needed_[step.source];
-      if (step.addend >= 0) needed_[i] = needed_[i] || needed_[step.addend];
-      if (step.weight >= 0) needed_[i] = needed_[i] || graph.weights[step.weight].trainable;
-    }
   }
 
   // `gradients`: of the differentiable outputs, in order. The gradients of the inputs are written to `input_gradients`.
@@ -31,7 +25,7 @@ class Backward {
       if (output.differentiable) receive(output, *gradients++);
     }
     for (int i = static_cast<int>(graph_.steps.size()) - 1; i >= 0; --i) {
-      if (needed_[i]) backward(i, input_gradients);
+      if (needed(i)) backward(i, input_gradients);
       parts_[i].clear();
     }
   }
@@ -59,6 +53,8 @@ class Backward {
     return static_cast<U*>(data.get());
   }
 
+  bool needed(int value) const { return graph_.steps[value].needed != 0; }
+
   const T* saved(int value) const {
     if (values_[value] == nullptr) throw std::logic_error("a value that the gradient needs was not saved");
     return values_[value];
@@ -71,12 +67,12 @@ class Backward {
     if (parts_[i].empty()) return zero_weights(step);
     const T* gradient = total(i, step.relu ? saved(i) : nullptr);
     const layers::Size from = graph_.size(step.source);
-    const bool onwards = needed_[step.source];
+    const bool onwards = needed(step.source);
     switch (step.kind) {
       case kConvolution:
         if (graph_.weights[step.weight].trainable) weight_gradient(step, to, gradient);
         if (onwards) input_gradient(step, to, gradient, part_of<T>(step.source));
-        if (step.addend >= 0 && needed_[step.addend]) parts_[step.addend].push_back({total_, false});
+        if (step.addend >= 0 && needed(step.addend)) parts_[step.addend].push_back({total_, false});
         break;
       case kMaxPool:
         layers::max_pool_gradient(crew_, from, to, step.pad_top, step.pad_left, saved(step.source), gradient,
@@ -85,11 +81,11 @@ class Backward {
       case kSubsample: layers::subsample_gradient(crew_, from, to, gradient, part_of<T>(step.source)); break;
       case kBatchNorm:
         batch_norm_gradient(step, to, gradient, part_of<T>(step.source));
-        if (step.addend >= 0 && needed_[step.addend]) parts_[step.addend].push_back({total_, false});
+        if (step.addend >= 0 && needed(step.addend)) parts_[step.addend].push_back({total_, false});
         break;
       default:
         if (onwards) parts_[step.source].push_back({total_, false});
-        if (needed_[step.addend]) {
+        if (needed(step.addend)) {
           layers::merge_gradient(crew_, graph_.size(step.addend), to, step.bilinear, gradient, part_of<float>(step.addend));
         }
     }
@@ -119,7 +115,7 @@ class Backward {
   void zero_weights(const Step& step) {
     if (step.weight < 0 || !graph_.weights[step.weight].trainable) return;
     const Weight& weight = graph_.weights[step.weight];
-    std::fill_n(gradient_of(weight, 0), step.kind == kBatchNorm ? step.c : step.c * columns(graph_.shape(step)), 0.f);
+    std::fill_n(gradient_of(weight, 0), step.kind == kBatchNorm ? step.c : step.c * graph_.shape(step).columns(), 0.f);
     if (weight.kind == 1) std::fill_n(gradient_of(weight, 1), step.c, 0.f);
   }
 
@@ -135,8 +131,6 @@ class Backward {
     std::copy(dbeta.begin(), dbeta.end(), gradient_of(weight, 1));
   }
 
-  static int64_t columns(const onednn::ConvolutionShape& s) { return s.c / s.groups * s.kernel_h * s.kernel_w; }
-
   void weight_gradient(const Step& step, const layers::Size& to, const T* gradient) {
     const Weight& weight = graph_.weights[step.weight];
     const onednn::ConvolutionShape shape = graph_.shape(step);
@@ -144,23 +138,20 @@ class Backward {
     if (graph_.is_product(step)) {
       const onednn::PrimitivePtr primitive =
           onednn::product(graph_.type, kF32, to.c, to.rows(), shape.c, {}, /*transposed=*/true, /*plain=*/true);
-      primitive->run(crew_, {{onednn::kSource, primitive->layout(onednn::kSource), gradient},
-                             {onednn::kWeights, primitive->layout(onednn::kWeights), saved(step.source)},
-                             {onednn::kDestination, primitive->layout(onednn::kDestination), out}});
+      primitive->run(crew_, {{onednn::kSource, gradient}, {onednn::kWeights, saved(step.source)}, {onednn::kDestination, out}});
     } else if (graph_.is_winograd(step)) {
       winograd::weight_gradient(crew_, shape, as_floats(saved(step.source)), as_floats(gradient), out);
     } else {
       const onednn::PrimitivePtr primitive = onednn::convolution_weight_gradient(graph_.type, shape);
       const Layout layout = primitive->layout(onednn::kWeightsGradient);
       const Buffer packed = allocate(layout.bytes());
-      primitive->run(crew_, {{onednn::kSource, primitive->layout(onednn::kSource), saved(step.source)},
-                             {onednn::kDestinationGradient, primitive->layout(onednn::kDestinationGradient), gradient},
-                             {onednn::kWeightsGradient, layout, packed.get()}});
+      primitive->run(crew_, {{onednn::kSource, saved(step.source)}, {onednn::kDestinationGradient, gradient},
+                             {onednn::kWeightsGradient, packed.get()}});
       onednn::reorder(crew_, layout, packed.get(), Layout::dense(kF32, shape.weight_dims()), out);
     }
     const Parameters parameters(weight, to.c, parameters_, constants_[step.weight].eps);
     if (!parameters.scale.empty()) {
-      const int64_t width = columns(shape);
+      const int64_t width = shape.columns();
       for (int64_t k = 0; k < to.c; ++k) {
         for (int64_t c = 0; c < width; ++c) out[k * width + c] *= parameters.scale[k];
       }
@@ -172,7 +163,7 @@ class Backward {
     const Parameters parameters(graph_.weights[step.weight], to.c, parameters_, constants_[step.weight].eps);
     const onednn::ConvolutionShape shape = graph_.shape(step);
     if (graph_.is_winograd(step)) {
-      const Buffer weight = parameters.scaled(crew_, to.c, columns(shape));
+      const Buffer weight = parameters.scaled(crew_, to.c, shape.columns());
       return winograd::input_gradient(crew_, shape, as_floats(gradient), floats(weight.get()), floats(out));
     }
     const bool is_product = graph_.is_product(step);
@@ -180,13 +171,11 @@ class Backward {
         is_product ? onednn::product(graph_.type, graph_.type, to.rows(), to.c, shape.c, {})
                    : onednn::convolution_input_gradient(graph_.type, shape);
     const Layout plain = Layout::dense(kF32, is_product ? std::vector<int64_t>{to.c, shape.c} : shape.weight_dims());
-    const Layout packed_layout = primitive->layout(onednn::kWeights);
-    const Buffer packed = pack(crew_, parameters, to.c, columns(shape), plain, packed_layout, /*keep=*/false);
+    const Buffer packed = pack(crew_, parameters, to.c, shape.columns(), plain, primitive->layout(onednn::kWeights),
+                               /*keep=*/false);
     const auto result = is_product ? onednn::kDestination : onednn::kSourceGradient;
     const auto source = is_product ? onednn::kSource : onednn::kDestinationGradient;
-    primitive->run(crew_, {{source, primitive->layout(source), gradient},
-                           {onednn::kWeights, packed_layout, packed.get()},
-                           {result, primitive->layout(result), out}});
+    primitive->run(crew_, {{source, gradient}, {onednn::kWeights, packed.get()}, {result, out}});
   }
 
   void write_input(int i, void* out) {
@@ -211,7 +200,6 @@ class Backward {
   void **parameters_, **weight_gradients_;
   std::vector<std::vector<Part>> parts_;
   std::vector<const T*> values_;
-  std::vector<char> needed_;
   Buffer total_;
 };
 

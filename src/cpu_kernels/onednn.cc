@@ -73,10 +73,11 @@ struct Library {
 Library* library = nullptr;
 
 // Values of the library's enumerations.
-constexpr int kCpu = 1, kAnyFormat = 1, kUserScratchpad = 1, kForwardTraining = 64, kDirect = 1, kHardSwish = 0x34, kAdd = 0x1fff0;
-constexpr int kQuerySource = 129, kQuerySourceGradient = 130, kQueryWeights = 131, kQueryWeightsGradient = 132,
-              kQueryDestination = 133, kQueryDestinationGradient = 134, kQueryScratchpad = 136;
-constexpr int kScratchpad = 80;
+constexpr int kCpu = 1, kAnyFormat = 1, kUserScratchpad = 1, kForwardTraining = 64, kDirect = 1, kHardSwish = 0x34;
+constexpr int kAdd = 0x1fff0, kScratchpad = 80, kQueryScratchpad = 136;
+// Queries for the layout of each argument.
+constexpr int kQueries[][2] = {{kSource, 129}, {kSourceGradient, 130}, {kWeights, 131}, {kWeightsGradient, 132},
+                               {kDestination, 133}, {kDestinationGradient, 134}};
 constexpr int kBf16Instructions = 0x80;
 
 void check(int status, const char* what) {
@@ -147,23 +148,32 @@ struct ConvolutionArguments {
   }
 };
 
-// The forward pass that the library requires to create gradient descriptors, with weights in the type of its products.
-class ForwardHint {
- public:
-  ForwardHint(DataType type, const ConvolutionShape& shape) {
-    const ConvolutionArguments a(type, type, type, shape);
-    const Attributes attributes;
-    check(library->convolution_forward_primitive_desc_create(
-              &desc_, library->engine, kForwardTraining, kDirect, a.source.get(), a.weights.get(), nullptr, a.destination.get(),
-              a.strides, a.dilations, a.before, a.after, attributes.get()), "convolution");
-  }
-  ~ForwardHint() { library->primitive_desc_destroy(desc_); }
-  ForwardHint(const ForwardHint&) = delete;
-  const void* get() const { return desc_; }
+// Creates the descriptor of a convolution's forward pass.
+void* convolution_desc(DataType type, DataType out, const ConvolutionShape& shape, Epilogue epilogue) {
+  const ConvolutionArguments a(type, out, type, shape);
+  const Attributes attributes(epilogue, a.destination);
+  void* desc = nullptr;
+  check(library->convolution_forward_primitive_desc_create(
+            &desc, library->engine, kForwardTraining, kDirect, a.source.get(), a.weights.get(),
+            epilogue.bias ? a.bias.get() : nullptr, a.destination.get(), a.strides, a.dilations, a.before, a.after,
+            attributes.get()), "convolution");
+  return desc;
+}
 
- private:
-  void* desc_ = nullptr;
-};
+// Creates a gradient of a convolution. create(descriptor, arguments, forward pass, attributes) is the library's function for it.
+// The library requires the forward pass, with weights in the type of its products.
+template <class Create>
+PrimitivePtr convolution_gradient(int kind, DataType type, DataType weight_type, const ConvolutionShape& shape,
+                                  const Create& create) {
+  return cached(key_of(kind, type, weight_type, shape, {}), [&] {
+    const ConvolutionArguments a(type, type, weight_type, shape);
+    const Attributes attributes;
+    const std::shared_ptr<void> forward(convolution_desc(type, type, shape, {}), library->primitive_desc_destroy);
+    void* desc = nullptr;
+    check(create(&desc, a, forward.get(), attributes.get()), "gradient of a convolution");
+    return desc;
+  });
+}
 
 }  // namespace
 
@@ -226,16 +236,10 @@ Primitive::~Primitive() {
 }
 
 Layout Primitive::layout(ArgumentId id) const {
-  const auto query = [&](int what) { return Layout(library->primitive_desc_query_md(desc_, what, 0)); };
-  switch (id) {
-    case kSource: return query(kQuerySource);
-    case kDestination: return query(kQueryDestination);
-    case kWeights: return query(kQueryWeights);
-    case kSourceGradient: return query(kQuerySourceGradient);
-    case kDestinationGradient: return query(kQueryDestinationGradient);
-    case kWeightsGradient: return query(kQueryWeightsGradient);
-    default: throw std::logic_error("no layout of this argument");
+  for (const auto& [argument, query] : kQueries) {
+    if (argument == id) return Layout(library->primitive_desc_query_md(desc_, query, 0));
   }
+  throw std::logic_error("no layout of this argument");
 }
 
 void Primitive::run(ThreadPool& pool, const std::vector<Argument>& arguments) const {
@@ -248,7 +252,9 @@ void Primitive::run(ThreadPool& pool, const std::vector<Argument>& arguments) co
     owned.emplace_back(memory, library->memory_destroy);
     pairs.push_back({id, memory});
   };
-  for (const Argument& argument : arguments) add(argument.id, argument.layout.get(), argument.data);
+  for (const Argument& argument : arguments) {
+    add(argument.id, (argument.layout.get() ? argument.layout : layout(argument.id)).get(), argument.data);
+  }
   const void* scratch = library->primitive_desc_query_md(desc_, kQueryScratchpad, 0);
   const size_t size = library->memory_desc_get_size(scratch);
   const Buffer work = size ? allocate(size) : nullptr;
@@ -262,35 +268,8 @@ void Primitive::run(ThreadPool& pool, const std::vector<Argument>& arguments) co
 }
 
 PrimitivePtr convolution(DataType type, DataType out, const ConvolutionShape& shape, Epilogue epilogue) {
-  return cached(key_of(0, type, out, shape, epilogue), [&] {
-    const ConvolutionArguments a(type, out, type, shape);
-    const Attributes attributes(epilogue, a.destination);
-    void* desc = nullptr;
-    check(library->convolution_forward_primitive_desc_create(
-              &desc, library->engine, kForwardTraining, kDirect, a.source.get(), a.weights.get(),
-              epilogue.bias ? a.bias.get() : nullptr, a.destination.get(), a.strides, a.dilations, a.before, a.after,
-              attributes.get()), "convolution");
-    return desc;
-  });
+  return cached(key_of(0, type, out, shape, epilogue), [&] { return convolution_desc(type, out, shape, epilogue); });
 }
-
-namespace {
-
-// Creates a gradient of a convolution. create(descriptor, arguments, forward pass, attributes) is the library's function for it.
-template <class Create>
-PrimitivePtr convolution_gradient(int kind, DataType type, DataType weight_type, const ConvolutionShape& shape,
-                                  const Create& create) {
-  return cached(key_of(kind, type, weight_type, shape, {}), [&] {
-    const ConvolutionArguments a(type, type, weight_type, shape);
-    const Attributes attributes;
-    const ForwardHint hint(type, shape);
-    void* desc = nullptr;
-    check(create(&desc, a, hint.get(), attributes.get()), "gradient of a convolution");
-    return desc;
-  });
-}
-
-}  // namespace
 
 PrimitivePtr convolution_input_gradient(DataType type, const ConvolutionShape& shape) {
   return convolution_gradient(1, type, type, shape, [](void** desc, const auto& a, const void* hint, const void* attributes) {
@@ -328,7 +307,7 @@ void reorder(ThreadPool& pool, const Layout& from, const void* source, const Lay
   void* desc = nullptr;
   check(library->reorder_primitive_desc_create(&desc, from.get(), library->engine, to.get(), library->engine, attributes.get()),
         "reorder");
-  Primitive(desc).run(pool, {{kSource, from, source}, {kDestination, to, destination}});
+  Primitive(desc).run(pool, {{kSource, source, from}, {kDestination, destination, to}});
 }
 
 }  // namespace onednn

@@ -51,15 +51,15 @@ class Layout {
   std::shared_ptr<const void> desc_;
 };
 
-struct Argument {
-  int id;
-  Layout layout;
-  const void* data;
-};
-
 enum ArgumentId : int {
   kSource = 1, kDestination = 17, kWeights = 33, kBias = 41, kSourceGradient = 129, kDestinationGradient = 145,
   kWeightsGradient = 161, kAddend = 32768 | 2,
+};
+
+struct Argument {
+  ArgumentId id;
+  const void* data;
+  Layout layout = {};  // default: the primitive's
 };
 
 // A computation prepared for tensors with fixed layouts.
@@ -90,6 +90,7 @@ struct ConvolutionShape {
   int64_t pad_right() const { return (out_w - 1) * stride + (kernel_w - 1) * dilation + 1 - w - pad_left; }
   // Shape of the weights (K, C / groups, h, w) for the library, which needs an additional dimension if there are several groups.
   std::vector<int64_t> weight_dims() const;
+  int64_t columns() const { return c / groups * kernel_h * kernel_w; }  // of the weights as a matrix of K rows
 };
 
 // Features have channels last and type `type`, weights the layout `layout(kWeights)`, the result type `out`.

@@ -53,8 +53,10 @@ class KernelRoIAlign(nn.Cell):
         super().__init__()
         # `KernelRoIAlignPair` reads these, also when it is built after an evaluation has replaced the plain cell.
         self.resolution, self.samples, self.aligned = plain.resolution, plain.samples, plain.aligned
-        self.geometry = _geometry(plain)
-        self.pool = _pool_operator(library, plain.resolution)
+        self.geometry = Tensor([plain.resolution, plain.samples, int(plain.aligned)], ms.int32)
+        self.pool = custom_operator(library, "RoIAlign",
+                                    lambda boxes, level, geometry, *levels: [level[0], levels[0][1], *[plain.resolution] * 2],
+                                    lambda boxes, level, geometry, *levels: levels[0])
 
     def construct(self, levels: tuple[Tensor, ...], boxes: Tensor, level: Tensor) -> Tensor:
         """See `RoIAlign`."""
@@ -67,9 +69,7 @@ class KernelRoIAlignPair(nn.Cell):
 
     def __init__(self, library: str, plain: RoIAlign, other: RoIAlign):
         super().__init__()
-        self.geometries = _geometry(plain), _geometry(other)
-        self.pool = _pool_operator(library, plain.resolution)
-        self.other_pool = _pool_operator(library, other.resolution)
+        self.pool, self.other_pool = KernelRoIAlign(library, plain), KernelRoIAlign(library, other)
         self.gradient = custom_operator(library, "RoIAlignGrad",
                                         lambda *inputs: tuple([inputs[0][0], inputs[3][1], *size] for size in inputs[8:]),
                                         lambda *inputs: inputs[8:])
@@ -78,8 +78,7 @@ class KernelRoIAlignPair(nn.Cell):
     def construct(self, boxes: Tensor, level: Tensor, other_boxes: Tensor, other_level: Tensor,
                   levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return the outputs of both RoIAligns; for the arguments see `RoIAlign`. Boxes have no gradient."""
-        return (self.pool(boxes, level, self.geometries[0], *levels),
-                self.other_pool(other_boxes, other_level, self.geometries[1], *levels))
+        return self.pool(levels, boxes, level), self.other_pool(levels, other_boxes, other_level)
 
     def bprop(self, boxes: Tensor, level: Tensor, other_boxes: Tensor, other_level: Tensor, levels: tuple, out: tuple,
               dout: tuple) -> tuple:
@@ -88,20 +87,10 @@ class KernelRoIAlignPair(nn.Cell):
         sizes = ()
         for feature in levels:
             sizes += (ops.zeros(feature.shape[2:], feature.dtype),)
-        gradients = self.gradient(boxes, level, self.geometries[0], dout[0], other_boxes, other_level, self.geometries[1],
-                                  dout[1], *sizes)
+        gradients = self.gradient(boxes, level, self.pool.geometry, dout[0], other_boxes, other_level,
+                                  self.other_pool.geometry, dout[1], *sizes)
         return (ops.zeros_like(boxes), ops.zeros_like(level), ops.zeros_like(other_boxes), ops.zeros_like(other_level),
                 gradients)
-
-
-def _geometry(pool):
-    return Tensor([pool.resolution, pool.samples, int(pool.aligned)], ms.int32)
-
-
-def _pool_operator(library, side):
-    return custom_operator(library, "RoIAlign",
-                           lambda boxes, level, geometry, *levels: [level[0], levels[0][1], side, side],
-                           lambda boxes, level, geometry, *levels: levels[0])
 
 
 # One sample per bin: with boxes of 3 x 3 cells, the samples are the cells themselves.

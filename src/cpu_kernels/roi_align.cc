@@ -96,6 +96,16 @@ struct Regions {
   }
 };
 
+// Adds weight * from to `lanes` <= kGroup channels. The compiler unrolls the loop over a whole group.
+template <class T>
+inline void add(float weight, const T* from, int lanes, float* to) {
+  if (lanes == kGroup) {
+    for (int c = 0; c < kGroup; ++c) to[c] += weight * to_float(from[c]);
+  } else {
+    for (int c = 0; c < lanes; ++c) to[c] += weight * to_float(from[c]);
+  }
+}
+
 // `image` points to the first column of the region in the level of its image, at the first of `lanes` <= kGroup channels. `line`
 // has room for a group per column. `out` (cells) has a group per output cell.
 template <class T>
@@ -106,20 +116,12 @@ void pool(const Region& region, const T* image, int64_t width, int64_t channels,
     for (const Tap* y = region.y + i * taps; y != region.y + (i + 1) * taps; ++y) {
       if (y->weight == 0) continue;
       const T* row = image + y->cell * width * channels;
-      for (int64_t x = 0; x < region.span; ++x, row += channels) {
-        if (lanes == kGroup) {
-          for (int c = 0; c < kGroup; ++c) line[x][c] += y->weight * to_float(row[c]);
-        } else {
-          for (int c = 0; c < lanes; ++c) line[x][c] += y->weight * to_float(row[c]);
-        }
-      }
+      for (int64_t x = 0; x < region.span; ++x, row += channels) add(y->weight, row, lanes, line[x]);
     }
     const Tap* x = region.x;
     for (int j = 0; j < resolution; ++j) {
       Group sum = {};
-      for (int t = 0; t < taps; ++t, ++x) {
-        for (int c = 0; c < kGroup; ++c) sum[c] += x->weight * line[x->cell][c];
-      }
+      for (int t = 0; t < taps; ++t, ++x) add(x->weight, line[x->cell], kGroup, sum);
       std::memcpy(out[i * resolution + j], sum, sizeof sum);
     }
   }
@@ -131,20 +133,12 @@ void scatter(const Region& region, const Group* dout, int64_t width, int64_t cha
     std::memset(line, 0, region.span * sizeof(Group));
     const Tap* x = region.x;
     for (int j = 0; j < resolution; ++j) {
-      for (int t = 0; t < taps; ++t, ++x) {
-        for (int c = 0; c < kGroup; ++c) line[x->cell][c] += x->weight * dout[i * resolution + j][c];
-      }
+      for (int t = 0; t < taps; ++t, ++x) add(x->weight, dout[i * resolution + j], kGroup, line[x->cell]);
     }
     for (const Tap* y = region.y + i * taps; y != region.y + (i + 1) * taps; ++y) {
       if (y->weight == 0) continue;
       float* row = image + y->cell * width * channels;
-      for (int64_t x = 0; x < region.span; ++x, row += channels) {
-        if (lanes == kGroup) {
-          for (int c = 0; c < kGroup; ++c) row[c] += y->weight * line[x][c];
-        } else {
-          for (int c = 0; c < lanes; ++c) row[c] += y->weight * line[x][c];
-        }
-      }
+      for (int64_t x = 0; x < region.span; ++x, row += channels) add(y->weight, line[x], lanes, row);
     }
   }
 }

@@ -17,11 +17,10 @@ from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
 
 NUM_CLASSES = 3
-OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures, networks.KernelRPNPatchHead}
+OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures}
 # A network whose backbone does not become one operator.
 ONE_BY_ONE = {networks.KernelConv2d, networks.KernelConvBatchNorm}
-KERNEL_CELLS = {*KERNELS.values(), networks.KernelFeaturesAndRPN, networks.KernelBoxHead, networks.KernelRPNPatchHead,
-                *ONE_BY_ONE}
+KERNEL_CELLS = {*KERNELS.values(), networks.KernelFeaturesAndRPN, networks.KernelBoxHead, *ONE_BY_ONE}
 
 
 def configuration(**settings):
@@ -78,6 +77,7 @@ def test_training_is_the_same(kernels, mode, settings):
     cfg = configuration(**settings)
     plain, fast = (detector(cfg, True, use) for use in (False, True))
     assert kinds(plain) == set() and kinds(fast) == KERNEL_CELLS - (set() if settings is OTHER else ONE_BY_ONE)
+    assert type(fast.anchor_head.outputs) is networks.KernelNetwork
     assert [p.name for p in fast.network.get_parameters()] == [p.name for p in plain.network.get_parameters()]
     assert [p.name for p in fast.network.trainable_params()] == [p.name for p in plain.network.trainable_params()]
     # Without compilation, the plain cell takes a fifth of the time.
