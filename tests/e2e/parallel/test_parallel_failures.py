@@ -53,7 +53,7 @@ def test_a_signal_saves_the_step(running, numbers):
 
 
 def test_ranks_that_disagree(config, workspace):
-    one = [sys.executable, "eval.py", "--config", config, "--checkpoint_path", "none", "--save_dir", workspace / "out"]
+    one = [sys.executable, "train.py", "--config", config, "--save_dir", workspace / "out"]
     log = workspace / "disagreement.log"
     done = start_logged(log, [*mpirun(1)[:-1], *one, ":", "-n", "1", *one, "-o", "infer.max_box_num=7"])
     assert done.wait(timeout=120) != 0 and "has another configuration than rank 0" in log.read_text()

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import mindspore as ms
+import numpy as np
 import pytest
 
 from src.run.run_folder import lock_folder
@@ -14,7 +15,8 @@ from tests.helpers.sentences import QUICK_START, SCRIPTS, assert_says, sentence_
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_missing_data(script, refused, data_folder, tmp_path):
-    flags = ["--checkpoint_path", __file__] if script == "eval.py" else []
+    flags = ["--checkpoint_path", tmp_path / "any.ckpt"] if script == "eval.py" else []
+    ms.save_checkpoint([{"name": "weight", "data": ms.Tensor(np.ones(1, np.float32))}], str(tmp_path / "any.ckpt"))
     assert "data.dataset_dir is empty" in refused(script, *flags, data__dataset_dir="''")
     gone = tmp_path / "gone"
     sentence = refused(script, *flags, data__dataset_dir=gone)
