@@ -25,7 +25,7 @@ def main(cfg: Config, group: Group, _: object) -> None:
     Raises a UserError after a mistake that the user can fix, see `src.run.launch.run`.
     """
     # Imported here, because MindSpore reads the environment that `launch` has prepared.
-    from src.checkpoint import load_weights, log_contradictions, read_checkpoint
+    from src.checkpoint import load_weights, read_checkpoint
     from src.dataset.loader import EvalLoader
     from src.dataset.splits import open_validation_set
     from src.detector import Predictor, build_empty_detector
@@ -52,7 +52,7 @@ def main(cfg: Config, group: Group, _: object) -> None:
             logger.info("evaluating %s on %d images", path, len(dataset.records))
             if group.rank == 0:
                 checkpoint = checkpoint or read_checkpoint(path)  # the first one has been read
-                log_contradictions(cfg, checkpoint)
+                checkpoint.log_contradictions(cfg)
                 if checkpoint.num_classes != len(dataset.names):
                     raise UserError(f"{path} has {checkpoint.num_classes} classes, but {dataset.annotation_path} has "
                                     f"{len(dataset.names)} ({', '.join(dataset.names)}): if the detector has more, give -o "

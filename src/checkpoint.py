@@ -43,9 +43,10 @@ NOT_STORED = {
 # Settings that a detector's results for an image depend on, in the form of pydantic's `include`.
 FOR_AN_IMAGE: dict[str, Any] = {
     "data": {"target_size", "eval_transforms"},
-    "backbone": {"name", "in_channels", "out_channels", "bn_eps", "stem_pool", "fpn"},
+    "backbone": {"name", "out_channels", "bn_eps", "stem_pool", "fpn"},
     "rpn_head": {"feat_channel", "anchor_generator", "test_proposal"},
-    "bbox_head": {"resolution", "bbox_weights", "clip_first", "head", "roi_extractor"}}
+    "bbox_head": {"resolution": True, "bbox_weights": True, "clip_first": True, "head": True,
+                  "roi_extractor": {"featmap_strides", "sampling_ratio", "aligned"}}}
 # The settings that the older implementation always used.
 OF_OLDER: dict[str, Any] = {"data": {"eval_transforms"}, "rpn_head": {"test_proposal"}, "infer": {"max_box_num"},
                             "bbox_head": {"clip_first": True, "roi_extractor": {"aligned"}}}
@@ -79,6 +80,16 @@ class Checkpoint(NamedTuple):
             raise UserError(f"{self.path} is not a detector of this project: it has no weight {CLASSES}bias of two or more "
                             "numbers; give another checkpoint.")
         return len(bias) - 1
+
+    def log_contradictions(self, cfg: Config) -> None:
+        """Log one warning with a table of the settings in `cfg` that affect the results for an image and differ from training."""
+        trained = flat_settings(self.settings or {})
+        now = flat_settings(cfg.model_dump(include=FOR_AN_IMAGE)) if trained else {}
+        rows = [(name, short_repr(trained[name]), short_repr(value)) for name, value in now.items()
+                if trained.get(name, value) != value and ".LabelsPadding." not in name]
+        if rows:
+            table = "".join(f"\n  {name:48} {there:32} {here}" for name, there, here in [("setting", "training", "now"), *rows])
+            logger.warning("%s was trained with other settings, on which its results depend:%s", self.path, table)
 
 
 def read_checkpoint(path: str) -> Checkpoint:
@@ -210,16 +221,6 @@ def texts_of(settings: dict, class_names: list[str] | None = None, validation_se
     """Return the texts of a checkpoint, {name: text}."""
     texts = {CLASS_NAMES: class_names and json.dumps(class_names), SETTINGS: json.dumps(settings), VALIDATION_SET: validation_set}
     return {"version": __version__, **{name: text for name, text in texts.items() if text}}
-
-
-def log_contradictions(cfg: Config, checkpoint: Checkpoint) -> None:
-    """Log one warning with a table of the settings in `cfg` that affect the results for an image and differ from the training."""
-    trained, now = flat_settings(checkpoint.settings or {}), flat_settings(cfg.model_dump(include=FOR_AN_IMAGE))
-    rows = [(name, short_repr(trained[name]), short_repr(value)) for name, value in now.items()
-            if trained.get(name, value) != value and ".LabelsPadding." not in name]
-    if rows:
-        table = "".join(f"\n  {name:48} {there:32} {here}" for name, there, here in [("setting", "training", "now"), *rows])
-        logger.warning("%s was trained with other settings, so its results may be wrong:%s", checkpoint.path, table)
 
 
 def load_weights(network: nn.Cell, checkpoint: Checkpoint, allow_other_classes: bool = False,

@@ -92,6 +92,8 @@ def with_checkpoint(cfg: Config, settings: dict[str, Any] | None, path: str) -> 
                 f"{DEFAULT_CONFIG}, as {path} contains none (--config selects another file)")
     layers = {**(settings or {}), "data": dict((settings or {}).get("data", {}))}
     layers["data"].pop("train_transforms", None)  # they may need a library that only training needs
+    if any(key.startswith(("data.dataset_dir", "data.val_")) for key, *_ in given):
+        layers["data"].pop("draw_shapes", None)  # the data set of the training was generated, this one is not
     return load_config(DEFAULT_CONFIG, [*((key, value, path) for key, value in layers.items()), *given])
 
 

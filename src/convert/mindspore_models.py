@@ -6,7 +6,6 @@ deltas. The rows of the RPN are the anchors of a cell, ordered by aspect ratio i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -43,11 +42,6 @@ def older_name(name: str) -> str:
     return _renamed(name, TO_THERE) or name
 
 
-def has_older_names(names: Iterable[str]) -> bool:
-    """Return whether any of a checkpoint's names belongs to the older implementation."""
-    return any(_renamed(name, TO_HERE) for name in names)
-
-
 def from_mindspore_models(arrays: dict[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
     """Return the weights of a checkpoint under this project's names. A checkpoint without older names is returned unchanged.
 
@@ -60,7 +54,7 @@ def from_mindspore_models(arrays: dict[str, np.ndarray], path: str) -> dict[str,
     Raises:
         UserError: the checkpoint mixes names of the older implementation with unknown names.
     """
-    if not has_older_names(arrays):
+    if not any(_renamed(name, TO_HERE) for name in arrays):
         return arrays
     weights = {}
     for name, array in arrays.items():

@@ -74,6 +74,8 @@ def random_part(images: dict[int, str], fraction: float, seed: int) -> set[int]:
     groups = sorted(copies.values())
     if same := [" = ".join(images[number] for number in group) for group in groups if len(group) > 1]:
         logger.info("equal files stay in the same part: %s", ", ".join(same))
+    if len(groups) < 2:
+        raise UserError("all images are the same file, so they cannot be split; leave out the validation file.")
     count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
     return {number for place in np.random.default_rng(seed).permutation(len(groups))[:count] for number in groups[place]}
 

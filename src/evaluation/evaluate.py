@@ -71,7 +71,8 @@ def evaluate(predict: Callable, loader: EvalLoader, dataset: CocoDataset, cfg: C
 def results_folder(save_dir: str, checkpoint: str, dataset: CocoDataset) -> str:
     """Return the folder for a checkpoint's results on a data set: <save_dir>/eval/<checkpoint>/<annotation file>, both without
     extension. If it has the results of another checkpoint or annotation path, `_2`, `_3`, ... is appended, which is logged."""
-    name = "+".join(Path(path).stem for path in dataset.annotation_path.split(" and "))
+    files = [dataset.annotation_path] if os.path.isfile(dataset.annotation_path) else dataset.annotation_path.split(" and ")
+    name = Path(files[0]).stem + f"+{len(files) - 1}" * (len(files) > 1)
     base = os.path.join(save_dir, "eval", Path(checkpoint).stem, name)
     paths = [os.path.abspath(path) for path in (checkpoint, dataset.annotation_path)]
     for folder in itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2))):

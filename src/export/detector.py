@@ -7,7 +7,7 @@ import os
 import numpy as np
 from mindspore import Tensor
 
-from src.checkpoint import Checkpoint, load_weights, log_contradictions
+from src.checkpoint import Checkpoint, load_weights
 from src.config import Config
 from src.config.schema import Data
 from src.dataset.annotations import read_class_names
@@ -23,7 +23,7 @@ logger = logging.getLogger("faster_rcnn")
 
 def load_detector(cfg: Config, checkpoint: Checkpoint) -> FasterRCNN:
     """Return the detector in a checkpoint, with its number of classes; raise a UserError if it does not fit the configuration."""
-    log_contradictions(cfg, checkpoint)
+    checkpoint.log_contradictions(cfg)
     network = build_empty_detector(cfg, checkpoint.num_classes)
     load_weights(network, checkpoint)
     return network

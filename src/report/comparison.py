@@ -58,12 +58,15 @@ def read_evaluation(path: str) -> Stored:
     if not (isinstance(results, list) and all(map(_is_result, results))):
         raise UserError(f"{folder} has a bbox_results.json that is not in COCO's format; pass the folder of an evaluation.")
     # The run is the folder of eval/<checkpoint>/<data set>, or else of the evaluated checkpoint/<name>.ckpt.
-    parents = [*Path(os.path.abspath(folder), "metrics.json").parents[:4], *Path(str(metrics.get("checkpoint", ""))).parents[1:2]]
+    parents, checkpoint = list(Path(os.path.abspath(folder), "metrics.json").parents)[:4], metrics.get("checkpoint")
+    if checkpoint and not any(parent.parent.name == "earlier" for parent in parents):  # not of a run that was moved
+        parents = [Path(str(checkpoint)).absolute().parent.parent]
     run = next((str(parent) for parent in parents if Path(parent, "metrics.jsonl").is_file()), folder)
     path = os.path.join(run, "config.yml")
     if not os.path.isfile(path):
         logger.info("%s does not exist, so settings are not compared", path)
-    return Stored(folder, metrics, results, run, _read(path, _read_settings) if os.path.isfile(path) else {})
+    settings = _read(path, lambda file: flat_settings(yaml.safe_load(file))) if os.path.isfile(path) else {}
+    return Stored(folder, metrics, results, run, settings)
 
 
 def open_dataset(stored: Sequence[Stored], annotations: str, image_dir: str) -> tuple[CocoDataset, list[Stored]]:
@@ -177,10 +180,6 @@ def _read(path, parse=json.load):
     except (OSError, ValueError, RecursionError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or f"it is no {'JSON' if parse is json.load else 'YAML'} file"
         raise UserError(f"cannot read {path} ({reason}); pass the folder of an evaluation or of a run.") from error
-
-
-def _read_settings(file):
-    return flat_settings(yaml.safe_load(file))
 
 
 def _is_result(row):

@@ -92,11 +92,6 @@ class StopSignals:
         finally:
             StopSignals._idle = before
 
-    def raise_if_asked(self) -> None:
-        """Raise Stopped if a signal has arrived."""
-        if self.status:
-            raise Stopped(self.status)
-
     def _watch(self):
         asked = -GRACE_SECONDS
         while True:

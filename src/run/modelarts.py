@@ -93,6 +93,11 @@ class Uploads:
             return failure
         return None
 
+    def refuse_earlier_run(self) -> None:
+        """Raise a UserError if train_url has checkpoints, which belong to another run than the new one."""
+        if self.storage and self.storage.exists(f"{self.url}/checkpoint"):
+            raise UserError(f"{self.url} has the checkpoints of an earlier run; give another --train_url, or --resume_ckpt auto.")
+
     def _changed(self):
         """Yield (path, time and size) of files that have changed. Names of unfinished files and of the lock begin with a dot."""
         for path in sorted(self.folder.rglob("*")):

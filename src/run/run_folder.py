@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import IO, Any
 
 import mindspore as ms
@@ -18,7 +19,7 @@ import yaml
 
 from src import __version__
 from src.checkpoint import read_checkpoint
-from src.config import Config, config_to_dict, load_config, with_settings
+from src.config import Config, load_config, with_settings
 from src.config.base import differing_settings
 from src.errors import UserError, one_line
 from src.run.distributed import ROOT, Group
@@ -28,7 +29,7 @@ from src.run.modelarts import AUTO, EARLIER, Uploads, download_outputs
 
 logger = logging.getLogger("faster_rcnn")
 
-LOCK = ".run"
+LOCK, PROGRAM = ".run", "Faster R-CNN"
 # What train.py and eval.py write, except the lock. Folders come first: a mount point cannot be moved, and then nothing has been.
 RUN_FILES = ("checkpoint", "eval", "tensorboard", "profiler", "metrics.jsonl", "evaluations.jsonl", "report.html", "curves.png",
              "config.yml", "train.log")
@@ -79,7 +80,7 @@ class RunFolder:
         own = os.path.isfile(path) and os.path.commonpath([folder, path]) == folder
         moved = "" if own and resumes else move_run(self.path)
         if moved:
-            self.uploads.uploaded.clear()  # the storage keeps the moved checkpoints
+            self.uploads.refuse_earlier_run()
         if moved and own:
             before, start = start, os.path.join(moved, "checkpoint", os.path.relpath(path, folder))
             cfg = with_settings(cfg, {key: start for key, value in cfg if value == before})  # so that config.yml can be used
@@ -146,7 +147,8 @@ def move_run(folder: str) -> str:
     moved = os.path.join(earlier, time.strftime("%Y%m%d_%H%M%S"))
     try:
         paths = [os.path.join(folder, name) for name in RUN_FILES]
-        paths = [path for path in paths if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))]
+        paths = [path for path in paths if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
+                 and not is_foreign(path)]
         if not paths and not os.path.isdir(moving):
             return ""
         os.makedirs(moving, exist_ok=True)
@@ -155,6 +157,7 @@ def move_run(folder: str) -> str:
             if os.path.islink(path):  # in another folder, a relative link would lead elsewhere
                 with contextlib.suppress(FileExistsError):
                     os.symlink(os.path.realpath(path), target)
+                logger.warning("the link %s is moved; the new run gets a plain folder or file instead", path)
                 os.remove(path)
             elif not os.path.lexists(target):  # otherwise, `path` was written after the program was killed
                 os.rename(path, target)
@@ -173,20 +176,32 @@ def move_run(folder: str) -> str:
 
 
 def write_config(cfg: Config, path: str) -> None:
-    """Write the configuration to the file `path`, with versions, command line and git commit as comments. The log gets a line for
-    each setting that differs from the file's earlier content. Raises OSError."""
+    """Write the configuration to the file `path`, with versions, command line and git commit as comments, without the device and
+    `resume_ckpt`, so that the file repeats the training elsewhere. The log gets a line for each setting that differs from the
+    file's earlier content. Raises OSError."""
+    if is_foreign(path):
+        logger.warning("%s was not written by this program, so it stays, and the settings of this run are not written", path)
+        return
+    settings, before = (one.model_dump(exclude={"device_target", "resume_ckpt"}) for one in (cfg, cfg))
     try:
-        before = load_config(path) if os.path.isfile(path) else cfg
-        for change in differing_settings(config_to_dict(before), config_to_dict(cfg)):
+        before = load_config(path).model_dump(exclude={"device_target", "resume_ckpt"}) if os.path.isfile(path) else before
+        for change in differing_settings(before, settings):
             logger.info("changed setting %s: %s -> %s", *change)
     except UserError as error:
         logger.warning("%s is replaced without a comparison (%s)", path, error)
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    comments = (f"Faster R-CNN {__version__}, MindSpore {ms.__version__}, NumPy {np.__version__}, Python {sys.version}",
-                shlex.join(["python", *sys.argv]), f"git commit: {subprocess.getoutput(shlex.join(git))}")
+    failed, commit = subprocess.getstatusoutput(shlex.join(git))
+    comments = (f"{PROGRAM} {__version__}, MindSpore {ms.__version__}, NumPy {np.__version__}, Python {sys.version}",
+                shlex.join(["python", *sys.argv]), f"git commit: {'unknown' if failed else commit}")
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(f"# {one_line(comment)}\n" for comment in comments)
-        yaml.safe_dump(config_to_dict(cfg), file, allow_unicode=True, sort_keys=False)
+        yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
+
+
+def is_foreign(path: str) -> bool:
+    """Return whether `path` is an existing config.yml that this program has not written."""
+    return (os.path.basename(path) == "config.yml" and os.path.isfile(path)
+            and not Path(path).read_bytes().startswith(f"# {PROGRAM} ".encode()))
 
 
 def lock_folder(path: str) -> IO:

@@ -95,7 +95,8 @@ class Evaluator:
         return evaluation.metrics
 
     def _predict(self, image, valid_size):
-        self.stop.raise_if_asked()
+        if self.stop.status:
+            raise Stopped(self.stop.status)
         return self.predictor(image, valid_size)
 
 

@@ -201,10 +201,14 @@ class Saver:
             logger.info("resuming after epoch %d%s of %s%s", progress["epoch"],
                         f" and {progress['epoch_images']} images" if progress["epoch_images"] else "", path,
                         "" if run.resumes else f"; --weight {path} instead starts a new training from its weights")
+            before, milestones = (checkpoint.settings or {}).get("epochs"), self.settings.get("lr", {}).get("milestones", [])
+            if before not in (None, self.schedule.epochs) and not all(isinstance(milestone, int) for milestone in milestones):
+                logger.warning("epochs is %d instead of %d, so the learning rate drops at other epochs; -o lr.milestones takes "
+                               "numbers of epochs, which stay the same", self.schedule.epochs, before)
             return True
         if run.resumes and path in (*run.checkpoints(), run.best_checkpoint):
             raise UserError(f"{path} was trained with other classes, so it belongs to another run; give another --save_dir, or "
-                            "start from its weights with --weight and its path.")
+                            "leave out --resume_ckpt auto: the run here is then moved to its subfolder `earlier`.")
         logger.info("training starts at step 0 from the weights of %s%s", path,
                     ": resuming it needs the classes it was trained with" if progress else "")
         return False
@@ -272,10 +276,11 @@ def find_checkpoint(cfg: Config, run: RunFolder) -> Checkpoint | None:
             raise UserError(f"both {named[0]} and {named[1]} are given; leave one of them out.")
         found = _newest_intact(run) if cfg.resume_ckpt == AUTO else None
         if found and cfg.weight:
-            logger.info("--weight is ignored, as the run resumes")
+            logger.warning("--weight is ignored, as the run in %s resumes", run.path)
         elif not found and (path := given["resume_ckpt"] or cfg.weight or download_checkpoint(cfg)):
             found = read_checkpoint(path)
             check_progress(found)
+            found.log_contradictions(cfg)
             if cfg.weight:
                 found = found._replace(moments={}, statistics={}, progress={})
     shared = run.group.broadcast(found and found._replace(weights={}, moments={}, statistics={}))

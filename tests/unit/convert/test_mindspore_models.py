@@ -12,7 +12,7 @@ import pytest
 from mindspore import nn
 from mindspore.nn.utils import no_init_parameters
 
-from src.checkpoint import check_progress, log_contradictions, read_checkpoint
+from src.checkpoint import check_progress, read_checkpoint
 from src.config import Config, load_config, with_settings
 from src.config.command_line import parse_eval_args, with_checkpoint
 from src.config.older import RECIPE
@@ -93,9 +93,9 @@ def test_what_its_trainer_adds_is_left_out(tmp_path, tiny, caplog):
     assert (cfg.rpn_head.test_proposal, cfg.bbox_head, cfg.data.eval_transforms, cfg.infer) == (
         recipe.rpn_head.test_proposal, recipe.bbox_head, recipe.data.eval_transforms, recipe.infer)
     caplog.clear()
-    log_contradictions(cfg, checkpoint)
+    checkpoint.log_contradictions(cfg)
     assert not caplog.messages
-    log_contradictions(parse_eval_args([]), checkpoint)
+    checkpoint.log_contradictions(parse_eval_args([]))
     assert "rpn_head.test_proposal.joint_nms_thresh" in caplog.text and "NormalizeImage.pad_first" in caplog.text
 
 

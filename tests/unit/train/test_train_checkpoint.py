@@ -21,7 +21,6 @@ from src.checkpoint import (
     check_progress,
     is_intact,
     load_moments,
-    log_contradictions,
     read_checkpoint,
     stored_settings,
     write_checkpoint,
@@ -238,13 +237,13 @@ def test_settings_that_contradict_the_training_are_listed(log):
                             "data.eval_transforms.item_transforms=[Resize: {shrink: area}, NormalizeImage: {}, "
                             "TransposeImage: {}, LabelsPadding: {padding_size: 9}]"])
     checkpoint = Checkpoint("a.ckpt", {}, {}, {}, {}, None, True, stored_settings(parse_train_args([])))
-    log_contradictions(cfg, checkpoint)
+    checkpoint.log_contradictions(cfg)
     _, *rows = log().splitlines()
     assert [re.split("  +", row.strip()) for row in rows] == [
         ["setting", "training", "now"], ["data.target_size", "[768, 1280]", "[320, 320]"],
         ["data.eval_transforms.Resize.shrink", "'linear'", "'area'"]]
-    log_contradictions(parse_infer_args([]), checkpoint)
-    log_contradictions(cfg, checkpoint._replace(settings=None))
+    checkpoint.log_contradictions(parse_infer_args([]))
+    checkpoint._replace(settings=None).log_contradictions(cfg)
     assert len(log().splitlines()) == 4
 
 
