@@ -40,7 +40,8 @@ INFER_FLAGS = {**dict.fromkeys(("device_target", "mix", "ms_mode", "compile_cach
                "save_dir": "folder for the drawings and detections.json"}
 # infer.py's defaults, which override the YAML file: its low confidence threshold is for evaluation, where low scores count too.
 INFER_DEFAULTS = {"save_dir": os.path.join("output", "infer"), "infer.conf_threshold": 0.3}
-EXPORT_FLAGS = {**dict.fromkeys(("device_target", "mindir", "raw", "quantize", "output")),
+EXPORT_FLAGS = {**dict.fromkeys(("device_target", "mindir", "raw", "quantize")),
+                "output": "file to write, ending with .onnx or .mindir; required",
                 "checkpoint_path": "checkpoint of the detector", "mix": "fp16 convolutions, for MindIR only",
                 "batch_size": "images per call of the exported file",
                 "image": "images on which the file is compared with the network, and int8 is calibrated; none: generated images",
@@ -110,15 +111,18 @@ parse_export_args = partial(
 
 
 def _build_parser(description: str, flags: dict[str, str | None], defaults: dict[str, Any]) -> argparse.ArgumentParser:
+    from_checkpoint = "checkpoint_path" in flags
     usage = "%(prog)s [FLAG VALUE ...] [-o KEY=VALUE ...], see --help"  # argparse's default lists all flags with each error
     parser = argparse.ArgumentParser(
         usage=usage, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS,
-        epilog="Flags override the YAML file, which overrides the built-in defaults shown above.")
+        epilog=f"Flags and -o override the YAML file{' (without --config, the settings in the checkpoint)' * from_checkpoint}, "
+               "which overrides the defaults shown above.")
     parser.add_argument("--config", default=str(DEFAULT_CONFIG), metavar="FILE",
-                        help=f"YAML file (default: {DEFAULT_CONFIG.relative_to(ROOT)})")
+                        help=f"YAML file (default: {'the settings in the checkpoint; if it has none, ' * from_checkpoint}"
+                             f"{DEFAULT_CONFIG.relative_to(ROOT)})")
     parser.add_argument("-o", dest="override", nargs="+", action="extend", default=[], metavar="KEY=VALUE",
-                        help="set any key of the YAML file by its dotted name, for example -o \"data.target_size=[320,320]\" "
-                             "epochs=2 (default: none)")
+                        help="set any key of the YAML file by its dotted name, for example -o \"data.target_size=[320,320]\""
+                             f"{' epochs=2' * (not from_checkpoint)} (default: none)")
     for title, keys in GROUPS.items():
         group = parser.add_argument_group(title)
         for key in (key for key in keys if key in flags):
@@ -134,7 +138,7 @@ def _add_flag(group: argparse._ArgumentGroup, key: str, description: str | None,
     field, default, aliases = type(section).model_fields[name], defaults.get(key, getattr(section, name)), ALIASES.get(key, [])
     choices = ("True", "False") if field.annotation is bool else get_args(field.annotation) * (default != [])
     metavar = "{" + ",".join(choices) + "}" if choices else {int: "N", float: "X"}.get(type(default), "PATH")
-    shown = "; also ".join([f"default: {'none' if default in ('', []) else default}", *aliases])
+    shown = "; also ".join([f"default: {'none' if default in ('', []) else default}", *(set(aliases) - {"--file_format"})])
     spellings = group.add_mutually_exclusive_group()
     for flag in (_flag(key), *aliases):
         hidden = flag in aliases or description == argparse.SUPPRESS

@@ -49,8 +49,8 @@ def check_possible(cfg: Config) -> None:
         raise UserError("--quantize True is for ONNX (without --raw and --mindir), with a single canvas in data.target_size, and "
                         "needs --image: several dozen typical images, on which int8 is calibrated.")
     if not cfg.output.endswith(suffix):
-        raise UserError(f"the file to write is {cfg.output!r}; give an --output that ends with {suffix}, or "
-                        f"--mindir {not cfg.mindir}.")
+        raise UserError(f"--output is {cfg.output or 'missing'}; give a path that ends with {suffix}, or --mindir "
+                        f"{not cfg.mindir}.")
     if cfg.mindir and not re.fullmatch(r"[0-9a-zA-Z@_\-.:/\\]+", cfg.output):
         raise UserError(f"MindSpore cannot write {cfg.output!r}: only letters, digits and @_-.:/ are allowed; give another "
                         "--output.")
@@ -84,7 +84,7 @@ def export_detector(cfg: Config, network: FasterRCNN, names: list[str], images: 
     from deploy.detector import Detector  # these two need the packages onnx and onnxruntime
     from src.export.onnx_detector import detector_model
 
-    shown, folder = "the images of --image" if cfg.image else "drawn images", os.path.dirname(cfg.output) or os.curdir
+    shown, folder = "the images of --image" if cfg.image else "generated images", os.path.dirname(cfg.output) or os.curdir
     with writing_into(folder, os.path.basename(cfg.output)), atomic_write(cfg.output) as temporary:
         Path(temporary).write_bytes(detector_model(network, cfg, names).SerializeToString())
         # Predictor is built after the file is written, because it puts the CPU kernels into the network.
@@ -126,7 +126,7 @@ def export_networks(cfg: Config, network: FasterRCNN, images: list[np.ndarray]) 
             result = agreement(found, expected)
             require(path, result, PROPOSALS)
         logger.info("%s written and compared with the network on %s: %s", path,
-                    "the images of --image" if cfg.image else "drawn images", result)
+                    "the images of --image" if cfg.image else "generated images", result)
         batch, rows = cfg.batch_size, expected[1].shape[1:]
         logger.info("inputs: image uint8 %s RGB, valid_size float32 %s; outputs: boxes float32 %s, scores float32 %s",
                     (batch, *canvas, 3), (batch, 2), (batch, *rows, 4), (batch, *rows))

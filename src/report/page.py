@@ -5,6 +5,7 @@ import base64
 import json
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,11 @@ def write_page(path: str, template: str, title: str, contents: dict, refresh: in
         OSError: the file cannot be written.
     """
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    text = environment.get_template(template).render(title=title, data=_in_script(contents), source=_source, refresh=refresh,
-                                                     comparison=comparison)
+    # ASCII JSON without "<", so that an HTML parser finds no end of script and no comment in it.
+    data = Markup(json.dumps(contents, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
+    text = environment.get_template(template).render(
+        title=title, data=data, refresh=refresh, comparison=comparison,
+        source=lambda name: Markup(Path(TEMPLATES, name).read_text(encoding="utf-8")))  # of a style sheet or script
     # File names may contain surrogates, with which Python represents undecodable bytes.
     with atomic_write(path) as temporary, open(temporary, "w", encoding="utf-8", errors="replace") as file:
         file.write(text)
@@ -59,14 +63,3 @@ def known(value: Any) -> float | None:
     if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
         return None
     return float(f"{value:.6g}")
-
-
-def _in_script(contents):
-    """Return ASCII JSON without "<", so that an HTML parser finds no end of script and no comment in it."""
-    return Markup(json.dumps(contents, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
-
-
-def _source(name):
-    """Return the content of a style sheet or script in TEMPLATES."""
-    with open(os.path.join(TEMPLATES, name), encoding="utf-8") as file:
-        return Markup(file.read())

@@ -78,9 +78,9 @@ class RunFolder:
         folder = os.path.realpath(self.checkpoint_folder)
         path = os.path.join(os.path.realpath(os.path.dirname(start)), os.path.basename(start))
         own = os.path.isfile(path) and os.path.commonpath([folder, path]) == folder
-        moved = "" if own and resumes else move_run(self.path)
-        if moved:
+        if not (own and resumes):
             self.uploads.refuse_earlier_run()
+        moved = "" if own and resumes else move_run(self.path)
         if moved and own:
             before, start = start, os.path.join(moved, "checkpoint", os.path.relpath(path, folder))
             cfg = with_settings(cfg, {key: start for key, value in cfg if value == before})  # so that config.yml can be used

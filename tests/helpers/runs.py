@@ -11,7 +11,8 @@ MOMENTUM = SimpleNamespace(weight_decay=0.0, momentum=0.9, nesterov=False, filte
 
 def settings(save_dir="", **changes):
     """Return the settings for a run's folder, schedule, metrics and training step."""
-    values = {"save_dir": str(save_dir), "model_dump": lambda include: {}, "resume_ckpt": "", "net": "net", "backbone": SimpleNamespace(name="b"), "train_url": "",
+    values = {"save_dir": str(save_dir), "model_dump": lambda include: {},
+              "resume_ckpt": "", "net": "net", "backbone": SimpleNamespace(name="b"), "train_url": "",
               "device_target": "CPU", "mix": False, "seed": 1, "data": SimpleNamespace(dataset_dir="d", target_size=[64, 64]),
               "enable_modelarts": False, "keep_checkpoint_max": 5, "batch_size": 2, "accumulate_steps": 1, "epochs": 3,
               "lr": NO_WARM_UP, "lr_init": 0.1, "early_stop": 0, "optimizer": MOMENTUM, "clip_grads": False,

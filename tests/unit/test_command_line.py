@@ -98,6 +98,10 @@ def test_a_checkpoint_is_between_the_default_file_and_the_flags(config, caplog):
     cfg = with_checkpoint(parse_infer_args(["--seed", "6", "-o", "data.target_size=[64,64]"]), settings, "a.ckpt")
     assert (cfg.mix, cfg.seed, cfg.infer.conf_threshold, cfg.infer.nms_threshold) == (False, 6, 0.3, 0.4)
     assert (cfg.data.classes, cfg.data.target_size, cfg.batch_size, cfg.save_dir) == (["b", "a"], [64, 64], 1, "output/infer")
+    drawn = {"data": {"draw_shapes": {"train_images": 5}}}
+    assert with_checkpoint(parse_eval_args([]), drawn, "a.ckpt").data.draw_shapes.train_images == 5
+    for other in ("data.dataset_dir=mine", "data.val_anno_path=mine.json"):  # the user's own data must not be drawn
+        assert with_checkpoint(parse_eval_args(["-o", other]), drawn, "a.ckpt").data.draw_shapes is None
     small = {"rpn_head": {"anchor_generator": {"strides": [4, 8], "anchor_sizes": [[32], [64]]}},
              "backbone": {"fpn": {"num_outs": 2, "level_index": [0, 1]}}}
     small["bbox_head"] = {"roi_extractor": {"featmap_strides": [4, 8]}}
@@ -146,10 +150,14 @@ def test_help_shows_every_flag_that_is_used_with_its_default(parse, flags, capsy
     text, shown = capsys.readouterr().out, {key for key in flags if flags[key] != SUPPRESS} - set(IGNORED)
     assert error.value.code == 0
     assert all(f"--{key.split('.')[-1]} " in text for key in shown)
-    assert all(f"; also {alias}" in text for key in shown for alias in ALIASES.get(key, []))
+    assert all(f"; also {alias}" in text for key in shown for alias in ALIASES.get(key, []) if key != "mindir")
     assert text.count("(default: ") == len(shown) + 2  # --config and -o
     assert '-o "data.target_size=[320,320]"' in text and ("--seed" in text) == (flags is TRAIN_FLAGS)
-    assert "YAML file (default: config/faster_rcnn/faster_rcnn_resnet50_fpn_1x.yml)" in text and str(ROOT) not in text
+    stored, training = "the settings in the checkpoint", flags is TRAIN_FLAGS
+    default = f"{'' if training else f'{stored}; if it has none, '}config/faster_rcnn/faster_rcnn_resnet50_fpn_1x.yml"
+    assert f"YAML file (default: {default})" in text
+    assert text.count(stored) == 2 * (not training) and ("epochs=2" in text) == training
+    assert str(ROOT) not in text and "--file_format" not in text
     assert "--enable_modelarts" not in text.split("ModelArts:")[0] and "--eval_parallel" not in text
 
 

@@ -134,6 +134,8 @@ def test_a_storage_that_is_out_of_order_for_a_while(storage, tmp_path, caplog):
         assert "copying to obs://bucket/out failed (ConnectionError: no answer)" in caplog.text
         (obs / "out_of_order").unlink()
     assert files_of(obs / "bucket" / "out") == {"checkpoint/kept.ckpt": b"1", "checkpoint/new.ckpt": b"2"}
+    with pytest.raises(UserError, match="obs://bucket/out has the checkpoints of an earlier run; give another --train_url"):
+        uploads.refuse_earlier_run()
     # A file is copied again only if it has changed.
     copied = [os.path.basename(source) for _, name, source, _ in calls(obs) if name == "copy"]
     assert copied == ["kept.ckpt", "old.ckpt", "new.ckpt", "new.ckpt"]

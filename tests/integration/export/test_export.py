@@ -45,7 +45,7 @@ def test_file_computes_what_an_evaluation_computes(tmp_path, mindir, mix, canvas
                       tmp_path / "tiny.ckpt", "--mindir", mindir, "--raw", True, "--output",
                       tmp_path / "new" / f"detector.{'mindir' if mindir else 'onnx'}", "-o", f"data.target_size={canvases}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("compared with the network on drawn images: 80 of 80 rows of both have a counterpart") == len(names)
+    assert done.stdout.count("with the network on generated images: 80 of 80 rows of both have a counterpart") == len(names)
     assert f"boxes float32 (1, 40, {NUM_CLASSES}, 4)" in done.stdout
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == names
     path, cfg, inputs = tmp_path / "new" / names[-1], tiny_config(mix=mix), tiny_inputs(1)
@@ -112,8 +112,8 @@ INT8 = "--quantize True --image a.png"
 
 
 @pytest.mark.parametrize(("argv", "sentence"), [
-    ("", "the file to write is ''; give an --output that ends with .onnx, or --mindir True."),
-    ("--output a.onnx --mindir True", "give an --output that ends with .mindir, or --mindir False."),
+    ("", "--output is missing; give a path that ends with .onnx, or --mindir True."),
+    ("--output a.onnx --mindir True", "--output is a.onnx; give a path that ends with .mindir, or --mindir False."),
     ("--output file/a.onnx", "cannot create the folder file (File exists); give file/a.onnx another path."),
     ("--output a+b.mindir --mindir True", "MindSpore cannot write 'a+b.mindir'"),
     ("--output a.onnx --mix True", "computes in fp32; leave out --mix True"),

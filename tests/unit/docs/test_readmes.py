@@ -119,7 +119,7 @@ def test_each_command_is_understood(command, monkeypatch):
 
 
 def test_the_flags_that_are_named_exist(monkeypatch, capsys):
-    known = {"--help", *LAUNCHERS_FLAGS, *(f"--{key}" for key in IGNORED)}
+    known = {"--help", "--file_format", *LAUNCHERS_FLAGS, *(f"--{key}" for key in IGNORED)}
     for script in (*SCRIPTS, *TOOLS):
         with pytest.raises(SystemExit):
             parse(script, ["--help"], monkeypatch)

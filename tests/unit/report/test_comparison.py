@@ -15,7 +15,7 @@ from src.dataset.shapes import ensure_shapes
 from src.dataset.splits import open_validation_set, with_classes
 from src.evaluation.coco import KEYS
 from src.evaluation.evaluate import write_results
-from src.report.comparison import uncertainty
+from src.report.comparison import read_evaluation, uncertainty
 from src.run.distributed import SingleProcess
 from src.run.optional import evaluation_writer
 from tests.helpers.coco_cases import plain_pycocotools
@@ -135,6 +135,14 @@ def test_run_folders(run_tool, folders):
     assert page["settings"] == [["epochs", "2", "3"], ["lr.milestones", "[1, 2]", "[1, 3]"],
                                 ["data.RandomFlip.prob", "0.5", "0.25"]]
     assert [[run["curves"]["loss"], run["evaluations"]["AP"]] for run in page["runs"]] == [[[1.5], [0.5]], [[1.5], [0.25]]]
+    # The run of an evaluation is that of its checkpoint, wherever eval.py has written the results.
+    path = runs[0] / "eval/best/val/metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "checkpoint": str(runs[1] / "checkpoint" / "best.ckpt")}))
+    assert read_evaluation(str(path.parent)).run == str(runs[1])
+    shutil.copytree(runs[0], runs[0] / "earlier" / "20300101_000000", ignore=shutil.ignore_patterns("earlier"))
+    moved = runs[0] / "earlier" / "20300101_000000"
+    assert read_evaluation(str(moved / "eval/best/val")).run == str(moved)
+    shutil.rmtree(runs[0] / "earlier")
     (runs[1] / "config.yml").unlink()
     # The folder of an evaluation belongs to its run.
     status, output, _ = run_tool(compare, runs[0], runs[1] / "eval/best/val", "--output", folders[2])

@@ -199,6 +199,12 @@ def test_the_log_names_the_alternative_of_resuming(tmp_path, log):
     assert f"resuming after epoch 1 of {path}; --weight {path} instead starts a new training" in log()
     resume(path, SmallStep(1), resume_ckpt="auto", save_dir=str(tmp_path))
     assert log().count("--weight") == 1
+    with run_folder(tmp_path) as run:  # fractions of the training move with the number of epochs
+        saver = saver_of(run, SmallStep(1), TrainState(9))
+        saver.settings = {"lr": {"milestones": ["2/3"]}}
+        for before, count in ((3, 0), (2, 1)):
+            saver.begin(read_checkpoint(path)._replace(settings={"epochs": before}))
+            assert log().count("so the learning rate drops at other epochs") == count
 
 
 def test_the_best_ap_belongs_to_a_validation_set(tmp_path, log):
