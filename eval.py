@@ -33,11 +33,11 @@ def main(cfg: Config, group: Group, _: object) -> None:
     from src.run.compile_cache import inference_graphs, use_compile_cache
     from src.run.device import connect_device, set_up_device
     from src.run.modelarts import Uploads, download_checkpoint, download_dataset
-    from src.run.optional import evaluation_writer
+    from src.run.optional import checkpoint_path, evaluation_writer
     from src.train.parallel import broadcast_parameters
 
     device = connect_device(cfg, group)
-    found = find_checkpoints(download_checkpoint(cfg) or cfg.checkpoint_path) if group.rank == 0 else []
+    found = find_checkpoints(download_checkpoint(cfg) or checkpoint_path(cfg.checkpoint_path)) if group.rank == 0 else []
     checkpoint = read_checkpoint(found[0]) if found else None
     paths, names, settings = group.broadcast((found, checkpoint and checkpoint.class_names, checkpoint and checkpoint.settings))
     cfg = download_dataset(set_up_device(with_checkpoint(cfg, settings, paths[0]), group, device), group)

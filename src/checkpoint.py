@@ -28,7 +28,7 @@ from src.errors import UserError, is_printable, short_repr
 from src.models import CLASS_LAYERS, CLASSES, MOMENTS, UNUSED
 from src.run.distributed import ROOT
 from src.run.files import apply_umask, atomic_write, if_supported
-from src.run.optional import with_current_names
+from src.run.optional import checkpoint_path, with_current_names
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -98,6 +98,7 @@ def read_checkpoint(path: str) -> Checkpoint:
     Raises a UserError if the file does not exist, fails its checksum, is not a MindSpore checkpoint, has non-finite values, or
     mixes names of the older MindSpore implementation with current names.
     """
+    path = checkpoint_path(path)
     if not os.path.isfile(path):
         raise UserError(f"there is no checkpoint {path!r}; give the path of a .ckpt file.")
     try:

@@ -51,6 +51,14 @@ def kernels() -> SimpleNamespace:
         use_kernels=lambda forward, cfg: forward, library=lambda: None, has_bf16_products=lambda: False)
 
 
+def checkpoint_path(path: str) -> str:
+    """Return `path`, or the path of the checkpoint if it is the name of published weights, such as `torchvision:...`; see
+    `src.convert.detectors.published_checkpoint`."""
+    package = path.startswith(("torchvision:", "mindspore_models:")) and _optional(
+        "weights have no names", published_checkpoint="src.convert.detectors")
+    return package.published_checkpoint(path) if package else path
+
+
 def with_current_names(arrays: dict, path: str) -> dict:
     """Return the arrays of the checkpoint `path` with this project's names, see `src.convert.mindspore_models`."""
     package = _optional("checkpoints of the older MindSpore implementation cannot be read",

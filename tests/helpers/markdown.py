@@ -12,7 +12,7 @@ SET_UP = ["python3 -m venv .venv", ".venv/bin/pip install -q -r requirements.txt
 # Lines that download, unpack or install something.
 NO_PROGRAM = re.compile(r"(git clone|curl|tar|pip install) .*")
 # Arguments in the README of commands that need more hardware than a machine with a CPU.
-MARKS = ("--device_target Ascend", "--device_target GPU", "--hostfile")
+MARKS = ("--device_target Ascend", "--device_target GPU", "--hostfile", "torchvision:fasterrcnn_resnet50_fpn")
 
 
 def prose(path):

@@ -129,7 +129,7 @@ def test_refusals_are_one_sentence(tmp_path, run_tool, monkeypatch):
     for tool, source, output, sentence in (
             (convert_torchvision, "none.safetensors", "a.ckpt", "there is no file"),
             (convert_torchvision, "text.safetensors", "a.ckpt", "is damaged"),
-            (convert_torchvision, "a.pth", "a.ckpt", "needs PyTorch"),
+            (convert_torchvision, "a.pth", "a.ckpt", "is damaged"),
             (convert_torchvision, "part.safetensors", "a.ckpt", "no ResNet of torchvision: its four stages have [1, 0, 0, 0]"),
             (export_torchvision, "other.ckpt", "out.safetensors", "not a detector of this project")):
         status, _, text = run_tool(tool, tmp_path / source, tmp_path / output)
