@@ -5,17 +5,16 @@ import argparse
 import logging
 import os
 from functools import partial, reduce
-from pathlib import Path
 from typing import Any, get_args
 
 from src.config.load import load_config, parse_yaml
 from src.config.older import RENAMED
 from src.config.schema import Config
 from src.errors import UserError
+from src.run.distributed import ROOT
 
 logger = logging.getLogger("faster_rcnn")
 
-ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
 
 # The groups of --help, in order. The name of a flag is the key that it sets, or the part of the key after the last dot.

@@ -19,6 +19,7 @@ from src.errors import UserError, short_repr
 from src.evaluation.coco import KEYS, Evaluation, score, unique_names, values_without
 from src.report.evaluation import match_boxes, page_contents, scored_records
 from src.report.page import known, run_contents, write_page
+from src.run.modelarts import EARLIER
 from src.visualization.charts import Curves, read_run
 
 logger = logging.getLogger("faster_rcnn")
@@ -57,9 +58,9 @@ def read_evaluation(path: str) -> Stored:
         metrics["annotations"] = combined
     if not (isinstance(results, list) and all(map(_is_result, results))):
         raise UserError(f"{folder} has a bbox_results.json that is not in COCO's format; pass the folder of an evaluation.")
-    # The run is the folder of eval/<checkpoint>/<data set>, or else of the evaluated checkpoint/<name>.ckpt.
+    # The run is that of the evaluated checkpoint. A moved run, or one without such an entry, is found from its folder eval.
     parents, checkpoint = list(Path(os.path.abspath(folder), "metrics.json").parents)[:4], metrics.get("checkpoint")
-    if checkpoint and not any(parent.parent.name == "earlier" for parent in parents):  # not of a run that was moved
+    if checkpoint and not any(parent.parent.name == EARLIER for parent in parents):
         parents = [Path(str(checkpoint)).absolute().parent.parent]
     run = next((str(parent) for parent in parents if Path(parent, "metrics.jsonl").is_file()), folder)
     path = os.path.join(run, "config.yml")

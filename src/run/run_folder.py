@@ -78,9 +78,10 @@ class RunFolder:
         folder = os.path.realpath(self.checkpoint_folder)
         path = os.path.join(os.path.realpath(os.path.dirname(start)), os.path.basename(start))
         own = os.path.isfile(path) and os.path.commonpath([folder, path]) == folder
+        moved = ""
         if not (own and resumes):
             self.uploads.refuse_earlier_run()
-        moved = "" if own and resumes else move_run(self.path)
+            moved = move_run(self.path)
         if moved and own:
             before, start = start, os.path.join(moved, "checkpoint", os.path.relpath(path, folder))
             cfg = with_settings(cfg, {key: start for key, value in cfg if value == before})  # so that config.yml can be used
@@ -182,9 +183,10 @@ def write_config(cfg: Config, path: str) -> None:
     if is_foreign(path):
         logger.warning("%s was not written by this program, so it stays, and the settings of this run are not written", path)
         return
-    settings, before = (one.model_dump(exclude={"device_target", "resume_ckpt"}) for one in (cfg, cfg))
+    exclude = {"device_target", "resume_ckpt"}
+    settings = cfg.model_dump(exclude=exclude)
     try:
-        before = load_config(path).model_dump(exclude={"device_target", "resume_ckpt"}) if os.path.isfile(path) else before
+        before = load_config(path).model_dump(exclude=exclude) if os.path.isfile(path) else settings
         for change in differing_settings(before, settings):
             logger.info("changed setting %s: %s -> %s", *change)
     except UserError as error:

@@ -200,8 +200,8 @@ def compare(names: list[str], network: FasterRCNN, cfg: Config, predictor: Predi
     variables set for MindSpore could slow down other programs, because OpenVINO also contains oneDNN.
 
     Returns:
-        Dict with threads; mix, from cfg; seconds of this program, a median; peers, a dict by name of dicts with agreement (fields
-        of `Agreement`), version, dtype, seconds, and ratio: this program's seconds divided by the peer's.
+        Dict with threads; mix, from cfg; seconds, this program's median; peers, a dict by name of dicts with agreement (fields of
+        `Agreement`), version, dtype, seconds, and ratio: this program's seconds divided by the peer's.
 
     Raises:
         UserError: a peer cannot run the network, or its outputs disagree.

@@ -32,7 +32,7 @@ def load(environment: dict[str, str], name: str, path: str, threads: int, dtype:
 
 
 def run(image: Any, valid_size: Any) -> tuple:
-    """Return the seconds of a run, the program's version, the data type of its products (fp32 or bf16), boxes and scores."""
+    """Return the seconds per run, the program's version, the data type of its products (fp32 or bf16), boxes and scores."""
     start = time.perf_counter()
     boxes, scores = peer[2]({"image": image, "valid_size": valid_size})
     return time.perf_counter() - start, *peer[:2], boxes, scores

@@ -82,7 +82,7 @@ def run(command):
 def start(command):
     """A function with the arguments of `command` that starts the command: (process, path of its output).
 
-    `before` are the first words of the command line, and `options` those of `start_logged`.
+    `before` are the first words of the command line, and `options` the options of `start_logged`.
     """
     def start_one(script, save_dir, *flags, before=(), options=None, **settings):
         log = Path(f"{save_dir}.{time.monotonic_ns()}.log")

@@ -1,4 +1,4 @@
-"""src/report/evaluation.py: images, and what is missing. tests/integration/report compares the numbers of the page."""
+"""src/report/evaluation.py: images, and missing values. tests/integration/report compares the numbers of the page."""
 import base64
 from pathlib import Path
 
