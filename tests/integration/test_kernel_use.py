@@ -66,18 +66,21 @@ def losses_and_gradients(forward):
 
 
 FROZEN = {"backbone.frozen_bn": True}
+V2 = {"backbone.fpn.norm": "bn", "rpn_head.num_convs": 2, "bbox_head.head.name": "ConvFCHead", "bbox_head.head.num_convs": 2,
+      "bbox_head.head.num_fcs": 1}
 OTHER = {"backbone.name": "mobilenet_v2_100", "bbox_head.roi_extractor.operator": "roi_align"}
 
 
 @pytest.mark.parametrize(("mode", "settings"), [(ms.GRAPH_MODE, {}), (ms.PYNATIVE_MODE, {}), (ms.PYNATIVE_MODE, FROZEN),
-                                                (ms.PYNATIVE_MODE, OTHER)],
-                         ids=["graph", "without a graph", "frozen BatchNorm", "another backbone and RoIAlign operator"])
+                                                (ms.PYNATIVE_MODE, OTHER), (ms.GRAPH_MODE, V2), (ms.PYNATIVE_MODE, FROZEN | V2)],
+                         ids=["graph", "without a graph", "frozen BatchNorm", "another backbone and RoIAlign operator", "v2",
+                              "v2 with a frozen backbone"])
 def test_training_is_the_same(kernels, mode, settings):
     """Losses, gradients and the statistics that BatchNorm stores are equal."""
     cfg = configuration(**settings)
     plain, fast = (detector(cfg, True, use) for use in (False, True))
     assert kinds(plain) == set() and kinds(fast) == KERNEL_CELLS - (set() if settings is OTHER else ONE_BY_ONE)
-    assert type(fast.anchor_head.outputs) is networks.KernelNetwork
+    assert type(fast.anchor_head.outputs) is networks.KernelRPNPatchHead
     assert [p.name for p in fast.network.get_parameters()] == [p.name for p in plain.network.get_parameters()]
     assert [p.name for p in fast.network.trainable_params()] == [p.name for p in plain.network.trainable_params()]
     # Without compilation, the plain cell takes a fifth of the time.
@@ -94,17 +97,23 @@ def test_training_is_the_same(kernels, mode, settings):
         assert np.linalg.norm(gradients[name] - expected_gradients[name]) < 1e-4 * size, name
     for one, other in zip(fast.network.get_parameters(), plain.network.get_parameters()):
         if "moving" in one.name:
-            assert (other.asnumpy() == (1 if "variance" in other.name else 0)).all() == (settings is FROZEN)
+            frozen = "backbone.frozen_bn" in settings and other.name.startswith("backbone.")
+            assert (other.asnumpy() == (1 if "variance" in other.name else 0)).all() == frozen
             assert_close(one.asnumpy(), other.asnumpy(), 1e-4)
 
 
-def test_training_in_bfloat16(kernels):
-    """Losses and gradients agree with float32 up to the rounding of the products."""
+@pytest.mark.parametrize(("settings", "least", "median"), [(FROZEN, 0.9, 0.99), (FROZEN | V2, 0.5, 0.75)], ids=["default", "v2"])
+def test_training_in_bfloat16(kernels, settings, least, median):
+    """Losses and gradients agree with float32 up to the rounding of the products.
+
+    BatchNorm of few cells (12 on the last level) amplifies rounding: if only the weights are rounded to bfloat16, the smallest
+    cosine of the v2 network is 0.65 and the median 0.89, with products in float32.
+    """
     if not has_bf16_products():
         pytest.skip("the processor has no products of bfloat16")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     (losses, gradients), (expected, expected_gradients) = (
-        losses_and_gradients(detector(configuration(mix=mix, **{"backbone.frozen_bn": True}), True, True))
+        losses_and_gradients(detector(configuration(mix=mix, **settings), True, True))
         for mix in (True, False))
     np.testing.assert_allclose(losses, expected, rtol=0.05)
     assert (losses != expected).all()
@@ -112,10 +121,10 @@ def test_training_in_bfloat16(kernels):
                for name, gradient in expected_gradients.items()}
     # In the stem, after max pooling of noise, rounding has a larger effect than in later layers.
     assert cosines.pop("backbone.stages.conv1.weight") > 0.5
-    assert min(cosines.values()) > 0.9 and np.median(list(cosines.values())) > 0.99, cosines
+    assert min(cosines.values()) > least and np.median(list(cosines.values())) > median, cosines
 
 
-@pytest.mark.parametrize("settings", [{}, OLDER_RECIPE, OTHER], ids=["default", "older recipe", "another backbone"])
+@pytest.mark.parametrize("settings", [{}, OLDER_RECIPE, OTHER, V2], ids=["default", "older recipe", "another backbone", "v2"])
 def test_inference_is_the_same_in_both_modes(kernels, settings):
     cfg = configuration(**settings)
     plain, fast = (detector(cfg, False, use) for use in (False, True))
@@ -129,9 +138,9 @@ def test_inference_is_the_same_in_both_modes(kernels, settings):
         np.testing.assert_allclose(scores, results[0][1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("frozen_bn", [True, False])
-def test_a_network_that_evaluates_first_can_train(kernels, frozen_bn):
-    cfg = configuration(**{"backbone.frozen_bn": frozen_bn})
+@pytest.mark.parametrize("settings", [FROZEN, {}, V2])
+def test_a_network_that_evaluates_first_can_train(kernels, settings):
+    cfg = configuration(**settings)
     network = build_detector(cfg, NUM_CLASSES)
     use_kernels(InferenceForward(network, cfg, CANVAS), cfg)
     forward = use_kernels(TrainingForward(network, cfg, NUM_CLASSES, CANVAS), cfg).set_train()

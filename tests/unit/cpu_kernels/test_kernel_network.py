@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from mindspore import ParameterTuple, Tensor, nn, ops
 
+from src.config import schema
 from src.cpu_kernels import lowering
 from src.cpu_kernels.kernel_graph import NATIVE, PLANES, ROWS, KernelGraph
-from src.cpu_kernels.network import KernelConv2d, KernelConvBatchNorm, KernelNetwork
+from src.cpu_kernels.network import KernelBoxHead, KernelConv2d, KernelConvBatchNorm, KernelNetwork, KernelRPNPatchHead
 from src.models.backbone import ConvBatchNorm
 from src.models.fpn import FPN
+from src.models.roi_head import BoxHead
+from src.models.rpn import RPNHead, RPNPatchHead
 from tests.helpers.kernel_calls import assert_close
 
 # Relative to the largest number: rounding of float32 sums, and of bfloat16's 8 bits in inputs, weights and results.
@@ -73,8 +76,8 @@ def run(cell, x, douts, parameters, mode=ms.PYNATIVE_MODE):
     places = tuple(range(len(inputs))) if isinstance(x, list) else 0
     function = ms.value_and_grad(weighted, places, ParameterTuple(parameters), has_aux=True)
     (_, outputs), (dx, dparameters) = function(*map(Tensor, inputs))
-    return ([o.asnumpy() for o in outputs], [d.asnumpy() for d in dx] if isinstance(x, list) else dx.asnumpy(),
-            [d.asnumpy() for d in dparameters])
+    dx = [d.asnumpy() for d in (dx if isinstance(dx, tuple) else (dx,))]  # MindSpore returns no tuple for one input
+    return [o.asnumpy() for o in outputs], dx if isinstance(x, list) else dx[0], [d.asnumpy() for d in dparameters]
 
 
 def normal(*shape, seed=1):
@@ -226,27 +229,78 @@ def test_max_pooling_after_a_relu(kernels, mixed, same, size, corner):
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-def test_the_pyramid(kernels, mode, mixed):
-    """Outputs and gradients compared with the plain cell."""
-    fpn = drawn(FPN([3, 6, 5], 17, 5, mode))
+@pytest.mark.parametrize(("mode", "norm"), [("bilinear", None), ("nearest", None), ("nearest", "batch"), ("nearest", "stored")])
+def test_the_pyramid(kernels, mode, norm, mixed):
+    """Outputs, gradients and the new statistics of BatchNorm compared with the plain cell."""
+    fpn = drawn(FPN([3, 6, 5], 17, 5, mode, norm and nn.BatchNorm2d)).set_train(norm == "batch")
+    weights = [p for p in fpn.trainable_params() if norm != "stored" or p.name.endswith("weight")]
     inputs = [normal(2, 3, 13, 18), normal(2, 6, 7, 9), normal(2, 5, 4, 5)]
     graph = KernelGraph(mixed, trained=True)
     features = [graph.add_input(x.shape[1], gradient=True) for x in inputs]
-    for level in lowering.pyramid(fpn, graph, features):
+    for level in lowering.pyramid(fpn, graph, features, fpn.training):
         graph.add_output(level, PLANES)
     douts = [normal(*output.shape, seed=i) for i, output in enumerate(fpn(tuple(map(Tensor, inputs))))]
-    results = [run(cell, inputs, douts, fpn.trainable_params())
-               for cell in (KernelNetwork(kernels, graph), lambda *tensors: fpn(tensors))]
-    found, expected = ([array for part in result for array in part] for result in results)
-    assert len(found) == len(expected) == 5 + 3 + len(fpn.trainable_params())
+    check_with_plain(KernelNetwork(kernels, graph), lambda *tensors: fpn(tensors), fpn, inputs, douts, weights, mixed)
+
+
+def check_with_plain(kernel, plain, owner, inputs, douts, weights, mixed, tolerance=3e-5):
+    """Compare outputs, gradients and new statistics of two cells with the same weights, the parameters of `owner`."""
+    moving = [p for p in owner.get_parameters() if "moving" in p.name]
+    before, results = [p.asnumpy().copy() for p in moving], []
+    for cell in (kernel, plain):
+        for parameter, value in zip(moving, before):
+            parameter.set_data(Tensor(value))
+        results.append([array for part in run(cell, inputs, douts, weights) for array in part]
+                       + [p.asnumpy().copy() for p in moving])
+    found, expected = results
+    assert len(found) == len(expected) == len(douts) + len(inputs) + len(weights) + len(moving)
+    assert not moving or owner.training == any((p.asnumpy() != value).any() for p, value in zip(moving, before))
     for one, other in zip(found, expected):
         assert other.any()
         if mixed:  # the median, because rounding switches single ReLUs on or off
             some = other != 0
             assert np.median(np.abs(one - other)[some] / np.abs(other[some])) < 0.15
         else:
-            assert_close(one, other, 3e-5)
+            assert_close(one, other, tolerance)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("num_convs", "num_fcs", "channels", "rois"), [(0, 2, 5, 9), (2, 1, 17, 9), (1, 2, 130, 70)])
+def test_the_box_head(kernels, num_convs, num_fcs, channels, rois, training, mixed):
+    """Without convolutions and with them, BatchNorm with statistics of the batch and stored ones. The last case uses Winograd's
+    algorithm."""
+    cfg = schema.BoxHead(name="ConvFCHead", num_convs=num_convs, num_fcs=num_fcs, in_channel=channels, out_channel=21)
+    head = drawn(BoxHead(cfg, 7, 3)).set_train(training)
+    for cell in [*(conv.conv for conv in head.convs), head.fc1]:
+        cell.weight.set_data(cell.weight / 40)
+    pooled, douts = normal(rois, channels, 7, 7), [normal(rois, 4, seed=2), normal(rois, 3, 4, seed=3)]
+    kernel = KernelBoxHead(kernels, head, mixed, training)
+    if not training:
+        for one, other in zip(kernel(rounded(pooled, mixed)), head(Tensor(pooled))):
+            assert_close(one.asnumpy(), other.asnumpy(), TOLERANCE[mixed])
+        return
+    check_with_plain(lambda x: kernel(rounded(x, mixed)), head, head, [pooled], douts, head.trainable_params(), mixed, 1e-4)
+
+
+def rounded(x, mixed):
+    """Return the features in the type in which the kernels pool them."""
+    return ops.cast(Tensor(x) if isinstance(x, np.ndarray) else x, ms.bfloat16 if mixed else ms.float32)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("num_convs", [1, 2])
+def test_the_rpn_on_patches(kernels, num_convs, mixed):
+    """Patches of which some cells, or all but one, are outside the level."""
+    head = drawn(RPNHead(5, 17, 3, num_convs))
+    plain, side, number = RPNPatchHead(head), 3**num_convs, 7
+    inside = (np.random.default_rng(4).random((2, 3, 3 * number)) < 0.6).astype(np.float32)
+    inside[0, :, :3] = np.eye(3)[1] * np.eye(3)[1][:, None]
+    patches = normal(2, 5, side, side * number)
+    douts = [normal(2, 1, number, 3, seed=2), normal(2, 1, number, 12, seed=3)]
+    kernel = KernelRPNPatchHead(kernels, plain, mixed, training=True)
+    check_with_plain(lambda x: kernel(x, Tensor(inside)), lambda x: plain(x, Tensor(inside)), head, [patches], douts,
+                     head.trainable_params(), mixed)
 
 
 def test_frozen_weights_have_no_gradient_and_need_no_memory():

@@ -99,18 +99,23 @@ def test_pool_and_its_gradient(kernels, case):
     assert case == "one RoI outside" or any(gradient.any() for gradient in expected_gradients)
 
 
+@pytest.mark.parametrize("num_convs", [1, 2])
 @pytest.mark.parametrize(("channels", "batch"), [(3, 2), (17, 1)])
-def test_patches_and_their_gradient(kernels, channels, batch):
+def test_patches_and_their_gradient(kernels, channels, batch, num_convs):
+    """Two convolutions read the 3x3 cells around each of the 3x3 cells around the cell, zeros outside the level included."""
     rng = np.random.default_rng(1)
     levels = [rng.normal(size=(batch, channels, *size)).astype(np.float32) for size in SIZES]
     # Every cell of every level, including corners and borders, and one cell twice.
     cells = np.int32([(i, y, x) for i, (h, w) in enumerate(SIZES) for y in range(h) for x in range(w)] + [(0, 0, 0)])
     cells = np.stack([cells, cells[::-1]][:batch])
     level, y, x = (np.ascontiguousarray(cells[..., i]) for i in range(3))
-    dout = rng.normal(size=(batch, channels, 3, 3 * level.shape[1])).astype(np.float32)
-    features = RoIAndAnchorFeatures(MultiScaleRoIAlign((4,), 1, 1, True))
-    padded = [np.pad(feature, ((0, 0), (0, 0), (1, 1), (1, 1))) for feature in levels]
-    expected = np.stack([np.concatenate([padded[i][b, :, j:j + 3, k:k + 3] for i, j, k in cells[b]], 2) for b in range(batch)])
+    side = 3 ** num_convs
+    dout = rng.normal(size=(batch, channels, side, side * level.shape[1])).astype(np.float32)
+    features = RoIAndAnchorFeatures(MultiScaleRoIAlign((4,), 1, 1, True), num_convs)
+    padded = [np.pad(feature, ((0, 0), (0, 0), (num_convs, num_convs), (num_convs, num_convs))) for feature in levels]
+    around = np.array({1: [0, 1, 2], 2: [0, 1, 2, 1, 2, 3, 2, 3, 4]}[num_convs])
+    expected = np.stack([np.concatenate([padded[i][b][:, j + around][:, :, k + around] for i, j, k in cells[b]], 2)
+                         for b in range(batch)])
     kernel = KernelTrainingFeatures(kernels, features)
     others = [Tensor(array) for array in (BOXES[None, :1].repeat(batch, 0), level, y, x)]
     found, gradients = with_gradients(lambda *levels: kernel(channels_last(levels), *others)[1], dout, *levels)
@@ -121,8 +126,9 @@ def test_patches_and_their_gradient(kernels, channels, batch):
         for b in range(batch):
             for s, (i, j, k) in enumerate(cells[b]):
                 if padded[i] is feature:
-                    gradient[b, :, j:j + 3, k:k + 3] += dout[b, :, :, 3 * s:3 * s + 3]
-        assert_close(one, gradient[:, :, 1:-1, 1:-1], 1e-5)
+                    rows, columns = j + around[:, None], k + around
+                    np.add.at(gradient[b], (slice(None), rows, columns), dout[b, :, :, side * s:side * (s + 1)])
+        assert_close(one, gradient[:, :, num_convs:-num_convs, num_convs:-num_convs], 1e-5)
 
 
 def test_levels_of_bfloat16(kernels):

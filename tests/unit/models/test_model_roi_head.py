@@ -61,6 +61,20 @@ def test_sampler_adds_the_boxes(computed):
     assert sampled.all()
 
 
+def test_unused_slots_repeat_the_sampled_rois(computed):
+    """The first image has three positives and two negatives for eight slots, the second image has no valid RoI."""
+    proposals = np.concatenate((PROPOSALS, PROPOSALS[:, :1]), 1)
+    valid = np.array([[True] * 6 + [False] * 2, [False] * 8])
+    priority = np.tile(np.arange(8, dtype=np.float32), (2, 1))
+    rois, targets, label, sampled = computed(RoISampler(settings(), False, NUM_CLASSES), proposals, valid, BOXES, LABELS, MASK,
+                                             priority)
+    np.testing.assert_array_equal(rois[0], proposals[0][[5, 1, 0, 4, 3, 5, 1, 0]])
+    np.testing.assert_array_equal(rois[1], proposals[1][[0] * 8])
+    np.testing.assert_array_equal(sampled, [[True] * 5 + [False] * 3, [False] * 8])
+    assert (label[~sampled] == NUM_CLASSES).all()
+    np.testing.assert_array_equal(targets[0, 5:], targets[0, :3])
+
+
 def deltas_to(box, roi):
     box, roi = box.astype(np.float64), roi.astype(np.float64)
     side, roi_side = box[2:] - box[:2], roi[2:] - roi[:2]

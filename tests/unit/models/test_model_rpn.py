@@ -8,7 +8,7 @@ from mindspore import Tensor, nn, ops
 
 from src.config.schema import AnchorGenerator
 from src.models.boxes import gather_rows
-from src.models.roi_align import extract_patches
+from src.models.roi_align import extract_patches, neighbours_inside
 from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss, canvas_anchors, cell_anchors
 
 BETA = 1 / 9
@@ -141,13 +141,15 @@ class SingleAnchors(nn.Cell):
         self.single = AnchorHead(head)
 
     def construct(self, index, *levels):
-        return self.single(index, extract_patches(levels, *self.head.locate_anchors(index, levels)))
+        cells = self.head.locate_anchors(index, levels)
+        return self.single(index, extract_patches(levels, *cells, self.head.num_convs), neighbours_inside(levels, *cells))
 
 
 @pytest.mark.usefixtures("graph_mode")
-def test_single_anchors_have_the_outputs_and_gradients_of_the_dense_head():
+@pytest.mark.parametrize("num_convs", [1, 2])
+def test_single_anchors_have_the_outputs_and_gradients_of_the_dense_head(num_convs):
     rng = np.random.default_rng(5)
-    head = RPNHead(4, 6, 3)
+    head = RPNHead(4, 6, 3, num_convs)
     for parameter in head.get_parameters():
         parameter.set_data(Tensor(rng.normal(size=parameter.shape).astype(np.float32)))
     # Levels with odd sizes, with a single row and with a single cell.
@@ -167,7 +169,7 @@ def test_single_anchors_have_the_outputs_and_gradients_of_the_dense_head():
         return ((logits + deltas.sum(2)) * weight).sum(), logits, deltas
 
     weights = ms.ParameterTuple(head.trainable_params())
-    assert len(weights) == 6
+    assert len(weights) == 4 + 2 * num_convs
     (one, gradients), (other, expected) = (ms.value_and_grad(function, (0, 1, 2, 3), weights, has_aux=True)(*levels)
                                            for function in (single, dense))
     for found, wanted in zip([*one[1:], *gradients[0], *gradients[1]], [*other[1:], *expected[0], *expected[1]]):
