@@ -44,7 +44,7 @@ NOT_STORED = {
 FOR_AN_IMAGE: dict[str, Any] = {
     "data": {"target_size", "eval_transforms"},
     "backbone": {"name", "out_channels", "bn_eps", "stem_pool", "fpn"},
-    "rpn_head": {"feat_channel", "anchor_generator", "test_proposal"},
+    "rpn_head": {"feat_channel", "num_convs", "anchor_generator", "test_proposal"},
     "bbox_head": {"resolution": True, "bbox_weights": True, "clip_first": True, "head": True,
                   "roi_extractor": {"featmap_strides", "sampling_ratio", "aligned"}}}
 # The settings that the older implementation always used.

@@ -32,7 +32,7 @@ def build_detector(cfg: Config, num_classes: int, pretrained: bool = True, num_p
     ms.set_seed(cfg.seed)
     weights = read_pretrained(cfg.backbone.pretrained) if pretrained else False
     norm = nn.SyncBatchNorm if cfg.device_target == "Ascend" and num_processes > 1 else nn.BatchNorm2d
-    network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights))
+    network = FasterRCNN(cfg, num_classes, build_backbone(cfg.backbone, norm, weights), norm)
     # On the CPU, `use_kernels` applies mixed precision.
     return to_mixed_precision(network, getattr(ms, cfg.mix_dtype)) if cfg.mix and cfg.device_target != "CPU" else network
 

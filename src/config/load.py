@@ -53,6 +53,9 @@ def contradictions(cfg: Config) -> Iterator[str]:
                f"{fpn.level_index} and backbone.fpn.num_outs {fpn.num_outs} give")
     if pooled != strides[:len(pooled)]:
         yield f"bbox_head.roi_extractor.featmap_strides {pooled} must be the first of {ANCHORS}.strides {strides}"
+    if head.head.name == "RCNNBBoxTwoFCHead" and (head.head.num_convs, head.head.num_fcs) != (0, 2):
+        yield ("bbox_head.head.name RCNNBBoxTwoFCHead has no convolutions and two fully connected layers; for other numbers set "
+               "it to ConvFCHead")
     if head.head.in_channel != cfg.backbone.out_channels:
         yield (f"bbox_head.head.in_channel ({head.head.in_channel}) must equal backbone.out_channels "
                f"({cfg.backbone.out_channels})")

@@ -46,7 +46,7 @@ class FPN(Section):
     num_outs: int = setting(5, "number of pyramid levels; levels after level_index are pooled with stride 2", ge=1, le=10)
     level_index: Annotated[list[Annotated[int, Field(ge=0, le=3)]], NotEmpty, Ascending] = setting(
         [0, 1, 2, 3], "backbone stages used by the pyramid: 0 has stride 4, 3 has stride 32")
-    norm: Annotated[Literal["none"], NoneText] = setting("none", "normalisation in the pyramid")
+    norm: Annotated[Literal["none", "bn"], NoneText] = setting("none", "bn: BatchNorm instead of biases in the pyramid")
     act: Annotated[Literal["none"], NoneText] = setting("none", "activation in the pyramid")
     upsample_mode: Literal["bilinear", "nearest"] = setting("bilinear", "interpolation of the top-down path")
 
@@ -92,7 +92,8 @@ class Proposal(Section):
 
 
 class RPNHead(Section):
-    feat_channel: Channels = setting(256, "channels of the RPN's 3x3 convolution")
+    feat_channel: Channels = setting(256, "channels of the RPN's 3x3 convolutions")
+    num_convs: int = setting(1, "number of 3x3 convolutions, each followed by ReLU", ge=1, le=2)
     smooth_l1_beta: Beta = setting(1 / 9, "smooth L1's beta, where it changes from quadratic to linear")
     anchor_generator: AnchorGenerator = setting(AnchorGenerator(), "anchors per pyramid level")
     rpn_label_assignment: RPNLabelAssignment = setting(RPNLabelAssignment(), "which anchors contribute to the loss")
@@ -100,10 +101,13 @@ class RPNHead(Section):
     test_proposal: Proposal = setting(Proposal(pre_nms_top_n=1000), "selection of proposals in evaluation")
 
 
-class BoxFCHead(Section):
-    name: Literal["RCNNBBoxTwoFCHead"] = setting("RCNNBBoxTwoFCHead", "kind of head")
+class BoxHead(Section):
+    name: Literal["RCNNBBoxTwoFCHead", "ConvFCHead"] = setting(
+        "RCNNBBoxTwoFCHead", "RCNNBBoxTwoFCHead: two fully connected layers; ConvFCHead: num_convs and num_fcs layers")
+    num_convs: int = setting(0, "number of 3x3 convolutions with BatchNorm and ReLU", ge=0, le=16)
+    num_fcs: int = setting(2, "number of fully connected layers after the convolutions", ge=1, le=2)
     in_channel: Channels = setting(256, "channels of the pooled features, equal to backbone.out_channels")
-    out_channel: int = setting(1024, "width of the two fully connected layers", ge=1, le=65_536)
+    out_channel: int = setting(1024, "width of the fully connected layers", ge=1, le=65_536)
 
 
 class RoIExtractor(Section):
@@ -130,7 +134,7 @@ class BBoxHead(Section):
     smooth_l1_beta: Beta = setting(1.0, "smooth L1's beta, where it changes from quadratic to linear")
     bbox_weights: Annotated[list[Positive], Four] = setting([10.0, 10.0, 5.0, 5.0], "factors of the box deltas dx, dy, dw, dh")
     clip_first: bool = setting(True, "in evaluation, clip boxes to the image before NMS; False: after NMS")
-    head: BoxFCHead = setting(BoxFCHead(), "the two fully connected layers")
+    head: BoxHead = setting(BoxHead(), "convolutions and fully connected layers")
     roi_extractor: RoIExtractor = setting(RoIExtractor(), "pooling of features for each proposal")
     bbox_assigner: BBoxAssigner = setting(BBoxAssigner(), "which proposals contribute to the loss")
 

@@ -14,9 +14,12 @@ import numpy as np
 from src.errors import UserError
 from src.models import CLASS_LAYERS, CLASSES, UNUSED
 
+COUNTER = ".num_batches_tracked"  # end of the name of a tensor of torch.nn.BatchNorm2d
 SCORES_OF_ALL = "roi_heads.box_predictor.cls_score.weight"
 # Parts of parameter names: in this project, in current torchvision, and in older torchvision files if they differ.
 RENAMES = (
+    (r"^fpn\.lateral\.(\d+)\.norm\.", r"backbone.fpn.inner_blocks.\1.1.", None),
+    (r"^fpn\.output\.(\d+)\.norm\.", r"backbone.fpn.layer_blocks.\1.1.", None),
     (r"^backbone\.stages\.", "backbone.body.", None),
     (r"\.down_sample\.", ".downsample.", None),
     (r"\.gamma$", ".weight", None),
@@ -24,11 +27,14 @@ RENAMES = (
     (r"\.moving_mean$", ".running_mean", None),
     (r"\.moving_variance$", ".running_var", None),
     (r"^classifier\.", "fc.", None),
-    (r"^(fpn)\.lateral\.(\d+)\.", r"backbone.\1.inner_blocks.\2.0.", r"backbone.\1.inner_blocks.\2."),
-    (r"^(fpn)\.output\.(\d+)\.", r"backbone.\1.layer_blocks.\2.0.", r"backbone.\1.layer_blocks.\2."),
+    (r"^(fpn)\.lateral\.(\d+)\.(?:conv\.)?", r"backbone.\1.inner_blocks.\2.0.", r"backbone.\1.inner_blocks.\2."),
+    (r"^(fpn)\.output\.(\d+)\.(?:conv\.)?", r"backbone.\1.layer_blocks.\2.0.", r"backbone.\1.layer_blocks.\2."),
     (r"^rpn_head\.conv\.", "rpn.head.conv.0.0.", "rpn.head.conv."),
+    (r"^rpn_head\.conv2\.", "rpn.head.conv.1.0.", None),
     (r"^rpn_head\.objectness\.", "rpn.head.cls_logits.", None),
     (r"^rpn_head\.deltas\.", "rpn.head.bbox_pred.", None),
+    (r"^box_head\.convs\.(\d+)\.conv\.", r"roi_heads.box_head.\1.0.", None),
+    (r"^box_head\.convs\.(\d+)\.norm\.", r"roi_heads.box_head.\1.1.", None),
     (r"^box_head\.fc1\.", "roi_heads.box_head.fc6.", None),
     (r"^box_head\.fc2\.", "roi_heads.box_head.fc7.", None),
     (r"^box_head\.classes\.", "roi_heads.box_predictor.cls_score.", None),
@@ -61,11 +67,17 @@ def resnet_name(names: Iterable[str], path: str) -> str:
     return RESNETS[counts, bottleneck]
 
 
-def torchvision_names(name: str) -> tuple[str, ...]:
-    """Return the torchvision names of a parameter of this project: the current name, then the name in older files."""
+def torchvision_names(name: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the torchvision names of a parameter of this project: the current name, then the name in older files.
+
+    `names` are the names of all parameters: torchvision numbers the layers of a box head with convolutions.
+    """
     today = older = name
     for pattern, new, old in RENAMES:
         today, older = re.sub(pattern, new, today), re.sub(pattern, old or new, older)
+    convs = sum(re.fullmatch(r"box_head\.convs\.\d+\.conv\.weight", other) is not None for other in names)
+    for layer, number in (("fc6", convs + 1), ("fc7", convs + 3)) if convs else ():
+        today = today.replace(f"roi_heads.box_head.{layer}.", f"roi_heads.box_head.{number}.")
     return tuple(dict.fromkeys((today, older)))
 
 
@@ -99,13 +111,14 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
         UserError: a tensor is missing or unknown, or has another shape.
     """
     # BatchNorm that is not frozen counts its batches. This project does not need the number.
-    left = {name: array for name, array in state.items() if not name.endswith(".num_batches_tracked")}
+    weights = {UNUSED + name: array for name, array in state.items() if name.endswith(COUNTER)}
+    left = {name: array for name, array in state.items() if not name.endswith(COUNTER)}
     rows = len(state.get(SCORES_OF_ALL, ()))
-    weights = {}
     for name, shape in shapes.items():
-        source = next((candidate for candidate in torchvision_names(name) if candidate in left), None)
+        candidates = torchvision_names(name, shapes)
+        source = next((candidate for candidate in candidates if candidate in left), None)
         if source is None:
-            raise UserError(f"{path} has no tensor {torchvision_names(name)[0]}, which becomes {name}.")
+            raise UserError(f"{path} has no tensor {candidates[0]}, which becomes {name}.")
         array = left.pop(source)
         if name.startswith(CLASS_LAYERS):
             if len(array) != rows * (1 if name.startswith(CLASSES) else 4):
@@ -128,8 +141,9 @@ def to_torchvision(weights: dict) -> dict:
 
     UNUSED rows are restored at their original positions. Without them, the deltas of the background, which are never read, are 0.
     """
-    return {torchvision_names(name)[0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
-            for name, array in weights.items() if not name.startswith(UNUSED)}
+    state = {torchvision_names(name, weights)[0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
+             for name, array in weights.items() if not name.startswith(UNUSED)}
+    return state | {name.removeprefix(UNUSED): array for name, array in weights.items() if name.endswith(COUNTER)}
 
 
 def _places(name, rows, num_classes):

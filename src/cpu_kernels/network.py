@@ -22,7 +22,7 @@ from src.models.matcher import Matcher
 from src.models.preprocess import Preprocess
 from src.models.roi_align import OperatorRoIAlign, RoIAlign
 from src.models.roi_head import BoxHead
-from src.models.rpn import BatchedNMS
+from src.models.rpn import BatchedNMS, RPNPatchHead
 
 ASSIGN = ops.Assign()
 
@@ -98,12 +98,34 @@ class KernelBoxHead(nn.Cell):
     def __init__(self, library: str, plain: BoxHead, mixed: bool, training: bool):
         super().__init__(auto_prefix=False)
         self.network = KernelNetwork(library, lowering.box_head(plain, mixed, training))
+        self.convolutions = None
+        if len(plain.convs):
+            self.convolutions = KernelNetwork(library, lowering.box_convolutions(plain, mixed, training))
 
     def construct(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """See `BoxHead`; with `mixed`, pooled is in bfloat16."""
         count = pooled.shape[0]
+        if self.convolutions is not None:
+            pooled = ops.cast(self.convolutions(ops.cast(pooled, ms.float32))[0], pooled.dtype)
         logits, deltas = self.network(pooled)
         return logits.reshape(count, -1), deltas.reshape(count, -1, 4)
+
+
+class KernelRPNPatchHead(nn.Cell):
+    """`src.models.rpn.RPNPatchHead` on the C++ kernels, with the arguments of `KernelFeaturesAndRPN`."""
+
+    def __init__(self, library: str, plain: RPNPatchHead, mixed: bool, training: bool):
+        super().__init__(auto_prefix=False)
+        self.channels = None if plain.patch_conv2 is None else plain.patch_conv2.in_channels
+        self.network = KernelNetwork(library, lowering.patch_outputs(plain, mixed, training))
+
+    def construct(self, patches: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """See `RPNPatchHead`."""
+        if self.channels is None:
+            return self.network(patches)
+        # Outside the level, the ReLU of the first convolution then returns 0.
+        addend = (1e30 * (inside - 1)).expand_dims(1).broadcast_to((inside.shape[0], self.channels, *inside.shape[1:]))
+        return self.network(patches, addend)
 
 
 class KernelConv2d(nn.Cell):
@@ -208,7 +230,7 @@ def use_kernels(forward: nn.Cell, cfg: Config) -> nn.Cell:
     forward.features_and_rpn = KernelFeaturesAndRPN(path, forward.features_and_rpn, cfg.mix, training)
     forward.box_head = KernelBoxHead(path, forward.box_head, cfg.mix, training)
     if training:
-        forward.anchor_head.outputs = KernelNetwork(path, lowering.patch_outputs(forward.anchor_head.outputs, cfg.mix, training))
+        forward.anchor_head.outputs = KernelRPNPatchHead(path, forward.anchor_head.outputs, cfg.mix, training)
     if forward.features_and_rpn.backbone is not None:
         _replace_cells(forward.features_and_rpn.backbone, CONVOLUTIONS, path, cfg.mix)
     return forward

@@ -8,9 +8,10 @@ import itertools
 from collections.abc import Callable
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.models.roi_align import RoIAlign, inside_level, side_by_side
+from src.models.roi_align import AROUND, RoIAlign, neighbours_inside
 
 _numbers = itertools.count()
 
@@ -93,41 +94,32 @@ class KernelRoIAlignPair(nn.Cell):
                 gradients)
 
 
-# One sample per bin: with boxes of 3 x 3 cells, the samples are the cells themselves.
-PATCH = RoIAlign(resolution=3, sampling_ratio=1, aligned=False)
-
-
 class KernelTrainingFeatures(nn.Cell):
     """`src.models.faster_rcnn.RoIAndAnchorFeatures`, where both parts share one gradient of the levels."""
 
     def __init__(self, library: str, plain: nn.Cell):
         super().__init__(auto_prefix=False)
-        self.roi_align = plain.roi_align
-        self.pools = KernelRoIAlignPair(library, plain.roi_align.pool, PATCH)
+        self.roi_align, self.num_convs = plain.roi_align, plain.num_convs
+        around = np.array(AROUND[self.num_convs])
+        # Side of the patches in cells, and the place of each offset of AROUND in it.
+        self.side, self.places = 2 * self.num_convs + 1, Tensor(around - around.min(), ms.int32)
+        # One sample per bin: with boxes of as many cells as bins, the samples are the cells themselves.
+        self.pools = KernelRoIAlignPair(library, plain.roi_align.pool, RoIAlign(self.side, sampling_ratio=1, aligned=False))
 
     def construct(self, levels: tuple[Tensor, ...], rois: Tensor, level: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """See `RoIAndAnchorFeatures`."""
         boxes, roi_level = self.roi_align.locate(rois)
-        # Boxes (B, S, 4) of 3 x 3 cells, centred on the cells y, x (B, S).
-        left, top = ops.cast(x, ms.float32) - 1.5, ops.cast(y, ms.float32) - 1.5
-        patch_boxes = ops.stack((left, top, left + 3, top + 3), 2)
+        # Boxes (B, S, 4) centred on the cells y, x (B, S).
+        left, top = ops.cast(x, ms.float32) - self.side / 2, ops.cast(y, ms.float32) - self.side / 2
+        patch_boxes = ops.stack((left, top, left + self.side, top + self.side), 2)
         pooled, patches = self.pools(boxes, roi_level, patch_boxes, level.reshape(-1), levels)
-        return pooled, _side_by_side(ops.cast(patches, ms.float32), levels, level, y, x)
-
-
-def _side_by_side(patches, levels, level, y, x):
-    """Return patches (B * S, C, 3, 3) as `extract_patches` does: zero outside the level, where RoIAlign repeats the border."""
-    batch, number = level.shape
-    heights, widths = (), ()
-    for feature in levels:
-        heights, widths = heights + (feature.shape[2],), widths + (feature.shape[3],)
-    around = Tensor((-1, 0, 1), ms.int32)
-    inside_y = inside_level(y.expand_dims(2) + around, ops.gather(Tensor(heights, ms.int32), level, 0).expand_dims(2))
-    inside_x = inside_level(x.expand_dims(2) + around, ops.gather(Tensor(widths, ms.int32), level, 0).expand_dims(2))
-    inside = side_by_side(inside_y.expand_dims(3) * inside_x.expand_dims(2), batch)
-    channels = levels[0].shape[1]
-    patches = patches.reshape(batch, number, channels, 3, 3).transpose(0, 2, 3, 1, 4).reshape(batch, channels, 3, -1)
-    return patches * inside.expand_dims(1)
+        patches = ops.cast(patches, ms.float32)  # (B * S, C, side, side)
+        if self.num_convs > 1:
+            patches = ops.gather(ops.gather(patches, self.places, 2), self.places, 3)
+        batch, channels, side = level.shape[0], patches.shape[1], patches.shape[2]
+        patches = patches.reshape(batch, -1, channels, side, side).transpose(0, 2, 3, 1, 4).reshape(batch, channels, side, -1)
+        # RoIAlign repeats the border outside the level.
+        return pooled, patches * neighbours_inside(levels, level, y, x, self.num_convs).expand_dims(1)
 
 
 class KernelPreprocess(nn.Cell):

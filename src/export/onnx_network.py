@@ -58,7 +58,7 @@ def _pyramid(op, network, image):
             raise UserError(f"backbone.name: the backbone has a cell {error}, which cannot be written as ONNX operators; use "
                             "a ResNet, or export with --mindir True.") from error
         features.append(image)
-    return pyramid(network.fpn, op, [features[i] for i in network.level_index])
+    return pyramid(network.fpn, op, [features[i] for i in network.level_index], training=False)
 
 
 def _propose(op, forward, levels, limit, batch):
@@ -66,6 +66,8 @@ def _propose(op, forward, levels, limit, batch):
     cell, head, anchors, best_boxes, best_scores = forward.propose, forward.network.rpn_head, forward.anchors.asnumpy(), [], []
     for (first, end, kept), level in zip(cell.levels, levels):
         hidden = op.convolution(level, head.conv, relu=True)
+        if head.conv2 is not None:
+            hidden = op.convolution(hidden, head.conv2, relu=True)
         logits, deltas = (op.reshape(op.Transpose(op.convolution(hidden, conv), perm=[0, 2, 3, 1]), batch, -1, *columns)
                           for conv, columns in ((head.objectness, ()), (head.deltas, (4,))))
         boxes, scores = _best_of_level(op, cell, kept, anchors[first:end], logits, deltas, limit, batch)
@@ -143,9 +145,11 @@ def _predict(op, forward, pooled, proposals, valid, limit, batch):
         return op.Gemm(x, layer.weight.asnumpy(), layer.bias.asnumpy(), transB=1)
 
     head, (number, classes) = forward.network.box_head, outputs_of_image(forward)
-    hidden = op.reshape(pooled, batch * number, -1)
-    for layer in (head.fc1, head.fc2):
-        hidden = op.Relu(dense(layer, hidden))
+    for conv in head.convs:
+        pooled = op.convolution(pooled, conv.conv, conv.norm, relu=True)
+    hidden = op.Relu(dense(head.fc1, op.reshape(pooled, batch * number, -1)))
+    if head.fc2 is not None:
+        hidden = op.Relu(dense(head.fc2, hidden))
     logits = op.reshape(dense(head.classes, hidden), batch, number, classes + 1)
     deltas = op.reshape(dense(head.deltas, hidden), batch, number, classes, 4)
     scores, _ = op.Split(op.Softmax(logits, axis=2), np.array([classes, 1]), axis=2, outputs=2)

@@ -9,7 +9,7 @@ from src.config import Config
 from src.models.backbone import NORMS, FunctionalConv2d
 from src.models.fpn import FPN
 from src.models.preprocess import Preprocess
-from src.models.roi_align import MultiScaleRoIAlign, extract_patches
+from src.models.roi_align import MultiScaleRoIAlign, extract_patches, neighbours_inside
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
 from src.models.rpn import AnchorHead, AnchorSampler, ProposalGenerator, RPNHead, RPNLoss, canvas_anchors
 
@@ -23,22 +23,23 @@ class FasterRCNN(nn.Cell):
         cfg: the configuration.
         num_classes: K, without background.
         backbone: maps images (B, 3, H, W) to a tuple of features C2..C5; has the attribute `out_channels`, see `build_backbone`.
+        norm: class of the BatchNorm layers outside the backbone.
     """
 
-    def __init__(self, cfg: Config, num_classes: int, backbone: nn.Cell):
+    def __init__(self, cfg: Config, num_classes: int, backbone: nn.Cell, norm: type[nn.Cell] = nn.BatchNorm2d):
         super().__init__()
         rpn, head, channels = cfg.rpn_head, cfg.bbox_head, cfg.backbone.out_channels
         self.backbone = backbone
         fpn = cfg.backbone.fpn
         self.level_index = tuple(fpn.level_index)
         in_channels = [self.backbone.out_channels[i] for i in self.level_index]
-        self.fpn = FPN(in_channels, channels, fpn.num_outs, fpn.upsample_mode)
+        self.fpn = FPN(in_channels, channels, fpn.num_outs, fpn.upsample_mode, norm if fpn.norm == "bn" else None)
         num_anchors = len(rpn.anchor_generator.aspect_ratios) * len(rpn.anchor_generator.anchor_sizes[0])
-        self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors)
+        self.rpn_head = RPNHead(channels, rpn.feat_channel, num_anchors, rpn.num_convs)
         roi = head.roi_extractor
         self.roi_align = MultiScaleRoIAlign(roi.featmap_strides, head.resolution, roi.sampling_ratio, roi.aligned,
                                             cfg.roi_operator)
-        self.box_head = BoxHead(channels, head.resolution, head.head.out_channel, num_classes)
+        self.box_head = BoxHead(head.head, head.resolution, num_classes, norm)
 
     def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the pyramid levels of normalised images (B, 3, H, W): a tuple of (B, C, H_i, W_i) float32, finest first."""
@@ -68,14 +69,14 @@ class RoIAndAnchorFeatures(nn.Cell):
     On the CPU, src/cpu_kernels computes both with a single gradient of the levels.
     """
 
-    def __init__(self, roi_align: MultiScaleRoIAlign):
+    def __init__(self, roi_align: MultiScaleRoIAlign, num_convs: int = 1):
         super().__init__(auto_prefix=False)
-        self.roi_align = roi_align
+        self.roi_align, self.num_convs = roi_align, num_convs
 
     def construct(self, levels: tuple[Tensor, ...], rois: Tensor, level: Tensor, y: Tensor,
                   x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return pooled RoIs (B * R, C, h, w) and patches (B, C, 3, 3 * S), see `MultiScaleRoIAlign` and `extract_patches`."""
-        return self.roi_align(levels, rois), extract_patches(levels, level, y, x)
+        """Return pooled RoIs (B * R, C, h, w) and patches (B, C, k, k * S), see `MultiScaleRoIAlign` and `extract_patches`."""
+        return self.roi_align(levels, rois), extract_patches(levels, level, y, x, self.num_convs)
 
 
 class TrainingForward(nn.Cell):
@@ -99,7 +100,7 @@ class TrainingForward(nn.Cell):
         self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
         self.propose = ProposalGenerator(rpn.train_proposal, [len(level) for level in anchors], canvas)
-        self.features = RoIAndAnchorFeatures(network.roi_align)
+        self.features = RoIAndAnchorFeatures(network.roi_align, network.rpn_head.num_convs)
         self.sample_rois = RoISampler(head.bbox_assigner, head.add_gt_as_proposals, num_classes)
         self.roi_loss = RoILoss(num_classes, head.bbox_weights, head.smooth_l1_beta)
         self.num_anchors, self.num_proposals = len(self.anchors), self.propose.number
@@ -123,8 +124,10 @@ class TrainingForward(nn.Cell):
         proposals, valid = self.propose(self.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
         index, *anchor_targets = self.sample_anchors(self.anchors, boxes, mask, anchor_priority)
-        pooled, patches = self.features(levels, rois, *net.rpn_head.locate_anchors(index, levels))
-        rpn_cls, rpn_box = self.rpn_loss(*self.anchor_head(index, patches), *anchor_targets)
+        cells = net.rpn_head.locate_anchors(index, levels)
+        pooled, patches = self.features(levels, rois, *cells)
+        anchor_outputs = self.anchor_head(index, patches, neighbours_inside(levels, *cells))
+        rpn_cls, rpn_box = self.rpn_loss(*anchor_outputs, *anchor_targets)
         class_logits, box_deltas = self.box_head(pooled)
         roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)
         return ops.stack((rpn_cls + rpn_box + roi_cls + roi_box, rpn_cls, rpn_box, roi_cls, roi_box))

@@ -5,11 +5,14 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform
 
+from src.models.backbone import ConvBatchNorm
 
-def _conv(in_channels, out_channels, kernel_size):
+
+def _conv(in_channels, out_channels, kernel_size, norm):
     # HeUniform with slope 1 is Caffe2's XavierFill, the initialisation of the pyramids in Detectron and torchvision.
-    return nn.Conv2d(in_channels, out_channels, kernel_size, pad_mode="same", has_bias=True,
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, pad_mode="same", has_bias=norm is None,
                      weight_init=HeUniform(negative_slope=1), bias_init="zeros")
+    return conv if norm is None else ConvBatchNorm(conv, norm(out_channels))
 
 
 class FPN(nn.Cell):
@@ -20,12 +23,14 @@ class FPN(nn.Cell):
         out_channels: number of channels of every level.
         num_outs: number of levels to return.
         upsample_mode: `nearest` or `bilinear`.
+        norm: class of the normalisation after each convolution, which then has no bias, or None.
     """
 
-    def __init__(self, in_channels: list[int], out_channels: int, num_outs: int, upsample_mode: str):
+    def __init__(self, in_channels: list[int], out_channels: int, num_outs: int, upsample_mode: str,
+                 norm: type[nn.Cell] | None = None):
         super().__init__()
-        self.lateral = nn.CellList([_conv(channels, out_channels, 1) for channels in in_channels])
-        self.output = nn.CellList([_conv(out_channels, out_channels, 3) for _ in in_channels])
+        self.lateral = nn.CellList([_conv(channels, out_channels, 1, norm) for channels in in_channels])
+        self.output = nn.CellList([_conv(out_channels, out_channels, 3, norm) for _ in in_channels])
         self.extra_levels = num_outs - len(in_channels)
         # Max pooling with a 1x1 kernel, as MindSpore 2.10 has no gradient for [::2] in PyNative mode on the CPU.
         self.subsample = nn.MaxPool2d(kernel_size=1, stride=2)

@@ -151,11 +151,16 @@ class OperatorRoIAlign(RoIAlign):
         return pooled
 
 
-def extract_patches(levels: tuple[Tensor, ...], level: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Return the 3x3 features around cells of the pyramid, the patches of an image side by side, (B, C, 3, 3 * S) float32.
+# Offsets along an axis of the cells that 3x3 convolutions read for a cell of the output, by the number of convolutions. For two,
+# they are the three cells for each of the three cells that the second one reads.
+AROUND = {1: (-1, 0, 1), 2: (-2, -1, 0, -1, 0, 1, 0, 1, 2)}
 
-    They are the inputs of a padded 3x3 convolution: zero outside the level. A loss on a few anchors needs the RPN's convolution
-    only there.
+
+def extract_patches(levels: tuple[Tensor, ...], level: Tensor, y: Tensor, x: Tensor, num_convs: int = 1) -> Tensor:
+    """Return k x k features around cells of the pyramid, the patches of an image side by side, (B, C, k, k * S) float32.
+
+    They are the inputs of `num_convs` 3x3 convolutions with stride 3, which equal padded convolutions at these cells. They are
+    zero outside the level, and k is 3 ** num_convs. A loss on a few anchors needs the RPN's convolutions only there.
 
     Args:
         levels: tuple of (B, C, H_i, W_i) float32.
@@ -163,7 +168,7 @@ def extract_patches(levels: tuple[Tensor, ...], level: Tensor, y: Tensor, x: Ten
     """
     rows, height, width, first_row = flatten_levels(levels, level)
     height, width = height.reshape(-1, 1), width.reshape(-1, 1)
-    around = Tensor((-1, 0, 1), ms.int32)
+    around = Tensor(AROUND[num_convs], ms.int32)
     y, x = y.reshape(-1, 1) + around, x.reshape(-1, 1) + around
     inside = inside_level(y, height).expand_dims(2) * inside_level(x, width).expand_dims(1)
     index = (y * width + first_row.reshape(-1, 1)).expand_dims(2) + x.expand_dims(1)
@@ -173,12 +178,24 @@ def extract_patches(levels: tuple[Tensor, ...], level: Tensor, y: Tensor, x: Ten
 
 
 def side_by_side(patches: Tensor, batch: int) -> Tensor:
-    """Return patches (B * S, 3, 3) placed side by side, (B, 3, 3 * S); batch is B."""
-    return patches.reshape(batch, -1, 3, 3).transpose(0, 2, 1, 3).reshape(batch, 3, -1)
+    """Return patches (B * S, k, k) placed side by side, (B, k, k * S); batch is B."""
+    side = patches.shape[1]
+    return patches.reshape(batch, -1, side, side).transpose(0, 2, 1, 3).reshape(batch, side, -1)
+
+
+def neighbours_inside(levels: tuple[Tensor, ...], level: Tensor, y: Tensor, x: Tensor, num_convs: int = 1) -> Tensor:
+    """Return (B, k, k * S) float32: 1 where a cell that `extract_patches` reads for these arguments is in its level, else 0."""
+    heights, widths = (), ()
+    for feature in levels:
+        heights, widths = heights + (feature.shape[2],), widths + (feature.shape[3],)
+    around, level = Tensor(AROUND[num_convs], ms.int32), level.reshape(-1, 1)
+    inside_y = inside_level(y.reshape(-1, 1) + around, ops.gather(Tensor(heights, ms.int32), level, 0))
+    inside_x = inside_level(x.reshape(-1, 1) + around, ops.gather(Tensor(widths, ms.int32), level, 0))
+    return side_by_side(inside_y.expand_dims(2) * inside_x.expand_dims(1), y.shape[0])
 
 
 def inside_level(position: Tensor, limit: Tensor) -> Tensor:
-    """Return (M, 3) float32: 1 where position (M, 3) is in [0, limit), with limit (M, 1), and 0 elsewhere."""
+    """Return (M, k) float32: 1 where position (M, k) is in [0, limit), with limit (M, 1), and 0 elsewhere."""
     return ops.cast(ops.logical_and(position >= 0, position < limit), ms.float32)
 
 

@@ -1,36 +1,46 @@
-"""The second stage (Fast R-CNN, arXiv:1504.08083): RoI sampling, two dense layers, class scores and per-class boxes."""
+"""The second stage (Fast R-CNN, arXiv:1504.08083): RoI sampling, box head, class scores and per-class boxes."""
 from __future__ import annotations
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import HeUniform, Normal
+from mindspore.common.initializer import HeNormal, HeUniform, Normal
 
 from src.config import schema
+from src.models.backbone import ConvBatchNorm
 from src.models.boxes import SUM, clip, decode, encode, gather_rows, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
 
 
 class BoxHead(nn.Cell):
-    """Computes class logits and box deltas from pooled features.
+    """Computes class logits and box deltas from pooled features (B * R, C, resolution, resolution).
 
     Args:
-        in_channels: number of channels of the pooled features.
+        cfg: `bbox_head.head`: numbers of convolutions with BatchNorm and of dense layers.
         resolution: height and width of the pooled features.
-        hidden: number of units of the two dense layers.
         num_classes: K, without background.
+        norm: class of the normalisation after each convolution.
     """
 
-    def __init__(self, in_channels: int, resolution: int, hidden: int, num_classes: int):
+    def __init__(self, cfg: schema.BoxHead, resolution: int, num_classes: int, norm: type[nn.Cell] = nn.BatchNorm2d):
         super().__init__()
-        self.fc1 = nn.Dense(in_channels * resolution**2, hidden, weight_init=HeUniform(negative_slope=1), bias_init="zeros")
-        self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(negative_slope=1), bias_init="zeros")
+        channels, hidden = cfg.in_channel, cfg.out_channel
+        self.convs = nn.CellList([ConvBatchNorm(
+            nn.Conv2d(channels, channels, 3, pad_mode="same", weight_init=HeNormal(mode="fan_out", nonlinearity="relu")),
+            norm(channels)) for _ in range(cfg.num_convs)])
+        self.fc1 = nn.Dense(channels * resolution**2, hidden, weight_init=HeUniform(negative_slope=1), bias_init="zeros")
+        self.fc2 = None
+        if cfg.num_fcs == 2:
+            self.fc2 = nn.Dense(hidden, hidden, weight_init=HeUniform(negative_slope=1), bias_init="zeros")
         self.classes = nn.Dense(hidden, num_classes + 1, weight_init=Normal(0.01), bias_init="zeros")
         self.deltas = nn.Dense(hidden, 4 * num_classes, weight_init=Normal(0.001), bias_init="zeros")
 
     def construct(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (M, K + 1), background last, and deltas (M, K, 4), float32, for pooled features (M, C, 7, 7)."""
+        for conv in self.convs:
+            pooled = ops.relu(conv(pooled))
         hidden = ops.relu(self.fc1(pooled.reshape(pooled.shape[0], -1)))
-        hidden = ops.relu(self.fc2(hidden))
+        if self.fc2 is not None:
+            hidden = ops.relu(self.fc2(hidden))
         logits, deltas = self.classes(hidden), self.deltas(hidden)
         return ops.cast(logits, ms.float32), ops.cast(deltas, ms.float32).reshape(pooled.shape[0], -1, 4)
 
@@ -67,7 +77,7 @@ class RoISampler(nn.Cell):
             priority: (B, R + G) float32, or (B, R) if boxes are not added, see `subsample`.
 
         Returns:
-            rois: (B, S, 4) float32.
+            rois: (B, S, 4) float32; unused slots repeat the sampled RoIs, for the statistics of BatchNorm in the box head.
             target_boxes: (B, S, 4) float32, the ground-truth box that each RoI overlaps most.
             label: (B, S) int32, K for background.
             is_sampled: (B, S) bool, False in unused slots.
@@ -78,6 +88,10 @@ class RoISampler(nn.Cell):
         positive = ops.logical_and(overlap >= self.fg_thresh, valid)
         negative = ops.logical_and(overlap < self.bg_thresh, ops.logical_and(valid, ops.logical_not(positive)))
         index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
+
+        count = ops.maximum(SUM(ops.cast(is_sampled, ms.int32), 1), 1).expand_dims(1)
+        slot = ops.arange(index.shape[1]).expand_dims(0)
+        index = ops.gather_elements(index, 1, slot - slot // count * count)
 
         box_index = ops.gather_elements(box_index, 1, index)
         label = ops.gather_elements(labels, 1, box_index)

@@ -47,20 +47,22 @@ def canvas_anchors(generator: schema.AnchorGenerator, canvas: tuple[int, int]) -
 
 
 class RPNHead(nn.Cell):
-    """A 3x3 convolution with `channels` outputs and two 1x1 convolutions, shared by all levels. A cell has A = `num_anchors`
-    anchors."""
+    """`num_convs` (1 or 2) 3x3 convolutions with `channels` outputs, and two 1x1 convolutions, shared by all levels. A cell has
+    A = `num_anchors` anchors."""
 
-    def __init__(self, in_channels: int, channels: int, num_anchors: int):
+    def __init__(self, in_channels: int, channels: int, num_anchors: int, num_convs: int = 1):
         super().__init__()
-        self.num_anchors = num_anchors
-        self.conv = nn.Conv2d(in_channels, channels, 3, pad_mode="same", has_bias=True, weight_init=Normal(0.01),
-                              bias_init="zeros")
+        self.num_anchors, self.num_convs = num_anchors, num_convs
+        self.conv = _conv(in_channels, channels, Normal(0.01), pad_mode="same")
+        self.conv2 = _conv(channels, channels, Normal(0.01), pad_mode="same") if num_convs == 2 else None
         self.objectness = nn.Conv2d(channels, num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
         self.deltas = nn.Conv2d(channels, 4 * num_anchors, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
         # The same weights, applied to 3x3 patches placed side by side.
-        self.patch_conv = nn.Conv2d(in_channels, channels, 3, stride=3, pad_mode="valid", has_bias=True,
-                                    weight_init="zeros", bias_init="zeros")
-        self.patch_conv.weight, self.patch_conv.bias = self.conv.weight, self.conv.bias
+        self.patch_conv = _conv(in_channels, channels, "zeros", stride=3, pad_mode="valid")
+        self.patch_conv2 = _conv(channels, channels, "zeros", stride=3, pad_mode="valid") if num_convs == 2 else None
+        for patch_conv, conv in ((self.patch_conv, self.conv), (self.patch_conv2, self.conv2)):
+            if patch_conv is not None and conv is not None:
+                patch_conv.weight, patch_conv.bias = conv.weight, conv.bias
 
     def construct(self, levels: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Return objectness logits (B, N) and box deltas (B, N, 4) of all anchors of levels (B, C, H_i, W_i), float32.
@@ -71,6 +73,8 @@ class RPNHead(nn.Cell):
         logits, deltas = (), ()
         for level in levels:
             hidden = ops.relu(self.conv(level))
+            if self.conv2 is not None:
+                hidden = ops.relu(self.conv2(hidden))
             batch = level.shape[0]
             logits += (ops.cast(self.objectness(hidden), ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1),)
             deltas += (ops.cast(self.deltas(hidden), ms.float32).transpose(0, 2, 3, 1).reshape(batch, -1, 4),)
@@ -91,10 +95,14 @@ class RPNHead(nn.Cell):
         return level, y, cell - y * width
 
 
+def _conv(in_channels, channels, weight_init, **options):
+    return nn.Conv2d(in_channels, channels, 3, has_bias=True, weight_init=weight_init, bias_init="zeros", **options)
+
+
 class AnchorHead(nn.Cell):
     """The RPN head for selected anchors. Its outputs equal the outputs of `RPNHead` for these anchors.
 
-    The 3x3 convolution runs only on the features around these anchors. The backward pass of a loss on a few hundred anchors
+    The 3x3 convolutions run only on the features around these anchors. The backward pass of a loss on a few hundred anchors
     then does not run over every cell of the pyramid. The weights belong to `rpn_head`.
     """
 
@@ -103,30 +111,35 @@ class AnchorHead(nn.Cell):
         self.num_anchors = rpn_head.num_anchors
         self.outputs = RPNPatchHead(rpn_head)
 
-    def construct(self, index: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(self, index: Tensor, patches: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (B, S) and deltas (B, S, 4) float32.
 
         Args:
             index: (B, S) int32, index of each anchor.
-            patches: (B, C, 3, 3 * S) float32, features around the cells returned by `RPNHead.locate_anchors`.
+            patches: (B, C, k, k * S) float32, features around the cells returned by `RPNHead.locate_anchors`.
+            inside: (B, 3, 3 * S) float32, see `src.models.roi_align.neighbours_inside`; read by a second convolution only.
         """
         batch, number = index.shape
-        logits, deltas = self.outputs(patches)
+        logits, deltas = self.outputs(patches, inside)
         anchor = (index - index // self.num_anchors * self.num_anchors).reshape(-1, 1)
         logits, deltas = logits.reshape(-1, self.num_anchors), deltas.reshape(-1, self.num_anchors, 4)
         return ops.gather_elements(logits, 1, anchor).reshape(batch, number), gather_rows(deltas, anchor).reshape(batch, -1, 4)
 
 
 class RPNPatchHead(nn.Cell):
-    """The three convolutions of the RPN on patches, with the weights of `rpn_head`."""
+    """The convolutions of the RPN on patches, with the weights of `rpn_head`."""
 
     def __init__(self, rpn_head: RPNHead):
         super().__init__(auto_prefix=False)
         self.patch_conv, self.objectness, self.deltas = rpn_head.patch_conv, rpn_head.objectness, rpn_head.deltas
+        self.patch_conv2 = rpn_head.patch_conv2
 
-    def construct(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32, for patches (B, C, 3, 3 * S)."""
+    def construct(self, patches: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (B, 1, S, A) and deltas (B, 1, S, 4 A) of each cell's anchors, float32; see `AnchorHead`."""
         hidden = ops.relu(self.patch_conv(patches))
+        if self.patch_conv2 is not None:
+            # The second convolution reads zeros outside the level, not the outputs of the first one there.
+            hidden = ops.relu(self.patch_conv2(hidden * ops.cast(inside.expand_dims(1), hidden.dtype)))
         logits, deltas = self.objectness(hidden), self.deltas(hidden)
         return ops.cast(logits, ms.float32).transpose(0, 2, 3, 1), ops.cast(deltas, ms.float32).transpose(0, 2, 3, 1)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.cpu_kernels.operators import PATCH, KernelRoIAlign, KernelRoIAlignPair, KernelTrainingFeatures
+from src.cpu_kernels.operators import KernelRoIAlign, KernelRoIAlignPair, KernelTrainingFeatures
 from src.models.faster_rcnn import RoIAndAnchorFeatures
 from src.models.roi_align import MultiScaleRoIAlign, RoIAlign
 from tests.helpers.kernel_calls import assert_close, with_gradients
@@ -24,7 +24,7 @@ def channels_last(levels):
 
 def first_of_pair(kernels, plain):
     """Return the first pooling of a pair, with the arguments of RoIAlign."""
-    pair = KernelRoIAlignPair(kernels, plain, PATCH)
+    pair = KernelRoIAlignPair(kernels, plain, RoIAlign(3, sampling_ratio=1, aligned=False))
     return lambda levels, boxes, level: pair(boxes, level, boxes, level, levels)[0]
 
 
