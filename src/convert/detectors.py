@@ -78,8 +78,8 @@ def convert_torchvision(source: str, target: str, config: str | None = None) -> 
 def config_of(config: str | None, names: Collection[str], path: str) -> Config:
     """Return the configuration of the detector with the parameters `names`, in fp32, with random initialisation.
 
-    `config` is the path of a YAML file, or None for torchvision's detector with the ResNet that has these names: the second version
-    if the pyramid has BatchNorm. The names may be torchvision's. `path` is the weights file, for messages.
+    `config` is the path of a YAML file, or None for torchvision's detector with the ResNet that has these names. It is the second
+    version (v2) if the pyramid has BatchNorm. The names may be torchvision's. `path` is the weights file, for messages.
 
     Raises:
         UserError: the names belong to no ResNet, or to a ResNet that differs from the configuration.

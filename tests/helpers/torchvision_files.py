@@ -54,7 +54,7 @@ def detector_shapes(name, rows, old=False):
 
 
 def detector_v2_shapes(name, rows):
-    """Return names and shapes of the second version of the Faster R-CNN on `name`: BatchNorm in the pyramid and in the box head."""
+    """Return names and shapes of the second version of the Faster R-CNN on `name`, with BatchNorm in pyramid and box head."""
     shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name).items()}
     first = detector_shapes(name, rows)
     convolutions = {**{key[:-len(".0.weight")]: shape for key, shape in first.items() if "_blocks." in key and len(shape) == 4},

@@ -1,4 +1,4 @@
-"""Run a script without PyTorch, with published weights from other URLs: local_weights.py NAME=DIGEST=URL... -- SCRIPT ARGUMENTS."""
+"""Run a script without PyTorch, with weights from given URLs: local_weights.py NAME=DIGEST=URL... -- SCRIPT ARGUMENTS."""
 import runpy
 import sys
 from pathlib import Path

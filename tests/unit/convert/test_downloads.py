@@ -1,4 +1,5 @@
 """src/convert/downloads.py, with a local HTTP server."""
+import contextlib
 import hashlib
 import logging
 import os
@@ -20,7 +21,7 @@ from eval import find_checkpoints
 from src.checkpoint import read_checkpoint
 from src.config import load_config, with_settings
 from src.convert import downloads
-from src.convert.detectors import TORCHVISION_CONFIG
+from src.convert.detectors import TORCHVISION_CONFIG, TORCHVISION_V2_CONFIG, config_of
 from src.convert.downloads import SOURCES, download
 from src.convert.torchvision_weights import COCO_ROWS, to_torchvision
 from src.detector import build_detector
@@ -171,15 +172,22 @@ def test_no_redirect_from_https_to_http(server, folder, monkeypatch, tmp_path):
     assert (folder / "moved.pth").read_bytes() == CONTENT
 
 
-def test_a_full_disk(server, folder):
-    """A limit on file sizes simulates the full disk. The partial file stays."""
+@contextlib.contextmanager
+def limited_files(size):
+    """Writing more than `size` bytes to a file fails, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        with pytest.raises(UserError, match=f"test:weights could not be written into {folder} .*; make room on the disk"):
-            download("test:weights")
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk(server, folder):
+    """The partial file stays."""
+    expected = pytest.raises(UserError, match=f"test:weights could not be written into {folder} .*; make room on the disk")
+    with limited_files(1_200_000), expected:
+        download("test:weights")
     assert_downloads(folder)
     assert 1_000_000 <= server.ranges[1] <= 1_200_000
 
@@ -209,27 +217,38 @@ def test_refusals(server, folder, monkeypatch):
     monkeypatch.setitem(SOURCES, "test:weights", (server.url.replace(str(server.server_port), "9"), DIGEST))
     with pytest.raises(UserError, match=f"cannot download .*refused.*; check the network .* to {folder}/weights.pth"):
         download("test:weights")
+    for proxy in ("http://.:80", "http://a b:3", "socks5://127.0.0.1:9", "http://127.0.0.1:abc"):
+        monkeypatch.setenv("http_proxy", proxy)
+        with pytest.raises(UserError, match=f"cannot download .*; check the network and the proxy .* to {folder}/weights.pth"):
+            download("test:weights")
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     with pytest.raises(UserError, match="cannot create the folder /dev/null/faster_rcnn/weights .*set XDG_CACHE_HOME"):
         download("test:weights")
 
 
-def test_published_weights_are_a_checkpoint_with_coco_names(server, folder, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("config", "norm", "bn_eps"), [(TORCHVISION_CONFIG, "none", 1e-12), (TORCHVISION_V2_CONFIG, "bn", 1e-5)])
+def test_published_weights_are_a_checkpoint_with_coco_names(config, norm, bn_eps, server, folder, monkeypatch, tmp_path, caplog):
     """A detector of torchvision's COCO layout is converted once; its class names and the settings of its images come along."""
-    cfg = with_settings(load_config(TORCHVISION_CONFIG), {"backbone.name": "det_resnet18", "backbone.pretrained": False})
+    cfg = with_settings(load_config(config), {"backbone.name": "det_resnet18", "backbone.pretrained": False})
     network = build_detector(cfg, COCO_ROWS - 1)
     state = to_torchvision({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
     save_file(state, str(tmp_path / "state.safetensors"))
     server.content = (tmp_path / "state.safetensors").read_bytes()
     url = server.url.replace(".pth", ".safetensors")
     monkeypatch.setitem(SOURCES, "torchvision:test", (url, hashlib.sha256(server.content).hexdigest()[:8]))
+    with limited_files(len(server.content) + 1000), pytest.raises(UserError, match="test could not be .*; make room on the disk"):
+        read_checkpoint("torchvision:test")  # the file fits, its conversion does not
     first = read_checkpoint("torchvision:test")
+    Path(first.path).write_bytes(Path(first.path).read_bytes()[:-100])
+    read_checkpoint("torchvision:test")  # converts the file again
     again = read_checkpoint("torchvision:test")
     assert server.ranges == [0] and first.path == again.path and Path(first.path).parent == folder
+    assert caplog.text.count("tensors converted") == 2
     assert first.num_classes == 80 and first.class_names[:2] == ["person", "bicycle"] and first.class_names[-1] == "toothbrush"
     # COCO's ids: 1 is person, 13 is stop sign (12 is not used), 90 is toothbrush; the background is last here, and first there.
     rows = state["roi_heads.box_predictor.cls_score.weight"]
     assert len(np.unique(rows[:, 0])) == 91
     np.testing.assert_array_equal(first.weights["box_head.classes.weight"][[0, 11, 79, 80]], rows[[1, 13, 90, 0]])
-    assert first.settings["data"]["target_size"] == [[800, 1344], [1344, 800]] and first.settings["backbone"]["bn_eps"] == 1e-12
+    assert first.settings["data"]["target_size"] == [[800, 1344], [1344, 800]] and first.settings["backbone"]["bn_eps"] == bn_eps
+    assert first.settings["backbone"]["fpn"]["norm"] == config_of(None, first.weights, "").backbone.fpn.norm == norm
     assert find_checkpoints(checkpoint_path("torchvision:test")) == [first.path]
