@@ -5,6 +5,7 @@ import logging
 import os
 import resource
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -66,6 +67,37 @@ class Handler(BaseHTTPRequestHandler):
         return self.wfile.write(server.content[first:][:server.lengths.pop(0) if server.lengths else None])
 
 
+    def do_CONNECT(self):
+        """As a proxy, connect the client with the server that it names."""
+        self.server.paths.append(self.path)
+        host, port = self.path.split(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=copy, args=(there, self.connection))
+            back.start()
+            copy(self.connection, there)
+            back.join()
+        self.close_connection = True
+
+
+def copy(source, target):
+    """Send all that arrives at a socket to another socket."""
+    with contextlib.suppress(OSError):
+        while content := source.recv(2**16):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def serving():
+    server = Server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture
 def server(monkeypatch, tmp_path, caplog):
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -73,13 +105,10 @@ def server(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    server = Server()
-    server.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
-    monkeypatch.setitem(SOURCES, "test:weights", (server.url, DIGEST))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        server.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
+        monkeypatch.setitem(SOURCES, "test:weights", (server.url, DIGEST))
+        yield server
 
 
 @pytest.fixture
@@ -153,7 +182,7 @@ def test_redirects_and_proxies(server, folder, monkeypatch):
     assert server.paths[-1] == "http://elsewhere.invalid/weights.pth"
 
 
-def test_no_redirect_from_https_to_http(server, folder, monkeypatch, tmp_path):
+def test_https_with_a_proxy_and_no_redirect_to_http(server, folder, monkeypatch, tmp_path):
     if not shutil.which("openssl"):
         skip_or_fail("openssl is not installed, which creates the server's certificate")
     keys = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
@@ -168,8 +197,11 @@ def test_no_redirect_from_https_to_http(server, folder, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=f"it redirects to {server.url}, without encryption"):
         download("test:weights")
     server.moved = f"{url}weights.pth"
-    download("test:weights")
+    with serving() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        download("test:weights")
     assert (folder / "moved.pth").read_bytes() == CONTENT
+    assert proxy.paths == [f"localhost:{server.server_port}"] * 2 and server.paths[-1] == "/weights.pth"
 
 
 @contextlib.contextmanager
