@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from src.checkpoint import Checkpoint
 
 DETECTOR = "checkpoint of a detector with a ResNet-FPN backbone"
-TRAINED_WITH = ("YAML file that the checkpoint was trained with (default: faster_rcnn_resnet50_fpn_torchvision_coco.yml "
-                "with the ResNet that IN has)")
+TRAINED_WITH = ("YAML file that the checkpoint was trained with (default: faster_rcnn_resnet50_fpn_torchvision_coco.yml or "
+                "faster_rcnn_resnet50_fpn_v2.yml, with the ResNet that IN has)")
 
 
 def parse_conversion(description: str, source: str, target: str, config: str = TRAINED_WITH) -> argparse.Namespace:

@@ -3,13 +3,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from mindcv.models import create_model
 from mindspore import Tensor, nn
 
 from src import __version__
-from src.checkpoint import FOR_AN_IMAGE, texts_of, write_checkpoint
+from src.checkpoint import FOR_AN_IMAGE, is_intact, texts_of, write_checkpoint
 from src.config import Config, load_config, with_settings
 from src.convert.downloads import download
 from src.convert.torch_files import read_state
@@ -17,11 +17,12 @@ from src.convert.torchvision_weights import COCO_ROWS, SCORES_OF_ALL, from_torch
 from src.detector import build_detector
 from src.errors import UserError
 from src.run.distributed import ROOT
-from src.run.files import lock_file
+from src.run.files import lock_file, writing_into
 
 logger = logging.getLogger("faster_rcnn")
 
 TORCHVISION_CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_torchvision_coco.yml"
+TORCHVISION_V2_CONFIG = TORCHVISION_CONFIG.with_name("faster_rcnn_resnet50_fpn_v2.yml")
 COCO_NAMES = [  # in the order of COCO's category ids
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light", "fire hydrant",
     "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe",
@@ -42,9 +43,9 @@ def published_checkpoint(name: str) -> str:
     if path.endswith(".ckpt"):
         return path
     target = f"{os.path.splitext(path)[0]}_{__version__}.ckpt"
-    with open(f"{path}.lock", "w") as lock:  # of several processes, one converts
+    with writing_into(os.path.dirname(path), name), open(f"{path}.lock", "w") as lock:  # of several processes, one converts
         lock_file(lock, wait=True)
-        if not os.path.isfile(target):
+        if not (os.path.isfile(target) and is_intact(target)):
             convert_torchvision(path, target)
     return target
 
@@ -74,16 +75,17 @@ def convert_torchvision(source: str, target: str, config: str | None = None) -> 
     logger.info("%s: a %s, all %d tensors converted", source, type(network).__name__, len(state))
 
 
-def config_of(config: str | None, names: Iterable[str], path: str) -> Config:
+def config_of(config: str | None, names: Collection[str], path: str) -> Config:
     """Return the configuration of the detector with the parameters `names`, in fp32, with random initialisation.
 
-    `config` is the path of a YAML file, or None for torchvision's detector with the ResNet that has these names. The names may be
-    torchvision's. `path` is the weights file, for messages.
+    `config` is the path of a YAML file, or None for torchvision's detector with the ResNet that has these names. It is the second
+    version (v2) if the pyramid has BatchNorm. The names may be torchvision's. `path` is the weights file, for messages.
 
     Raises:
         UserError: the names belong to no ResNet, or to a ResNet that differs from the configuration.
     """
-    cfg = load_config(config or TORCHVISION_CONFIG)
+    has_norm = any("fpn." in name and name.endswith(("running_mean", "moving_mean")) for name in names)
+    cfg = load_config(config or (TORCHVISION_V2_CONFIG if has_norm else TORCHVISION_CONFIG))
     backbone = f"det_{resnet_name(names, path)}"
     if config and cfg.backbone.name not in (backbone, backbone[len("det_"):]):
         raise UserError(f"{path} has the backbone {backbone}, but {config} says {cfg.backbone.name}.")

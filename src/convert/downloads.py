@@ -19,6 +19,8 @@ logger = logging.getLogger("faster_rcnn")
 SOURCES = {
     "torchvision:fasterrcnn_resnet50_fpn": (
         "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "258fb6c6"),
+    "torchvision:fasterrcnn_resnet50_fpn_v2": (
+        "https://download.pytorch.org/models/fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", "dd69338a"),
     "mindspore_models:faster_rcnn_resnet50_fpn": (
         "https://download-mindspore.osinfra.cn/toolkits/models/rcnn/FasterRCNN_ascend_v2_resnet50_coco2017_mAP37.0.ckpt", ""),
 }
@@ -57,7 +59,7 @@ def download(name: str) -> str:
             if hashlib.sha256(Path(source).read_bytes()).hexdigest().startswith(digest):
                 os.replace(source, path)
                 if not digest:
-                    logger.warning("%s is not verified: its SHA-256 is not published", path)
+                    logger.warning("%s is not verified: its SHA-256 is not published; delete it to download it again", path)
                 return path
             logger.warning("removed %s: its SHA-256 does not begin with %s", source, digest)
             os.remove(source)
@@ -101,6 +103,6 @@ def _received(url, size):
                 position += len(content)
             if position < total:
                 raise http.client.HTTPException(f"{total - position} bytes are missing")
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid name of a proxy
         if getattr(error, "code", None) != 416 or not size:  # 416: the file has only `size` bytes
             raise http.client.HTTPException(str(error)) from error

@@ -53,6 +53,21 @@ def detector_shapes(name, rows, old=False):
     return shapes
 
 
+def detector_v2_shapes(name, rows):
+    """Return names and shapes of the second version of the Faster R-CNN on `name`, with BatchNorm in pyramid and box head."""
+    shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name).items()}
+    first = detector_shapes(name, rows)
+    convolutions = {**{key[:-len(".0.weight")]: shape for key, shape in first.items() if "_blocks." in key and len(shape) == 4},
+                    **{f"roi_heads.box_head.{i}": (256, 256, 3, 3) for i in range(4)}}
+    for key, shape in convolutions.items():
+        shapes[f"{key}.0.weight"] = shape
+        _norm(shapes, f"{key}.1", shape[0], True)
+    shapes.update({key: shape for key, shape in first.items() if key.startswith(("rpn.", "roi_heads.box_predictor."))})
+    for layer, shape in (("rpn.head.conv.1.0", (256, 256, 3, 3)), ("roi_heads.box_head.5", (1024, 256 * 49))):
+        shapes[f"{layer}.weight"], shapes[f"{layer}.bias"] = shape, shape[:1]
+    return shapes
+
+
 def random_state(shapes):
     """Return arrays of the given shapes. In the box head's last layers, each row contains its index."""
     rng = np.random.default_rng(0)

@@ -1,9 +1,11 @@
 """src/convert/downloads.py, with a local HTTP server."""
+import contextlib
 import hashlib
 import logging
 import os
 import resource
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +22,7 @@ from eval import find_checkpoints
 from src.checkpoint import read_checkpoint
 from src.config import load_config, with_settings
 from src.convert import downloads
-from src.convert.detectors import TORCHVISION_CONFIG
+from src.convert.detectors import TORCHVISION_CONFIG, TORCHVISION_V2_CONFIG, config_of
 from src.convert.downloads import SOURCES, download
 from src.convert.torchvision_weights import COCO_ROWS, to_torchvision
 from src.detector import build_detector
@@ -65,6 +67,37 @@ class Handler(BaseHTTPRequestHandler):
         return self.wfile.write(server.content[first:][:server.lengths.pop(0) if server.lengths else None])
 
 
+    def do_CONNECT(self):
+        """As a proxy, connect the client with the server that it names."""
+        self.server.paths.append(self.path)
+        host, port = self.path.split(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=copy, args=(there, self.connection))
+            back.start()
+            copy(self.connection, there)
+            back.join()
+        self.close_connection = True
+
+
+def copy(source, target):
+    """Send all that arrives at a socket to another socket."""
+    with contextlib.suppress(OSError):
+        while content := source.recv(2**16):
+            target.sendall(content)
+        target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def serving():
+    server = Server()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture
 def server(monkeypatch, tmp_path, caplog):
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -72,13 +105,10 @@ def server(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(logging.getLogger("faster_rcnn"), "propagate", True)
     caplog.set_level(logging.INFO, logger="faster_rcnn")
-    server = Server()
-    server.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
-    monkeypatch.setitem(SOURCES, "test:weights", (server.url, DIGEST))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        server.url = f"http://127.0.0.1:{server.server_port}/weights.pth"
+        monkeypatch.setitem(SOURCES, "test:weights", (server.url, DIGEST))
+        yield server
 
 
 @pytest.fixture
@@ -152,7 +182,7 @@ def test_redirects_and_proxies(server, folder, monkeypatch):
     assert server.paths[-1] == "http://elsewhere.invalid/weights.pth"
 
 
-def test_no_redirect_from_https_to_http(server, folder, monkeypatch, tmp_path):
+def test_https_with_a_proxy_and_no_redirect_to_http(server, folder, monkeypatch, tmp_path):
     if not shutil.which("openssl"):
         skip_or_fail("openssl is not installed, which creates the server's certificate")
     keys = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
@@ -167,19 +197,29 @@ def test_no_redirect_from_https_to_http(server, folder, monkeypatch, tmp_path):
     with pytest.raises(UserError, match=f"it redirects to {server.url}, without encryption"):
         download("test:weights")
     server.moved = f"{url}weights.pth"
-    download("test:weights")
+    with serving() as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        download("test:weights")
     assert (folder / "moved.pth").read_bytes() == CONTENT
+    assert proxy.paths == [f"localhost:{server.server_port}"] * 2 and server.paths[-1] == "/weights.pth"
+
+
+@contextlib.contextmanager
+def limited_files(size):
+    """Writing more than `size` bytes to a file fails, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk(server, folder):
-    """A limit on file sizes simulates the full disk. The partial file stays."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_200_000, before[1]))
-    try:
-        with pytest.raises(UserError, match=f"test:weights could not be written into {folder} .*; make room on the disk"):
-            download("test:weights")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    """The partial file stays."""
+    expected = pytest.raises(UserError, match=f"test:weights could not be written into {folder} .*; make room on the disk")
+    with limited_files(1_200_000), expected:
+        download("test:weights")
     assert_downloads(folder)
     assert 1_000_000 <= server.ranges[1] <= 1_200_000
 
@@ -209,27 +249,38 @@ def test_refusals(server, folder, monkeypatch):
     monkeypatch.setitem(SOURCES, "test:weights", (server.url.replace(str(server.server_port), "9"), DIGEST))
     with pytest.raises(UserError, match=f"cannot download .*refused.*; check the network .* to {folder}/weights.pth"):
         download("test:weights")
+    for proxy in ("http://.:80", "http://a b:3", "socks5://127.0.0.1:9", "http://127.0.0.1:abc"):
+        monkeypatch.setenv("http_proxy", proxy)
+        with pytest.raises(UserError, match=f"cannot download .*; check the network and the proxy .* to {folder}/weights.pth"):
+            download("test:weights")
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     with pytest.raises(UserError, match="cannot create the folder /dev/null/faster_rcnn/weights .*set XDG_CACHE_HOME"):
         download("test:weights")
 
 
-def test_published_weights_are_a_checkpoint_with_coco_names(server, folder, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("config", "norm", "bn_eps"), [(TORCHVISION_CONFIG, "none", 1e-12), (TORCHVISION_V2_CONFIG, "bn", 1e-5)])
+def test_published_weights_are_a_checkpoint_with_coco_names(config, norm, bn_eps, server, folder, monkeypatch, tmp_path, caplog):
     """A detector of torchvision's COCO layout is converted once; its class names and the settings of its images come along."""
-    cfg = with_settings(load_config(TORCHVISION_CONFIG), {"backbone.name": "det_resnet18", "backbone.pretrained": False})
+    cfg = with_settings(load_config(config), {"backbone.name": "det_resnet18", "backbone.pretrained": False})
     network = build_detector(cfg, COCO_ROWS - 1)
     state = to_torchvision({parameter.name: parameter.asnumpy() for parameter in network.get_parameters()})
     save_file(state, str(tmp_path / "state.safetensors"))
     server.content = (tmp_path / "state.safetensors").read_bytes()
     url = server.url.replace(".pth", ".safetensors")
     monkeypatch.setitem(SOURCES, "torchvision:test", (url, hashlib.sha256(server.content).hexdigest()[:8]))
+    with limited_files(len(server.content) + 1000), pytest.raises(UserError, match="test could not be .*; make room on the disk"):
+        read_checkpoint("torchvision:test")  # the file fits, its conversion does not
     first = read_checkpoint("torchvision:test")
+    Path(first.path).write_bytes(Path(first.path).read_bytes()[:-100])
+    read_checkpoint("torchvision:test")  # converts the file again
     again = read_checkpoint("torchvision:test")
     assert server.ranges == [0] and first.path == again.path and Path(first.path).parent == folder
+    assert caplog.text.count("tensors converted") == 2
     assert first.num_classes == 80 and first.class_names[:2] == ["person", "bicycle"] and first.class_names[-1] == "toothbrush"
     # COCO's ids: 1 is person, 13 is stop sign (12 is not used), 90 is toothbrush; the background is last here, and first there.
     rows = state["roi_heads.box_predictor.cls_score.weight"]
     assert len(np.unique(rows[:, 0])) == 91
     np.testing.assert_array_equal(first.weights["box_head.classes.weight"][[0, 11, 79, 80]], rows[[1, 13, 90, 0]])
-    assert first.settings["data"]["target_size"] == [[800, 1344], [1344, 800]] and first.settings["backbone"]["bn_eps"] == 1e-12
+    assert first.settings["data"]["target_size"] == [[800, 1344], [1344, 800]] and first.settings["backbone"]["bn_eps"] == bn_eps
+    assert first.settings["backbone"]["fpn"]["norm"] == config_of(None, first.weights, "").backbone.fpn.norm == norm
     assert find_checkpoints(checkpoint_path("torchvision:test")) == [first.path]

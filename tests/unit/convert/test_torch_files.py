@@ -1,8 +1,6 @@
 """src/convert/torch_files.py: files of PyTorch 2.13 in both formats, and damaged and malicious files made by hand."""
 import copyreg
-import io
 import os
-import pickle
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from src.convert.torch_files import read_state, write_state
 from src.errors import UserError
 from tests.helpers.fuzz_profile import fuzz
+from tests.helpers.torch_pickles import legacy, state, tensor, value, zipped
 
 FOLDER = Path(__file__).parent
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -25,33 +24,6 @@ WRITTEN = {**{name: np.array([0, 1, 3], dtype) for name, dtype in KINDS.items()}
            "part": BASE[1:3, ::2], "parameter": BASE[2], "repeated": np.ones((2, 3), np.float32), "zero_dim": np.array(7),
            "half": np.array(2.5, np.float32), "empty": np.zeros((0, 3), np.float32),
            "channels_last": BASE.reshape(1, 2, 3, 4)}
-
-
-def value(content):
-    """Return the pickle operations that create a value, without the first and the last one."""
-    return pickle.dumps(content, 2)[2:-1]
-
-
-def tensor(kind="Float", key="0", length=6, offset=0, shape=(2, 3), strides=(3, 1), tag="storage", rest=b"\x89}"):
-    """Return the operations that create a tensor. `rest` creates requires_grad, hooks and metadata."""
-    storage = b"(" + value(tag) + b"ctorch\n" + kind.encode() + b"Storage\n" + value(key) + value("cpu") + value(length) + b"tQ"
-    return (b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + value(offset) + value(shape) + value(strides) + rest + b"tR")
-
-
-def state(*tensors):
-    return b"\x80\x02}(" + b"".join(value(f"n{i}") + operations for i, operations in enumerate(tensors)) + b"u."
-
-
-def zipped(operations, content=b"\0" * 24, compression=zipfile.ZIP_STORED, **others):
-    with zipfile.ZipFile(buffer := io.BytesIO(), "w", compression) as archive:
-        for name, data in {"data.pkl": operations, "data/0": content, **others}.items():
-            archive.writestr(f"archive/{name}", data)
-    return buffer.getvalue()
-
-
-def legacy(operations, content=b"\6" + b"\0" * 31):
-    head = b"".join(pickle.dumps(number, 2) for number in (0x1950A86A20F9469CFC6C, 1001, {}))
-    return head + operations + pickle.dumps(["0"], 2) + content
 
 
 def refused(path, data):

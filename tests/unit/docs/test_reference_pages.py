@@ -2,10 +2,13 @@
 import re
 import runpy
 
+from mindcv.models.resnet import default_cfgs
+
 from src.config.base import setting_names
 from src.config.schema import Config
 from src.config.transforms import TRANSFORMS
-from tests.helpers.markdown import spans
+from src.convert.downloads import SOURCES
+from tests.helpers.markdown import DOCS, README, README_CN, links, spans, table
 from tests.helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "settings.md"
@@ -36,3 +39,18 @@ def test_the_architecture_names_files_that_exist_and_what_they_define():
     assert len(defined) > 15
     for name, path in defined:
         assert re.search(rf"^(class|def) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (name, path)
+
+
+def test_one_table_has_the_url_the_config_and_the_use_of_every_weight_file():
+    """The other pages link to it. The names of torchvision's files contain the first digits of their SHA-256."""
+    rows = [(links(file), links(config), spans(use)) for _, file, config, use in table(ROOT / "docs" / "model_zoo.md", "weights")]
+    urls = {url: uses for (url,), _, uses in rows}
+    assert {urls[url][0]: url for url in list(urls)[:3]} == {name: url for name, (url, _) in SOURCES.items()}
+    backbones = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+    assert list(urls)[3:8] == [default_cfgs[name]["url"] for name in backbones]
+    for name, url in zip(backbones, list(urls)[8:]):
+        assert re.fullmatch(rf"https://download\.pytorch\.org/models/{name}-[0-9a-f]{{8}}\.pth", url)
+    assert len(urls) == len(rows) == 13 and all(configs for _, configs, _ in rows)
+    for path in {README, README_CN, *DOCS}:
+        found = re.findall(r"https://[^\s)]+\.(?:pth|ckpt)", path.read_text(encoding="utf-8"))
+        assert found == (list(urls) if path.name == "model_zoo.md" else []), path.name

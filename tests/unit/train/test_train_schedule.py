@@ -39,7 +39,8 @@ def test_the_rate_is_scaled_to_all_images_of_a_step(caplog, base, rate):
 
 # Shipped configuration -> the epochs after which the learning rate drops, as they were when the files had numbers of epochs.
 SHIPPED = {"resnet18_fpn_finetune": [5], "resnet18_fpn_shapes": [4], "resnet50_fpn": [8, 11], "resnet50_fpn_1x": [8, 11],
-           "resnet50_fpn_1x_fzbn": [8, 11], "resnet50_fpn_coco_finetune": [8, 11], "resnet50_fpn_1x_mindspore_models": [8, 11],
+           "resnet50_fpn_1x_fzbn": [8, 11], "resnet50_fpn_coco_finetune": [8, 11],
+           "resnet50_fpn_coco_finetune_cpu": [8, 11], "resnet50_fpn_1x_mindspore_models": [8, 11],
            "resnet50_fpn_2x": [16, 22], "resnet50_fpn_3x": [28, 34], "resnet50_fpn_finetune": [16, 22],
            "resnet50_fpn_finetune_jitter": [24, 33], "resnet50_fpn_torchvision": [8, 11],
            "resnet50_fpn_torchvision_coco": [8, 11]}
