@@ -12,6 +12,7 @@ from src.errors import one_line, short_repr
 Channels = Annotated[list[Annotated[Number, Field(ge=-1000, le=1000)]], Field(min_length=3, max_length=3)]
 PositiveChannels = Annotated[list[Annotated[Number, Field(ge=1e-4, le=1000)]], Field(min_length=3, max_length=3)]
 Side = Annotated[int, Field(ge=1, le=16_384)]  # pixels
+Factor = Annotated[Number, Field(ge=0.01, le=100)]
 
 
 class Transform(Section):
@@ -116,11 +117,19 @@ class Resize(Transform):
 
 
 class ScaleJitter(Transform):
-    """Instead of Resize: scale the image to a random shortest side, and crop it if it is larger than its canvas."""
+    """Instead of Resize: scale the image to a random size, and crop it if it is larger than its canvas."""
     shortest: Annotated[list[Side], NotEmpty, Ascending] = setting([640, 800], "shortest sides: ends of a range, or a list")
     sampling: Literal["range", "list"] = setting("range", "range: any integer from first to last; list: only these values")
     longest: Optional[Side] = setting(1333, "maximum longest side, in pixels; None: no limit")
+    factors: Optional[Annotated[list[Factor], Field(min_length=2, max_length=2), Ascending]] = setting(
+        None, "instead of shortest, sampling and longest: range of factors of the largest size that fits the canvas")
     min_area: Fraction = setting(0.5, "minimum fraction of a box's area that must remain if the image is cropped")
+
+    @model_validator(mode="after")
+    def _check_factors(self) -> "ScaleJitter":
+        if self.factors and (self.shortest, self.sampling, self.longest) != ([640, 800], "range", 1333):
+            raise ValueError("has factors, which replace shortest, sampling and longest; remove these keys, or factors")
+        return self
 
 
 class NormalizeImage(Transform):

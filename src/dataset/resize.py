@@ -39,10 +39,11 @@ FIT = Scaling()
 
 
 def scaling_of(item_transforms: list[dict]) -> Scaling:
-    """Return the scaling of a list of transforms: from its Resize, or the largest scaling of its ScaleJitter."""
+    """Return the scaling of transforms: from its Resize, or the largest scaling of its ScaleJitter, FIT for factors."""
     steps = {name: parameters for item in item_transforms for name, parameters in item.items()}
     if "ScaleJitter" in steps:
-        return Scaling(max(steps["ScaleJitter"]["shortest"]), steps["ScaleJitter"]["longest"])
+        jitter = steps["ScaleJitter"]
+        return FIT if jitter["factors"] else Scaling(max(jitter["shortest"]), jitter["longest"])
     return Scaling(**{name: value for name, value in steps["Resize"].items() if name in Scaling._fields})
 
 
@@ -89,8 +90,8 @@ def resize(sample: Sample, canvas: np.ndarray, scaling: Scaling = FIT) -> Sample
 
 
 def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: list[int], sampling: str, longest: int | None,
-                 min_area: float) -> Sample:
-    """Scale image and boxes to a random shortest side with `scaled_size`, and crop the image to the canvas.
+                 factors: list[float] | None, min_area: float) -> Sample:
+    """Scale image and boxes to a random size with `scaled_size`, and crop the image to the canvas.
 
     An image that is larger than the canvas (H, W, 3) uint8 is cropped to a random window of at most the canvas size, see `crop`.
     If a window removes all boxes, another one is sampled, up to MAX_CROPS times. The returned image may be a view of the canvas.
@@ -100,10 +101,15 @@ def scale_jitter(sample: Sample, rng: Generator, canvas: np.ndarray, shortest: l
         shortest: shortest sides in pixels to choose from, or the first and last value of a range.
         sampling: list or range.
         longest: limit of the longest side in pixels, or None.
+        factors: range of factors of the largest size that fits the canvas, instead of the three arguments before; or None.
         min_area: fraction of a box's area that must remain.
     """
-    drawn = rng.choice(shortest) if sampling == "list" else rng.integers(shortest[0], shortest[-1], endpoint=True)
-    height, width = scaled_size(sample.size, int(drawn), longest)
+    if factors:
+        fit = min(canvas.shape[0] / sample.size[0], canvas.shape[1] / sample.size[1])
+        side, longest = rng.uniform(factors[0], factors[1]) * fit * min(sample.size), None
+    else:
+        side = rng.choice(shortest) if sampling == "list" else rng.integers(shortest[0], shortest[-1], endpoint=True)
+    height, width = scaled_size(sample.size, side, longest)
     rows, columns = min(height, canvas.shape[0]), min(width, canvas.shape[1])
     if (rows, columns) == (height, width):
         return _scale_to(sample, canvas[:height, :width])

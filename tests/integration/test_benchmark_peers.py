@@ -26,18 +26,26 @@ def if_installed(name):
     return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
 
 
-@pytest.fixture(scope="module")
-def detector():
-    """Configuration, network on the kernels, two batches of two images, and their outputs, in PyNative mode."""
+SECOND = {"backbone__fpn__norm": "bn", "rpn_head__num_convs": 2, "bbox_head__head__name": "ConvFCHead",
+          "bbox_head__head__num_convs": 4, "bbox_head__head__num_fcs": 1}  # torchvision's second network
+
+
+def build(**settings):
+    """Return configuration, network on the kernels, two batches of two images, and their outputs, in PyNative mode."""
     ms.set_device("CPU")
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    cfg = tiny_config(ms_mode=1)
+    cfg = tiny_config(ms_mode=1, **settings)
     network = tiny_network(cfg)
     predictor = Predictor(network, cfg)
     batch, (image, valid_size) = noise_batch(cfg, NUM_CLASSES), tiny_inputs(2)
     batches = [batch._replace(image=ms.Tensor(image), valid_size=ms.Tensor(valid_size)) for image in (image, image[::-1].copy())]
     outputs = [predictor(batch.image, batch.valid_size) for batch in batches]
     return cfg, network, batches, outputs
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return build()
 
 
 def recorded(batches, outputs, calls):
@@ -76,6 +84,18 @@ def test_a_peer_computes_the_same_in_turn_and_has_a_ratio(detector, monkeypatch,
     mixed = compare([name], network, with_settings(cfg, {"mix": True}), recorded(batches, outputs, own), batches, 1, ENVIRONMENT)
     has_bf16 = name == "openvino" and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
     assert mixed["mix"] and mixed["peers"][name]["dtype"] == ("bf16" if has_bf16 else "fp32")
+
+
+def test_the_peers_run_torchvisions_second_network():
+    """The ONNX file is written in fp32, and its outputs agree with the kernels'; with other BatchNorm statistics, they differ."""
+    cfg, network, batches, outputs = build(**SECOND)
+    result = compare(["onnxruntime"], network, cfg, recorded(batches, outputs, []), batches, 1, ENVIRONMENT)
+    agreement = result["peers"]["onnxruntime"]["agreement"]
+    assert agreement["alone"] == 0 and agreement["rows"] == 2 * 2 * 40
+    variance = network.box_head.convs[3].norm.moving_variance
+    variance.set_data(variance * 2)
+    with pytest.raises(UserError, match="--compare onnxruntime: its outputs differ"):
+        compare(["onnxruntime"], network, cfg, recorded(batches, outputs, []), batches, 1, ENVIRONMENT)
 
 
 def test_other_outputs_are_refused(detector):

@@ -99,7 +99,7 @@ def test_names_are_translated_layer_by_layer(write):
     ("infer: {predict_box_format: xywh}", "infer.predict_box_format can only be xyxy, not 'xywh'; remove the key"),
     ("data: {is_segment: True}", "data.is_segment can only be False, not True"),
     ("bbox_head: {bbox_loss: giou}", "bbox_head.bbox_loss can only be None, not 'giou'"),
-    ("backbone: {fpn: {norm: bn}}", "backbone.fpn.norm must be 'none', not 'bn'"),
+    ("backbone: {fpn: {norm: gn}}", "backbone.fpn.norm must be 'none' or 'bn', not 'gn'"),
 ])
 def test_settings_that_are_not_supported(refusal, text, sentence):
     assert sentence in refusal(text)

@@ -24,8 +24,9 @@ def blank(height=CANVAS[0], width=CANVAS[1]):
     return np.full((height, width, 3), 77, dtype=np.uint8)
 
 
-def jitter(sample, seed, canvas=CANVAS, shortest=(40, 200), sampling="range", longest=None, min_area=0.5):
-    return scale_jitter(sample, rng_of(1, seed), blank(*canvas), list(shortest), sampling, longest, min_area)
+def jitter(sample, seed, canvas=CANVAS, shortest=(40, 200), sampling="range", longest=None, factors=None,
+           min_area=0.5):
+    return scale_jitter(sample, rng_of(1, seed), blank(*canvas), list(shortest), sampling, longest, factors, min_area)
 
 
 @pytest.mark.parametrize(("size", "canvases", "scaling", "number"), [
@@ -126,6 +127,24 @@ def test_the_shortest_side_is_drawn_evenly(sampling, wanted):
     assert np.abs(np.array(counts) - expected).max() < 5 * np.sqrt(expected)
 
 
+@pytest.mark.parametrize("size", [(60, 90), (90, 30), (64, 64)])
+def test_factors_are_torchvisions_large_scale_jitter(size):
+    """torchvision's ScaleJitter: r = min(side / height, side / width) * uniform(0.1, 2), and sides rounded down after * r. A box
+    that covers the image covers every window, and with min_area 0 every box with a pixel in its window stays."""
+    side, draws, areas = 64, 2000, []
+    sample, fit = image_of(*size, boxes=[(0, 0, size[1], size[0])]), min(side / size[0], side / size[1])
+    for seed in range(draws):
+        found = jitter(sample, seed, canvas=(side, side), factors=[0.1, 2.0], min_area=0.0)
+        factor = rng_of(1, seed).uniform(0.1, 2.0) * fit
+        scaled = [int(length * factor) for length in size]
+        assert found.size == tuple(min(length, side) for length in scaled)
+        np.testing.assert_allclose(found.scale, np.divide(scaled, size), rtol=1e-6)
+        np.testing.assert_allclose(found.boxes, [[0, 0, found.size[1], found.size[0]]], rtol=1e-6)
+        areas.append(max(scaled) / side)
+    assert is_near(sum(area < 1.05 for area in areas), draws, (1.05 - 0.1) / 1.9) and max(areas) > 1.9 and min(areas) < 0.13
+    assert scaling_of([{"ScaleJitter": {"factors": [0.1, 2.0]}}]) == Scaling()
+
+
 def test_what_is_larger_than_the_canvas_is_cut_at_a_place_that_is_drawn():
     pixels = np.arange(100, dtype=np.uint8)
     sample = image_of(100, 100)._replace(image=np.stack([np.tile(pixels[:, None], 100), np.tile(pixels, (100, 1)),
@@ -153,7 +172,7 @@ def test_the_scale_is_that_of_the_image_and_not_of_the_window():
 
 
 def test_in_a_list_it_stands_in_the_place_of_resize():
-    steps = [{"ScaleJitter": {"shortest": [30, 50], "sampling": "list", "longest": 70, "min_area": 0.5}}]
+    steps = [{"ScaleJitter": {"shortest": [30, 50], "sampling": "list", "longest": 70, "factors": None, "min_area": 0.5}}]
     assert scaling_of(steps) == Scaling(50, 70)
     canvas = blank()
     sample = image_of(60, 80)._replace(image=np.full((60, 80, 3), 5, np.uint8))

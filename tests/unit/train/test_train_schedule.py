@@ -43,7 +43,8 @@ SHIPPED = {"resnet18_fpn_finetune": [5], "resnet18_fpn_shapes": [4], "resnet50_f
            "resnet50_fpn_coco_finetune_cpu": [8, 11], "resnet50_fpn_1x_mindspore_models": [8, 11],
            "resnet50_fpn_2x": [16, 22], "resnet50_fpn_3x": [28, 34], "resnet50_fpn_finetune": [16, 22],
            "resnet50_fpn_finetune_jitter": [24, 33], "resnet50_fpn_torchvision": [8, 11],
-           "resnet50_fpn_torchvision_coco": [8, 11]}
+           "resnet50_fpn_torchvision_coco": [8, 11], "resnet50_fpn_v2": [8, 11], "resnet50_fpn_v2_coco_finetune": [8, 11],
+           "resnet50_fpn_v2_lsj": [352, 384]}
 
 
 def test_shipped_schedules_drop_after_whole_epochs():
