@@ -1,4 +1,4 @@
-"""Store what train.py would train on, for tests/programs/train_torchvision.py. The arguments are those of train.py.
+"""Store what train.py would train on, for tests/programs/train_torchvision.py. It takes the same arguments as train.py.
 
 SAVE_DIR/batches.npz contains the images of all batches on their canvas, their valid sizes, boxes and labels, the learning rate of
 each step, and the settings. The canvas must be the same for all images.

@@ -89,7 +89,6 @@ def main():
     batches = dict(np.load(args.batches))
     settings, state = json.loads(str(batches["settings"])), load_file(args.source)
     torch.manual_seed(settings["seed"])
-    torch.set_num_threads(1)
     network = build_network(settings, len(state["roi_heads.box_predictor.cls_score.bias"]), batches["image"].shape[2:4], args.v2)
     network.load_state_dict(state)
     set_train(network)
