@@ -110,8 +110,9 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
     Raises:
         UserError: a tensor is missing or unknown, or has another shape.
     """
-    # BatchNorm that is not frozen counts its batches. This project does not need the number.
-    weights = {UNUSED + name: array for name, array in state.items() if name.endswith(COUNTER)}
+    # BatchNorm that is not frozen counts its batches. This project does not need the number. Numbers without axes in a checkpoint
+    # record the training progress.
+    weights = {UNUSED + name: array.reshape(1) for name, array in state.items() if name.endswith(COUNTER)}
     left = {name: array for name, array in state.items() if not name.endswith(COUNTER)}
     rows = len(state.get(SCORES_OF_ALL, ()))
     for name, shape in shapes.items():
@@ -143,7 +144,7 @@ def to_torchvision(weights: dict) -> dict:
     """
     state = {torchvision_names(name, weights)[0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
              for name, array in weights.items() if not name.startswith(UNUSED)}
-    return state | {name.removeprefix(UNUSED): array for name, array in weights.items() if name.endswith(COUNTER)}
+    return state | {name.removeprefix(UNUSED): array.reshape(()) for name, array in weights.items() if name.endswith(COUNTER)}
 
 
 def _places(name, rows, num_classes):
