@@ -38,7 +38,7 @@ def resnet_shapes(name, counter=True):
 def detector_shapes(name, rows, old=False):
     """Return names and shapes of a Faster R-CNN on `name`; rows: classes with background; old: names of earlier versions."""
     shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name, counter=False).items()}
-    channels = 64 if name == "resnet18" else 256
+    channels = 64 if name in ("resnet18", "resnet34") else 256
     inner = "" if old else ".0"
     for i in range(4):
         for part, into, side in (("inner", channels * 2**i, 1), ("layer", 256, 3)):

@@ -18,7 +18,11 @@ CASES = {
         # Smaller than a pixel; two identical boxes; the whole image.
         ([[50.25, 30.5, 50.75, 30.9], [15, 20, 55, 85], [15, 20, 55, 85], [0, 0, 128, 128],
           [6.5, 100, 40, 128], [75, 10, 120.5, 55.25]], [5, 79, 3, 0, 17, 42])]),
+    # torchvision's second network, with several ResNets.
+    **{f"v2_resnet{layers}": (3, salt, (160, 224), [([[10, 20, 90, 100], [100.5, 30, 220, 150], [0, 100, 60, 160]], [0, 2, 1])])
+       for layers, salt in ((18, 8), (34, 8), (50, 5), (101, 5))},
 }
+V2_PROPOSALS = 200  # in the cases of the second network, so that all slots of the RoI sampler are used
 
 LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and rounding errors grow equally
 
@@ -42,15 +46,21 @@ def annotations_of(name):
     return [(np.float32(boxes).reshape(-1, 4), np.int64(labels)) for boxes, labels in CASES[name][3]]
 
 
-def draw_tensor(name, shape, salt):
-    """Return the float32 tensor that torchvision's state dict stores under `name`, random with the name as seed."""
+def last_norm(resnet):
+    """Return the part of a name that belongs to the last BatchNorm of a residual block."""
+    return ".bn2." if resnet in ("resnet18", "resnet34") else ".bn3."
+
+
+def draw_tensor(name, shape, salt, damped=".bn3."):
+    """Return the float32 tensor that torchvision's state dict stores under `name`, random with the name as seed. Weights with
+    `damped` in their names are small: otherwise, features would grow from block to block."""
     normal = np.random.default_rng([zlib.crc32(name.encode()), salt]).standard_normal(shape)
     if name.endswith("running_mean"):
         value = normal / 10
     elif name.endswith("running_var"):
         value = 1 + abs(normal) / 10
     elif len(shape) == 1:
-        value = (1 + normal / 10) * (0.2 if ".bn3." in name else 1) if name.endswith(".weight") else normal / 20
+        value = (1 + normal / 10) * (0.2 if damped in name else 1) if name.endswith(".weight") else normal / 20
     else:
         gain = 2 if any(part in name for part in (".body.", "conv", "fc")) else 1
         gain = 0.25 if name.endswith("bbox_pred.weight") else gain

@@ -3,36 +3,43 @@
 Needs torch and torchvision (made with 0.28.0).
 
 For each case it stores the losses of three SGD steps in which all anchors and proposals are sampled, the gradient norms of the
-first step, and the detections before training.
+first step, the detections before training, and the norms of BatchNorm's statistics after it.
 """
 import sys
 
 import numpy as np
 import torch
-from torchvision.models import resnet50
+from torch import nn
+from torchvision import models
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, RPNHead
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, draw_tensor, images_of
+from tests.helpers.parity.cases import CASES, LEARNING_RATE, V2_PROPOSALS, annotations_of, draw_tensor, images_of, last_norm
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 
 
-def build(num_classes, salt, size):
-    backbone = _resnet_fpn_extractor(resnet50(norm_layer=FrozenBatchNorm2d), 3)
-    network = FasterRCNN(backbone, num_classes + 1, min_size=min(size), max_size=max(size), rpn_post_nms_top_n_train=1000,
-                         rpn_batch_size_per_image=10**6, rpn_positive_fraction=1.0, box_batch_size_per_image=10**6,
-                         box_positive_fraction=1.0)
-    state = {name: torch.from_numpy(draw_tensor(name, tuple(tensor.shape), salt))
-             for name, tensor in network.state_dict().items()}
-    network.load_state_dict(state)
+def build(name):
+    num_classes, salt, size, _ = CASES[name]
+    parts, proposals, resnet, norm = {}, 1000, "resnet50", None
+    if name.startswith("v2_"):
+        proposals, resnet, norm = V2_PROPOSALS, name.removeprefix("v2_"), nn.BatchNorm2d
+        parts = {"rpn_head": RPNHead(256, 3, conv_depth=2),
+                 "box_head": FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], norm_layer=norm)}
+    body = getattr(models, resnet)(norm_layer=norm or FrozenBatchNorm2d)
+    network = FasterRCNN(_resnet_fpn_extractor(body, 3, norm_layer=norm), num_classes + 1, **parts, min_size=min(size),
+                         max_size=max(size), rpn_post_nms_top_n_train=proposals, rpn_batch_size_per_image=10**6,
+                         rpn_positive_fraction=1.0, box_batch_size_per_image=10**6, box_positive_fraction=1.0)
+    network.load_state_dict({key: torch.from_numpy(draw_tensor(key, tuple(tensor.shape), salt, last_norm(resnet)))
+                             if tensor.ndim else tensor
+                             for key, tensor in network.state_dict().items()})
     return network
 
 
 def run(name):
-    num_classes, salt, size, _ = CASES[name]
-    network = build(num_classes, salt, size)
+    network = build(name)
     images = [torch.from_numpy(pixels).permute(2, 0, 1).float() / 255 for pixels in images_of(name)]
     targets = [{"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels) + 1}
                for boxes, labels in annotations_of(name)]
@@ -42,6 +49,9 @@ def run(name):
         for i, found in enumerate(network(images)):
             stored.update({f"boxes_{i}": found["boxes"], f"scores_{i}": found["scores"], f"labels_{i}": found["labels"] - 1})
     network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()  # here, BatchNorm of frozen stages uses its stored statistics
     trained = {key: value for key, value in network.named_parameters() if value.requires_grad}
     optimizer = torch.optim.SGD(trained.values(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
     losses = []
@@ -53,7 +63,10 @@ def run(name):
             stored["norms"] = np.array([value.grad.double().norm().item() for value in trained.values()])
         optimizer.step()
         losses.append([parts[key].item() for key in LOSSES])
-    stored.update(names=np.array(list(trained)), losses=np.array(losses))
+    statistics = {key: value.double().norm().item() for key, value in network.state_dict().items()
+                  if ".running_" in key and name.startswith("v2_")}
+    stored.update(names=np.array(list(trained)), losses=np.array(losses), statistics=np.array(list(statistics.values())),
+                  statistics_names=np.array(list(statistics), dtype=str))
     return {f"{name}/{key}": np.asarray(value) for key, value in stored.items()}
 
 
