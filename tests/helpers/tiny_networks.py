@@ -10,6 +10,9 @@ from src.models import DELTAS
 from tests.helpers.paths import TINY_DETECTOR
 
 NUM_CLASSES = 3
+# Settings of `tiny_config` for the parts of torchvision's second network.
+V2 = {"backbone__fpn__norm": "bn", "rpn_head__num_convs": 2, "bbox_head__head__name": "ConvFCHead",
+      "bbox_head__head__num_convs": 2, "bbox_head__head__num_fcs": 1}
 
 
 def tiny_config(**settings):

@@ -18,7 +18,7 @@ from src.export.detector import detect
 from src.export.files import batches_of_several_sizes, is_whole, quantize
 from src.export.onnx_detector import detector_model, metadata
 from tests.helpers.small_detector import OLDER_RECIPE
-from tests.helpers.tiny_networks import TINY_DETECTOR, tiny_config, tiny_network
+from tests.helpers.tiny_networks import TINY_DETECTOR, V2, tiny_config, tiny_network
 
 SIZES = [(48, 64), (64, 64), (480, 640), (641, 480), (9, 7), (33, 250), (1, 1)]
 RESIZE = [{"Resize": {"shortest": 60, "longest": 100}}, {"NormalizeImage": {}}, {"TransposeImage": {}}, {"LabelsPadding": {}}]
@@ -56,8 +56,8 @@ def assert_equal(found, expected):
 @pytest.mark.parametrize("settings", [
     {}, {"data__target_size": [[64, 64], [32, 96], [96, 32]], "infer__max_box_num": None},
     {"data__target_size": [[64, 128], [128, 64]], "data__eval_transforms__item_transforms": RESIZE, "infer__max_box_num": 20,
-     "infer__nms_threshold": 0.2}, OLDER_RECIPE, {"data__target_size": [[64, 96], [96, 64]], **EXACT}],
-    ids=["one canvas", "three canvases", "shortest side", "older recipe", "exact factor on two canvases"])
+     "infer__nms_threshold": 0.2}, OLDER_RECIPE, {"data__target_size": [[64, 96], [96, 64]], **EXACT}, V2],
+    ids=["one canvas", "three canvases", "shortest side", "older recipe", "exact factor on two canvases", "second network"])
 def test_detections_are_those_of_infer(tmp_path, settings):
     cfg = one_image(infer__conf_threshold=0.1, **settings)
     detector, predictor = built(tmp_path / "a.onnx", cfg)

@@ -12,7 +12,7 @@ from src.errors import UserError
 from src.export.detector import detect, load_detector
 from src.models.faster_rcnn import can_overflow, to_mixed_precision
 from tests.helpers.small_detector import NUM_CLASSES, small_config
-from tests.helpers.tiny_networks import tiny_config, tiny_network
+from tests.helpers.tiny_networks import V2, tiny_config, tiny_network
 
 WIDE, UPRIGHT = [32, 64], [64, 32]
 
@@ -68,3 +68,10 @@ def test_only_convolutions_and_dense_layers_are_in_mixed_precision():
 def test_only_float16_can_overflow():
     cases = {("bfloat16", True): False, ("float16", True): True, ("float16", False): False}
     assert {key: can_overflow(with_settings(Config(), dict(zip(("mix_dtype", "mix"), key)))) for key in cases} == cases
+
+
+def test_batch_norm_is_synchronised_in_every_part():
+    cfg = tiny_config(**V2, device_target="Ascend")
+    cells = [cell for _, cell in build_detector(cfg, 3, pretrained=False, num_processes=2).cells_and_names()]
+    assert sum(isinstance(cell, nn.SyncBatchNorm) for cell in cells) == 20 + 8 + 2  # ResNet18, pyramid, box head
+    assert not any(isinstance(cell, nn.BatchNorm2d) for cell in cells)
