@@ -127,7 +127,8 @@ class ScaleJitter(Transform):
 
     @model_validator(mode="after")
     def _check_factors(self) -> "ScaleJitter":
-        if self.factors and (self.shortest, self.sampling, self.longest) != ([640, 800], "range", 1333):
+        replaced = ("shortest", "sampling", "longest")
+        if self.factors and any(getattr(self, name) != type(self).model_fields[name].default for name in replaced):
             raise ValueError("has factors, which replace shortest, sampling and longest; remove these keys, or factors")
         return self
 

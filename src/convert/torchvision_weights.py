@@ -7,7 +7,7 @@ under names with the prefix UNUSED, so that the conversion back is exact.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -67,18 +67,21 @@ def resnet_name(names: Iterable[str], path: str) -> str:
     return RESNETS[counts, bottleneck]
 
 
-def torchvision_names(name: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return the torchvision names of a parameter of this project: the current name, then the name in older files.
-
-    `names` are the names of all parameters: torchvision numbers the layers of a box head with convolutions.
-    """
-    today = older = name
-    for pattern, new, old in RENAMES:
-        today, older = re.sub(pattern, new, today), re.sub(pattern, old or new, older)
-    convs = sum(re.fullmatch(r"box_head\.convs\.\d+\.conv\.weight", other) is not None for other in names)
-    for layer, number in (("fc6", convs + 1), ("fc7", convs + 3)) if convs else ():
-        today = today.replace(f"roi_heads.box_head.{layer}.", f"roi_heads.box_head.{number}.")
-    return tuple(dict.fromkeys((today, older)))
+def torchvision_names(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return the torchvision names of all parameters of a network of this project: name -> current name, then the name in older
+    files if it differs."""
+    # torchvision numbers the layers of a box head with convolutions.
+    convs = sum(re.fullmatch(r"box_head\.convs\.\d+\.conv\.weight", name) is not None for name in names)
+    numbers = {"fc6": convs + 1, "fc7": convs + 3} if convs else {}
+    found = {}
+    for name in names:
+        today = older = name
+        for pattern, new, old in RENAMES:
+            today, older = re.sub(pattern, new, today), re.sub(pattern, old or new, older)
+        for layer, number in numbers.items():
+            today = today.replace(f"roi_heads.box_head.{layer}.", f"roi_heads.box_head.{number}.")
+        found[name] = tuple(dict.fromkeys((today, older)))
+    return found
 
 
 def num_classes_of(state: dict, given: int | None, path: str) -> int:
@@ -115,8 +118,9 @@ def from_torchvision(state: dict, shapes: dict, path: str) -> dict:
     weights = {UNUSED + name: array.reshape(1) for name, array in state.items() if name.endswith(COUNTER)}
     left = {name: array for name, array in state.items() if not name.endswith(COUNTER)}
     rows = len(state.get(SCORES_OF_ALL, ()))
+    names = torchvision_names(shapes)
     for name, shape in shapes.items():
-        candidates = torchvision_names(name, shapes)
+        candidates = names[name]
         source = next((candidate for candidate in candidates if candidate in left), None)
         if source is None:
             raise UserError(f"{path} has no tensor {candidates[0]}, which becomes {name}.")
@@ -142,7 +146,8 @@ def to_torchvision(weights: dict) -> dict:
 
     UNUSED rows are restored at their original positions. Without them, the deltas of the background, which are never read, are 0.
     """
-    state = {torchvision_names(name, weights)[0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
+    names = torchvision_names(weights)
+    state = {names[name][0]: _join(name, array, weights) if name.startswith(CLASS_LAYERS) else array
              for name, array in weights.items() if not name.startswith(UNUSED)}
     return state | {name.removeprefix(UNUSED): array.reshape(()) for name, array in weights.items() if name.endswith(COUNTER)}
 

@@ -13,7 +13,7 @@ from src.config import with_settings
 from src.detector import Predictor, build_detector
 from src.errors import UserError
 from src.run.environment import DEFAULTS
-from tests.helpers.tiny_networks import NUM_CLASSES, tiny_config, tiny_inputs, tiny_network
+from tests.helpers.tiny_networks import NUM_CLASSES, V2, tiny_config, tiny_inputs, tiny_network
 from tools.benchmarking import measure, peer_process
 from tools.benchmarking.measure import compare, noise_batch, write_onnx
 
@@ -24,10 +24,6 @@ ENVIRONMENT = {name: value for name, value in {**os.environ, "OWN_VARIABLE": "ow
 def if_installed(name):
     missing = importlib.util.find_spec(name) is None
     return pytest.param(name, marks=pytest.mark.skipif(missing, reason=f"{name} is not installed"))
-
-
-SECOND = {"backbone__fpn__norm": "bn", "rpn_head__num_convs": 2, "bbox_head__head__name": "ConvFCHead",
-          "bbox_head__head__num_convs": 4, "bbox_head__head__num_fcs": 1}  # torchvision's second network
 
 
 def build(**settings):
@@ -88,7 +84,7 @@ def test_a_peer_computes_the_same_in_turn_and_has_a_ratio(detector, monkeypatch,
 
 def test_the_peers_run_torchvisions_second_network():
     """The ONNX file is written in fp32, and its outputs agree with the kernels'; with other BatchNorm statistics, they differ."""
-    cfg, network, batches, outputs = build(**SECOND)
+    cfg, network, batches, outputs = build(**{**V2, "bbox_head__head__num_convs": 4})
     result = compare(["onnxruntime"], network, cfg, recorded(batches, outputs, []), batches, 1, ENVIRONMENT)
     agreement = result["peers"]["onnxruntime"]["agreement"]
     assert agreement["alone"] == 0 and agreement["rows"] == 2 * 2 * 40

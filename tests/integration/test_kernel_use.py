@@ -15,6 +15,7 @@ from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.kernel_calls import assert_close
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.small_detector import CANVAS, OLDER_RECIPE, small_batch
+from tests.helpers.tiny_networks import V2 as TINY_V2
 
 NUM_CLASSES = 3
 OF_TRAINING = {operators.KernelMatcher, operators.KernelTrainingFeatures}
@@ -66,8 +67,7 @@ def losses_and_gradients(forward):
 
 
 FROZEN = {"backbone.frozen_bn": True}
-V2 = {"backbone.fpn.norm": "bn", "rpn_head.num_convs": 2, "bbox_head.head.name": "ConvFCHead", "bbox_head.head.num_convs": 2,
-      "bbox_head.head.num_fcs": 1}
+V2 = {key.replace("__", "."): value for key, value in TINY_V2.items()}
 OTHER = {"backbone.name": "mobilenet_v2_100", "bbox_head.roi_extractor.operator": "roi_align"}
 
 

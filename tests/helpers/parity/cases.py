@@ -46,6 +46,11 @@ def annotations_of(name):
     return [(np.float32(boxes).reshape(-1, 4), np.int64(labels)) for boxes, labels in CASES[name][3]]
 
 
+def v2_resnet(name):
+    """Return the ResNet of a case of the second network, or None for a case of the first one."""
+    return name.removeprefix("v2_") if name.startswith("v2_") else None
+
+
 def last_norm(resnet):
     """Return the part of a name that belongs to the last BatchNorm of a residual block."""
     return ".bn2." if resnet in ("resnet18", "resnet34") else ".bn3."

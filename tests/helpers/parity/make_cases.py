@@ -16,19 +16,28 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, RPNHead
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from tests.helpers.parity.cases import CASES, LEARNING_RATE, V2_PROPOSALS, annotations_of, draw_tensor, images_of, last_norm
+from tests.helpers.parity.cases import (
+    CASES,
+    LEARNING_RATE,
+    V2_PROPOSALS,
+    annotations_of,
+    draw_tensor,
+    images_of,
+    last_norm,
+    v2_resnet,
+)
 
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
 
 
 def build(name):
     num_classes, salt, size, _ = CASES[name]
-    parts, proposals, resnet, norm = {}, 1000, "resnet50", None
-    if name.startswith("v2_"):
-        proposals, resnet, norm = V2_PROPOSALS, name.removeprefix("v2_"), nn.BatchNorm2d
+    resnet, parts, proposals, norm = v2_resnet(name), {}, 1000, None
+    if resnet:
+        proposals, norm = V2_PROPOSALS, nn.BatchNorm2d
         parts = {"rpn_head": RPNHead(256, 3, conv_depth=2),
                  "box_head": FastRCNNConvFCHead((256, 7, 7), [256] * 4, [1024], norm_layer=norm)}
-    body = getattr(models, resnet)(norm_layer=norm or FrozenBatchNorm2d)
+    body = getattr(models, resnet or "resnet50")(norm_layer=norm or FrozenBatchNorm2d)
     network = FasterRCNN(_resnet_fpn_extractor(body, 3, norm_layer=norm), num_classes + 1, **parts, min_size=min(size),
                          max_size=max(size), rpn_post_nms_top_n_train=proposals, rpn_batch_size_per_image=10**6,
                          rpn_positive_fraction=1.0, box_batch_size_per_image=10**6, box_positive_fraction=1.0)
@@ -64,7 +73,7 @@ def run(name):
         optimizer.step()
         losses.append([parts[key].item() for key in LOSSES])
     statistics = {key: value.double().norm().item() for key, value in network.state_dict().items()
-                  if ".running_" in key and name.startswith("v2_")}
+                  if ".running_" in key and v2_resnet(name)}
     stored.update(names=np.array(list(trained)), losses=np.array(losses), statistics=np.array(list(statistics.values())),
                   statistics_names=np.array(list(statistics), dtype=str))
     return {f"{name}/{key}": np.asarray(value) for key, value in stored.items()}

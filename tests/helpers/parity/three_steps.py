@@ -43,7 +43,7 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
     columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]
     batch = Batch(*columns, *[None] * (len(Batch._fields) - len(columns)))
     losses = np.stack([step([batch], learning_rate, index)[0] for index in range(3)])
-    every = [parameter.name for parameter in network.get_parameters()]
-    names = [torchvision_names(parameter.name, every)[0] for parameter in step.optimizer.parameters]
+    every = torchvision_names([parameter.name for parameter in network.get_parameters()])
+    names = [every[parameter.name][0] for parameter in step.optimizer.parameters]
     norms = dict(zip(names, map(np.linalg.norm, gradients[0])))
     return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})

@@ -12,7 +12,7 @@ from mindspore import Tensor
 from src.detector import Predictor
 from src.evaluation.detections import select_detections
 from tests.helpers.parity.apart import apart
-from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, images_of
+from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, images_of, v2_resnet
 from tests.helpers.parity.comparison import share_of_equal_detections
 from tests.helpers.parity.drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config, v2_config
 from tests.helpers.parity.three_steps import train_three_steps
@@ -21,7 +21,7 @@ from tests.helpers.parity.three_steps import train_three_steps
 def computed(name):
     """Return our detections before training, and our three steps."""
     num_classes, salt, size, _ = CASES[name]
-    resnet = name.removeprefix("v2_") if name.startswith("v2_") else None
+    resnet = v2_resnet(name)
     if resnet:
         cfg = v2_config(resnet, *size, len(annotations_of(name)[0][0]))
     else:
