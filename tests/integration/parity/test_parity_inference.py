@@ -52,7 +52,7 @@ def outputs(network, stored):
     cfg = torchvision_config(*canvas, backbone, CONFIG_V2 if resnet else CONFIG)
     parts = Parts(drawn_network(cfg, num_classes, salt, resnet), cfg)
     parts.set_train(False)
-    images = np.full((2, *canvas, 3), 77, np.uint8)  # the colour of the padding has no effect
+    images = np.zeros((2, *canvas, 3), np.uint8)
     for image, pixels, (height, width) in zip(images, photographs_of(network), sizes):
         image[:height, :width] = pixels
     rois = np.stack([stored[f"proposals_{i}"][:FIRST] for i in range(2)])
