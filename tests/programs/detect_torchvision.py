@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,8 +26,8 @@ from tests.helpers.parity.torchvision_network import build_network, options_of, 
 def scaled_images(data, transform):
     """Yield each validation image as torchvision scales it, (h, w, 3) uint8."""
     for record in json.loads((data / "annotations/instances_val2017.json").read_text())["images"]:
-        pixels = decode_image(str(data / "val2017" / record["file_name"]), ImageReadMode.RGB).float()
-        scaled, _ = transform([pixels])
+        pixels = np.array(Image.open(data / "val2017" / record["file_name"]).convert("RGB"))
+        scaled, _ = transform([torch.from_numpy(pixels).permute(2, 0, 1).float()])
         height, width = scaled.image_sizes[0]  # without padding
         yield scaled.tensors[0, :, :height, :width].round().clamp(0, 255).permute(1, 2, 0).byte().numpy()
 
