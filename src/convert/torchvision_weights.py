@@ -70,9 +70,9 @@ def resnet_name(names: Iterable[str], path: str) -> str:
 def torchvision_names(names: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return the torchvision names of all parameters of a network of this project: name -> current name, then the name in older
     files if it differs."""
-    # torchvision numbers the layers of a box head with convolutions.
+    # torchvision numbers the layers of a box head, unless it has two dense layers and nothing else.
     convs = sum(re.fullmatch(r"box_head\.convs\.\d+\.conv\.weight", name) is not None for name in names)
-    numbers = {"fc6": convs + 1, "fc7": convs + 3} if convs else {}
+    numbers = {"fc6": convs + 1, "fc7": convs + 3} if convs or "box_head.fc2.weight" not in names else {}
     found = {}
     for name in names:
         today = older = name

@@ -53,17 +53,22 @@ def detector_shapes(name, rows, old=False):
     return shapes
 
 
-def detector_v2_shapes(name, rows):
-    """Return names and shapes of the second version of the Faster R-CNN on `name`, with BatchNorm in pyramid and box head."""
+def detector_v2_shapes(name, rows, rpn_convs=2, convs=4, fcs=1):
+    """Return names and shapes of the second version of the Faster R-CNN on `name`, with BatchNorm in pyramid and box head.
+
+    rpn_convs: convolutions of the RPN head; convs, fcs: convolutions and dense layers of the box head, a FastRCNNConvFCHead.
+    """
     shapes = {f"backbone.body.{key}": shape for key, shape in resnet_shapes(name).items()}
     first = detector_shapes(name, rows)
     convolutions = {**{key[:-len(".0.weight")]: shape for key, shape in first.items() if "_blocks." in key and len(shape) == 4},
-                    **{f"roi_heads.box_head.{i}": (256, 256, 3, 3) for i in range(4)}}
+                    **{f"roi_heads.box_head.{i}": (256, 256, 3, 3) for i in range(convs)}}
     for key, shape in convolutions.items():
         shapes[f"{key}.0.weight"] = shape
         _norm(shapes, f"{key}.1", shape[0], True)
     shapes.update({key: shape for key, shape in first.items() if key.startswith(("rpn.", "roi_heads.box_predictor."))})
-    for layer, shape in (("rpn.head.conv.1.0", (256, 256, 3, 3)), ("roi_heads.box_head.5", (1024, 256 * 49))):
+    layers = {f"rpn.head.conv.{i}.0": (256, 256, 3, 3) for i in range(1, rpn_convs)}
+    layers.update((f"roi_heads.box_head.{convs + 1 + 2 * i}", (1024, 1024 if i else 256 * 49)) for i in range(fcs))
+    for layer, shape in layers.items():
         shapes[f"{layer}.weight"], shapes[f"{layer}.bias"] = shape, shape[:1]
     return shapes
 

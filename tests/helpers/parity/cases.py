@@ -1,11 +1,13 @@
-"""Images and boxes for special cases that the photographs do not contain, and weights without a file.
+"""Photographs, images and boxes for special cases that the photographs do not contain, and weights without a file.
 
-make_cases.py uses this file without MindSpore.
+make_cases.py uses this file without MindSpore, and writes the files that `stored_arrays` reads.
 """
 import math
 import zlib
 
 import numpy as np
+
+from tests.helpers.paths import ROOT
 
 # name -> classes, salt of the weights, canvas (height, width), boxes and classes of each image. With some other salts, a
 # proposal is so close to a threshold that rounding decides, and a loss changes by the contribution of that proposal.
@@ -23,6 +25,15 @@ CASES = {
        for layers, salt in ((18, 8), (34, 8), (50, 5), (101, 5))},
 }
 V2_PROPOSALS = 200  # in the cases of the second network, so that all slots of the RoI sampler are used
+
+# file -> ResNet of the second network, or None for the first network with ResNet50; classes, salt of the weights, canvas (height,
+# width), and size of the top-left part of each photograph.
+FIRST_NETWORK = "fasterrcnn_r50_fpn_320x416"
+PHOTOGRAPHS = {
+    FIRST_NETWORK: (None, 3, 0, (320, 416), [(320, 416), (320, 416)]),
+    **{f"fasterrcnn_v2_{name}_160x224": (resnet, 3, 5, (160, 224), [(150, 217), (160, 203)])
+       for name, resnet in (("r18", "resnet18"), ("r50", "resnet50"))},
+}
 
 LEARNING_RATE = 0.0002  # with 0.001 the first step divides a loss by 20, and rounding errors grow equally
 
@@ -44,6 +55,19 @@ def images_of(name):
 def annotations_of(name):
     """Return boxes (n, 4) float32 and classes (n,) int64 of each image of a case."""
     return [(np.float32(boxes).reshape(-1, 4), np.int64(labels)) for boxes, labels in CASES[name][3]]
+
+
+def stored_arrays(name):
+    """Return torchvision's stored results, name -> array. `python -m tests.helpers.parity.make_cases tests/integration/parity`
+    writes the files again with the installed torchvision."""
+    with np.load(ROOT / "tests" / "integration" / "parity" / f"{name}.npz") as file:
+        return dict(file)
+
+
+def photographs_of(name):
+    """Return the photographs of an entry of PHOTOGRAPHS, a list of uint8 (height, width, 3)."""
+    sizes = PHOTOGRAPHS[name][-1]
+    return [pixels[:height, :width] for pixels, (height, width) in zip(stored_arrays(FIRST_NETWORK)["image"], sizes)]
 
 
 def v2_resnet(name):

@@ -2,8 +2,6 @@
 
 This file uses the CPU kernels if a compiler can build them; test_parity_training.py uses the plain operators.
 """
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
@@ -12,7 +10,7 @@ from mindspore import Tensor
 from src.detector import Predictor
 from src.evaluation.detections import select_detections
 from tests.helpers.parity.apart import apart
-from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, images_of, v2_resnet
+from tests.helpers.parity.cases import CASES, LEARNING_RATE, annotations_of, images_of, stored_arrays, v2_resnet
 from tests.helpers.parity.comparison import share_of_equal_detections
 from tests.helpers.parity.drawn_detector import SAMPLE_ALL, drawn_network, torchvision_config, v2_config
 from tests.helpers.parity.three_steps import train_three_steps
@@ -39,8 +37,8 @@ def computed(name):
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request):
     """torchvision's stored results of a case; our detections before training; and our three steps."""
-    with np.load(Path(__file__).with_name("cases.npz")) as file:
-        expected = {key.split("/")[1]: file[key] for key in file if key.startswith(f"{request.param}/")}
+    stored = stored_arrays("cases")
+    expected = {key.split("/")[1]: array for key, array in stored.items() if key.startswith(f"{request.param}/")}
     return expected, *apart(computed, request.param)
 
 

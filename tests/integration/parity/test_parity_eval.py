@@ -1,5 +1,6 @@
 """eval.py on a converted checkpoint writes torchvision's detections."""
 import json
+import re
 
 import cv2
 import numpy as np
@@ -55,3 +56,13 @@ def test_detections(results, stored, image):
     expected = [stored[f"det_{key}_{image}"] for key in ("boxes", "scores", "labels")]
     assert len(rows) == len(expected[0]) == 100
     assert share_of_equal_detections((boxes, np.array([row["score"] for row in rows]), labels), expected) >= 0.99
+
+
+def test_comparison_of_detections(results, stored, folder):
+    """tests/programs/compare_detections.py on torchvision's results, in which the scores of the second image are wrong."""
+    arrays = {f"{key}_{i}": stored[f"det_{key}_{i}"] for key in ("boxes", "scores", "labels") for i in range(2)}
+    arrays["scores_1"] = arrays["scores_1"] + 0.002
+    np.savez(folder / "stored.npz", **arrays, **{f"image_{i}": stored["image"][i] for i in range(2)})
+    done = run_script("tests/programs/compare_detections.py", folder / "stored.npz", folder / "converted.ckpt", CONFIG)
+    first, second = re.search(r"equal are (\d+) of 200 .* (\d+) of 200", done.stdout).groups()
+    assert 99 <= int(first) <= 100 and 99 <= int(second) <= 100 and done.returncode == 1

@@ -1,11 +1,15 @@
-"""Features, proposals and heads equal torchvision's with the same weights and photographs, in graph mode."""
+"""Features, proposals and heads equal torchvision's with the same weights and photographs, in graph mode.
+
+The photographs fill the canvas of the first network. On the canvas of the second network, they have odd sizes and padding.
+"""
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
 from src.models.faster_rcnn import InferenceForward
+from tests.helpers.parity.cases import PHOTOGRAPHS, photographs_of, stored_arrays
 from tests.helpers.parity.comparison import relative_error, twins
-from tests.helpers.parity.drawn_detector import drawn_network, torchvision_config
+from tests.helpers.parity.drawn_detector import CONFIG, CONFIG_V2, drawn_network, torchvision_config
 
 RELATIVE = 1e-4
 FIRST = 64  # number of proposals per photograph whose pooled features are stored
@@ -29,15 +33,30 @@ class Parts(nn.Cell):
         return *levels, logits, deltas, proposals, valid, pooled, class_logits, box_deltas
 
 
+@pytest.fixture(scope="module", params=list(PHOTOGRAPHS))
+def network(request):
+    """The name of a network in PHOTOGRAPHS."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def outputs(stored):
-    cfg = torchvision_config(320, 416)
-    network = drawn_network(cfg, int(stored["num_classes"]), int(stored["salt"]))
-    parts = Parts(network, cfg)
+def stored(network):
+    """torchvision's results, name -> array."""
+    return stored_arrays(network)
+
+
+@pytest.fixture(scope="module")
+def outputs(network, stored):
+    resnet, num_classes, salt, canvas, sizes = PHOTOGRAPHS[network]
+    backbone = [("backbone.name", f"det_{resnet or 'resnet50'}")]
+    cfg = torchvision_config(*canvas, backbone, CONFIG_V2 if resnet else CONFIG)
+    parts = Parts(drawn_network(cfg, num_classes, salt, resnet), cfg)
     parts.set_train(False)
+    images = np.zeros((2, *canvas, 3), np.uint8)
+    for image, pixels, (height, width) in zip(images, photographs_of(network), sizes):
+        image[:height, :width] = pixels
     rois = np.stack([stored[f"proposals_{i}"][:FIRST] for i in range(2)])
-    valid_size = np.float32([[320, 416]] * 2)
-    values = [value.asnumpy() for value in parts(*map(Tensor, (stored["image"], valid_size, rois)))]
+    values = [value.asnumpy() for value in parts(*map(Tensor, (images, np.float32(sizes), rois)))]
     names = ("logits", "deltas", "proposals", "valid", "pooled", "class_logits", "box_deltas")
     return {"levels": values[:5], **dict(zip(names, values[5:])), "anchors": parts.forward.anchors.asnumpy(),
             "rows": parts.forward.propose.levels}

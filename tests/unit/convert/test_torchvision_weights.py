@@ -9,14 +9,16 @@ from mindspore.nn.utils import no_init_parameters
 from safetensors.numpy import load_file, save_file
 
 from src.checkpoint import read_checkpoint
+from src.config import load_config
 from src.config.base import flat_settings
 from src.config.schema import Backbone
 from src.convert.torch_files import read_state, write_state
 from src.convert.torchvision_weights import from_torchvision, num_classes_of, resnet_name, to_torchvision
-from src.detector import read_pretrained
+from src.detector import build_empty_detector, read_pretrained
 from src.errors import UserError
 from src.models.backbone import build_backbone
-from tests.helpers.torchvision_files import BLOCKS, detector_shapes, random_state, resnet_shapes
+from tests.helpers.parity.drawn_detector import CONFIG_V2
+from tests.helpers.torchvision_files import BLOCKS, detector_shapes, detector_v2_shapes, random_state, resnet_shapes
 from tools import convert_torchvision, export_torchvision
 
 GAPS = [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
@@ -80,6 +82,35 @@ def test_detector_there_and_back_by_command_line(tmp_path, run_tool, old):
     settings = flat_settings(read_checkpoint(str(tmp_path / "middle.ckpt")).settings)
     assert TORCHVISION.items() <= settings.items() and settings["data.target_size"] == [[800, 1344], [1344, 800]]
     np.testing.assert_equal(load_file(tmp_path / "out.safetensors"), dict(zip(detector_shapes("resnet18", 91), state.values())))
+
+
+def v2_network_shapes(rpn_convs, convs, fcs):
+    """Return this project's names and shapes of the second network with ResNet18, three classes, and these numbers of layers."""
+    head = {"name": "ConvFCHead", "num_convs": convs, "num_fcs": fcs}
+    settings = {"backbone.name": "det_resnet18", "backbone.pretrained": False, "rpn_head.num_convs": rpn_convs,
+                **{f"bbox_head.head.{key}": value for key, value in head.items()}}
+    network = build_empty_detector(load_config(CONFIG_V2, [(key, value, "a test") for key, value in settings.items()]), 3)
+    return {p.name: p.shape for p in network.get_parameters()}
+
+
+@pytest.mark.parametrize("numbers", [(2, 4, 1), (1, 4, 1), (2, 1, 1), (1, 2, 2), (2, 0, 1)])
+def test_heads_of_other_depths_there_and_back(numbers):
+    """Numbers of convolutions in the RPN head, and of convolutions and dense layers in the box head."""
+    state = random_state(detector_v2_shapes("resnet18", 4, *numbers))
+    weights = from_torchvision(state, v2_network_shapes(*numbers), "file")
+    np.testing.assert_equal(to_torchvision(weights), state)
+    hidden = f"roi_heads.box_head.{numbers[1] + 1}.weight"
+    np.testing.assert_array_equal(weights["box_head.fc1.weight"], state[hidden])
+
+
+@pytest.mark.parametrize(("numbers", "tensor"), [((3, 4, 1), "has tensor rpn.head.conv.2.0.weight"),
+                                                 ((2, 3, 1), "no tensor roi_heads.box_head.3.0.weight"),
+                                                 ((2, 4, 2), "has tensor roi_heads.box_head.7.weight")])
+def test_heads_that_differ_from_the_configuration_are_rejected(numbers, tensor):
+    """torchvision's RPN head may have three convolutions. This project has one or two."""
+    state = {name: np.broadcast_to(np.float32(0), shape) for name, shape in detector_v2_shapes("resnet18", 4, *numbers).items()}
+    with pytest.raises(UserError, match=tensor):
+        from_torchvision(state, v2_network_shapes(2, 4, 1), "file")
 
 
 def test_backbone_serves_as_pretrained(tmp_path, run_tool):
