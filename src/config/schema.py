@@ -57,7 +57,7 @@ class Backbone(Section):
     in_channels: Optional[Annotated[list[Count], Four]] = setting(None, "channels of the stages; None: the backbone's")
     out_channels: Channels = setting(256, "channels of every pyramid level")
     frozen_2stage: bool = setting(True, "freeze the stem and the first stage")
-    frozen_bn: bool = setting(False, "freeze BatchNorm's statistics and weights")
+    frozen_bn: bool = setting(False, "freeze the statistics and weights of the backbone's BatchNorm")
     frozen: bool = setting(False, "freeze the whole backbone")
     bn_eps: Optional[Number] = setting(None, "BatchNorm's epsilon (ResNets only); None: the default, 1e-5", ge=1e-12, le=1)
     stem_pool: Literal["mindcv", "torchvision"] = setting("mindcv", "padding of the stem's max-pooling; torchvision: 1")

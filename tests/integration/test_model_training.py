@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor
 
+from src.config import with_settings
 from src.detector import build_detector
 from src.models.faster_rcnn import TrainingForward
 from src.run.distributed import SingleProcess
@@ -46,6 +47,32 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     for name, value in values(network).items():
         frozen = name.startswith(tuple(f"backbone.stages.{part}." for part in ("conv1", "bn1", "layer1")))
         assert np.array_equal(value, before[name]) == frozen, name
+
+
+@pytest.mark.parametrize("frozen_bn", [True, False])
+def test_the_second_network_in_float16_with_a_loss_scale(frozen_bn):
+    """The losses are those of fp32 up to two roundings of float16. The step updates the statistics of every part; frozen_bn freezes
+    only those of the backbone."""
+    losses, changed = {}, {}
+    for dtype in ("float16", "float32"):
+        cfg = with_settings(small_config(frozen_bn=frozen_bn), {
+            "mix": dtype == "float16", "mix_dtype": "float16", "ms_loss_scaler": "static", "backbone.fpn.norm": "bn",
+            "rpn_head.num_convs": 2, "bbox_head.head": {"name": "ConvFCHead", "num_convs": 2, "num_fcs": 1}})
+        network = build_detector(cfg, NUM_CLASSES)
+        if dtype == "float16":
+            weights = values(network)
+        for parameter in network.get_parameters():
+            parameter.set_data(Tensor(weights[parameter.name]))
+        forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
+        step = TrainStep(network, cfg, NUM_CLASSES, SingleProcess(), {CANVAS: forward})
+        set_learning_rate(step.optimizer, 0.02)
+        losses[dtype], applied = step.run(CANVAS, [small_batch()])
+        assert applied
+        changed[dtype] = {name.split(".")[0] for name, value in values(network).items()
+                          if ".moving_" in name and not np.array_equal(value, weights[name])}
+    np.testing.assert_allclose(losses["float16"], losses["float32"], rtol=2**-9, atol=1e-6)
+    assert (losses["float16"] != losses["float32"]).any()
+    assert changed["float16"] == changed["float32"] == {"fpn", "box_head"} | ({"backbone"} if not frozen_bn else set())
 
 
 def test_a_batch_without_any_box_is_background():

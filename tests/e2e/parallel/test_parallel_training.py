@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.helpers.paths import ONE_LEVEL
+from tests.helpers.paths import ONE_LEVEL, SECOND_NETWORK
 from tests.helpers.run_files import assert_same_checkpoint, contents, read_json, read_lines, results
 from tests.helpers.run_files import checkpoint as path_of
 
@@ -82,10 +82,14 @@ def test_what_ranks_agree_on(run):
     assert "rank 0 agrees" in output and "rank 1 agrees" in output
 
 
-def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases):
-    """Each rank has different running statistics at that step. Two canvases, augmentation, 7 wide images and 2 upright ones."""
-    whole, resumed, config = workspace / "whole", workspace / "from_inside", workspace / "one_level.yml"
-    config.write_text(yaml.safe_dump({"__BASE__": [str(two_canvases), str(ONE_LEVEL)]}))
+@pytest.mark.parametrize(("network", "parts"), [(ONE_LEVEL, ["backbone"]), (SECOND_NETWORK, ["backbone", "fpn", "box_head"])],
+                         ids=["one level", "torchvision's second network"])
+def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspace, two_canvases, network, parts):
+    """Each rank has different running statistics at that step, in all parts with BatchNorm. Two canvases, augmentation, 7 wide
+    images and 2 upright ones."""
+    whole, resumed, config = (workspace / f"{name}_{network.stem}" for name in ("whole", "from_inside", "config"))
+    config = config.with_suffix(".yml")
+    config.write_text(yaml.safe_dump({"__BASE__": [str(two_canvases), str(network)]}))
     flags = ["--config", config, "--mix", "False", "-o", "epochs=2", "save_interval_steps=4"]
     run(2, "train.py", "--save_dir", whole, *flags)
     (resumed / "checkpoint").mkdir(parents=True)
@@ -95,9 +99,10 @@ def test_a_step_inside_an_epoch_goes_on_bit_by_bit_on_as_many_ranks(run, workspa
 
     stored = contents(inside)
     others = {name: stored[name] for name in stored if name.startswith("statistics.rank1.")}
-    assert others and any((others[name] != stored[name[len("statistics.rank1."):]]).any() for name in others)
+    different = {name.split(".")[2] for name in others if (others[name] != stored[name[len("statistics.rank1."):]]).any()}
+    assert different == set(parts)
     assert_same_checkpoint(*(path_of(folder, "epoch2_rank0") for folder in (resumed, whole)))
-    assert not any(name.startswith("statistics.") for name in contents(path_of(whole, "epoch2_rank0")))
+    assert not any(name.startswith("statistics.") for name in contents(path_of(whole, "epoch2_rank0")))  # averaged
 
 
 def test_training_ends_early_on_all_ranks_and_does_not_go_on_until_early_stop_is_raised(run, workspace, config):
