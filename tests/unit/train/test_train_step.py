@@ -176,8 +176,8 @@ def test_the_flag_of_a_chip_counts_from_the_start_of_a_step_to_its_end(monkeypat
 
 @pytest.mark.parametrize(("mode", "accumulate_steps"), [(ms.GRAPH_MODE, 1), (ms.GRAPH_MODE, 2), (ms.PYNATIVE_MODE, 2)])
 def test_a_skipped_step_leaves_the_running_statistics(mode, accumulate_steps):
-    """The last micro-batch has an infinite loss or feature. A good step then updates the statistics once for each micro-batch, with
-    momentum 0.1."""
+    """The last micro-batch has an infinite loss or feature. A good step then updates the statistics once for each micro-batch,
+    with momentum 0.1."""
     ms.set_context(mode=mode)
     step = build(NormalisedForward(), accumulate_steps=accumulate_steps)
     x = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 2)).astype(np.float32)
