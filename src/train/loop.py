@@ -158,7 +158,7 @@ class DivergenceGuard:
 
 
 class StepReader:
-    """Counts, reports and checks each step when the next one has started, so that a device never waits for the host. Steps before
+    """Counts, reports and checks each step when the next one has started, so that no step waits for the host. Steps before
     a log line, a checkpoint or the end of an epoch are read at once.
 
     Attributes:

@@ -43,7 +43,7 @@ class StepResult(NamedTuple):
 class TrainStep:
     """A training step of the detector on one batch, or on several micro-batches with averaged gradients.
 
-    The device decides whether a step counts, and the host does not wait for a step. A step runs one graph, which is compiled once
+    The device decides whether a step counts, and no value is read on the host. A step runs one graph, which is compiled once
     per canvas, at its first batch. With several micro-batches, or if processes on the CPU exchange gradients on the host, its
     parts are graphs: `keep` once, `gradients` for each micro-batch, `accumulate` for each but the first, then `finish`. All
     graphs share the weights.
