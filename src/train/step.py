@@ -78,8 +78,8 @@ class TrainStep:
         # check reads and clears. Other devices compute inf or nan.
         self.has_flag = cfg.device_target == "Ascend"
 
-        parts = {"loss_scale": self.loss_scale_parameter, "statistics": self.statistics, "kept": self.kept,
-                 "optimizer": self.optimizer, "all_reduce": self.in_graph}
+        parts = {**vars(self.scaler), "statistics": self.statistics, "kept": self.kept, "optimizer": self.optimizer,
+                 "all_reduce": self.in_graph}
         self.is_whole = cfg.accumulate_steps == 1 and (group.size == 1 or self.in_graph is not None)
         name, function_of = ("step", self._step_of) if self.is_whole else ("gradients", self._gradients_of)
         self.graphs = {canvas: Graph(f"{name} {canvas}", function_of(forward), forward=forward, **parts)
