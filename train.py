@@ -38,7 +38,7 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     from src.dataset.splits import open_training_set
     from src.detector import build_detector
     from src.run.compile_cache import training_graphs, use_compile_cache
-    from src.train.loop import DivergenceGuard, Evaluator, evaluate_if_due, profiled, stop_if_asked, timed_steps
+    from src.train.loop import DivergenceGuard, Evaluator, StepReader, evaluate_if_due, profiled, stop_if_asked, timed_steps
     from src.train.metrics import Metrics
     from src.train.parallel import average_statistics
     from src.train.state import Saver, Schedule, TrainState, find_checkpoint, seed_of
@@ -63,27 +63,27 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
         saver.use_validation_set(evaluator.digest)
     guard = DivergenceGuard(cfg, loader, saver)
     graphs = training_graphs(loader.canvas_order(state.global_step * cfg.accumulate_steps),
-                             evaluator.loader.canvas_order() if evaluator else cfg.data.canvases, cfg.accumulate_steps)
+                             evaluator.loader.canvas_order() if evaluator else cfg.data.canvases,
+                             cfg.accumulate_steps, group.size)
     use_compile_cache(cfg, graphs, len(dataset.names), loader.padding_size)
     saver.begin_files(cfg)
 
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():
             evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before its evaluation
-        for batches, waited in timed_steps(loader, cfg, state, schedule, stop):
-            rate = schedule.learning_rate(state.global_step)
-            losses, applied = profiled_step(batches, rate, state.global_step)
-            state.advance(applied)
-            metrics.add(losses, rate, step.loss_scale, {"data_wait": waited, **step.all_reduce.seconds})
-            guard.check(losses[0], rate, batches)
+        reader = StepReader(cfg, metrics, guard)
+        for done, (batches, waited) in enumerate(timed_steps(loader, cfg, state, schedule, stop), start=state.global_step + 1):
+            rate = schedule.learning_rate(done - 1)
+            numbers = profiled_step(batches, rate, done - 1, stop.status > 0)
+            reader.add(numbers, done, rate, batches, {"data_wait": waited, **step.all_reduce.seconds})
             with metrics.pause():
-                if schedule.ends_epoch(state.global_step):
+                if schedule.ends_epoch(done):
                     average_statistics(group, network)
                     saver.save()
                     evaluate_if_due(evaluator, saver, metrics)
-                elif schedule.saves_inside_epoch(state.global_step):
+                elif schedule.saves_inside_epoch(done):
                     saver.save()
-                stop_if_asked(stop, saver)
+                stop_if_asked(stop, saver, reader)
         if evaluator is None:
             metrics.draw_curves()
         guard.check_end()

@@ -33,14 +33,15 @@ _to_come = []  # names of the graphs that are not yet loaded or stored
 
 
 def training_graphs(training: Iterable[tuple[int, int]], evaluation: Iterable[tuple[int, int]],
-                    accumulate_steps: int = 1) -> list[str]:
-    """Return the names of train.py's graphs in their expected order of compilation.
+                    accumulate_steps: int = 1, num_processes: int = 1) -> list[str]:
+    """Return the names of train.py's graphs on the CPU in their expected order of compilation, see `src.train.step.TrainStep`.
 
     `training` and `evaluation` are canvases in the order of their first use, `accumulate_steps` the micro-batches per step.
     """
+    if accumulate_steps == num_processes == 1:
+        return [f"step {canvas}" for canvas in training] + inference_graphs(evaluation)
     first, *others = [f"gradients {canvas}" for canvas in training]
-    of_several = ["accumulate", "reduce"] if accumulate_steps > 1 else []
-    return [first, *of_several, "update", *others, *inference_graphs(evaluation)]
+    return ["keep", first, *["accumulate"] * (accumulate_steps > 1), "finish", *others, *inference_graphs(evaluation)]
 
 
 def inference_graphs(canvases: Iterable[tuple[int, int]]) -> list[str]:

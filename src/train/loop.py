@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Callable
 
+from mindspore import Tensor
+
 from src.config import Config
 from src.dataset.annotations import Dataset
 from src.dataset.image import UnreadableImageError, check_image
@@ -25,7 +27,7 @@ from src.run.optional import evaluation_writer, reports
 from src.run.run_folder import RunFolder
 from src.train.metrics import Metrics
 from src.train.state import Saver, Schedule, TrainState
-from src.train.step import TrainStep
+from src.train.step import StepResult, TrainStep
 
 logger = logging.getLogger("faster_rcnn")
 
@@ -155,10 +157,45 @@ class DivergenceGuard:
         return f"start again from {self.saver.good_start} with a smaller ms_loss_scaler_value or lr_init."
 
 
-def stop_if_asked(stop: StopSignals, saver: Saver) -> None:
-    """Save a checkpoint and raise Stopped if any process of the group has received a signal."""
-    status = saver.run.group.max(stop.status)
-    if status:
-        if saver.saved_step != saver.state.global_step:
-            saver.save()
-        raise Stopped(status)
+class StepReader:
+    """Counts, reports and checks each step when the next one has started, so that no step waits for the host. Steps before
+    a log line, a checkpoint or the end of an epoch are read at once.
+
+    Attributes:
+        stop: whether a process was asked to stop before the latest step that was read. It is the same on every process.
+    """
+
+    def __init__(self, cfg: Config, metrics: Metrics, guard: DivergenceGuard):
+        self.log_interval, self.metrics, self.guard, self.stop = cfg.log_interval, metrics, guard, False
+        self.latest: tuple | None = None
+
+    def add(self, numbers: Tensor, done: int, learning_rate: float, batches: Sequence[Batch], seconds: dict[str, float]) -> None:
+        """Add a step that has just started, the last of `done` steps. For the arguments, see `TrainStep` and `Metrics.add`."""
+        self.read()
+        self.latest = numbers, learning_rate, batches, seconds
+        schedule = self.metrics.schedule
+        if done % self.log_interval == 0 or schedule.ends_epoch(done) or schedule.saves_inside_epoch(done):
+            self.read()
+
+    def read(self) -> None:
+        """Read the latest step, if it has not been read."""
+        if self.latest is None:
+            return
+        numbers, learning_rate, batches, seconds = self.latest
+        self.latest, result = None, StepResult.read(numbers)
+        self.stop = result.stop
+        self.metrics.state.advance(result.applied)
+        self.metrics.add(result.losses, learning_rate, result.loss_scale, seconds)
+        self.guard.check(result.losses[0], learning_rate, batches)
+
+
+def stop_if_asked(stop: StopSignals, saver: Saver, reader: StepReader) -> None:
+    """Save a checkpoint and raise Stopped if a process of the group has received a signal. Several processes notice it at the
+    same step, up to two steps later."""
+    group = saver.run.group
+    if not (stop.status if group.size == 1 else reader.stop):
+        return
+    reader.read()
+    if saver.saved_step != saver.state.global_step:
+        saver.save()
+    raise Stopped(group.max(stop.status))

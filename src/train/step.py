@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, amp, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 
 from src.config import Config
 from src.config.schema import Optimizer
@@ -22,16 +22,31 @@ from src.train.parallel import AllReduce, moving_statistics
 
 MAP = ops.HyperMap()  # a loop over 60 gradients takes 5x longer to compile
 ADD, RESHAPE, SQUARE = ops.AddN(), ops.Reshape(), ops.Square()
-RECIPROCAL = ops.Reciprocal()
+RECIPROCAL, ASSIGN = ops.Reciprocal(), ops.Assign()
+
+
+class StepResult(NamedTuple):
+    """What the host learns about a training step."""
+    losses: np.ndarray  # (L,) float32, means over micro-batches and processes; the detector's are in the order of LOSS_NAMES
+    stop: bool          # whether a process was asked to stop
+    applied: bool       # False if a gradient overflowed, so that the step changed only the loss scale
+    loss_scale: float   # the loss scale of the next step
+
+    @classmethod
+    def read(cls, numbers: Tensor) -> StepResult:
+        """Wait for the step that returns `numbers`, see `TrainStep.run`."""
+        *losses, stop, applied, loss_scale = numbers.asnumpy()
+        return cls(np.array(losses), bool(stop > 0), bool(applied), float(loss_scale))
 
 
 @ms.jit_class  # its methods are also called in graphs
 class TrainStep:
     """A training step of the detector on one batch, or on several micro-batches with averaged gradients.
 
-    A step runs two graphs: losses with gradients, and the weight update. Between them, the host decides whether to skip the
-    update. The first graph is compiled once per canvas, at its first batch. With several micro-batches it runs once for each, and
-    two more graphs add up the gradients and reduce their mean. All graphs share the weights.
+    The device decides whether a step counts, and no value is read on the host. A step runs one graph, which is compiled once
+    per canvas, at its first batch. With several micro-batches, or if processes on the CPU exchange gradients on the host, its
+    parts are graphs: `keep` once, `gradients` for each micro-batch, `accumulate` for each but the first, then `finish`. All
+    graphs share the weights.
 
     Args:
         network: FasterRCNN; its trainable parameters are trained.
@@ -41,7 +56,7 @@ class TrainStep:
         forwards: cells by canvas that replace the detector's `TrainingForward`; the first element of their output is the loss.
 
     Attributes:
-        optimizer: MindSpore's momentum optimizer.
+        optimizer: the optimizer.
         scaler: the loss scaler of mindspore.amp.
         all_reduce: see `src.train.parallel.AllReduce`.
     """
@@ -50,39 +65,41 @@ class TrainStep:
         self.network, self.group, self.accumulate_steps = network, group, cfg.accumulate_steps
         self.forwards = forwards or {canvas: kernels().use_kernels(TrainingForward(network, cfg, num_classes, canvas), cfg)
                                      for canvas in cfg.data.canvases}
-        self.optimizer = build_optimizer(cfg.optimizer, network.trainable_params())
+        self.optimizer = Momentum(cfg.optimizer, network.trainable_params())
         self.scaler = build_scaler(cfg)
         self.loss_scale_parameter = self.scaler.scale_value
         self.max_norm = Tensor(float(cfg.clip_grads), ms.float32) if cfg.clip_grads else None
-        self.statistics = moving_statistics(network)
+        self.statistics = ParameterTuple(moving_statistics(network))
+        self.kept = self.statistics.clone("kept")
         self.sampling = SamplingPriorities(cfg, group.rank)
         self.all_reduce = AllReduce(group, cfg.device_target, self.optimizer.parameters)
         self.in_graph = self.all_reduce.in_graph
-        # On the CPU, MindSpore's overflow check of every element takes 10x longer than a check of each gradient's sum, which is
-        # inf or nan if an element is. Ascend 910A replaces overflows by the largest float16 number and sets a flag of the chip.
-        # MindSpore's check reads and clears that flag instead of the gradients; other devices have an operator for the check.
-        self.takes_sums, self.has_flag = cfg.device_target == "CPU", cfg.device_target == "Ascend"
+        # Ascend 910A replaces overflows by the largest float16 number and sets a flag of the chip, which MindSpore's overflow
+        # check reads and clears. Other devices compute inf or nan.
+        self.has_flag = cfg.device_target == "Ascend"
 
-        scale, reduce = self.loss_scale_parameter, self.in_graph
-        self.gradients = {canvas: Graph(f"gradients {canvas}", self._differentiate(forward), forward=forward,
-                                        loss_scale=scale, all_reduce=reduce) for canvas, forward in self.forwards.items()}
+        parts = {**vars(self.scaler), "statistics": self.statistics, "kept": self.kept, "optimizer": self.optimizer,
+                 "all_reduce": self.in_graph}
+        self.is_whole = cfg.accumulate_steps == 1 and (group.size == 1 or self.in_graph is not None)
+        name, function_of = ("step", self._step_of) if self.is_whole else ("gradients", self._gradients_of)
+        self.graphs = {canvas: Graph(f"{name} {canvas}", function_of(forward), forward=forward, **parts)
+                       for canvas, forward in self.forwards.items()}
+        self.keep = Graph("keep", self._keep, **parts)
         self.accumulate = Graph("accumulate", self._accumulate)
-        self.reduce = Graph("reduce", self._reduce, all_reduce=reduce)
-        self.update = Graph("update", self._update, loss_scale=scale, optimizer=self.optimizer)
+        self.finish = Graph("finish", self._finish, **parts)
 
-    def __call__(self, micro_batches: Sequence[Batch], learning_rate: float, index: int) -> tuple[np.ndarray, bool]:
-        """Run step number `index` of the run, counted from 0. Random samples depend on the seed and on this number.
+    def __call__(self, micro_batches: Sequence[Batch], learning_rate: float, index: int, stop: bool = False) -> Tensor:
+        """Start step number `index` of the run, counted from 0. Random samples depend on the seed and on this number.
 
         Args:
             micro_batches: cfg.accumulate_steps batches of this process, all with the same canvas.
             learning_rate: learning rate of this step.
+            stop: whether this process was asked to stop.
 
         Returns:
-            Losses (5,) float32 in the order of LOSS_NAMES, averaged over micro-batches and processes, and whether the weights
-            were updated. If any gradient overflowed, they were not.
+            Numbers (L + 3,) float32 for `StepResult.read`.
         """
-        set_learning_rate(self.optimizer, learning_rate)
-        return self.run(micro_batches[0].canvas, self.inputs(micro_batches, index))
+        return self.run(micro_batches[0].canvas, self.inputs(micro_batches, index), learning_rate, stop)
 
     def inputs(self, micro_batches: Sequence[Batch], index: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield the inputs of `TrainingForward`: each micro-batch with its sampling priorities of step number `index`."""
@@ -91,72 +108,87 @@ class TrainStep:
             priorities = self.sampling.draw(index, forward.num_anchors, forward.num_proposals, batch.boxes.shape[1], number)
             yield batch.image, batch.valid_size, batch.boxes, batch.labels, batch.mask, *priorities
 
-    def run(self, canvas: tuple[int, int], inputs: Iterable[tuple[Tensor, ...]]) -> tuple[np.ndarray, bool]:
-        """Run a step with the current learning rate; `inputs` has the inputs of the forward pass for each micro-batch."""
-        before = [parameter.asnumpy().copy() for parameter in self.statistics]
-        if self.has_flag:  # clear overflows since the last step, for example of an evaluation or of the weight update
-            amp.all_finite((Tensor(0.0, ms.float32),))
-        losses, gradients, sums = self.mean_gradients(canvas, inputs)
-        overflowed = not amp.all_finite(tuple(sums or gradients)).asnumpy()
-        applied = self.group.max(int(overflowed)) == 0  # the same on every process: weights and loss scales stay equal
-        self.scaler.adjust(Tensor(applied))
-        if applied:
-            self.update(*gradients)
-        else:
-            for parameter, value in zip(self.statistics, before):
-                parameter.set_data(Tensor(value))
-        return losses.asnumpy().copy(), applied  # the next step may reuse the memory
+    def run(self, canvas: tuple[int, int], inputs: Iterable[tuple[Tensor, ...]], learning_rate: float,
+            stop: bool = False) -> Tensor:
+        """Start a step; `inputs` has the inputs of the forward pass for each micro-batch. Return as `__call__` does."""
+        rate, stopping = Tensor(learning_rate, ms.float32), Tensor(float(stop), ms.float32)
+        if self.is_whole:
+            [own] = inputs
+            return self.graphs[canvas](rate, stopping, *own)
+        self.keep()
+        return self.finish(rate, *self.all_reduce.on_host(self.mean_gradients(canvas, inputs, stopping)))
 
-    def mean_gradients(self, canvas: tuple[int, int], inputs: Iterable[tuple[Tensor, ...]]) -> tuple:
-        """Return the means over micro-batches and processes of the losses and of the scaled gradients, and with `takes_sums` the
-        sum of each gradient (else an empty list). The sum is not finite if a gradient of any micro-batch has such an element."""
+    def mean_gradients(self, canvas: tuple[int, int], inputs: Iterable[tuple[Tensor, ...]], stop: Tensor) -> tuple[Tensor, ...]:
+        """Return the means over the micro-batches of this process: losses with `stop` as last element, then scaled gradients."""
         total: tuple = ()
         for number, own in enumerate(inputs, start=1):
-            own = self.gradients[canvas](*own)
+            own = self.graphs[canvas](stop, *own)
             if total:  # the factor turns the sum into the mean at the last micro-batch
                 factor = 1 / number if number == self.accumulate_steps else 1.0
                 own = self.accumulate(Tensor(factor, ms.float32), *total, *own)
             total = own
-        if self.accumulate_steps > 1:
-            total = self.reduce(*total)
-        losses, *tensors = self.all_reduce.on_host(total)
-        count = len(self.optimizer.parameters)
-        return losses, tensors[:count], tensors[count:]
+        return total
 
     # The functions of the graphs.
-    def _differentiate(self, forward):
-        """Return the function that maps the inputs of `forward` to its losses and the gradients of the scaled loss."""
+    def _step_of(self, forward):
+        """Return the function of a whole step."""
+        gradients_of = self._gradients_of(forward)
+
+        def step(rate, stop, image, *others):
+            image = ops.depend(image, self._keep())
+            return self._finish(rate, *gradients_of(stop, image, *others))
+
+        return step
+
+    def _keep(self):
+        """Remember the statistics of BatchNorm before the step, and clear overflows since the last step, for example of an
+        evaluation or of the weight update."""
+        if self.statistics:
+            MAP(ASSIGN, self.kept, self.statistics)
+        return amp.all_finite((Tensor([0.0], ms.float32),)) if self.has_flag else True
+
+    def _gradients_of(self, forward):
+        """Return the function that maps `stop` and the inputs of `forward` to losses with `stop`, and gradients of the scaled
+        loss."""
         def scaled_loss(*batch):
             losses = forward(*batch)
             return losses[0] * self.loss_scale_parameter, losses
 
         value_and_grad = ops.value_and_grad(scaled_loss, None, self.optimizer.parameters, has_aux=True)
 
-        def losses_and_gradients(*batch):
-            (_, losses), gradients = value_and_grad(*batch)
-            # All-reduce in this graph overlaps with the backward pass.
-            return (losses,) + gradients if self.accumulate_steps > 1 else self._reduce(losses, *gradients)
+        def gradients(stop, *batch):
+            (_, losses), found = value_and_grad(*batch)
+            return (ops.concat((losses, stop.reshape(1))),) + found
 
-        return losses_and_gradients
+        return gradients
 
     def _accumulate(self, factor, *tensors):
         """Return `(a + b) * factor` for each pair of tensors; the inputs are all a, then all b."""
         count = len(tensors) // 2
         return MAP(ops.partial(_scaled_sum, factor), tensors[:count], tensors[count:])
 
-    def _reduce(self, *tensors):
-        """Return the means over the processes and, with `takes_sums`, the sums of the gradients."""
+    def _finish(self, rate, losses, *gradients):
+        """Reduce the gradients over the processes, and update weights, momenta, statistics and loss scale. Return the numbers of
+        `run`. If a gradient of any process is not finite, only the loss scale is updated."""
+        if self.has_flag:
+            overflow = 1 - amp.all_finite(gradients).astype(ms.float32)  # on this process
+            losses = ops.concat((losses, overflow.reshape(1)))
         if self.in_graph is not None:
-            tensors = self.in_graph(tensors)
-        return tensors + (ops.stack(MAP(_sum_of, tensors[1:])),) if self.takes_sums else tensors
-
-    def _update(self, *gradients):
-        """Update the weights from scaled gradients."""
+            reduced = self.in_graph((losses, *gradients))
+            losses, gradients = reduced[0], reduced[1:]
+        if self.has_flag:
+            losses, finite = losses[:-1], losses[-1] == 0
+        else:  # a sum is inf or nan if an element is; on the CPU, MindSpore's check of every element takes 10x longer
+            finite = ops.isfinite(ops.stack(MAP(_sum_of, gradients))).all()
         # Without the scaler's `unscale`, whose own graph may keep the scale of a deleted scaler.
         gradients = MAP(ops.partial(ops.mul, RECIPROCAL(self.loss_scale_parameter)), gradients)
         if self.max_norm is not None:
             gradients = clip_by_global_norm(gradients, self.max_norm)
-        return self.optimizer(gradients)
+        updated = self.optimizer(rate, gradients, finite)
+        if self.statistics:
+            MAP(ops.partial(_restore, finite), self.statistics, self.kept)
+        self.scaler.adjust(ops.depend(finite, updated))
+        return ops.concat((losses, finite.astype(ms.float32).reshape(1), self.loss_scale_parameter.reshape(1)))
 
     @property
     def loss_scale(self) -> float:
@@ -266,29 +298,48 @@ def _square_sum(gradient):
     return _sum_of(SQUARE(gradient))
 
 
-def build_optimizer(cfg: Optimizer, parameters: list[Parameter]) -> nn.Momentum:
-    """Build an SGD optimizer with momentum. `set_learning_rate` sets its learning rate before each step.
+class Momentum(nn.Cell):
+    """SGD with momentum: v = momentum * v + g + weight_decay * w, then w = w - rate * v; nn.Momentum will be removed.
 
     Args:
         cfg: the section `optimizer`. With `filter_bias_and_bn`, weight decay applies to convolution and dense weights only.
             `nesterov` on the CPU raises a UserError.
-        parameters: the trainable parameters.
+        parameters: the trainable parameters w.
+
+    Attributes:
+        moments: the momenta v, in the order of `parameters`.
     """
-    if cfg.nesterov and ms.get_context("device_target") == "CPU":
-        raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
-    groups = [{"params": list(parameters), "weight_decay": cfg.weight_decay}]
-    if cfg.filter_bias_and_bn:
-        decayed, others = ([p for p in parameters if (p.ndim > 1) == is_weight] for is_weight in (True, False))
-        groups = [{"params": own, "weight_decay": decay} for own, decay in ((decayed, cfg.weight_decay), (others, 0.0)) if own]
-        groups.append({"order_params": list(parameters)})
-    return nn.Momentum(groups, learning_rate=0.0, momentum=cfg.momentum, weight_decay=cfg.weight_decay,
-                       use_nesterov=cfg.nesterov)
+
+    def __init__(self, cfg: Optimizer, parameters: list[Parameter]):
+        super().__init__(auto_prefix=False)
+        if cfg.nesterov and ms.get_context("device_target") == "CPU":
+            raise UserError("optimizer.nesterov has no effect in MindSpore's CPU operator; set it to False.")
+        self.parameters = ParameterTuple(parameters)
+        self.moments = self.parameters.clone("moments", "zeros")
+        self.decays = tuple(0.0 if cfg.filter_bias_and_bn and weight.ndim <= 1 else cfg.weight_decay for weight in parameters)
+        self.momentum = Tensor(cfg.momentum, ms.float32)
+        self.apply = ops.ApplyMomentum(use_nesterov=cfg.nesterov)
+
+    def construct(self, rate: Tensor, gradients: tuple[Tensor, ...], applied: Tensor) -> tuple:
+        """Update the weights with the learning rate `rate`, unless `applied` () bool is False."""
+        # A branch would make a device wait for the host. Without it, a skipped update is v = 1 * v + 0 and w = w - 0 * v.
+        rate, momentum = _or_zero(applied, rate), ops.select(applied, self.momentum, ops.ones_like(self.momentum))
+        update = ops.partial(_update, self.apply, applied, rate, momentum)
+        return MAP(update, self.decays, self.parameters, self.moments, gradients)
 
 
-def set_learning_rate(optimizer: nn.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step."""
-    # Not with set_data: MindSpore compiles its optimizers even outside this project's graphs, and they would keep the first rate.
-    ops.assign(optimizer.learning_rate, Tensor(rate, optimizer.learning_rate.dtype))
+def _or_zero(condition, tensor):
+    return ops.select(condition, tensor, ops.zeros_like(tensor))
+
+
+def _update(operator, applied, rate, momentum, decay, weight, moment, gradient):
+    if decay:
+        gradient = ADD((weight * decay, gradient))
+    return ops.depend(True, operator(weight, moment, rate, _or_zero(applied, gradient), momentum))
+
+
+def _restore(finite, statistic, kept):
+    return ASSIGN(statistic, ops.select(finite, statistic, kept))
 
 
 def build_scaler(cfg: Config) -> amp.LossScaler:

@@ -26,7 +26,7 @@ from src.models.faster_rcnn import InferenceForward, TrainingForward  # noqa: E4
 from src.run.device import set_up_device  # noqa: E402
 from src.run.distributed import ROOT, join_processes  # noqa: E402
 from src.train.parallel import broadcast_parameters  # noqa: E402
-from src.train.step import Graph, TrainStep  # noqa: E402
+from src.train.step import Graph, StepResult, TrainStep  # noqa: E402
 from tools.benchmarking.measure import noise_batch  # noqa: E402
 
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x.yml"
@@ -139,9 +139,9 @@ def training(cfg, network, batch, group):
     batches = [batch, batch._replace(image=Tensor(image[:, ::-1, ::-1].copy()))]
 
     def run():
-        losses, _ = step(batches if group.size == 1 else [batches[group.rank]], 0.001, 0)
+        result = StepResult.read(step(batches if group.size == 1 else [batches[group.rank]], 0.001, 0))
         parameters = (*step.optimizer.parameters, *step.optimizer.moments)
-        return {"losses": Tensor(losses), **{parameter.name: parameter for parameter in parameters}}
+        return {"losses": Tensor(result.losses), **{parameter.name: parameter for parameter in parameters}}
     return run
 
 

@@ -8,7 +8,7 @@ from src.checkpoint import read_checkpoint, write_checkpoint
 from src.dataset.shapes import CLASSES, ensure_shapes
 from src.export.detector import load_detector
 from src.run.distributed import SingleProcess
-from src.train.step import TrainStep
+from src.train.step import StepResult, TrainStep
 from tests.helpers.paths import TINY_DETECTOR
 from tests.helpers.scripts import run_script
 from tests.helpers.tiny_networks import tiny_config, tiny_network
@@ -63,7 +63,7 @@ def test_trained_weights_on_real_images(run_tool, tmp_path, monkeypatch):
     assert status == 0, output + error
     # One call is for the first step, measured from the start, and one is the warm-up.
     assert len(steps) == 3 and {number for ([batch], *_), _ in steps for number in batch.image_id.tolist()} == {1, 2, 3}
-    arguments, (losses, _) = steps[0]
+    arguments, numbers = steps[0]
     detector = load_detector(cfg, read_checkpoint(cfg.checkpoint_path))
-    expected_losses, _ = TrainStep(detector, cfg, len(CLASSES), SingleProcess())(*arguments)
-    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+    expected = TrainStep(detector, cfg, len(CLASSES), SingleProcess())(*arguments)
+    np.testing.assert_allclose(StepResult.read(numbers).losses, StepResult.read(expected).losses, rtol=1e-4)

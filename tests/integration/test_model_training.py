@@ -8,7 +8,7 @@ from src.config import with_settings
 from src.detector import build_detector
 from src.models.faster_rcnn import TrainingForward
 from src.run.distributed import SingleProcess
-from src.train.step import TrainStep, set_learning_rate
+from src.train.step import StepResult, TrainStep
 from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
 
 
@@ -26,9 +26,11 @@ def untrained():
     cfg = small_config(frozen_2stage=True)
     network = build_detector(cfg, NUM_CLASSES)
     forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
-    step = TrainStep(network, cfg, NUM_CLASSES, SingleProcess(), {CANVAS: forward})
-    set_learning_rate(step.optimizer, 0.02)
-    return network, forward, step
+    return network, forward, TrainStep(network, cfg, NUM_CLASSES, SingleProcess(), {CANVAS: forward})
+
+
+def run(step, batch):
+    return StepResult.read(step.run(CANVAS, [batch], 0.02))
 
 
 def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
@@ -36,7 +38,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
     assert (forward.num_anchors, forward.num_proposals) == (NUM_ANCHORS, PROPOSALS)
     before, history = values(network), []
     for _ in range(4):
-        losses, applied = step.run(CANVAS, [small_batch()])
+        losses, _, applied, _ = run(step, small_batch())
         assert applied
         assert losses.shape == (5,)
         np.testing.assert_allclose(losses[0], losses[1:].sum(), rtol=1e-5)
@@ -80,9 +82,9 @@ def test_a_batch_without_any_box_is_background():
     network, _, step = untrained()
     image, valid_size, boxes, labels, mask, *priorities = small_batch()
     empty = [image, valid_size, boxes, labels, Tensor(np.zeros(mask.shape, bool)), *priorities]
-    first, *_, last = [step.run(CANVAS, [empty]) for _ in range(3)]
-    assert first[1] and last[1]
-    np.testing.assert_allclose(first[0][[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
-    np.testing.assert_array_equal([first[0][[2, 4]], last[0][[2, 4]]], np.zeros((2, 2)))
-    assert (last[0][[1, 3]] < first[0][[1, 3]]).all()
+    first, *_, last = [run(step, empty) for _ in range(3)]
+    assert first.applied and last.applied
+    np.testing.assert_allclose(first.losses[[1, 3]], np.log([2, NUM_CLASSES + 1]), rtol=0.1)
+    np.testing.assert_array_equal([first.losses[[2, 4]], last.losses[[2, 4]]], np.zeros((2, 2)))
+    assert (last.losses[[1, 3]] < first.losses[[1, 3]]).all()
     assert all(np.isfinite(value).all() for value in values(network).values())

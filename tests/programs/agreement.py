@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 
 from src.run.distributed import join_processes
 from src.train.parallel import average_statistics
-from src.train.step import TrainStep, set_learning_rate
+from src.train.step import StepResult, TrainStep
 from tests.helpers.runs import settings
 
 CANVAS = (1, 1)
@@ -43,16 +43,18 @@ def check_steps(group, device_target):
     cfg = settings(mix=True, ms_loss_scaler="dynamic", ms_loss_scaler_value=8.0, device_target=device_target)
     cfg.optimizer = SimpleNamespace(weight_decay=0.0, momentum=0.0, nesterov=False, filter_bias_and_bn=True)
     step = TrainStep(forward, cfg, 0, group, {CANVAS: forward})
-    set_learning_rate(step.optimizer, 1.0)
+
+    def run(x):
+        return StepResult.read(step.run(CANVAS, [(Tensor([[x]], ms.float32),)], 1.0, stop=group.rank == 1))
 
     # Gradients 1 and 3 have the mean 2, losses 2 and 6 the mean 4.
-    losses, applied = step.run(CANVAS, [(Tensor([[1.0 + 2 * group.rank]], ms.float32),)])
-    assert applied and losses.tolist() == [4.0]
+    result = run(1.0 + 2 * group.rank)
+    assert result.applied and result.losses.tolist() == [4.0] and result.stop
     assert forward.layer.weight.asnumpy() == 0.0
 
     # Only rank 1 overflows.
-    losses, applied = step.run(CANVAS, [(Tensor([[np.inf if group.rank == 1 else 1.0]], ms.float32),)])
-    assert not applied and np.isnan(losses).all()  # the weight is 0
+    result = run(np.inf if group.rank == 1 else 1.0)
+    assert not result.applied and np.isnan(result.losses).all()  # the weight is 0
     assert forward.layer.weight.asnumpy() == 0.0
     assert step.loss_scale == 4.0
 

@@ -15,7 +15,7 @@ def main(args, group, _):
     from src.detector import build_detector
     from src.run.device import set_up_device
     from src.train.parallel import broadcast_parameters
-    from src.train.step import TrainStep
+    from src.train.step import StepResult, TrainStep
 
     config, steps, batch_size, accumulate_steps, out = args
     settings = {"batch_size": int(batch_size), "accumulate_steps": int(accumulate_steps), "epochs": 10, "seed": 5}
@@ -30,12 +30,11 @@ def main(args, group, _):
     results, batches = {}, loader.batches()
     for index in range(int(steps)):
         micro_batches = list(itertools.islice(batches, cfg.accumulate_steps))
-        if index == 0:
-            _, gradients, _ = step.mean_gradients(micro_batches[0].canvas, step.inputs(micro_batches, index))
-            results.update({f"gradient {p.name}": g.asnumpy().copy() for p, g in zip(step.optimizer.parameters, gradients)})
-        losses, applied = step(micro_batches, 0.01, index)
-        assert applied
-    results.update({f"weight {p.name}": p.asnumpy() for p in network.get_parameters()}, losses=losses)
+        result = StepResult.read(step(micro_batches, 0.01, index))
+        assert result.applied
+        if index == 0:  # these are the gradients, with weight decay
+            results.update({f"gradient {moment.name}": moment.asnumpy().copy() for moment in step.optimizer.moments})
+    results.update({f"weight {p.name}": p.asnumpy() for p in network.get_parameters()}, losses=result.losses)
     if group.rank == 0:
         np.savez(out, **results)
 

@@ -37,7 +37,7 @@ from src.models.faster_rcnn import FasterRCNN, InferenceForward
 from src.run.compile_cache import inference_graphs, training_graphs, use_compile_cache
 from src.run.distributed import Group
 from src.train.parallel import broadcast_parameters
-from src.train.step import TrainStep
+from src.train.step import StepResult, TrainStep
 from tools.benchmarking import peer_process
 
 logger = logging.getLogger("faster_rcnn")
@@ -68,7 +68,9 @@ def measure_network(args: argparse.Namespace, cfg: Config, group: Group, start: 
     num_classes = checkpoint.num_classes if checkpoint else args.classes
     batches = real_batches(cfg, group, checkpoint, parts) if checkpoint else dict.fromkeys(parts, [noise_batch(cfg, num_classes)])
     step, canvases = None, cfg.data.canvases
-    graphs = training_graphs(canvases, canvases, cfg.accumulate_steps) if "train" in parts else inference_graphs(canvases)
+    graphs = inference_graphs(canvases)
+    if "train" in parts:
+        graphs = training_graphs(canvases, canvases, cfg.accumulate_steps, group.size)
     use_compile_cache(cfg, graphs, num_classes, padding_size=batches[parts[0]][0].boxes.shape[1])
     network = build_detector(cfg, num_classes, num_processes=group.size)
     if checkpoint:
@@ -160,10 +162,10 @@ class RepeatedTrainStep:
     def __call__(self) -> None:
         """Run one step, including the update."""
         # With learning rate 0, all steps have the same weights and training cannot diverge.
-        _, applied = self.step(list(itertools.islice(self.batches, self.accumulate_steps)), 0.0, self.count)
+        numbers = self.step(list(itertools.islice(self.batches, self.accumulate_steps)), 0.0, self.count)
         self.smallest.asnumpy()  # the step only launches the update; reading a weight waits for its end
         self.count += 1
-        self.skipped += not applied
+        self.skipped += not StepResult.read(numbers).applied
 
 
 def break_down(step: RepeatedTrainStep) -> dict[str, float]:

@@ -6,7 +6,7 @@ from src.config import with_settings
 from src.convert.torchvision_weights import to_torchvision, torchvision_names
 from src.dataset.loader import Batch
 from src.run.distributed import SingleProcess
-from src.train.step import TrainStep
+from src.train.step import StepResult, TrainStep
 
 PADDED = 16  # padded number of boxes per image
 
@@ -30,20 +30,18 @@ def train_three_steps(network, cfg, num_classes, images, annotations, learning_r
         torchvision's names.
     """
     cfg = with_settings(cfg, {"batch_size": len(images), "device_target": "CPU"})
-    step, gradients = TrainStep(network, cfg, num_classes, SingleProcess()), []
-    mean_gradients = step.mean_gradients
-
-    def noted(*arguments):
-        means = mean_gradients(*arguments)
-        gradients.append([gradient.asnumpy().astype(np.float64) for gradient in means[1]])
-        return means
-
-    step.mean_gradients = noted
+    step = TrainStep(network, cfg, num_classes, SingleProcess())
+    optimizer, losses, gradients = step.optimizer, [], []
+    before = [parameter.asnumpy().astype(np.float64) for parameter in optimizer.parameters]
     valid_size = np.float32([images.shape[1:3]] * len(images))
     columns = [Tensor(column) for column in (images, valid_size, *pad(annotations))]
     batch = Batch(*columns, *[None] * (len(Batch._fields) - len(columns)))
-    losses = np.stack([step([batch], learning_rate, index)[0] for index in range(3)])
+    for index in range(3):
+        losses.append(StepResult.read(step([batch], learning_rate, index)).losses)
+        if index == 0:
+            gradients = [moment.asnumpy() - decay * weight
+                         for moment, decay, weight in zip(optimizer.moments, optimizer.decays, before)]
     every = torchvision_names([parameter.name for parameter in network.get_parameters()])
-    names = [every[parameter.name][0] for parameter in step.optimizer.parameters]
-    norms = dict(zip(names, map(np.linalg.norm, gradients[0])))
-    return losses, norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})
+    names = [every[parameter.name][0] for parameter in optimizer.parameters]
+    norms = dict(zip(names, map(np.linalg.norm, gradients)))
+    return np.stack(losses), norms, to_torchvision({p.name: p.asnumpy() for p in network.get_parameters()})

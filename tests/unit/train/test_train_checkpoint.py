@@ -31,7 +31,7 @@ from src.config.command_line import parse_infer_args, parse_train_args
 from src.errors import UserError
 from src.run.distributed import SingleProcess
 from src.run.launch import Stopped
-from src.train.loop import stop_if_asked
+from src.train.loop import StepReader, stop_if_asked
 from src.train.state import Saver, TrainState, find_checkpoint, seed_of
 from src.train.step import TrainStep
 from tests.helpers.runs import run_folder, schedule, settings
@@ -394,7 +394,7 @@ def test_a_failed_save_is_an_error_until_a_checkpoint_is_written(tmp_path):
         assert saver.write(run.best_checkpoint) and saver.failure
         os.rmdir(run.checkpoint(1))
         with pytest.raises(Stopped):
-            stop_if_asked(SimpleNamespace(status=143), saver)
+            stop_if_asked(SimpleNamespace(status=143), saver, StepReader(settings(), None, None))
         assert run.checkpoints() == [run.checkpoint(1)] and saver.failure is None
         # A removed folder is created again. A best checkpoint that could not be written is also a failure.
         shutil.rmtree(run.checkpoint_folder)

@@ -1,5 +1,6 @@
 """When a run ends: src/train/loop.py finds divergence, and TrainState in src/train/state.py decides early stopping."""
 import contextlib
+import json
 import logging
 import math
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ from mindspore import Tensor
 
 from src.checkpoint import read_checkpoint, write_checkpoint
 from src.errors import UserError
-from src.train.loop import DivergenceGuard
+from src.train.loop import DivergenceGuard, StepReader
+from src.train.metrics import Metrics
 from src.train.state import Saver, TrainState
 from tests.helpers.runs import run_folder, schedule, settings
 
@@ -46,6 +48,27 @@ def test_a_run_that_ends_with_skipped_steps(guard, losses, is_error):
     message = rf"its last {len(losses)} steps were skipped.*; start again from the beginning with"
     with pytest.raises(UserError, match=message) if is_error else contextlib.nullcontext():
         guard.check_end()
+
+
+def test_a_step_is_read_when_the_next_has_started_or_at_a_log_line_a_checkpoint_or_the_end_of_an_epoch(tmp_path, monkeypatch):
+    """Epochs have 5 steps. A line is logged every 3 steps, and a checkpoint is saved after step 7. Step 2 is skipped."""
+    log, state, at, run = [], TrainState(0), schedule(5, save_interval_steps=7), run_folder(tmp_path)
+    guard = DivergenceGuard(settings(mix=True), LOADER, Saver(run, None, state, at, ["a"], {}))
+    metrics, asnumpy = Metrics(settings(tmp_path, log_interval=3), run, at, state), Tensor.asnumpy
+    reader = StepReader(settings(log_interval=3), metrics, guard)
+    monkeypatch.setattr(Tensor, "asnumpy", lambda tensor: log.append(int(asnumpy(tensor)[0])) or asnumpy(tensor))
+    with metrics:
+        for done in range(1, 9):
+            log.append(f"start {done}")
+            numbers = Tensor(np.float32([done, 0, 0, 0, 0, done == 8, done != 2, 256]))
+            reader.add(numbers, done, 0.1, [SimpleNamespace(image_id=np.array([4]))], {})
+        before = state.global_step, reader.stop
+        reader.read()
+    assert log == ["start 1", "start 2", 1, "start 3", 2, 3, "start 4", "start 5", 4, 5, "start 6", 6, "start 7", 7, "start 8", 8]
+    assert before == (7, False)
+    assert state.global_step == 8 and reader.stop and (state.skipped_steps, state.skipped_in_a_row) == (1, 0)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["global_step"], line["loss"], line["skipped_steps"]) for line in lines] == [(3, 2, 1), (5, 4.5, 1), (6, 6, 1)]
 
 
 def after(scores, state=None):
