@@ -69,26 +69,38 @@ def detect_all(predictor: Predictor, names: list[str], fonts: list, drawings: di
     from deploy.drawing import draw_boxes
     from deploy.images import counts_of, entry_of
     from src.dataset.image import UnreadableImageError, read_image
+    from src.evaluation.detections import overlapped
     from src.export.detector import detect
     from src.run.launch import progress_bar
     from src.visualization.images import write_image
 
-    entries, unreadable = [], 0
-    with progress_bar("detecting", "image", len(drawings)) as bar:
+    def detections():
         for number, (path, drawing) in enumerate(drawings.items(), 1):
             try:
                 image = read_image(path)
             except UnreadableImageError as error:
-                logger.warning("%s %s", path, error)
-                unreadable += 1
+                yield number, path, drawing, None, error
             else:
-                boxes, scores, labels, finite = detect(predictor, image)
-                if not finite:
-                    logger.warning("%s: the network returned scores that are not finite", path)
-                write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
-                entries.append(entry_of(path, drawing, image, boxes, scores, labels, names))
-                logger.info("%d of %d: %s: %s", number, len(drawings), path, counts_of(entries[-1:]))
+                yield number, path, drawing, image, detect(predictor, image)
+
+    def draw(number, path, drawing, image, found):
+        if image is None:
+            logger.warning("%s %s", path, found)
+            return None
+        boxes, scores, labels, finite = found
+        if not finite:
+            logger.warning("%s: the network returned scores that are not finite", path)
+        write_image(drawing, draw_boxes(image, boxes, scores, labels, names, fonts))
+        entry = entry_of(path, drawing, image, boxes, scores, labels, names)
+        logger.info("%d of %d: %s: %s", number, len(drawings), path, counts_of([entry]))
+        return entry
+
+    entries = []
+    with progress_bar("detecting", "image", len(drawings)) as bar:
+        for entry in overlapped(draw, detections()):
+            entries += [entry] if entry else []
             bar.update()
+    unreadable = len(drawings) - len(entries)
     if not entries:
         raise UserError(f"not one of the {unreadable} images can be read; above is the reason for each.")
     logger.info("detected on %d images%s", len(entries), f"; {unreadable} could not be read" * (unreadable > 0))

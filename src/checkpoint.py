@@ -37,9 +37,9 @@ STATISTICS = "statistics."  # prefix of the names of other ranks' BatchNorm stat
 CLASS_NAMES, SETTINGS, VALIDATION_SET = "class_names", "config", "validation_set"
 # Settings of the machine and of the files of a run, which a checkpoint does not contain.
 NOT_STORED = {
-    "device_target", "jit_level", "compile_cache", "num_workers", "prefetch_size", "max_rowsize", "run_profiler", "tensorboard",
-    "save_dir", "resume_ckpt", "weight", "checkpoint_path", "image", "mindir", "raw", "quantize", "output", "font",
-    "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir"}
+    "device_target", "jit_level", "precision_mode", "op_compile", "compile_cache", "num_workers", "prefetch_size", "max_rowsize",
+    "run_profiler", "tensorboard", "save_dir", "resume_ckpt", "weight", "checkpoint_path", "image", "mindir", "raw", "quantize",
+    "output", "font", "enable_modelarts", "data_url", "train_url", "ckpt_url", "data_dir"}
 # Settings that a detector's results for an image depend on, in the form of pydantic's `include`.
 FOR_AN_IMAGE: dict[str, Any] = {
     "data": {"target_size", "eval_transforms"},

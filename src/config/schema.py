@@ -216,7 +216,13 @@ class Config(Section):
     net: Literal["FasterRCNN"] = setting("FasterRCNN", "name of the detector, used as the first part of checkpoint names")
     device_target: Literal["auto", "Ascend", "GPU", "CPU"] = setting("auto", "auto: the first available of Ascend, GPU and CPU")
     ms_mode: int = setting(0, "0: compiled graph; 1: PyNative, operator by operator", ge=0, le=1)
-    jit_level: Literal["", "O0", "O1", "O2"] = setting("", "MindSpore's compilation level; empty: its default for the device")
+    jit_level: Literal["", "O0", "O1", "O2"] = setting("", "Ascend: MindSpore's compilation level; empty: default of the chip")
+    precision_mode: Literal[
+        "", "must_keep_origin_dtype", "allow_fp32_to_fp16", "allow_fp32_to_bf16", "allow_mix_precision",
+        "allow_mix_precision_fp16", "allow_mix_precision_bf16", "force_fp16", "force_fp32"] = setting(
+        "", "Ascend: CANN's choice of operator precision; empty: MindSpore's default, must_keep_origin_dtype")
+    op_compile: Optional[bool] = setting(
+        None, "Ascend: False: use CANN's prebuilt operators; True: compile them at first use; None: MindSpore's default, True")
     mix: bool = setting(True, "mixed precision")
     mix_dtype: Literal["float16", "bfloat16"] = setting(
         "float16", "type of convolutions and dense layers with mix on Ascend and GPU; CPU: bfloat16, without a loss scale")

@@ -1,6 +1,10 @@
 """Turns the network's boxes and scores into the detections of one image."""
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable
+
 import cv2
 import numpy as np
 
@@ -84,3 +88,20 @@ def nms_per_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, thr
             group = group[np.asarray(picked, np.int64)]
         kept.append(group)
     return np.sort(np.concatenate(kept))
+
+
+def overlapped(function: Callable, items: Iterable[tuple]) -> Iterator[Any]:
+    """Yield function(*item) for each item, in order. The function runs in a thread while `items` computes the next item.
+
+    Use it for work on the network's outputs while the device computes the next ones. A call of a compiled graph returns when the
+    device has finished: MindSpore (2.7 to 2.10) synchronises all streams at its end, without holding Python's lock. Therefore,
+    calling the network one batch ahead and reading its outputs later would not overlap anything.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="outputs") as thread:
+        previous = None
+        for item in items:
+            if previous:
+                yield previous.result()
+            previous = thread.submit(function, *item)
+        if previous:
+            yield previous.result()

@@ -18,7 +18,7 @@ from src.dataset.annotations import CocoDataset
 from src.dataset.loader import EvalLoader
 from src.errors import UserError
 from src.evaluation.coco import Evaluation, result_rows, score
-from src.evaluation.detections import detections_of_image
+from src.evaluation.detections import detections_of_image, overlapped
 from src.run.distributed import Group
 from src.run.files import atomic_write, make_folder, writing_into
 from src.run.launch import progress_bar
@@ -104,31 +104,37 @@ def write_results(folder: str, metrics: dict, results: list[dict], annotations: 
 
 def _detect(predict, loader, dataset, cfg, bar):
     """Return a list of (image id, result rows), the ids of unreadable images, and the number of images with non-finite scores."""
-    found, skipped, not_finite = [], [], 0
+    found, skipped, not_finite = [], [], []
+
+    def outputs():
+        for batch, count in zip(loader.batches(), loader.counts):
+            unreadable = batch.image_id[:count][~batch.readable[:count]].tolist()
+            if unreadable and not cfg.skip_bad_images:
+                path = next(record.path for record in dataset.records if record.image_id == unreadable[0])
+                reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log the reason
+                raise unreadable_image(path, reason)
+            skipped.extend(unreadable)
+            yield batch, count, *predict(batch.image, batch.valid_size)
+
+    def add_results(batch, count, boxes, scores):
+        for row in np.flatnonzero(batch.readable[:count]):
+            image_id = int(batch.image_id[row])
+            if not np.isfinite(scores[row]).all():
+                not_finite.append(image_id)
+            own = detections_of_image(boxes[row], scores[row], cfg.infer, batch.scale[row], batch.original_size[row])
+            found.append((image_id, result_rows(image_id, *own, dataset.category_ids)))
+        return count
+
     start = last_report = time.perf_counter()
     done = 0
-    for batch, count in zip(loader.batches(), loader.counts):
-        readable = batch.readable[:count]
-        unreadable = batch.image_id[:count][~readable].tolist()
-        if unreadable and not cfg.skip_bad_images:
-            path = next(record.path for record in dataset.records if record.image_id == unreadable[0])
-            reason = loader.unreadable.get(path, "cannot be read, see above")  # worker processes only log the reason
-            raise unreadable_image(path, reason)
-        boxes, scores = predict(batch.image, batch.valid_size)
-        for row in np.flatnonzero(readable):
-            image_id = int(batch.image_id[row])
-            not_finite += not np.isfinite(scores[row]).all()
-            own, values, labels = detections_of_image(boxes[row], scores[row], cfg.infer, batch.scale[row],
-                                                      batch.original_size[row])
-            found.append((image_id, result_rows(image_id, own, values, labels, dataset.category_ids)))
-        skipped += unreadable
+    for count in overlapped(add_results, outputs()):
         done += count
         bar.update(count)
         now = time.perf_counter()
         if bar.disable and now - last_report >= PROGRESS_SECONDS or done == loader.num_images:
             logger.info("evaluated %d of %d images, %.2f images/s", done, loader.num_images, done / (now - start))
             last_report = now
-    return found, skipped, not_finite
+    return found, skipped, len(not_finite)
 
 
 def _merge(parts, records):

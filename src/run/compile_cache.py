@@ -23,7 +23,7 @@ from src.run.optional import kernels
 
 # Settings that do not affect the graphs, in the form of pydantic's `exclude`.
 WITHOUT_EFFECT: dict = {**dict.fromkeys((
-    *NOT_STORED - {"device_target", "jit_level"}, "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value",
+    *NOT_STORED - {"device_target"}, "seed", "epochs", "lr_init", "lr", "ms_loss_scaler", "ms_loss_scaler_value",
     "log_interval", "run_eval", "eval_interval", "save_interval_steps", "keep_checkpoint_max", "skip_bad_images", "infer",
     "early_stop", "accumulate_steps"), True),  # accumulate_steps affects which graphs are compiled, not their contents
     "data": {"dataset_dir", "train_img_dir", "train_anno_path", "val_img_dir", "val_anno_path", "nc", "names", "draw_shapes",

@@ -49,6 +49,7 @@ def connect_device(cfg: Config, group: Group) -> str:
                         f"{REQUIREMENTS[device]}, or give --device_target CPU.") from error
     if device == "CPU":
         prepare_cpu()
+    _pass_ascend_settings(cfg, device)
     group.connect(device)
     return device
 
@@ -69,8 +70,6 @@ def set_up_device(cfg: Config, group: Group, device: str | None = None) -> Confi
     cfg = with_settings(cfg, {"device_target": device})
     check_device_limits(cfg)
     ms.set_context(mode=ms.GRAPH_MODE if cfg.ms_mode == 0 else ms.PYNATIVE_MODE)
-    if cfg.jit_level:
-        ms.set_context(jit_config={"jit_level": cfg.jit_level})
     if device == "CPU":
         logger.info("oneDNN instruction set: %s for MindSpore's own operators (environment variable ONEDNN_MAX_CPU_ISA)",
                     os.environ.get("ONEDNN_MAX_CPU_ISA"))
@@ -103,6 +102,18 @@ def load_error(device: str, message: str) -> str:
     or the first sentence."""
     found = re.search(rf"libmindspore_{device.lower()}\S* failed\. (.*)", message)
     return found[1].strip() if found else message.split(". ")[0]
+
+
+def _pass_ascend_settings(cfg, device):
+    """Pass the settings for Ascend to MindSpore before the device is initialised. Log them as ignored on other devices."""
+    setters = {"jit_level": lambda level: ms.set_context(jit_config={"jit_level": level}),
+               "precision_mode": ascend.op_precision.precision_mode, "op_compile": ascend.op_tuning.op_compile}
+    given = [name for name in setters if getattr(cfg, name) not in ("", None)]
+    if given and device != "Ascend":
+        logger.warning("ignored, because the device is %s and not Ascend: %s", device, ", ".join(given))
+        return
+    for name in given:
+        setters[name](getattr(cfg, name))
 
 
 def _precision_on_cpu(cfg):

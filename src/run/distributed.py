@@ -185,11 +185,13 @@ class MsrunGroup(Group):
         host = os.environ["MS_SCHED_HOST"]
         key, port = secrets.token_bytes(KEY_BYTES), 0
         if self.rank == 0:
+            given = os.environ.get("FASTER_RCNN_PORT", "0")
             try:
-                listener = Listener((host, 0), backlog=self.size, authkey=key)
-            except OSError as error:
-                raise UserError(f"rank 0 cannot listen at {host} ({error.strerror}): give --node_rank=0 to msrun on the machine "
-                                "that --master_addr names.") from error
+                listener = Listener((host, int(given)), backlog=self.size, authkey=key)
+            except (OSError, ValueError, OverflowError) as error:
+                raise UserError(f"rank 0 cannot listen at {host}, port {given} ({getattr(error, 'strerror', error)}): give "
+                                "--node_rank=0 to msrun on the machine that --master_addr names; the environment variable "
+                                "FASTER_RCNN_PORT, if set, must be a free port.") from error
             port = int(listener.address[1])
         shared = Tensor(np.frombuffer(key + port.to_bytes(2, "big"), np.int8))
         distributed.broadcast(shared, 0)  # the collectives of all devices support int8

@@ -51,12 +51,15 @@ def test_the_all_reduce_of_devices_gives_means_of_losses_and_gradients(tmp_path)
 
 
 def test_the_processes_of_a_rank_table_train_together(config, checkpoint, tmp_path):
-    """ModelArts starts the program once per card. Rank 0 starts the scheduler that connects them, which exits with them."""
+    """ModelArts starts the program once per card. Rank 0 starts the scheduler that connects them, which exits with them.
+    FASTER_RCNN_PORT sets the port at which rank 0 communicates."""
     table, logs = tmp_path / "hccl.json", [tmp_path / f"{i}.log" for i in range(2)]
     cards = [{"device_id": str(i), "device_ip": f"192.1.27.{i}", "rank_id": str(i)} for i in range(2)]
     table.write_text(json.dumps({"version": "1.0", "server_count": "1", "status": "completed",
                                  "server_list": [{"server_id": "10.155.111.140", "device": cards}]}))
-    variables = {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "2", "MS_SCHED_PORT": str(free_port())}
+    port = free_port()
+    variables = {"RANK_TABLE_FILE": str(table), "RANK_SIZE": "2", "MS_SCHED_PORT": str(free_port()),
+                 "FASTER_RCNN_PORT": str(port)}
     words = ["train.py", "--config", config, "--save_dir", tmp_path / "out", "--run_eval", "True", "-o", "epochs=1"]
     ranks = [start_logged(log, [sys.executable, *words], {**variables, "RANK_ID": str(i), "ASCEND_DEVICE_ID": str(i)})
              for i, log in enumerate(logs)]
@@ -69,6 +72,7 @@ def test_the_processes_of_a_rank_table_train_together(config, checkpoint, tmp_pa
         return schedulers
 
     wait_until(find_scheduler, ranks[0], logs[0])
+    wait_until(lambda: port in [own.raddr.port for own in ranks[1].net_connections() if own.raddr], ranks[1], logs[1])
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0], [log.read_text()[-4000:] for log in logs]
     assert_all_end(schedulers)
     assert_same_training(tmp_path / "out", checkpoint)

@@ -28,7 +28,7 @@ TOOLS += ["deploy/detect.py"]
 COMMAND = re.compile(r"(?:(?:mpirun --allow-run-as-root (?:--hostfile \w+ )?-n \d+ --merge-stderr-to-stdout )?"
                      r"(?:\.venv/bin/)?python|msrun(?: --\w+=\S+)+) (?P<script>[\w/]+\.py) (?P<arguments>.*)")
 FLAG = re.compile(r"--\w+")
-LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--log_dir", "--join")
+LAUNCHERS_FLAGS = ("--hostfile", "--node_rank", "--master_addr", "--master_port", "--log_dir", "--join", "--bind_core")
 
 
 def test_both_languages_have_the_same_commands_and_say_which_need_other_hardware():

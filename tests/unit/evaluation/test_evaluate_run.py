@@ -2,16 +2,24 @@
 import json
 import logging
 import os
+import threading
 from types import SimpleNamespace
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor
 
-from src.dataset.loader import Batch
+from src.dataset.annotations import load_coco
+from src.dataset.loader import Batch, EvalLoader
+from src.dataset.shapes import ensure_shapes
+from src.detector import Predictor
 from src.errors import UserError
+from src.evaluation.coco import result_rows
+from src.evaluation.detections import detections_of_image, overlapped
 from src.evaluation.evaluate import evaluate, results_folder, write_results
 from src.run.distributed import SingleProcess
+from tests.helpers.tiny_networks import tiny_config, tiny_network
 
 CATEGORY_IDS = [2, 5, 40]
 CANVAS = (96, 128)
@@ -82,7 +90,7 @@ def case(tmp_path):
         write_results(str(result.folder), evaluation.metrics, evaluation.results)
         return evaluation.metrics
 
-    result.run = run
+    result.run, result.predict = run, predict
     return result
 
 
@@ -111,9 +119,10 @@ def test_scores_that_are_not_finite_give_no_detection(case):
     assert {row["image_id"] for row in rows} == {999, 998, 997}
 
 
-def test_unreadable_image_is_an_error_that_names_it(case):
-    case.loader.unreadable[case.dataset.records[3].path] = "the file is empty"
-    with pytest.raises(UserError, match=r"3\.png: the file is empty.*--skip_bad_images True"):
+@pytest.mark.parametrize("number", [3, 2])  # in the first and in the last batch
+def test_unreadable_image_is_an_error_that_names_it(case, number):
+    case.loader.unreadable[case.dataset.records[number].path] = "the file is empty"
+    with pytest.raises(UserError, match=rf"{number}\.png: the file is empty.*--skip_bad_images True"):
         case.run()
     assert not (case.folder / "metrics.json").exists()
 
@@ -126,6 +135,63 @@ def test_unreadable_image_is_left_out_when_asked(case):
     assert metrics["AR100"] == pytest.approx(1.0)  # boxes of the skipped image do not count as missed
     rows = json.loads((case.folder / "bbox_results.json").read_text())
     assert {row["image_id"] for row in rows} == {999, 998, 996}
+
+
+def test_the_network_runs_on_the_next_batch_while_results_are_computed(case):
+    """The results of batch k wait until the network has started on batch k + 1. It starts on batch k + 2 after these results."""
+    calls, batch_of_image, started = [], iter([0, 1, 1, 2, 3]), [threading.Event() for _ in range(4)]
+
+    class Infer:
+        nms_threshold, max_box_num = 0.5, 100
+
+        @property
+        def conf_threshold(self):  # is read once per image
+            batch = next(batch_of_image)
+            assert batch == 3 or started[batch + 1].wait(20)
+            calls.append(("results", batch))
+            return 0.05
+
+    def predict(image, valid_size):
+        number = len([name for name, _ in calls if name == "network"])
+        calls.append(("network", number))
+        started[number].set()
+        return case.predict(image, valid_size)
+
+    case.cfg.infer = Infer()
+    assert evaluate(predict, case.loader, case.dataset, case.cfg, SingleProcess()).metrics["AP"] == pytest.approx(1.0)
+    assert calls == [("network", 0), ("network", 1), ("results", 0), ("network", 2), ("results", 1), ("results", 1),
+                     ("network", 3), ("results", 2), ("results", 3)]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_an_error_of_any_batch_ends_the_evaluation(failing):
+    def results(number):
+        return 1 // (number - failing)
+
+    with pytest.raises(ZeroDivisionError):
+        list(overlapped(results, [(0,), (1,), (2,)]))
+    assert not any(thread.name.startswith("outputs") for thread in threading.enumerate())
+    assert list(overlapped(results, [])) == []
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 8])  # an incomplete last batch, a single batch, a single incomplete batch
+def test_results_equal_those_of_one_batch_after_another(tmp_path, batch_size):
+    """With a real network and five images."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    ensure_shapes(str(tmp_path / "shapes"), 1, 5, 64, 96, 0)
+    cfg = tiny_config(ms_mode=1, batch_size=batch_size)
+    dataset = load_coco(f"{tmp_path}/shapes/annotations/instances_val2017.json", f"{tmp_path}/shapes/val2017")
+    loader, predictor = EvalLoader(dataset, cfg), Predictor(tiny_network(cfg, len(dataset.names)), cfg)
+    expected = []
+    for number, count in enumerate(loader.counts):
+        batch = loader[number]
+        outputs = predictor(Tensor(batch.image), Tensor(batch.valid_size))
+        for row, (boxes, scores) in enumerate(zip(*outputs)):
+            if row < count:
+                found = detections_of_image(boxes, scores, cfg.infer, batch.scale[row], batch.original_size[row])
+                expected += result_rows(int(batch.image_id[row]), *found, dataset.category_ids)
+    assert sum(loader.counts) == 5 and len(expected) > 50
+    assert json.dumps(evaluate(predictor, loader, dataset, cfg, SingleProcess()).results) == json.dumps(expected)
 
 
 def test_no_readable_image_at_all(case):

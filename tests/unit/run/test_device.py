@@ -3,9 +3,13 @@ import contextlib
 import gc
 import logging
 import os
+import re
+from types import SimpleNamespace
+from typing import get_args
 
 import mindspore as ms
 import pytest
+from mindspore.device_context.ascend import op_precision, op_tuning
 
 from src.config import Config, with_settings
 from src.errors import UserError
@@ -84,14 +88,51 @@ def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
     assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
 
 
-def test_jit_level_is_that_of_the_setting_and_imported_objects_are_excluded_from_garbage_collection(monkeypatch):
-    given = []
+def test_imported_objects_are_excluded_from_garbage_collection():
     gc.unfreeze()
-    monkeypatch.setattr(ms, "set_context", lambda **settings: given.append(settings.get("jit_config")))
-    for level in ("", "O1"):
-        set_up_device(with_settings(Config(), {"device_target": "CPU", "jit_level": level}), SingleProcess())
-    assert [config for config in given if config] == [{"jit_level": "O1"}]
+    set_up_device(with_settings(Config(), {"device_target": "CPU"}), SingleProcess())
     assert id(ms) not in map(id, gc.get_objects()) and gc.get_freeze_count() > 100_000
+
+
+@pytest.fixture
+def ascend(machine, monkeypatch):
+    """A machine with Ascend, whose settings are in the returned dict. The functions of MindSpore check the values, and store them
+    in two C++ objects that only its plugin for Ascend has."""
+    stored = {}
+    machine(ascend=1, gpu=1)
+    monkeypatch.setattr(ms, "set_context", lambda **settings: stored.update(settings.get("jit_config", {})))
+    monkeypatch.setattr(ms.context, "get_context", lambda _: "Ascend")
+    conf = SimpleNamespace(
+        precision_mode=lambda: "", jit_compile=lambda: "", is_precision_mode_configured=lambda: "precision_mode" in stored,
+        is_jit_compile_configured=lambda: "op_compile" in stored,
+        set_precision_mode=lambda mode: stored.update(precision_mode=mode),
+        set_jit_compile=lambda value: stored.update(op_compile=value))
+    for module, name in ((op_precision, "AscendOpPrecisionConf"), (op_tuning, "AscendOpTuningConf")):
+        monkeypatch.setattr(module, name, SimpleNamespace(get_instance=lambda: conf), raising=False)
+    return stored
+
+
+@pytest.mark.parametrize(("settings", "expected"), [
+    ({}, {}), ({"jit_level": "O1"}, {"jit_level": "O1"}), ({"op_compile": True}, {"op_compile": "1"}),
+    ({"jit_level": "O0", "precision_mode": "allow_fp32_to_bf16", "op_compile": False},
+     {"jit_level": "O0", "precision_mode": "allow_fp32_to_bf16", "op_compile": "0"})])
+def test_settings_for_ascend_reach_mindspore_before_the_device_is_initialised(ascend, monkeypatch, log, settings, expected):
+    group, before = SingleProcess(), []
+    monkeypatch.setattr(group, "connect", lambda _: before.append(dict(ascend)))
+    set_up_device(with_settings(Config(), {"device_target": "Ascend", **settings}), group)
+    assert before == [expected] and ascend == expected and "ignored" not in log.text
+    ascend.clear()
+    set_up_device(with_settings(Config(), {"device_target": "GPU", **settings}), SingleProcess())
+    assert ascend == {}
+    assert [line for line in log.messages if "ignored" in line] == [
+        f"ignored, because the device is GPU and not Ascend: {', '.join(settings)}"] * bool(settings)
+
+
+def test_precision_modes_are_those_of_mindspore(ascend):
+    with pytest.raises(ValueError, match="must be one of") as error:
+        op_precision.precision_mode("half")
+    listed = re.findall(r"'(\w+)'", re.search(r"\[.*\]", str(error.value))[0])
+    assert {"", *listed} == set(get_args(Config.model_fields["precision_mode"].annotation))
 
 
 def test_each_process_of_a_machine_has_a_device_or_its_share_of_the_processors(machine, monkeypatch):

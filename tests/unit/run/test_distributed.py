@@ -1,6 +1,7 @@
 """How a process finds its group from the variables of a launcher."""
 import json
 import os
+import socket
 
 import pytest
 from mindspore import communication
@@ -93,3 +94,18 @@ def test_only_processes_on_a_cpu_give_up_on_a_killed_one_after_15_s(launched, mo
     with pytest.raises(SystemExit):
         join_processes().connect(device_target)
     assert found == [expected]
+
+
+@pytest.mark.parametrize(("host", "port", "reason"), [
+    ("127.0.0.1", "used", "Address already in use"), ("127.0.0.1", "70000", "port must be 0-65535"),
+    ("127.0.0.1", "8118-8120", "invalid literal"), ("192.0.2.1", "0", "Cannot assign requested address")])
+def test_an_address_at_which_rank_0_cannot_listen(launched, monkeypatch, host, port, reason):
+    for name in ("init", "get_rank", "get_group_size", "get_local_rank", "get_local_rank_size"):
+        monkeypatch.setattr(communication, name, lambda: 0)
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = str(used.getsockname()[1]) if port == "used" else port
+        launched(MS_ROLE="MS_WORKER", MS_NODE_ID="0", MS_WORKER_NUM="2", MS_SCHED_HOST=host, FASTER_RCNN_PORT=port)
+        with pytest.raises(UserError, match=rf"^rank 0 cannot listen at {host}, port {port} \(.*{reason}.*\): give "):
+            join_processes().connect("CPU")
