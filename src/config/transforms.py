@@ -155,8 +155,9 @@ class TransposeImage(Transform):
 
 
 class LabelsPadding(Transform):
-    """Pad the list of boxes of each image to the same length."""
-    padding_size: int = setting(160, "boxes per image; increased if the data need more", ge=1, le=10_000)
+    """Pad the list of boxes of each image to the same length, the most boxes of any image."""
+    padding_size: int = setting(160, "number of boxes for which RoI sampling generates random numbers; increased if the data "
+                                     "need more", ge=1, le=10_000)
     padding_value: int = setting(-1, "label of the padding boxes", ge=-1, le=-1)
 
 

@@ -75,7 +75,7 @@ class Loader:
         records: the records from which samples are made.
         canvas_index: (N,) int64, canvas index of each record, see `choose_canvas`.
         num_batches: number of batches of this process.
-        padding_size: G, length of the box lists: the configured value, or the most boxes of any record if that is larger.
+        padding_size: G, length of the box lists: see `padded_length`, for the most boxes of any record.
         unreadable: {path: reason} of the files that could not be read so far. Each file is logged once.
     """
     num_batches: int
@@ -85,11 +85,7 @@ class Loader:
         self.canvases, self.scaling = cfg.data.canvases, scaling_of(item_transforms)
         index_of = functools.cache(lambda size: choose_canvas(size, self.canvases, self.scaling))
         self.canvas_index = np.array([index_of((record.height, record.width)) for record in records])
-        configured, self.padding_value = padding_of(item_transforms)
-        self.padding_size = max(configured, max(len(record.boxes) for record in records))
-        if self.padding_size > configured:
-            logger.info("LabelsPadding.padding_size grows from %d to %d, the most boxes that an image has", configured,
-                        self.padding_size)
+        self.padding_size, (_, self.padding_value) = padded_length(records), padding_of(item_transforms)
         self.unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -287,6 +283,14 @@ class EvalLoader(Loader):
     def batch_keys(self, number: int) -> list[SampleKey]:
         batch = self._batches[number]
         return [SampleKey(record) for record in np.pad(batch, (0, self.cfg.batch_size - len(batch)), mode="edge").tolist()]
+
+
+def padded_length(records: list[Record]) -> int:
+    """Return the length of the box lists: the most boxes of any record, rounded up to a multiple of 8.
+
+    Padding costs memory and time in the matching of anchors. Data sets that differ little have the same compiled graphs.
+    """
+    return -(-max(len(record.boxes) for record in records) // 8) * 8 or 8
 
 
 def repeat_factors(records: list[Record], num_classes: int, threshold: float) -> np.ndarray:

@@ -26,20 +26,16 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return the IoU (B, N, M) of boxes (B or 1, N, 4) with others (B, M, 4), xyxy; 0 where the union is empty."""
-    shape = (others.shape[0], boxes.shape[1], others.shape[1])
-    intersection = _overlap(boxes, others, 0, shape) * _overlap(boxes, others, 1, shape)
+    """Return the IoU (B, N, M) of boxes (B, N, 4) with others (B or 1, M, 4), xyxy; 0 where the union is empty."""
+    intersection = _overlap(boxes, others, 0) * _overlap(boxes, others, 1)
     union = area(boxes).expand_dims(2) + area(others).expand_dims(1) - intersection
     return intersection / ops.maximum(union, MIN_SIDE**2)
 
 
-def _overlap(boxes, others, axis, shape):
+def _overlap(boxes, others, axis):
     """Return the lengths (B, N, M) of the overlaps along x (axis 0) or y (axis 1)."""
-    # The inputs are broadcast first: on the CPU, Minimum and Maximum with implicit broadcasting are 5x slower.
-    end = ops.minimum(boxes[..., axis + 2].expand_dims(2).broadcast_to(shape),
-                      others[..., axis + 2].expand_dims(1).broadcast_to(shape))
-    start = ops.maximum(boxes[..., axis].expand_dims(2).broadcast_to(shape),
-                        others[..., axis].expand_dims(1).broadcast_to(shape))
+    end = ops.minimum(boxes[..., axis + 2].expand_dims(2), others[..., axis + 2].expand_dims(1))
+    start = ops.maximum(boxes[..., axis].expand_dims(2), others[..., axis].expand_dims(1))
     return ops.relu(end - start)
 
 
@@ -99,6 +95,14 @@ def clip(boxes: Tensor, size: Tensor) -> Tensor:
     height, width = HALVES(size)
     limit = ops.concat((width, height, width, height), 1).expand_dims(1)
     return ops.minimum(ops.maximum(boxes, ops.zeros_like(boxes)), limit)
+
+
+def one_hot(index: Tensor, number: int) -> Tensor:
+    """Return (..., number) float32, 1 at index (...,) int32 and 0 elsewhere; all 0 if the index is out of range.
+
+    A sum of products selects elements without GatherD, whose gradient runs on Ascend's AI CPU.
+    """
+    return ops.cast(index.expand_dims(-1) == ops.arange(number), ms.float32)
 
 
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from src.models.fpn import FPN
 from src.models.preprocess import Preprocess
 from src.models.roi_align import MultiScaleRoIAlign, extract_patches, neighbours_inside
 from src.models.roi_head import BoxHead, RoILoss, RoIPredictor, RoISampler
-from src.models.rpn import AnchorHead, AnchorSampler, ProposalGenerator, RPNHead, RPNLoss, canvas_anchors
+from src.models.rpn import AnchorHead, AnchorSampler, DenseAnchorSampler, ProposalGenerator, RPNHead, RPNLoss, canvas_anchors
 
 LOSS_NAMES = ("loss", "rpn_cls_loss", "rpn_box_loss", "roi_cls_loss", "roi_box_loss")
 
@@ -97,7 +97,8 @@ class TrainingForward(nn.Cell):
         self.features_and_rpn = FeaturesAndRPN(network)
         self.anchor_head, self.box_head = AnchorHead(network.rpn_head), network.box_head
         rpn, head = cfg.rpn_head, cfg.bbox_head
-        self.sample_anchors = AnchorSampler(rpn.rpn_label_assignment)
+        self.is_dense = has_dense_rpn_loss(cfg)
+        self.sample_anchors = (DenseAnchorSampler if self.is_dense else AnchorSampler)(rpn.rpn_label_assignment)
         self.rpn_loss = RPNLoss(rpn.smooth_l1_beta)
         self.propose = ProposalGenerator(rpn.train_proposal, [len(level) for level in anchors], canvas)
         self.features = RoIAndAnchorFeatures(network.roi_align, network.rpn_head.num_convs)
@@ -119,15 +120,19 @@ class TrainingForward(nn.Cell):
             roi_priority: (B, R + G) float32, or (B, R) if ground-truth boxes are not added to the proposals.
         """
         net = self.network
-        # Proposals have no gradient, so the dense outputs that they are computed from need none.
+        # Proposals have no gradient. Without a dense loss, nor have the dense outputs that they are computed from.
         levels, logits, deltas = self.features_and_rpn(self.preprocess(image, valid_size))
         proposals, valid = self.propose(self.anchors, ops.stop_gradient(logits), ops.stop_gradient(deltas), valid_size)
         rois, target_boxes, label, is_sampled = self.sample_rois(proposals, valid, boxes, labels, mask, roi_priority)
-        index, *anchor_targets = self.sample_anchors(self.anchors, boxes, mask, anchor_priority)
-        cells = net.rpn_head.locate_anchors(index, levels)
-        pooled, patches = self.features(levels, rois, *cells)
-        anchor_outputs = self.anchor_head(index, patches, neighbours_inside(levels, *cells))
-        rpn_cls, rpn_box = self.rpn_loss(*anchor_outputs, *anchor_targets)
+        anchor_targets = self.sample_anchors(self.anchors, boxes, mask, anchor_priority)
+        if self.is_dense:
+            pooled = net.roi_align(levels, rois)
+        else:
+            index, *anchor_targets = anchor_targets
+            cells = net.rpn_head.locate_anchors(index, levels)
+            pooled, patches = self.features(levels, rois, *cells)
+            logits, deltas = self.anchor_head(index, patches, neighbours_inside(levels, *cells))
+        rpn_cls, rpn_box = self.rpn_loss(logits, deltas, *anchor_targets)
         class_logits, box_deltas = self.box_head(pooled)
         roi_cls, roi_box = self.roi_loss(class_logits, box_deltas, rois, target_boxes, label, is_sampled)
         return ops.stack((rpn_cls + rpn_box + roi_cls + roi_box, rpn_cls, rpn_box, roi_cls, roi_box))
@@ -160,6 +165,15 @@ class InferenceForward(nn.Cell):
         proposals, valid = self.propose(self.anchors, logits, deltas, valid_size)
         class_logits, box_deltas = self.box_head(self.network.roi_align(levels, proposals))
         return self.predict(class_logits, box_deltas, proposals, valid, valid_size)
+
+
+def has_dense_rpn_loss(cfg: Config) -> bool:
+    """Return whether the RPN's loss reads the outputs of all anchors, with weight 0 for anchors that are not sampled.
+
+    On the CPU, the backward pass of the RPN's convolutions over all cells would take most of a step, so the loss is computed from
+    patches around the sampled anchors. Ascend and GPU compute convolutions faster than the gradient of a gather of patches.
+    """
+    return cfg.device_target != "CPU"
 
 
 def can_overflow(cfg: Config) -> bool:

@@ -26,10 +26,11 @@ class Matcher(nn.Cell):
             is_best: (B, N) bool, True if, for at least one box, no other candidate has a larger IoU. Ties count, IoU 0
                 does not.
         """
-        iou = pairwise_iou(candidates, boxes) * ops.cast(mask.expand_dims(1), boxes.dtype)
-        overlap, index = ops.max(iou, axis=2)
-        best_of_box = ops.maximum(iou.max(axis=1, keepdims=True), 1e-12)
-        is_best = ops.logical_and(iou >= best_of_box, mask.expand_dims(1)).any(axis=2)
+        # Padding gets no area, so its IoU is 0. The long axis N is the last one, as vector units need it.
+        iou = pairwise_iou(boxes * ops.cast(mask.expand_dims(2), boxes.dtype), candidates)
+        overlap, index = ops.max(iou, axis=1)
+        best_of_box = ops.maximum(iou.max(axis=2, keepdims=True), 1e-12)
+        is_best = (iou >= best_of_box).any(axis=1)
         return overlap, index, is_best
 
 
@@ -55,26 +56,38 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
         is_positive: (B, S) bool.
         is_sampled: (B, S) bool, False in unused slots.
     """
-    candidates = positive.shape[1]
-    # In a graph, Python's min would be compiled to operators.
-    number = number if number < candidates else candidates
-    max_positive = number if number < max_positive else max_positive
-    nothing = -ops.ones_like(priority)
-    high = ops.floor(priority / BASE)
-    low = priority - high * BASE
-    if max_positive < candidates:
-        key, value, _ = _largest(ops.select(positive, high, nothing), low, max_positive + 1)
-        positive = key > value[:, -1:]  # excludes the last one
-    high = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))  # all positives rank above all negatives
-    _, value, index = _largest(high, low, number)
-
+    candidates, number = positive.shape[1], _smaller(number, positive.shape[1])
+    positive, _, value, index = _select(positive, negative, priority, number, max_positive)
     order = ops.gather_elements(ops.select(positive, priority + candidates, priority), 1, index)
-    order = ops.select(value >= 0, order, nothing[:, :number])
+    order = ops.select(value >= 0, order, -ops.ones_like(order))
     if number <= BASE:  # above BASE, ranks are not exact in float16, and S x S comparisons need gigabytes
         larger = SUM(ops.cast(order.expand_dims(1) > order.expand_dims(2), ms.float32), 2)
         slots = TOP_K(-larger, number)[1]
         order, index = ops.gather_elements(order, 1, slots), ops.gather_elements(index, 1, slots)
     return index * ops.cast(order >= 0, ms.int32), order >= candidates, order >= 0
+
+
+def sample_masks(positive: Tensor, negative: Tensor, priority: Tensor, number: int, max_positive: int) -> tuple[Tensor, Tensor]:
+    """Return the sample of `subsample` for the same arguments as masks: is_positive and is_sampled, (B, N) bool."""
+    positive, key, value, _ = _select(positive, negative, priority, _smaller(number, positive.shape[1]), max_positive)
+    return positive, key >= ops.maximum(value[:, -1:], 0.0)
+
+
+def _smaller(one, other):
+    return one if one < other else other  # in a graph, Python's min would be compiled to operators
+
+
+def _select(positive, negative, priority, number, max_positive):
+    """Return the sampled positives (B, N) bool, and the results of `_largest` for the sample; values of unused slots are -1."""
+    max_positive = _smaller(number, max_positive)
+    nothing = -ops.ones_like(priority)
+    high = ops.floor(priority / BASE)
+    low = priority - high * BASE
+    if max_positive < positive.shape[1]:
+        key, value, _ = _largest(ops.select(positive, high, nothing), low, max_positive + 1)
+        positive = key > value[:, -1:]  # excludes the last one
+    high = ops.select(positive, -BASE * nothing, ops.select(negative, high, nothing))  # all positives rank above all negatives
+    return positive, *_largest(high, low, number)
 
 
 def _largest(high, low, number):

@@ -7,7 +7,7 @@ from mindspore.common.initializer import HeNormal, HeUniform, Normal
 
 from src.config import schema
 from src.models.backbone import ConvBatchNorm
-from src.models.boxes import SUM, clip, decode, encode, gather_rows, smooth_l1_sum
+from src.models.boxes import SUM, clip, decode, encode, gather_rows, one_hot, smooth_l1_sum
 from src.models.matcher import Matcher, subsample
 
 
@@ -127,9 +127,7 @@ class RoILoss(nn.Cell):
         rois, target_boxes = rois.reshape(-1, 4), target_boxes.reshape(-1, 4)
         target_boxes = ops.select(is_positive.expand_dims(1).broadcast_to((-1, 4)), target_boxes, rois)
         target = ops.stop_gradient(encode(target_boxes, rois, self.bbox_weights))
-        own_class = ops.minimum(label, self.num_classes - 1)
-        # Background rows use the deltas of the last class, with weight 0.
-        own_deltas = gather_rows(deltas, own_class.expand_dims(1)).squeeze(1)
+        own_deltas = SUM(deltas * one_hot(label, self.num_classes).expand_dims(2), 1)
         box = smooth_l1_sum(own_deltas - target, self.beta, ops.cast(is_positive, ms.float32))
         return classification / count, box / count
 
@@ -137,8 +135,7 @@ class RoILoss(nn.Cell):
 def cross_entropy_sum(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """Return the sum over rows of weight * CE(softmax(logits), label). logits (M, C), weight (M,) float32, label (M,) int32."""
     log_probability = ops.log_softmax(logits, -1)
-    picked = ops.gather_elements(log_probability, 1, label.expand_dims(1)).squeeze(1)
-    return -SUM(picked * weight)
+    return -SUM(SUM(log_probability * one_hot(label, logits.shape[1]), 1) * weight)
 
 
 class RoIPredictor(nn.Cell):

@@ -8,7 +8,7 @@ from mindspore.common.initializer import Normal
 
 from src.config import schema
 from src.models.boxes import HALVES, SUM, TOP_K, clip, decode, encode, gather_rows, smooth_l1_sum
-from src.models.matcher import Matcher, subsample
+from src.models.matcher import Matcher, sample_masks, subsample
 
 # The RPN's deltas are not weighted, unlike the deltas of the box head.
 UNIT_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
@@ -159,8 +159,7 @@ class AnchorSampler(nn.Cell):
         self.negative_overlap = cfg.negative_overlap
         self.match = Matcher()
 
-    def construct(self, anchors: Tensor, boxes: Tensor, mask: Tensor,
-                  priority: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def construct(self, anchors: Tensor, boxes: Tensor, mask: Tensor, priority: Tensor) -> tuple[Tensor, ...]:
         """Sample S anchors per image.
 
         Args:
@@ -175,17 +174,33 @@ class AnchorSampler(nn.Cell):
             is_positive: (B, S) bool.
             is_sampled: (B, S) bool, False in unused slots.
         """
-        batch = boxes.shape[0]
+        positive, negative, box_index = self._labels(anchors, boxes, mask)
+        index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
+        target_boxes = gather_rows(boxes, ops.gather_elements(box_index, 1, index))
+        return index, _targets(target_boxes, ops.gather(anchors, index, 0), is_positive), is_positive, is_sampled
+
+    def _labels(self, anchors, boxes, mask):
+        """Return positive and negative (B, N) bool, and the index (B, N) of the box that each anchor overlaps most."""
         overlap, box_index, is_best = self.match(anchors.expand_dims(0), boxes, mask)
         positive = ops.logical_or(overlap >= self.positive_overlap, is_best)
-        negative = ops.logical_and(overlap < self.negative_overlap, ops.logical_not(positive))
-        index, is_positive, is_sampled = subsample(positive, negative, priority, self.number, self.max_positive)
+        return positive, ops.logical_and(overlap < self.negative_overlap, ops.logical_not(positive)), box_index
 
-        target_boxes = gather_rows(boxes, ops.gather_elements(box_index, 1, index))
-        # Slots that are not positive encode the anchor itself: the deltas are finite, and have weight 0 in the loss.
-        reference = ops.gather(anchors, index, 0)
-        target_boxes = ops.select(is_positive.expand_dims(2).broadcast_to((batch, -1, 4)), target_boxes, reference)
-        return index, ops.stop_gradient(encode(target_boxes, reference, UNIT_WEIGHTS)), is_positive, is_sampled
+
+class DenseAnchorSampler(AnchorSampler):
+    """Samples the same anchors as `AnchorSampler`, as masks of all anchors."""
+
+    def construct(self, anchors: Tensor, boxes: Tensor, mask: Tensor, priority: Tensor) -> tuple[Tensor, ...]:
+        """Return target (B, N, 4), is_positive (B, N) and is_sampled (B, N), see `AnchorSampler`."""
+        positive, negative, box_index = self._labels(anchors, boxes, mask)
+        is_positive, is_sampled = sample_masks(positive, negative, priority, self.number, self.max_positive)
+        return _targets(gather_rows(boxes, box_index), anchors.expand_dims(0), is_positive), is_positive, is_sampled
+
+
+def _targets(boxes, reference, is_positive):
+    """Return the deltas (B, S, 4) of boxes (B, S, 4) for reference (B or 1, S, 4)."""
+    # Anchors that are not positive encode themselves: the deltas are finite, and have weight 0 in the loss.
+    boxes = ops.select(is_positive.expand_dims(2).broadcast_to(boxes.shape), boxes, reference.broadcast_to(boxes.shape))
+    return ops.stop_gradient(encode(boxes, reference, UNIT_WEIGHTS))
 
 
 class RPNLoss(nn.Cell):
@@ -200,8 +215,8 @@ class RPNLoss(nn.Cell):
         """Return the objectness loss and the box loss, float32 scalars.
 
         Args:
-            logits, deltas: (B, S) and (B, S, 4) float32, predictions for the sampled anchors.
-            target, is_positive, is_sampled: outputs of `AnchorSampler`.
+            logits, deltas: (B, S) and (B, S, 4) float32, predictions for the sampled anchors, or for all with S = N.
+            target, is_positive, is_sampled: outputs of `AnchorSampler` or `DenseAnchorSampler`.
         """
         positive_weight, sampled_weight = ops.cast(is_positive, ms.float32), ops.cast(is_sampled, ms.float32)
         count = ops.maximum(SUM(sampled_weight), 1.0)

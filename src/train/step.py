@@ -12,6 +12,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from src.config import Config
 from src.config.schema import Optimizer
 from src.dataset.loader import SAMPLING, Batch
+from src.dataset.transforms import padding_of
 from src.errors import UserError
 from src.models.boxes import SUM
 from src.models.faster_rcnn import FasterRCNN, TrainingForward, can_overflow
@@ -245,8 +246,12 @@ class SamplingPriorities:
         rngs = [np.random.default_rng([self.cfg.seed, SAMPLING, step, first + row]) for row in range(self.cfg.batch_size)]
         anchors = _permutations(rngs, num_anchors, self.cfg.rpn_head.rpn_label_assignment.use_random)
         head = self.cfg.bbox_head
-        num_rois = num_proposals + padded_boxes * head.add_gt_as_proposals
-        return anchors, _permutations(rngs, num_rois, head.bbox_assigner.use_random)
+        if not head.add_gt_as_proposals:
+            return anchors, _permutations(rngs, num_proposals, head.bbox_assigner.use_random)
+        # The configured padding, so that the sampled RoIs do not depend on the most boxes of any image.
+        most = max(padding_of(self.cfg.data.train_transforms.item_transforms)[0], padded_boxes)
+        rois = _permutations(rngs, num_proposals + most, head.bbox_assigner.use_random)[:, :num_proposals + padded_boxes]
+        return anchors, rois.argsort(1).argsort(1).astype(np.float32)  # the ranks: permutations again
 
 
 def _permutations(rngs, length, random):

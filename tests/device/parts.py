@@ -20,6 +20,7 @@ import mindspore as ms  # noqa: E402
 import numpy as np  # noqa: E402
 from mindspore import ParameterTuple, Tensor, ops  # noqa: E402
 
+from src.config import with_settings  # noqa: E402
 from src.config.load import load_config  # noqa: E402
 from src.detector import build_empty_detector  # noqa: E402
 from src.models.faster_rcnn import InferenceForward, TrainingForward  # noqa: E402
@@ -47,8 +48,7 @@ EXACT = 1e-5, 1e-4       # no convolutions; on devices, exponentials and logarit
 PRODUCTS = 1e-3, 2e-3    # convolutions and matrix products
 RELU = 1e-3, 1e-1        # gradients through ReLU, where rounding may change the sign of an input
 PARTS = {**dict.fromkeys(("preprocess", "proposals", "anchor_sampler", "roi_sampler", "rpn_loss", "roi_loss"), (SINGLE, EXACT)),
-         **dict.fromkeys(("fpn", "rpn_head", "roi_align"), (SINGLE, PRODUCTS)),
-         **dict.fromkeys(("rpn_at_anchors", "box_head"), (SINGLE, RELU)),
+         **dict.fromkeys(("fpn", "roi_align"), (SINGLE, PRODUCTS)), **dict.fromkeys(("rpn_head", "box_head"), (SINGLE, RELU)),
          "backbone": ({**SINGLE, "backbone.name": "det_resnet50"}, (3e-2, 6e-1)), "inference": (WHOLE, RELU),
          "training": ({**WHOLE, "accumulate_steps": 2}, RELU), "training_on_two": (WHOLE, RELU),
          "training_mixed": ({**WHOLE, "accumulate_steps": 2, "mix": True}, RELU)}
@@ -73,7 +73,8 @@ def single_parts(cfg, network, batch):
     The indices are None for parts without a gradient in training.
     """
     [canvas], channels, rng = cfg.data.canvases, cfg.backbone.out_channels, np.random.default_rng(1)
-    forward = TrainingForward(network, cfg, NUM_CLASSES, canvas).set_train()
+    # On the CPU, too, as devices compute it: with the RPN's loss of all anchors.
+    forward = TrainingForward(network, with_settings(cfg, {"device_target": "Ascend"}), NUM_CLASSES, canvas).set_train()
     anchors, number, boxes = forward.anchors.asnumpy(), forward.num_proposals, batch.boxes.asnumpy()
 
     def noise(*shape, scale=1.0):
@@ -92,24 +93,18 @@ def single_parts(cfg, network, batch):
 
     pyramid, rois = levels([channels] * 5, [4, 8, 16, 32, 64]), random_boxes(number)
     candidates = np.concatenate((np.tile(boxes[:, :6], (1, 10, 1)) + noise(1, 60, 4, scale=8), rois[:, 60:]), 1)
-    level, labels = rng.integers(0, 5, (1, 256)), rng.integers(0, NUM_CLASSES + 1, (1, number))
-    sides = np.array([feature.shape[2:] for feature in pyramid])[level]
-    y, x = (rng.integers(0, 10_000, level.shape) % sides[..., axis] for axis in (0, 1))
-    level, labels, y, x = (values.astype(np.int32) for values in (level, labels, y, x))
-    index, size = rng.integers(0, len(anchors), (1, 256)).astype(np.int32), batch.valid_size - 32
+    labels, size = rng.integers(0, NUM_CLASSES + 1, (1, number)).astype(np.int32), batch.valid_size - 32
     return {
         "preprocess": (forward.preprocess, [batch.image, size], None, 0),
         "backbone": (network.backbone, [noise(1, 3, *canvas, scale=2)], (), 0),
         "fpn": (network.fpn, levels(network.backbone.out_channels, [4, 8, 16, 32]), (0, 1, 2, 3), 4),
-        "rpn_head": (network.rpn_head, pyramid, None, 5),
-        "rpn_at_anchors": (forward.anchor_head, [index, noise(1, channels, 3, 3 * 256), np.ones((1, 3, 3 * 256), np.float32)],
-                           (1,), 0),
+        "rpn_head": (network.rpn_head, pyramid, (0, 1, 2, 3, 4), 5),
         "proposals": (forward.propose, [anchors, order(len(anchors)) * np.float32(16 / len(anchors)) - 8,
                                         noise(1, len(anchors), 4, scale=0.5), size], None, 0),
         "anchor_sampler": (forward.sample_anchors, [anchors, boxes, batch.mask, order(len(anchors))], None, 0),
         "roi_sampler": (forward.sample_rois, [candidates, np.arange(number)[None] < number - 50, boxes, batch.labels, batch.mask,
                                               order(number + boxes.shape[1])], None, 0),
-        "roi_align": (forward.features, [*pyramid, rois[:, :128], level, y, x], (0, 1, 2, 3), 5),
+        "roi_align": (network.roi_align, [*pyramid, rois[:, :128]], (0, 1, 2, 3), 5),
         "box_head": (network.box_head, [noise(64, channels, 7, 7)], (0,), 0),
         "rpn_loss": (forward.rpn_loss, [noise(1, 256, scale=4), noise(1, 256, 4), noise(1, 256, 4), noise(1, 256) > 0.4,
                                         noise(1, 256) < 0.8], (0, 1), 0),

@@ -15,7 +15,8 @@ from src.config import with_settings
 from src.detector import build_detector
 from src.models.faster_rcnn import InferenceForward, TrainingForward
 from tests.helpers.ascend_operators import APPROXIMATE, CONVERTER, INPUT_TYPES, LIMITS, ON_AI_CPU, in_converter
-from tests.helpers.small_detector import CANVAS, NUM_CLASSES, OLDER_RECIPE, small_batch, small_config
+from tests.helpers.exported_graphs import WithGradients, export_graph, nodes_of, operators, output_types, temporary_tensors
+from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, OLDER_RECIPE, PADDED, small_batch, small_config
 
 # Operators documented under the name of the function that creates them.
 DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "ReduceAll": "all", "SumExt": "sum",
@@ -23,33 +24,21 @@ DOCUMENTED_AS = {"ClampScalar": "clamp", "Concat": "cat", "ReLU": "relu", "Reduc
                  "SplitWithSize": "split", "ZerosLikeExt": "zeros_like"}
 # Gradients of documented operators; the gradients have no separate documentation.
 GRADIENT = re.compile(r"\w+Grad(V2)?|\w+Backprop\w+")
-# Nodes of the graph that no device computes.
-STRUCTURE = {"Constant", "Depend", "Load", "MakeTuple", "TupleGetItem", "UpdateState"}
 # Reasons to use an operator despite its restriction.
 EXCEPTIONS = {
     "NMSWithMask": "src.config.load.check_device_limits refuses more boxes",
     "TopK": "it sorts: test_the_best_are_sorted",
     "Conv2D": "has no groups in ResNet",
-    "Tile": "none of the tensors has more than 5 dimensions",
-    "GatherDGradV2": "of the logits of RoIs and sampled anchors, R x (K + 1) and S x 3 numbers, on one launch each"}
+    "Tile": "none of the tensors has more than 5 dimensions"}
+# Operators that graphs of devices had in training, and what they computed for two images of 768x1280.
+GONE = {"GatherDGradV2": "the gradient of logits and deltas of RoIs and sampled anchors, on the AI CPU; masks replace it",
+        "UnsortedSegmentSum": "163,681 x 256 numbers, the gradient of patches around sampled anchors; masks replace it"}
+# Operators that compute the IoU of all boxes and anchors, (B, G, N). BroadcastTo wrote eight tensors of this size.
+OF_IOU = {"Minimum", "Maximum", "Sub", "ReLU", "Mul", "Add", "Div", "GreaterEqual"}
 
 CASES = {"default": {}, "older recipe, torchvision's stem": {**OLDER_RECIPE, "backbone.stem_pool": "torchvision",
                                                              "backbone.frozen_2stage": False},
-         "bfloat16": {"mix": True, "mix_dtype": "bfloat16"}}
-
-
-class WithGradients(nn.Cell):
-    """Computes the losses and the gradients of the weights."""
-
-    def __init__(self, forward):
-        super().__init__(auto_prefix=False)
-        self.forward = forward
-        self.weights = ms.ParameterTuple(forward.trainable_params())
-        self.gradient = ops.GradOperation(get_by_list=True, sens_param=True)
-
-    def construct(self, *columns):
-        losses = self.forward(*columns)
-        return losses, self.gradient(self.forward, self.weights)(*columns, ops.ones_like(losses))
+         "bfloat16": {"mix": True, "mix_dtype": "bfloat16"}, "CPU": {"device_target": "CPU"}}
 
 
 @pytest.fixture(params=[(what, case) for what in ("training", "inference") for case in list(CASES)[:2]], ids=" ".join)
@@ -67,21 +56,7 @@ def exported(what, case, folder):
         cell, inputs = WithGradients(TrainingForward(network, cfg, NUM_CLASSES, CANVAS)), small_batch()
     else:
         cell, inputs = InferenceForward(network, cfg, CANVAS), small_batch()[:2]
-    path = folder / "graph.mindir"
-    ms.export(cell.set_train(what == "training"), *inputs, file_name=str(path), file_format="MINDIR")
-    model = mind_ir_pb2.ModelProto()
-    model.ParseFromString(path.read_bytes())
-    return model
-
-
-def nodes_of(model):
-    """Return the (operator, node) pairs of a graph."""
-    return [(re.sub(r"^REF::|:\d+$", "", node.op_type), node) for graph in (model.graph, *model.functions) for node in graph.node]
-
-
-def operators(model):
-    """Return the names of the operators in a graph."""
-    return {name for name, _ in nodes_of(model)} - STRUCTURE
+    return export_graph(cell.set_train(what == "training"), inputs, folder)
 
 
 def documented_platforms(name):
@@ -107,6 +82,26 @@ def test_operators_run_on_the_ai_cores(graph):
     assert {name: LIMITS[name] for name in operators(graph) & set(LIMITS) - set(EXCEPTIONS)} == {}
 
 
+def test_slow_operators_are_gone(tmp_path_factory):
+    """They remain in the graph of a CPU without kernels."""
+    graphs = [exported("training", case, tmp_path_factory.getbasetemp()) for case in ("default", "CPU")]
+    assert [operators(graph) & set(GONE) for graph in graphs] == [set(), set(GONE)]
+    shape = 2, PADDED, NUM_ANCHORS
+    assert {name for name, node in nodes_of(graphs[0]) if shape in (own for _, own in output_types(node))} == OF_IOU
+
+
+def test_the_memory_of_a_small_graph(tmp_path):
+    """Four operators write 60 bytes each. At most three tensors are needed at once: the sum, and input and output of exp."""
+    class Small(nn.Cell):
+        def construct(self, x, y):
+            total = x + y
+            root = ops.sqrt(total)
+            return (ops.exp(root) * total).reshape(-1)
+
+    model = export_graph(Small(), [ms.Tensor(np.ones((3, 5), np.float32)), ms.Tensor(np.ones((1, 5), np.float32))], tmp_path)
+    assert temporary_tensors(model) == ({(name, ((3, 5),)): 60 for name in ("Add", "Sqrt", "Exp", "Mul")}, 180)
+
+
 def test_the_best_are_sorted(graph):
     sorts = [attribute.i for primitive in graph.primitives if primitive.op_type == "TopK"
              for attribute in primitive.attribute if attribute.name == "sorted"]
@@ -115,13 +110,7 @@ def test_the_best_are_sorted(graph):
 
 def test_no_float64(graph):
     """No AI core computes float64."""
-    def types(attribute):
-        yield from (tensor.data_type for tensor in attribute.tensors)
-        for value in attribute.values:
-            yield from types(value)
-
-    found = {kind for _, node in nodes_of(graph) for attribute in node.attribute if attribute.name == "shape"
-             for kind in types(attribute)}
+    found = {kind for _, node in nodes_of(graph) for kind, _ in output_types(node)}
     assert mind_ir_pb2.TensorProto.FLOAT in found and mind_ir_pb2.TensorProto.DOUBLE not in found
 
 

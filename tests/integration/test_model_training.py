@@ -10,6 +10,7 @@ from src.models.faster_rcnn import TrainingForward
 from src.run.distributed import SingleProcess
 from src.train.step import StepResult, TrainStep
 from tests.helpers.small_detector import CANVAS, NUM_ANCHORS, NUM_CLASSES, PROPOSALS, small_batch, small_config
+from tests.helpers.tiny_networks import V2
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +89,29 @@ def test_a_batch_without_any_box_is_background():
     np.testing.assert_array_equal([first.losses[[2, 4]], last.losses[[2, 4]]], np.zeros((2, 2)))
     assert (last.losses[[1, 3]] < first.losses[[1, 3]]).all()
     assert all(np.isfinite(value).all() for value in values(network).values())
+
+
+@pytest.mark.parametrize("settings", [{}, {key.replace("__", "."): value for key, value in V2.items()}], ids=["v1", "v2"])
+def test_devices_compute_the_losses_and_gradients_of_the_cpu(settings):
+    """The RPN's loss on Ascend and GPU reads the outputs of all anchors; on the CPU, it reads patches around sampled anchors."""
+    network = build_detector(with_settings(small_config(), settings), NUM_CLASSES)
+    rng = np.random.default_rng(9)
+    for parameter in network.trainable_params():  # losses of all kinds, and gradients through all layers
+        parameter.set_data(Tensor(parameter.asnumpy() + rng.normal(0, 0.02, parameter.shape).astype(np.float32)))
+    results = []
+    for device in ("CPU", "Ascend"):
+        cfg = with_settings(small_config(), {**settings, "device_target": device, "bbox_head.roi_extractor.operator": "gather"})
+        forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS).set_train()
+        assert forward.is_dense == (device != "CPU")
+
+        def total(*columns, forward=forward):
+            losses = forward(*columns)
+            return losses[0], losses
+
+        (_, losses), gradients = ms.value_and_grad(total, None, network.trainable_params(), has_aux=True)(*small_batch())
+        results.append((losses.asnumpy(), [gradient.asnumpy() for gradient in gradients]))
+    (losses, gradients), (expected, expected_gradients) = results
+    assert (expected > 0).all()
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+    for parameter, found, gradient in zip(network.trainable_params(), gradients, expected_gradients):
+        assert np.linalg.norm(found - gradient) < 1e-6 * np.linalg.norm(gradient), parameter.name

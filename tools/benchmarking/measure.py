@@ -42,7 +42,8 @@ from tools.benchmarking import peer_process
 
 logger = logging.getLogger("faster_rcnn")
 
-BOXES, MAX_BATCHES = 6, 4  # boxes per noise image; maximum number of batches of real images
+# Boxes per noise image, and their number as a loader pads it; maximum number of batches of real images.
+BOXES, PADDED, MAX_BATCHES = 6, 8, 4
 # Attributes of TrainingForward and Update that hold cells; the names of operators contain them. The first stage is the backbone,
 # the pyramid and the RPN head on every cell. RoIAlign includes the patches around sampled anchors, a tenth of its time.
 PART_OF_CELL = {
@@ -106,12 +107,12 @@ def noise_batch(cfg: Config, num_classes: int) -> Batch:
     the boxes, image by image with channels first, so that a program in another framework can sample the same numbers."""
     (height, width), rng = cfg.data.canvases[0], np.random.default_rng(0)
     images = np.stack([rng.standard_normal((3, height, width)).astype(np.float32) for _ in range(cfg.batch_size)])
-    size, padding_value = padding_of(cfg.data.train_transforms.item_transforms)
+    _, padding_value = padding_of(cfg.data.train_transforms.item_transforms)
     labels, rows = np.arange(BOXES, dtype=np.int32) % num_classes, []
     for _ in images:
         corner = rng.uniform(0, [width * .6, height * .6], (BOXES, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(20, [width * .4, height * .4], (BOXES, 2))], axis=1)
-        rows.append(pad_boxes(boxes.astype(np.float32), labels, max(size, BOXES), padding_value))
+        rows.append(pad_boxes(boxes.astype(np.float32), labels, PADDED, padding_value))
     pixels = np.clip(np.round(255 * images), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     valid_size = np.tile(np.array((height, width), np.float32), (cfg.batch_size, 1))
     columns = (pixels, valid_size, *map(np.stack, zip(*rows)), np.arange(cfg.batch_size), valid_size.astype(np.int32),

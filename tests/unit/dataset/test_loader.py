@@ -5,12 +5,13 @@ import threading
 import time
 import tracemalloc
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from src.dataset import loader as loader_module
-from src.dataset.loader import Batch, EvalLoader, TrainLoader
+from src.dataset.loader import Batch, EvalLoader, TrainLoader, padded_length
 from src.errors import UserError
 
 WIDE, UPRIGHT, SQUARE = (64, 96), (96, 64), (80, 80)
@@ -46,27 +47,28 @@ def plain_order(epoch, count):
     return np.random.default_rng([7, 2, epoch]).permutation(count)
 
 
-def test_columns_of_a_batch(make_set, make_cfg, caplog):
-    caplog.set_level(logging.INFO, "faster_rcnn")
+def test_columns_of_a_batch(make_set, make_cfg):
     dataset = make_set(3, without=[1])
     batch, = batches(EvalLoader(dataset, make_cfg(canvases=((80, 90),), batch_size=3)))
     shapes = {name: (column.dtype.name, column.shape) for name, column in batch.items()}
     assert shapes == {
-        "image": ("uint8", (3, 80, 90, 3)), "valid_size": ("float32", (3, 2)), "boxes": ("float32", (3, 4, 4)),
-        "labels": ("int32", (3, 4)), "mask": ("bool", (3, 4)), "image_id": ("int64", (3,)),
+        "image": ("uint8", (3, 80, 90, 3)), "valid_size": ("float32", (3, 2)), "boxes": ("float32", (3, 8, 4)),
+        "labels": ("int32", (3, 8)), "mask": ("bool", (3, 8)), "image_id": ("int64", (3,)),
         "original_size": ("int32", (3, 2)), "scale": ("float32", (3, 2)), "readable": ("bool", (3,))}
     assert (batch["image"][2, :60, :90] == (20, 100, 200)).all() and (batch["image"][2, 60:] == 0).all()
     np.testing.assert_array_equal(batch["valid_size"], [[60, 90]] * 3)
     np.testing.assert_array_equal(batch["scale"], [[1.5, 1.5]] * 3)
     np.testing.assert_array_equal(batch["original_size"], [[40, 60]] * 3)
     np.testing.assert_array_equal(batch["image_id"], [100, 101, 102])
-    np.testing.assert_array_equal(batch["boxes"][2], [[3, 3, 18, 33], [0] * 4, [0] * 4, [0] * 4])
-    np.testing.assert_array_equal(batch["labels"], [[1, -1, -1, -1], [-1] * 4, [1, -1, -1, -1]])
-    np.testing.assert_array_equal(batch["mask"], [[True, False, False, False], [False] * 4, [True] + [False] * 3])
+    np.testing.assert_array_equal(batch["boxes"][2], [[3, 3, 18, 33], *[[0] * 4] * 7])
+    np.testing.assert_array_equal(batch["labels"], [[1, *[-1] * 7], [-1] * 8, [1, *[-1] * 7]])
+    np.testing.assert_array_equal(batch["mask"], [[True, *[False] * 7], [False] * 8, [True, *[False] * 7]])
     assert batch["readable"].all()
-    batch, = batches(EvalLoader(dataset, make_cfg(batch_size=3, padding_size=0)))
-    assert "LabelsPadding.padding_size grows from 0 to 1, the most boxes that an image has" in caplog.text
-    assert batch["boxes"].shape == (3, 1, 4) and batch["mask"].tolist() == [[True], [False], [True]]
+
+
+@pytest.mark.parametrize(("counts", "length"), [([0, 0], 8), ([3, 8, 1], 8), ([9], 16), ([170, 5], 176)])
+def test_box_lists_have_the_most_boxes_of_any_image_rounded_up(counts, length):
+    assert padded_length([SimpleNamespace(boxes=np.zeros((count, 4))) for count in counts]) == length
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -4,7 +4,7 @@ import pytest
 from mindspore import Tensor
 
 from src.models import matcher
-from src.models.matcher import Matcher, subsample
+from src.models.matcher import Matcher, sample_masks, subsample
 from tests.helpers.ascend_operators import top_k_of_910a
 
 A, B = [0, 0, 10, 10], [20, 0, 30, 10]
@@ -57,10 +57,13 @@ def test_the_sample_is_that_of_sorting_whatever_top_k_rounds(monkeypatch, case, 
     priority = rng.permuted(np.tile(np.arange(candidates, dtype=np.float32), (2, 1)), axis=1)
     if order is not None:
         monkeypatch.setattr(matcher, "TOP_K", top_k_of_910a(order))
-    index, is_positive, is_sampled = (output.asnumpy() for output in subsample(
-        *map(Tensor, (positive, negative, priority)), number, max_positive))
+    arguments = *map(Tensor, (positive, negative, priority)), number, max_positive
+    index, is_positive, is_sampled = (output.asnumpy() for output in subsample(*arguments))
+    masks = [output.asnumpy() for output in sample_masks(*arguments)]
     for image in range(2):
         expected = sample_by_sorting(positive[image], negative[image], priority[image], number, max_positive)
+        for mask, chosen in zip(masks, expected[1:]):
+            np.testing.assert_array_equal(np.flatnonzero(mask[image]), np.sort(expected[0][chosen]))
         if number > matcher.BASE:  # in the order of TopK
             assert set(index[image, is_positive[image]]) == set(expected[0][expected[1]])
             assert set(index[image, is_sampled[image]]) == set(expected[0][expected[2]])

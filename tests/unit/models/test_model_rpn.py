@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 from src.config.schema import AnchorGenerator
 from src.models.boxes import gather_rows
 from src.models.roi_align import extract_patches, neighbours_inside
-from src.models.rpn import AnchorHead, AnchorSampler, RPNHead, RPNLoss, canvas_anchors, cell_anchors
+from src.models.rpn import AnchorHead, AnchorSampler, DenseAnchorSampler, RPNHead, RPNLoss, canvas_anchors, cell_anchors
 
 BETA = 1 / 9
 CFG = SimpleNamespace(rnp_sample_batch=6, fg_fraction=0.5, negative_overlap=0.3, positive_overlap=0.7)
@@ -47,14 +47,17 @@ def test_strides_of_a_canvas_that_64_does_not_divide():
 class DenseLoss(nn.Cell):
     """Computes the losses from the outputs of all anchors: logits (B, N) and deltas (B, N, 4)."""
 
-    def __init__(self):
+    def __init__(self, sampler):
         super().__init__()
-        self.sampler = AnchorSampler(CFG)
+        self.sampler, self.is_dense = sampler(CFG), sampler is DenseAnchorSampler
         self.loss = RPNLoss(BETA)
 
     def construct(self, anchors, logits, deltas, boxes, mask, priority):
-        index, target, is_positive, is_sampled = self.sampler(anchors, boxes, mask, priority)
-        return self.loss(ops.gather_elements(logits, 1, index), gather_rows(deltas, index), target, is_positive, is_sampled)
+        targets = self.sampler(anchors, boxes, mask, priority)
+        if not self.is_dense:
+            index, *targets = targets
+            logits, deltas = ops.gather_elements(logits, 1, index), gather_rows(deltas, index)
+        return self.loss(logits, deltas, *targets)
 
 
 def iou(a, b):
@@ -109,10 +112,11 @@ def random_input(seed):
     return logits, deltas, priority
 
 
+@pytest.mark.parametrize("sampler", [AnchorSampler, DenseAnchorSampler])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_losses_equal_plain_loops_and_only_the_sample_has_a_gradient(seed):
+def test_losses_equal_plain_loops_and_only_the_sample_has_a_gradient(seed, sampler):
     logits, deltas, priority = random_input(seed)
-    loss = DenseLoss()
+    loss = DenseLoss(sampler)
 
     def both(logits, deltas):
         losses = loss(Tensor(ANCHORS), logits, deltas, Tensor(BOXES), Tensor(MASK), Tensor(priority))

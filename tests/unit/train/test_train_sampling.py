@@ -14,7 +14,8 @@ def priorities(seed=5, random_anchors=True, random_rois=True, add_boxes=True, ba
         seed=seed, batch_size=batch_size, accumulate_steps=accumulate_steps,
         rpn_head=SimpleNamespace(rpn_label_assignment=SimpleNamespace(use_random=random_anchors)),
         bbox_head=SimpleNamespace(bbox_assigner=SimpleNamespace(use_random=random_rois), add_gt_as_proposals=add_boxes),
-    ), rank=rank)
+        data=SimpleNamespace(train_transforms=SimpleNamespace(
+            item_transforms=[{"LabelsPadding": {"padding_size": 4, "padding_value": -1}}]))), rank=rank)
 
 
 def draw(source, step=0, padded_boxes=4, micro_batch=0):
@@ -32,6 +33,14 @@ def test_rows_are_different_permutations_of_each_seed_and_step_or_falling(random
         np.testing.assert_array_equal(-np.sort(-found[i], 1), falling)
         assert len({tuple(row) for row in found[i]}) == (3 if random else 1)
         assert all(np.array_equal(found[i], other) != random for other in (falling, *(other[i] for other in others)))
+
+
+def test_the_order_of_candidates_does_not_depend_on_shorter_box_lists():
+    """The box lists of a data set may be shorter than the configured padding of 4 boxes, or longer."""
+    rois, shorter, longer = (draw(priorities(), 3, padded_boxes)[1] for padded_boxes in (4, 1, 7))
+    np.testing.assert_array_equal(np.argsort(shorter), np.argsort(rois[:, :21]))
+    np.testing.assert_array_equal(np.sort(shorter), np.tile(np.arange(21), (3, 1)))
+    assert longer.shape == (3, 27)
 
 
 def test_all_priorities_are_equally_likely():
