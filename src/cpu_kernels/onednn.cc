@@ -25,6 +25,7 @@ struct Library {
   void* engine = nullptr;
 
 #define FUNCTION(type, name, ...) type (*name)(__VA_ARGS__) = reinterpret_cast<type (*)(__VA_ARGS__)>(find("dnnl_" #name))
+  FUNCTION(const Version*, version);
   FUNCTION(int, set_max_cpu_isa, int);
   FUNCTION(int, get_effective_cpu_isa);
   FUNCTION(int, engine_create, void**, int, size_t);
@@ -318,12 +319,9 @@ extern "C" int OpenOneDNN(const char* path, int all_instructions, char* reason, 
   try {
     void* handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) throw std::runtime_error(dlerror());
-    // First of all: version 2, in MindSpore 2.7 and 2.8, lacks many of the functions, and a ReLU that keeps NaN.
-    const auto version = reinterpret_cast<const Version* (*)()>(dlsym(handle, "dnnl_version"));
-    if (version != nullptr && version()->major != 3) {
-      throw std::runtime_error("version " + std::to_string(version()->major) + " instead of 3");
-    }
     const auto opened = std::make_unique<Library>(Library{handle});
+    const Version* version = opened->version();
+    if (version->major != 3) throw std::runtime_error("version " + std::to_string(version->major) + " instead of 3");
     if (all_instructions) opened->set_max_cpu_isa(0);
     check(opened->engine_create(&opened->engine, kCpu, 0), "engine");
     // Existing primitives belong to the engine of the first call, so later calls keep that library.

@@ -20,6 +20,15 @@ DEFAULTS = {
     "HCCL_CONNECT_TIMEOUT": "600",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
 }
+# What differs between versions of MindSpore, see docs/devices.md: the versions of CANN, and the major version of oneDNN.
+VERSIONS = {"2.7": ("8.2 or 8.3", 2), "2.8": ("8.2, 8.3 or 8.5", 2), "2.9": ("8.2, 8.3, 8.5 or 9.0", 3),
+            "2.10": ("8.2, 8.3, 8.5, 9.0 or 9.1", 3)}
+
+
+def version_differences(mindspore: str) -> tuple[str, int]:
+    """Return the versions of CANN that a version of MindSpore supports, and the major version of the oneDNN in its wheel. A
+    version that is not in the table is treated like the newest one."""
+    return VERSIONS.get(".".join(mindspore.split(".")[:2]), VERSIONS["2.10"])
 
 
 def set_environment() -> None:

@@ -14,8 +14,9 @@ FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("._
          for path in [*(ROOT / name for name in SCRIPTS), *(path for folder in ("src", "deploy", "tools")
                                                             for path in (ROOT / folder).rglob("*.py"))]}
 # Names that MindSpore 2.9 and 2.10 announce to remove. Their replacements are missing in 2.7.1, or are announced or slower.
-TO_BE_REMOVED = {"mindspore.get_context", "mindspore.nn.Momentum", "mindspore.nn.utils.no_init_parameters", "mindspore.ops.assign",
-                 "mindspore.ops.bias_add", "mindspore.ops.cast", "mindspore.set_auto_parallel_context", "mindspore.set_context"}
+TO_BE_REMOVED = {
+    "mindspore.get_context", "mindspore.nn.Momentum", "mindspore.nn.utils.no_init_parameters", "mindspore.ops.assign",
+    "mindspore.ops.bias_add", "mindspore.ops.cast", "mindspore.set_auto_parallel_context", "mindspore.set_context"}
 TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 
 
