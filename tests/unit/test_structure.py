@@ -73,7 +73,7 @@ def test_public_functions_have_complete_types_and_all_functions_fit_on_a_screen(
 def mindspore_names(module):
     """Return the names of MindSpore that a module uses, such as mindspore.ops.relu, as a set."""
     nodes = list(ast.walk(TREES[module]))
-    # The name in the module, and what it stands for.
+    # The complete name of each imported name.
     meanings = {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
                 for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     imported = {alias.asname or alias.name: f"{node.module}.{alias.name}"
