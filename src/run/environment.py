@@ -16,6 +16,8 @@ DEFAULTS = {
     "OPENCV_FOR_THREADS_NUM": "1",
     # Training needs no network connection, but albumentations would check for a newer version.
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    # MindSpore sets this too. If another package, such as onnx, has imported protobuf before, MindSpore 2.7 to 2.9 crash.
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
     # Seconds that devices wait for each other at the first collective, before which each compiles its graphs: minutes on Ascend.
     "HCCL_CONNECT_TIMEOUT": "600",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
