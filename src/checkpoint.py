@@ -2,7 +2,7 @@
 
 `mindspore.load_checkpoint` trusts a file's shapes. If a shape and its data disagree, it writes out of bounds, and the process
 crashes or continues with a corrupted heap. MindSpore has no public parser; the protobuf message used here was checked with
-MindSpore 2.9 and 2.10.
+MindSpore 2.7.1 to 2.10.
 """
 from __future__ import annotations
 

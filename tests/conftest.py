@@ -10,7 +10,7 @@ from src.run.environment import set_environment
 from src.run.launch import run
 from tests.helpers.paths import ROOT
 from tests.helpers.scripts import end_started
-from tests.helpers.skipping import skip_or_fail
+from tests.helpers.skipping import needs_onednn_3, skip_or_fail
 
 set_environment()  # before MindSpore is imported
 
@@ -86,6 +86,8 @@ def compiled(tmp_path_factory, worker_id):
 def kernels():
     """Path of the library of CPU kernels."""
     from src.cpu_kernels.library import library
+    if needs_onednn_3.args[0]:
+        pytest.skip(needs_onednn_3.kwargs["reason"])
     return library() or skip_or_fail("the kernels cannot be built here")
 
 

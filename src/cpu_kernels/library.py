@@ -16,7 +16,7 @@ from pathlib import Path
 import mindspore
 
 from src.errors import UserError
-from src.run.environment import DEFAULTS
+from src.run.environment import DEFAULTS, version_differences
 from src.run.files import atomic_write, make_folder, verified_files
 
 logger = logging.getLogger("faster_rcnn")
@@ -35,6 +35,8 @@ def library() -> str | None:
     """
     folder = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "faster_rcnn")
     try:
+        if version_differences(mindspore.__version__)[1] < 3:
+            raise OSError(f"MindSpore {mindspore.__version__} contains oneDNN 2, and they need oneDNN 3")
         # MindSpore opens the real path. Any other path could load the library a second time, and only one copy would have oneDNN.
         cache = os.path.realpath(make_folder(folder, "set XDG_CACHE_HOME to another folder", private=True))
         with verified_files(cache, "kernels-*-*.so"):

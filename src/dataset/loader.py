@@ -98,7 +98,7 @@ class Loader:
         read = self._read_with_threads if self.cfg.max_rowsize is None else self._read_with_processes
         with contextlib.closing(read(start, _worker_count(self.cfg.num_workers))) as batches:
             for columns in batches:
-                yield Batch(*map(ms.Tensor.from_numpy, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
+                yield Batch(*map(ms.from_numpy, columns[:NETWORK_COLUMNS]), *columns[NETWORK_COLUMNS:])
 
     def _read_with_threads(self, start, workers):
         # GeneratorDataset's worker threads are not used: they outlive their iterator or need up to 5 s to stop, sleep 0.1 s

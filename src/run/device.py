@@ -18,13 +18,15 @@ from src.config import Config, config_to_dict, with_settings
 from src.config.load import check_device_limits
 from src.errors import UserError
 from src.run.distributed import Group, check_same, program_digest
+from src.run.environment import version_differences
 from src.run.optional import kernels
 
 logger = logging.getLogger("faster_rcnn")
 
 # Software that MindSpore's wheel needs on a device.
 REQUIREMENTS = {
-    "Ascend": "install CANN 8.2 to 9.1 with its Python packages hccl and te, and source its set_env.sh",
+    "Ascend": (f"install CANN {version_differences(ms.__version__)[0]} with its Python packages hccl and te, and source its "
+               "set_env.sh"),
     "GPU": "install CUDA 11.1 or 11.6 and cuDNN 8, with a MindSpore that has a GPU plugin",
 }
 # Minimum number of pixels of a canvas for which `auto` warns that a CPU is slow.

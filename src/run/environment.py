@@ -16,10 +16,21 @@ DEFAULTS = {
     "OPENCV_FOR_THREADS_NUM": "1",
     # Training needs no network connection, but albumentations would check for a newer version.
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    # MindSpore sets this too. If another package, such as onnx, has imported protobuf before, MindSpore 2.7 to 2.9 crash.
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
     # Seconds that devices wait for each other at the first collective, before which each compiles its graphs: minutes on Ascend.
     "HCCL_CONNECT_TIMEOUT": "600",
     "OPENCV_IO_MAX_IMAGE_PIXELS": str(MAX_IMAGE_PIXELS),
 }
+# What differs between versions of MindSpore, see docs/devices.md: the versions of CANN, and the major version of oneDNN.
+VERSIONS = {"2.7": ("8.2 or 8.3", 2), "2.8": ("8.2, 8.3 or 8.5", 2), "2.9": ("8.2, 8.3, 8.5 or 9.0", 3),
+            "2.10": ("8.2, 8.3, 8.5, 9.0 or 9.1", 3)}
+
+
+def version_differences(mindspore: str) -> tuple[str, int]:
+    """Return the versions of CANN that a version of MindSpore supports, and the major version of the oneDNN in its wheel. A
+    version that is not in the table is treated like the newest one."""
+    return VERSIONS.get(".".join(mindspore.split(".")[:2]), VERSIONS["2.10"])
 
 
 def set_environment() -> None:

@@ -58,7 +58,7 @@ class AllReduce:
         self.buffer /= self.group.size
         means = [part.reshape(array.shape) for part, array in zip(np.split(self.buffer, ends[:-1]), arrays)]
         self.seconds = {"rank_wait": reducing - waiting, "all_reduce": time.perf_counter() - reducing + waiting - copying}
-        return tuple(map(Tensor.from_numpy, means))
+        return tuple(map(ms.from_numpy, means))
 
 
 def bucket_ends(parameters: list[Parameter]) -> list[int]:

@@ -239,7 +239,7 @@ class SamplingPriorities:
         anchors, rois = ahead.result() if ahead and drawn == asked else self._draw(*asked)
         following = (step + 1, *asked[1:])
         self._ahead[micro_batch] = following, self._thread.submit(self._draw, *following)
-        return Tensor.from_numpy(anchors), Tensor.from_numpy(rois)
+        return ms.from_numpy(anchors), ms.from_numpy(rois)
 
     def _draw(self, step, num_anchors, num_proposals, padded_boxes, micro_batch):
         first = (self.rank * self.cfg.accumulate_steps + micro_batch) * self.cfg.batch_size

@@ -1,5 +1,7 @@
 """The structure of the source code: imports, types, and the size of functions."""
 import ast
+import pydoc
+import re
 from graphlib import TopologicalSorter
 
 import pytest
@@ -11,6 +13,10 @@ SCRIPTS = ["train.py", "eval.py", "infer.py", "export.py"]
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
          for path in [*(ROOT / name for name in SCRIPTS), *(path for folder in ("src", "deploy", "tools")
                                                             for path in (ROOT / folder).rglob("*.py"))]}
+# Names that MindSpore 2.9 and 2.10 announce to remove. Their replacements are missing in 2.7.1, or are announced or slower.
+TO_BE_REMOVED = {
+    "mindspore.get_context", "mindspore.nn.Momentum", "mindspore.nn.utils.no_init_parameters", "mindspore.ops.assign",
+    "mindspore.ops.bias_add", "mindspore.ops.cast", "mindspore.set_auto_parallel_context", "mindspore.set_context"}
 TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 
 
@@ -62,3 +68,29 @@ def test_public_functions_have_complete_types_and_all_functions_fit_on_a_screen(
         returns = function.returns or function.name == "__init__"
         assert not public or not untyped and returns, f"line {function.lineno}: {function.name} {untyped}"
         assert function.end_lineno - function.lineno < 70, f"line {function.lineno}: {function.name}"
+
+
+def mindspore_names(module):
+    """Return the names of MindSpore that a module uses, such as mindspore.ops.relu, as a set."""
+    nodes = list(ast.walk(TREES[module]))
+    # The complete name of each imported name.
+    meanings = {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
+                for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported = {alias.asname or alias.name: f"{node.module}.{alias.name}"
+                for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    meanings.update(imported)
+    found = set(imported.values())
+    for node in nodes:
+        first, *rest = re.match(r"[\w.]*", ast.unparse(node))[0].split(".") if isinstance(node, ast.Attribute) else [""]
+        found |= {".".join([meanings[first], *rest])} if first in meanings else set()
+    return {name for name in found if name.startswith("mindspore.")}
+
+
+def test_mindspore_has_all_names_and_announces_to_remove_no_others():
+    """The notes are in docstrings."""
+    names = set().union(*map(mindspore_names, TREES))
+    assert {"mindspore.nn.Conv2d", "mindspore.ops.cast", "mindspore.runtime.launch_blocking"} < names and len(names) > 100
+    objects = {name: pydoc.locate(name) for name in names}
+    assert [name for name, found in objects.items() if found is None] == []
+    note = re.compile(r"this\s+(?:interface|api)\s+(?:is|will\s+be)\s+deprecated", re.IGNORECASE)
+    assert {name for name, found in objects.items() if callable(found) and note.search(found.__doc__ or "")} <= TO_BE_REMOVED

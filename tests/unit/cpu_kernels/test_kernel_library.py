@@ -15,12 +15,14 @@ import pytest
 from src.cpu_kernels.library import has_bf16_products, library
 from tests.helpers.kernel_calls import entry_point
 from tests.helpers.paths import ROOT
+from tests.helpers.skipping import needs_onednn_3
 
 
 @pytest.fixture
 def build(monkeypatch, tmp_path, caplog):
     """A function of a compiler and an optional cache folder that returns the result of library() and the log's lines."""
     caplog.set_level(logging.INFO, "faster_rcnn")
+    monkeypatch.setattr("src.cpu_kernels.library.mindspore.__version__", "2.10.0")
 
     def with_compiler(compiler, cache=tmp_path / "cache"):
         monkeypatch.setenv("CXX", str(compiler))
@@ -81,6 +83,15 @@ def test_without_a_compiler_that_works(build, tmp_path, compiler, reason):
     assert path is None
     assert log[-1][0] == "WARNING" and reason in log[-1][1]
     assert {file for _, _, files in os.walk(cache) for file in files} <= {"lock"}
+
+
+@pytest.mark.parametrize("version", ["2.7.1", "2.8.0"])
+def test_without_onednn_3_nothing_is_compiled(build, tmp_path, monkeypatch, version):
+    monkeypatch.setattr("src.cpu_kernels.library.mindspore.__version__", version)
+    path, [line] = build(fake_compiler(tmp_path))
+    assert path is None and not (tmp_path / "calls").exists()
+    assert line == ("WARNING", f"the CPU kernels cannot be used (MindSpore {version} contains oneDNN 2, and they need oneDNN 3): "
+                               "the slower operators of MindSpore are used instead")
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
@@ -148,6 +159,7 @@ def cold(*words, cwd=ROOT, **variables):
                             cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@needs_onednn_3
 @needs_root
 def test_a_user_without_home():
     """User 54321 is not in /etc/passwd. The program runs in a folder that this user can write to."""

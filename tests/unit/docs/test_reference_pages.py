@@ -1,13 +1,16 @@
 """Settings and architecture: the pages agree with the code. The comments of the YAML files explain every key."""
 import re
 import runpy
+from pathlib import Path
 
+import mindspore
 from mindcv.models.resnet import default_cfgs
 
 from src.config.base import setting_names
 from src.config.schema import Config
 from src.config.transforms import TRANSFORMS
 from src.convert.downloads import SOURCES
+from src.run.environment import VERSIONS, version_differences
 from tests.helpers.markdown import DOCS, README, README_CN, links, spans, table
 from tests.helpers.paths import ROOT
 
@@ -54,3 +57,20 @@ def test_one_table_has_the_url_the_config_and_the_use_of_every_weight_file():
     for path in {README, README_CN, *DOCS}:
         found = re.findall(r"https://[^\s)]+\.(?:pth|ckpt)", path.read_text(encoding="utf-8"))
         assert found == (list(urls) if path.name == "model_zoo.md" else []), path.name
+
+
+def test_one_table_has_the_differences_between_versions_of_mindspore():
+    """The wheel that is installed contains a list of CANN's versions, and oneDNN."""
+    for page in ("devices.md", "devices_CN.md"):
+        rows = table(ROOT / "docs" / page, "MindSpore")
+        assert {row[0]: (re.findall(r"[\d.]+", row[1]), int(row[2])) for row in rows} == {
+            version: (re.findall(r"[\d.]+", cann), onednn) for version, (cann, onednn) in VERSIONS.items()}
+        tested = [re.match(r"[\d.]+\d", row[4])[0] for row in rows]
+        assert tested == re.findall(r'mindspore: "(.*)"', (ROOT / ".github/workflows/tests.yml").read_text())
+    cann, onednn = version_differences(mindspore.__version__)
+    package = Path(mindspore.__file__).parent
+    [own] = re.findall(r"def __init__\(self, library_path\):\n.*\n +self.version = (.*)",
+                       (package / "run_check" / "_check_version.py").read_text())
+    assert [version for version in re.findall(r"[\d.]+", own) if version >= "8"] == re.findall(r"[\d.]+", cann)
+    assert (package / "lib" / f"libdnnl.so.{onednn}").exists()
+    assert version_differences("2.11.0") == version_differences("2.10.0rc1") != version_differences("2.9.1")

@@ -15,6 +15,7 @@ from src.config import Config, with_settings
 from src.errors import UserError
 from src.run.device import load_error, set_up_device
 from src.run.distributed import SingleProcess, join_processes
+from src.run.environment import version_differences
 from src.run.optional import kernels
 
 # MindSpore 2.10 raises this error on a machine without CANN.
@@ -30,6 +31,8 @@ Load dynamic library: libmindspore_ops_ascend.so failed. libmindspore_ascend_res
 such file or directory
 """
 MISSING = "libge_runner.so: cannot open shared object file: No such file or directory"
+
+CANN = version_differences(ms.__version__)[0]
 
 
 @pytest.fixture
@@ -54,7 +57,9 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def log(caplog):
-    """The log of the program at level INFO."""
+    """The log of the program at level INFO, without the line that says once per process why there are no kernels."""
+    kernels().library()
+    caplog.clear()
     logging.getLogger("faster_rcnn").propagate = True
     caplog.set_level(logging.INFO, "faster_rcnn")
     return caplog
@@ -82,8 +87,8 @@ def test_a_device_asked_for_by_name_that_cannot_be_used(machine):
     cfg = with_settings(Config(), {"device_target": "Ascend"})
     with pytest.raises(UserError) as error:
         set_up_device(cfg, SingleProcess())
-    assert str(error.value) == (f"device_target Ascend cannot be used here ({MISSING}); install CANN 8.2 to 9.1 with its Python "
-                                "packages hccl and te, and source its set_env.sh, or give --device_target CPU.")
+    assert str(error.value) == (f"device_target Ascend cannot be used here ({MISSING}); install CANN {CANN} with its "
+                                "Python packages hccl and te, and source its set_env.sh, or give --device_target CPU.")
     # The load error of another plugin is not returned.
     assert load_error("GPU", NO_ASCEND.replace("target Ascend", "target GPU")) == "Unsupported device target GPU"
 
