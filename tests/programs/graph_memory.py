@@ -21,7 +21,7 @@ CONFIG = "config/faster_rcnn/faster_rcnn_resnet50_fpn_1x.yml"
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default=CONFIG)
-    parser.add_argument("--boxes", type=int, default=96, help="length of the box lists")
+    parser.add_argument("boxes", type=int, help="length of the box lists")
     args = parser.parse_args()
     settings = {"device_target": "Ascend", "mix": True, "backbone.pretrained": False}
     cfg = load_config(args.config, [(key, value, "graph_memory") for key, value in settings.items()])
