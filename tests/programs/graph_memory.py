@@ -26,7 +26,7 @@ if __name__ == "__main__":
     settings = {"device_target": "Ascend", "mix": True, "backbone.pretrained": False}
     cfg = load_config(args.config, [(key, value, "graph_memory") for key, value in settings.items()])
     ms.set_device("CPU")  # it exports graphs of other devices
-    [(height, width)], batch, boxes = cfg.data.canvases, cfg.batch_size, args.boxes
+    (height, width), batch, boxes = cfg.data.canvases[0], cfg.batch_size, args.boxes
     forward = TrainingForward(build_detector(cfg, 80), cfg, 80, (height, width))
     shapes = [((batch, height, width, 3), np.uint8), ((batch, 2), np.float32), ((batch, boxes, 4), np.float32),
               ((batch, boxes), np.int32), ((batch, boxes), np.bool_), ((batch, forward.num_anchors), np.float32),
