@@ -30,7 +30,7 @@ EXCEPTIONS = {
     "TopK": "it sorts: test_the_best_are_sorted",
     "Conv2D": "has no groups in ResNet",
     "Tile": "none of the tensors has more than 5 dimensions"}
-# Operators that graphs of devices had in training, and what they computed for two images of 768x1280.
+# Operators that graphs of devices had in training, and their results for two images of 768x1280.
 GONE = {"GatherDGradV2": "the gradient of logits and deltas of RoIs and sampled anchors, on the AI CPU; masks replace it",
         "UnsortedSegmentSum": "163,681 x 256 numbers, the gradient of patches around sampled anchors; masks replace it"}
 # Operators that compute the IoU of all boxes and anchors, (B, G, N). BroadcastTo wrote eight tensors of this size.

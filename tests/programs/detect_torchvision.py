@@ -2,7 +2,7 @@
 
 It needs torchvision, safetensors, pydantic and PyYAML, and no MindSpore. DATA is a folder with the layout of COCO2017. IN is a
 state dict of tools/export_torchvision.py, .safetensors. CONFIG is the YAML file of the detector, with any ResNet. torchvision
-scales each image by its own rule, to --shortest and --longest. OUT.npz contains the scaled images, rounded to 8 bits, and
+scales each image by its transform's rule, to --shortest and --longest. OUT.npz contains the scaled images, rounded to 8 bits, and
 torchvision's detections on them in pixels of the scaled image: image_0, boxes_0, scores_0, labels_0, image_1, ...
 """
 import argparse

@@ -21,12 +21,12 @@ CONFIG = "config/faster_rcnn/faster_rcnn_resnet50_fpn_1x.yml"
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", default=CONFIG)
-    parser.add_argument("--boxes", type=int, default=96, help="length of the box lists")
+    parser.add_argument("boxes", type=int, help="length of the box lists")
     args = parser.parse_args()
     settings = {"device_target": "Ascend", "mix": True, "backbone.pretrained": False}
     cfg = load_config(args.config, [(key, value, "graph_memory") for key, value in settings.items()])
     ms.set_device("CPU")  # it exports graphs of other devices
-    [(height, width)], batch, boxes = cfg.data.canvases, cfg.batch_size, args.boxes
+    (height, width), batch, boxes = cfg.data.canvases[0], cfg.batch_size, args.boxes
     forward = TrainingForward(build_detector(cfg, 80), cfg, 80, (height, width))
     shapes = [((batch, height, width, 3), np.uint8), ((batch, 2), np.float32), ((batch, boxes, 4), np.float32),
               ((batch, boxes), np.int32), ((batch, boxes), np.bool_), ((batch, forward.num_anchors), np.float32),

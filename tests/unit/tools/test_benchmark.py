@@ -95,7 +95,7 @@ def test_the_batch_is_what_another_program_can_draw():
     pixels, valid_size, boxes, labels, mask = (column.asnumpy() for column in noise_batch(cfg, 4)[:5])
     assert np.array_equal(pixels.transpose(0, 3, 1, 2), np.clip(np.round(255 * np.stack(noise)), 0, 255))
     assert pixels.dtype == np.uint8 and valid_size.tolist() == [[96, 160]] * 2
-    assert boxes.shape == (2, 160, 4) and np.allclose(boxes[0, :6, :2], first_corners) and not boxes[:, 6:].any()
+    assert boxes.shape == (2, 8, 4) and np.allclose(boxes[0, :6, :2], first_corners) and not boxes[:, 6:].any()
     assert mask.sum(axis=1).tolist() == [6, 6] and labels[1, :8].tolist() == [0, 1, 2, 3, 0, 1, -1, -1]
 
 
