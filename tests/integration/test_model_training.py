@@ -68,8 +68,7 @@ def test_the_second_network_in_float16_with_a_loss_scale(frozen_bn):
             parameter.set_data(Tensor(weights[parameter.name]))
         forward = TrainingForward(network, cfg, NUM_CLASSES, CANVAS)
         step = TrainStep(network, cfg, NUM_CLASSES, SingleProcess(), {CANVAS: forward})
-        set_learning_rate(step.optimizer, 0.02)
-        losses[dtype], applied = step.run(CANVAS, [small_batch()])
+        losses[dtype], _, applied, _ = run(step, small_batch())
         assert applied
         changed[dtype] = {name.split(".")[0] for name, value in values(network).items()
                           if ".moving_" in name and not np.array_equal(value, weights[name])}
