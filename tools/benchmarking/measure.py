@@ -44,7 +44,7 @@ logger = logging.getLogger("faster_rcnn")
 
 # Boxes per noise image, and their number as a loader pads it; maximum number of batches of real images.
 BOXES, PADDED, MAX_BATCHES = 6, 8, 4
-# Attributes of TrainingForward and Update that hold cells; the names of operators contain them. The first stage is the backbone,
+# Attributes of TrainingForward and Graph that hold cells; the names of operators contain them. The first stage is the backbone,
 # the pyramid and the RPN head on every cell. RoIAlign includes the patches around sampled anchors, a tenth of its time.
 PART_OF_CELL = {
     "preprocess": "preprocess", "features_and_rpn": "first stage", "anchor_head": "RPN", "rpn_loss": "RPN",
