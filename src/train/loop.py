@@ -172,8 +172,7 @@ class StepReader:
     def add(self, numbers: Tensor, done: int, learning_rate: float, batches: Sequence[Batch], seconds: dict[str, float]) -> None:
         """Add a step that has just started, the last of `done` steps. For the arguments, see `TrainStep` and `Metrics.add`."""
         self.read()
-        self.latest = numbers, learning_rate, batches, seconds
-        schedule = self.metrics.schedule
+        self.latest, schedule = (numbers, learning_rate, batches, seconds), self.metrics.schedule
         if done % self.log_interval == 0 or schedule.ends_epoch(done) or schedule.saves_inside_epoch(done):
             self.read()
 
@@ -181,8 +180,8 @@ class StepReader:
         """Read the latest step, if it has not been read."""
         if self.latest is None:
             return
-        numbers, learning_rate, batches, seconds = self.latest
-        self.latest, result = None, StepResult.read(numbers)
+        (numbers, learning_rate, batches, seconds), self.latest = self.latest, None
+        result = StepResult.read(numbers)
         self.stop = result.stop
         self.metrics.state.advance(result.applied)
         self.metrics.add(result.losses, learning_rate, result.loss_scale, seconds)

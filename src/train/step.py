@@ -57,7 +57,6 @@ class TrainStep:
         forwards: cells by canvas that replace the detector's `TrainingForward`; the first element of their output is the loss.
 
     Attributes:
-        optimizer: the optimizer.
         scaler: the loss scaler of mindspore.amp.
         all_reduce: see `src.train.parallel.AllReduce`.
     """
@@ -117,18 +116,14 @@ class TrainStep:
             [own] = inputs
             return self.graphs[canvas](rate, stopping, *own)
         self.keep()
-        return self.finish(rate, *self.all_reduce.on_host(self.mean_gradients(canvas, inputs, stopping)))
-
-    def mean_gradients(self, canvas: tuple[int, int], inputs: Iterable[tuple[Tensor, ...]], stop: Tensor) -> tuple[Tensor, ...]:
-        """Return the means over the micro-batches of this process: losses with `stop` as last element, then scaled gradients."""
         total: tuple = ()
-        for number, own in enumerate(inputs, start=1):
-            own = self.graphs[canvas](stop, *own)
+        for number, batch in enumerate(inputs, start=1):
+            own = self.graphs[canvas](stopping, *batch)
             if total:  # the factor turns the sum into the mean at the last micro-batch
                 factor = 1 / number if number == self.accumulate_steps else 1.0
                 own = self.accumulate(Tensor(factor, ms.float32), *total, *own)
             total = own
-        return total
+        return self.finish(rate, *self.all_reduce.on_host(total))
 
     # The functions of the graphs.
     def _step_of(self, forward):
@@ -187,7 +182,7 @@ class TrainStep:
             gradients = clip_by_global_norm(gradients, self.max_norm)
         updated = self.optimizer(rate, gradients, finite)
         if self.statistics:
-            MAP(ops.partial(_restore, finite), self.statistics, self.kept)
+            MAP(ASSIGN, self.statistics, MAP(ops.partial(ops.select, finite), self.statistics, self.kept))
         self.scaler.adjust(ops.depend(finite, updated))
         return ops.concat((losses, finite.astype(ms.float32).reshape(1), self.loss_scale_parameter.reshape(1)))
 
@@ -341,10 +336,6 @@ def _update(operator, applied, rate, momentum, decay, weight, moment, gradient):
     if decay:
         gradient = ADD((weight * decay, gradient))
     return ops.depend(True, operator(weight, moment, rate, _or_zero(applied, gradient), momentum))
-
-
-def _restore(finite, statistic, kept):
-    return ASSIGN(statistic, ops.select(finite, statistic, kept))
 
 
 def build_scaler(cfg: Config) -> amp.LossScaler:
