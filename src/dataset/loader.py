@@ -286,10 +286,7 @@ class EvalLoader(Loader):
 
 
 def padded_length(records: list[Record]) -> int:
-    """Return the length of the box lists: the most boxes of any record, rounded up to a multiple of 8.
-
-    Padding costs memory and time in the matching of anchors. Data sets that differ little have the same compiled graphs.
-    """
+    """Return the most boxes of any record, rounded up to a multiple of 8: similar data sets have the same compiled graphs."""
     return -(-max(len(record.boxes) for record in records) // 8) * 8 or 8
 
 

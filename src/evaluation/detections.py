@@ -93,9 +93,7 @@ def nms_per_class(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, thr
 def overlapped(function: Callable, items: Iterable[tuple]) -> Iterator[Any]:
     """Yield function(*item) for each item, in order. The function runs in a thread while `items` computes the next item.
 
-    Use it for work on the network's outputs while the device computes the next ones. A call of a compiled graph returns when the
-    device has finished: MindSpore (2.7 to 2.10) synchronises all streams at its end, without holding Python's lock. Therefore,
-    calling the network one batch ahead and reading its outputs later would not overlap anything.
+    Starting the network one batch ahead is not enough: MindSpore's compiled graphs return when the device has finished.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="outputs") as thread:
         previous = None

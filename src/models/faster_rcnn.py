@@ -168,12 +168,8 @@ class InferenceForward(nn.Cell):
 
 
 def has_dense_rpn_loss(cfg: Config) -> bool:
-    """Return whether the RPN's loss reads the outputs of all anchors, with weight 0 for anchors that are not sampled.
-
-    On the CPU, the backward pass of the RPN's convolutions over all cells would take a large part of a step, so the loss is
-    computed from patches around the sampled anchors. On Ascend, the gradient of a gather of patches is slow: it sums rows of
-    features, and the gradient of the selected logits runs on the AI CPU.
-    """
+    """Return whether the RPN's loss reads the outputs of all anchors, with weight 0 for anchors that are not sampled. On the CPU,
+    it reads patches around the sampled anchors, because a backward pass over all cells would take a large part of a step."""
     return cfg.device_target != "CPU"
 
 

@@ -137,15 +137,13 @@ class TrainStep:
         return step
 
     def _keep(self):
-        """Remember the statistics of BatchNorm before the step, and clear overflows since the last step, for example of an
-        evaluation or of the weight update."""
+        """Remember BatchNorm's statistics before the step, and clear earlier overflows, for example of an evaluation."""
         if self.statistics:
             MAP(ASSIGN, self.kept, self.statistics)
         return amp.all_finite((Tensor([0.0], ms.float32),)) if self.has_flag else True
 
     def _gradients_of(self, forward):
-        """Return the function that maps `stop` and the inputs of `forward` to losses with `stop`, and gradients of the scaled
-        loss."""
+        """Return the function from `stop` and the inputs of `forward` to losses with `stop`, and scaled gradients."""
         def scaled_loss(*batch):
             losses = forward(*batch)
             return losses[0] * self.loss_scale_parameter, losses

@@ -54,8 +54,8 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
 
 @pytest.mark.parametrize("frozen_bn", [True, False])
 def test_the_second_network_in_float16_with_a_loss_scale(frozen_bn):
-    """The losses are those of fp32 up to two roundings of float16. The step updates the statistics of every part; frozen_bn
-    freezes only those of the backbone."""
+    """The losses equal fp32's up to two roundings of float16. A step updates the statistics of every part, but frozen_bn freezes
+    the backbone's."""
     losses, changed = {}, {}
     for dtype in ("float16", "float32"):
         cfg = with_settings(small_config(frozen_bn=frozen_bn), {
