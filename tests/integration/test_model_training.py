@@ -54,7 +54,7 @@ def test_training_changes_what_is_not_frozen_and_lowers_the_loss():
 
 @pytest.mark.parametrize("frozen_bn", [True, False])
 def test_the_second_network_in_float16_with_a_loss_scale(frozen_bn):
-    """The losses equal fp32's up to two roundings of float16. A step updates the statistics of every part, but frozen_bn freezes
+    """The losses equal fp32's up to two spacings of float16. A step updates the statistics of every part, but frozen_bn freezes
     the backbone's."""
     losses, changed = {}, {}
     for dtype in ("float16", "float32"):
