@@ -42,7 +42,7 @@ def detect(predictor, image):
 
 def number_of_equals(found, expected):
     """Return how many expected detections have an equal one."""
-    return round(share_of_equal_detections(found, expected, 0.99, score=1e-3) * len(expected[0])) if len(expected[0]) else 0
+    return round(share_of_equal_detections(found, expected, overlap=0.99, score=1e-3) * len(expected[0])) if len(expected[0]) else 0
 
 
 def main():

@@ -24,8 +24,13 @@ def twins(boxes, expected):
     return np.where(overlap[np.arange(len(best)), best] > 0.999, best, -1)
 
 
-def share_of_equal_detections(found, expected, overlap=0.999, pixels=0.01, score=1e-4):
-    """Return the share of expected detections with an equal one: same class, score within `score`, and IoU above `overlap` or all
+def share_of_equal_detections(found, expected, **tolerances):
+    """Return the share of expected detections with an equal one, see `has_equal_detection`."""
+    return has_equal_detection(found, expected, **tolerances).mean()
+
+
+def has_equal_detection(found, expected, overlap=0.999, pixels=0.01, score=1e-4):
+    """Return whether each expected detection has an equal one: same class, score within `score`, and IoU above `overlap` or all
     edges within `pixels`. A box cut off at the border may be 0.05 pixels wide, and rounding alone then costs 0.01 of its IoU.
 
     Args:
@@ -35,4 +40,4 @@ def share_of_equal_detections(found, expected, overlap=0.999, pixels=0.01, score
     same |= np.abs(expected[0][:, None] - found[0][None]).max(-1) < pixels
     same &= np.abs(expected[1][:, None] - found[1][None]) < score
     same &= expected[2][:, None] == found[2][None]
-    return same.any(1).mean()
+    return same.any(1)

@@ -24,13 +24,13 @@ from src.export.detector import load_detector
 from src.models.faster_rcnn import InferenceForward
 from src.run.distributed import SingleProcess
 from tests.helpers.older_implementation.drawn_checkpoint import drawn_weights, older_shapes, write
-from tests.helpers.parity.comparison import relative_error, share_of_equal_detections, twins
+from tests.helpers.parity.comparison import has_equal_detection, relative_error, twins
 from tests.helpers.paths import ROOT
 
 HERE = Path(__file__).parent
 CONFIG = ROOT / "config" / "faster_rcnn" / "faster_rcnn_resnet50_fpn_1x_mindspore_models.yml"
 EVERY = 7  # every 7th row of the older predictions is stored
-LOW = 0.1  # confidence threshold of the compared detections
+LOW, NMS = 0.1, 0.5  # confidence threshold of the compared detections, and their NMS threshold
 IMAGES = pytest.mark.parametrize("image", range(2))
 
 
@@ -148,10 +148,14 @@ def columns(results, image_id, least):
 
 @pytest.mark.parametrize(("images", "image_id"), [("even", 100001), ("even", 100002), ("uneven", 1), ("uneven", 2)])
 def test_detections(request, images, image_id):
-    """At least 99% of the rows on each side have an equal row on the opposite side."""
+    """At least 99% of the rows on each side have an equal row on the opposite side, or one that would suppress them in NMS and has
+    an equal score. Rounding, and so the processor, decides which of the two is kept. At least 98% are equal."""
     ours, older = request.getfixturevalue(images)
     results, tolerances = json.loads(str(older["results"])), {"overlap": 0.99, "pixels": 0.1, "score": 1e-3}
     for one, other in ((ours.results, results), (results, ours.results)):
         expected = columns(other, image_id, LOW)
         assert len(expected[0]) > 500
-        assert share_of_equal_detections(columns(one, image_id, 0), expected, **tolerances) >= 0.99
+        found = columns(one, image_id, 0)
+        equal = has_equal_detection(found, expected, **tolerances)
+        order = has_equal_detection(found, expected, overlap=NMS, pixels=0, score=tolerances["score"])
+        assert equal.mean() >= 0.98 and (equal | order).mean() >= 0.99
