@@ -76,7 +76,7 @@ class TrainStep:
         self.in_graph = self.all_reduce.in_graph
         # Ascend 910A replaces overflows by the largest float16 number and sets a flag of the chip, which MindSpore's overflow
         # check reads and clears. Other devices compute inf or nan.
-        self.has_flag = cfg.device_target == "Ascend"
+        self.has_flag, self.has_masks = cfg.device_target == "Ascend", cfg.device_target != "CPU"
 
         parts = {**vars(self.scaler), "statistics": self.statistics, "kept": self.kept, "optimizer": self.optimizer,
                  "all_reduce": self.in_graph}
@@ -178,11 +178,20 @@ class TrainStep:
         gradients = MAP(ops.partial(ops.mul, RECIPROCAL(self.loss_scale_parameter)), gradients)
         if self.max_norm is not None:
             gradients = clip_by_global_norm(gradients, self.max_norm)
-        updated = self.optimizer(rate, gradients, finite)
+        updated = self._update(finite, rate, gradients)
         if self.statistics:
             MAP(ASSIGN, self.statistics, MAP(ops.partial(ops.select, finite), self.statistics, self.kept))
         self.scaler.adjust(ops.depend(finite, updated))
         return ops.concat((losses, finite.astype(ms.float32).reshape(1), self.loss_scale_parameter.reshape(1)))
+
+    def _update(self, finite, rate, gradients):
+        """Update the weights if `finite`. A branch would make a device wait for the host; on the CPU it saves memory."""
+        if self.has_masks:
+            return self.optimizer(rate, gradients, finite)
+        updated = finite
+        if finite:
+            updated = ops.depend(updated, self.optimizer(rate, gradients))
+        return updated
 
     @property
     def loss_scale(self) -> float:
@@ -318,22 +327,26 @@ class Momentum(nn.Cell):
         self.momentum = Tensor(cfg.momentum, ms.float32)
         self.apply = ops.ApplyMomentum(use_nesterov=cfg.nesterov)
 
-    def construct(self, rate: Tensor, gradients: tuple[Tensor, ...], applied: Tensor) -> tuple:
-        """Update the weights with the learning rate `rate`, unless `applied` () bool is False."""
-        # A branch would make a device wait for the host. Without it, a skipped update is v = 1 * v + 0 and w = w - 0 * v.
-        rate, momentum = _or_zero(applied, rate), ops.select(applied, self.momentum, ops.ones_like(self.momentum))
-        update = ops.partial(_update, self.apply, applied, rate, momentum)
-        return MAP(update, self.decays, self.parameters, self.moments, gradients)
+    def construct(self, rate: Tensor, gradients: tuple[Tensor, ...], applied: Tensor | None = None) -> tuple:
+        """Update the weights with the learning rate `rate`, unless `applied` () bool is given and False."""
+        gradients = MAP(_decayed, self.decays, self.parameters, gradients)
+        momentum = self.momentum
+        if applied is not None:  # a skipped update is v = 1 * v + 0 and w = w - 0 * v
+            gradients = MAP(ops.partial(_or_zero, applied), gradients)
+            rate, momentum = _or_zero(applied, rate), ops.select(applied, momentum, ops.ones_like(momentum))
+        return MAP(ops.partial(_update, self.apply, rate, momentum), self.parameters, self.moments, gradients)
+
+
+def _decayed(decay, weight, gradient):
+    return ADD((weight * decay, gradient)) if decay else gradient
 
 
 def _or_zero(condition, tensor):
     return ops.select(condition, tensor, ops.zeros_like(tensor))
 
 
-def _update(operator, applied, rate, momentum, decay, weight, moment, gradient):
-    if decay:
-        gradient = ADD((weight * decay, gradient))
-    return ops.depend(True, operator(weight, moment, rate, _or_zero(applied, gradient), momentum))
+def _update(operator, rate, momentum, weight, moment, gradient):
+    return ops.depend(True, operator(weight, moment, rate, gradient, momentum))
 
 
 def build_scaler(cfg: Config) -> amp.LossScaler:

@@ -100,8 +100,8 @@ def test_steps_equal_numpy_on_one_batch_of_all_rows(scaler, accumulate_steps, ma
 
 
 @pytest.mark.parametrize(("bad", "place", "accumulate_steps", "scaler", "device_target"), [
-    (np.inf, 0, 1, "static", "CPU"), (1e30, 0, 1, "dynamic", "Ascend"), (1e30, 0, 4, "dynamic", "CPU"),
-    (np.nan, 7, 4, "dynamic", "CPU")])
+    (np.inf, 0, 1, "static", "CPU"), (1e30, 0, 1, "dynamic", "Ascend"), (1e30, 0, 1, "dynamic", "GPU"),
+    (1e30, 0, 4, "dynamic", "CPU"), (np.nan, 7, 4, "dynamic", "CPU")])
 def test_an_overflow_skips_the_step_and_halves_a_dynamic_scale(bad, place, accumulate_steps, scaler, device_target):
     step = build(ms_loss_scaler=scaler, accumulate_steps=accumulate_steps, device_target=device_target)
     x = X.copy()
@@ -195,9 +195,11 @@ def test_a_skipped_step_leaves_the_running_statistics(mode, accumulate_steps):
     np.testing.assert_allclose(variance, kept + (1 - kept) * x.var((0, 2, 3), ddof=1), rtol=1e-5)
 
 
-def test_a_step_is_one_graph_and_waits_for_nothing(monkeypatch):
+@pytest.mark.parametrize("device_target", ["CPU", "GPU", "Ascend"])
+def test_a_step_is_one_graph_and_waits_for_nothing(monkeypatch, device_target):
     """No value of a tensor is read until the result is."""
-    step, called = build(), []
+    ms.set_context(mode=ms.GRAPH_MODE)
+    step, called = build(device_target=device_target), []
     run(step)
     call = Graph.__call__
     monkeypatch.setattr(Graph, "__call__", lambda graph, *tensors: called.append(graph.graph_name) or call(graph, *tensors))
