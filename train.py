@@ -71,7 +71,7 @@ def train(cfg: Config, run: "RunFolder", stop: StopSignals) -> None:
     with stop, Metrics(cfg, run, schedule, state) as metrics, profiled(step, cfg, run) as profiled_step:
         with metrics.pause():
             evaluate_if_due(evaluator, saver, metrics)  # an earlier run may have ended before its evaluation
-        reader = StepReader(cfg, metrics, guard)
+        reader = StepReader(metrics, guard)
         for done, (batches, waited) in enumerate(timed_steps(loader, cfg, state, schedule, stop), start=state.global_step + 1):
             rate = schedule.learning_rate(done - 1)
             numbers = profiled_step(batches, rate, done - 1, stop.status > 0)

@@ -56,8 +56,9 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
         is_positive: (B, S) bool.
         is_sampled: (B, S) bool, False in unused slots.
     """
-    candidates, number = positive.shape[1], _smaller(number, positive.shape[1])
+    candidates = positive.shape[1]
     positive, _, value, index = _select(positive, negative, priority, number, max_positive)
+    number = index.shape[1]
     order = ops.gather_elements(ops.select(positive, priority + candidates, priority), 1, index)
     order = ops.select(value >= 0, order, -ops.ones_like(order))
     if number <= BASE:  # above BASE, ranks are not exact in float16, and S x S comparisons need gigabytes
@@ -69,7 +70,7 @@ def subsample(positive: Tensor, negative: Tensor, priority: Tensor, number: int,
 
 def sample_masks(positive: Tensor, negative: Tensor, priority: Tensor, number: int, max_positive: int) -> tuple[Tensor, Tensor]:
     """Return the sample of `subsample` for the same arguments as masks: is_positive and is_sampled, (B, N) bool."""
-    positive, key, value, _ = _select(positive, negative, priority, _smaller(number, positive.shape[1]), max_positive)
+    positive, key, value, _ = _select(positive, negative, priority, number, max_positive)
     return positive, key >= ops.maximum(value[:, -1:], 0.0)
 
 
@@ -79,6 +80,7 @@ def _smaller(one, other):
 
 def _select(positive, negative, priority, number, max_positive):
     """Return the sampled positives (B, N) bool, and the results of `_largest` for the sample; values of unused slots are -1."""
+    number = _smaller(number, positive.shape[1])
     max_positive = _smaller(number, max_positive)
     nothing = -ops.ones_like(priority)
     high = ops.floor(priority / BASE)

@@ -165,15 +165,15 @@ class StepReader:
         stop: whether a process was asked to stop before the latest step that was read. It is the same on every process.
     """
 
-    def __init__(self, cfg: Config, metrics: Metrics, guard: DivergenceGuard):
-        self.log_interval, self.metrics, self.guard, self.stop = cfg.log_interval, metrics, guard, False
+    def __init__(self, metrics: Metrics, guard: DivergenceGuard):
+        self.metrics, self.guard, self.stop = metrics, guard, False
         self.latest: tuple | None = None
 
     def add(self, numbers: Tensor, done: int, learning_rate: float, batches: Sequence[Batch], seconds: dict[str, float]) -> None:
         """Add a step that has just started, the last of `done` steps. For the arguments, see `TrainStep` and `Metrics.add`."""
         self.read()
-        self.latest, schedule = (numbers, learning_rate, batches, seconds), self.metrics.schedule
-        if done % self.log_interval == 0 or schedule.ends_epoch(done) or schedule.saves_inside_epoch(done):
+        self.latest = numbers, learning_rate, batches, seconds
+        if self.metrics.reports(done) or self.metrics.schedule.saves_inside_epoch(done):
             self.read()
 
     def read(self) -> None:

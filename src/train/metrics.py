@@ -68,6 +68,10 @@ class Metrics:
         if seconds > LONG_PAUSE:
             self.bar.unpause()
 
+    def reports(self, done: int) -> bool:
+        """Return whether a line is due after `done` steps: at the end of an interval or of an epoch."""
+        return done % self.log_interval == 0 or self.schedule.ends_epoch(done)
+
     def add(self, losses: np.ndarray, learning_rate: float, loss_scale: float, seconds: dict[str, float]) -> None:
         """Add the step that `state` has just counted, and report if it is the last step of an interval.
 
@@ -78,7 +82,7 @@ class Metrics:
         self.seconds.update(seconds)
         self.bar.set_postfix_str(f"loss {losses[0]:.4f}", refresh=False)
         self.bar.update()
-        if self.state.global_step % self.log_interval == 0 or self.schedule.ends_epoch(self.state.global_step):
+        if self.reports(self.state.global_step):
             self._report(learning_rate, loss_scale)
             self._start_interval()
 

@@ -15,7 +15,7 @@ FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("._
                                                             for path in (ROOT / folder).rglob("*.py"))]}
 # Names that MindSpore 2.9 and 2.10 announce to remove. Their replacements are missing in 2.7.1, or are announced or slower.
 TO_BE_REMOVED = {
-    "mindspore.get_context", "mindspore.nn.Momentum", "mindspore.nn.utils.no_init_parameters", "mindspore.ops.assign",
+    "mindspore.get_context", "mindspore.nn.utils.no_init_parameters",
     "mindspore.ops.bias_add", "mindspore.ops.cast", "mindspore.set_auto_parallel_context", "mindspore.set_context"}
 TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
 

@@ -69,8 +69,8 @@ def measure_network(args: argparse.Namespace, cfg: Config, group: Group, start: 
     num_classes = checkpoint.num_classes if checkpoint else args.classes
     batches = real_batches(cfg, group, checkpoint, parts) if checkpoint else dict.fromkeys(parts, [noise_batch(cfg, num_classes)])
     step, canvases = None, cfg.data.canvases
-    for_training = training_graphs(canvases, canvases, cfg.accumulate_steps, group.size)
-    graphs = for_training if "train" in parts else inference_graphs(canvases)
+    graphs = (training_graphs(canvases, canvases, cfg.accumulate_steps, group.size) if "train" in parts
+              else inference_graphs(canvases))
     use_compile_cache(cfg, graphs, num_classes, padding_size=batches[parts[0]][0].boxes.shape[1])
     network = build_detector(cfg, num_classes, num_processes=group.size)
     if checkpoint:

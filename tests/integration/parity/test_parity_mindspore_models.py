@@ -148,8 +148,8 @@ def columns(results, image_id, least):
 
 @pytest.mark.parametrize(("images", "image_id"), [("even", 100001), ("even", 100002), ("uneven", 1), ("uneven", 2)])
 def test_detections(request, images, image_id):
-    """At least 99% of the rows on each side have an equal row on the opposite side, or one that would suppress them in NMS and
-    has an equal score. Rounding, and so the processor, decides which of the two is kept. At least 98% are equal."""
+    """At least 99% of the rows on each side have an equal row on the opposite side, or a row with an equal score would suppress
+    them in NMS. Rounding, and so the processor, decides which of the two is kept. At least 98% are equal."""
     ours, older = request.getfixturevalue(images)
     results, tolerances = json.loads(str(older["results"])), {"overlap": 0.99, "pixels": 0.1, "score": 1e-3}
     for one, other in ((ours.results, results), (results, ours.results)):

@@ -394,7 +394,7 @@ def test_a_failed_save_is_an_error_until_a_checkpoint_is_written(tmp_path):
         assert saver.write(run.best_checkpoint) and saver.failure
         os.rmdir(run.checkpoint(1))
         with pytest.raises(Stopped):
-            stop_if_asked(SimpleNamespace(status=143), saver, StepReader(settings(), None, None))
+            stop_if_asked(SimpleNamespace(status=143), saver, StepReader(None, None))
         assert run.checkpoints() == [run.checkpoint(1)] and saver.failure is None
         # A removed folder is created again. A best checkpoint that could not be written is also a failure.
         shutil.rmtree(run.checkpoint_folder)

@@ -55,7 +55,7 @@ def test_a_step_is_read_when_the_next_has_started_or_at_a_log_line_a_checkpoint_
     log, state, at, run = [], TrainState(0), schedule(5, save_interval_steps=7), run_folder(tmp_path)
     guard = DivergenceGuard(settings(mix=True), LOADER, Saver(run, None, state, at, ["a"], {}))
     metrics, asnumpy = Metrics(settings(tmp_path, log_interval=3), run, at, state), Tensor.asnumpy
-    reader = StepReader(settings(log_interval=3), metrics, guard)
+    reader = StepReader(metrics, guard)
     monkeypatch.setattr(Tensor, "asnumpy", lambda tensor: log.append(int(asnumpy(tensor)[0])) or asnumpy(tensor))
     with metrics:
         for done in range(1, 9):
